@@ -1,0 +1,323 @@
+//! The wire format of `include/uapi/linux/btf.h`: the header and the records' fixed part. Nothing else in the
+//! crate knows a magic number, a shift or a record's length.
+//!
+//! The type section is a sequence of 32-bit words, so it is handled as `&[[u8; 4]]`; every access is checked,
+//! and no length found in the data is believed before the words are there.
+
+use std::{fmt, ops::Range};
+
+use crate::{BtfError, Section, TypeId};
+
+/// Byte order of BTF data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endian {
+    /// Least significant byte first.
+    Little,
+    /// Most significant byte first.
+    Big,
+}
+
+impl Endian {
+    /// That of the machine this was built for, and so of its kernel.
+    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+
+    #[inline]
+    pub(crate) fn u32(self, word: Word) -> u32 {
+        match self {
+            Self::Little => u32::from_le_bytes(word),
+            Self::Big => u32::from_be_bytes(word),
+        }
+    }
+
+    pub(crate) fn word(self, value: u32) -> Word {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+}
+
+impl fmt::Display for Endian {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Little => "little-endian",
+            Self::Big => "big-endian",
+        })
+    }
+}
+
+/// Four bytes of the type section, byte order not yet applied.
+pub(crate) type Word = [u8; 4];
+
+/// `BTF_MAGIC`
+const MAGIC: u16 = 0xeb9f;
+/// `BTF_VERSION`
+pub(crate) const VERSION: u8 = 1;
+/// Size of `struct btf_header`.
+pub(crate) const HEADER_LEN: u32 = 24;
+/// Width of every pointer, see the crate's documentation.
+pub(crate) const POINTER_SIZE: u32 = 8;
+
+/// `BTF_KIND_*`
+pub(crate) mod kind {
+    pub(crate) const INT: u32 = 1;
+    pub(crate) const PTR: u32 = 2;
+    pub(crate) const ARRAY: u32 = 3;
+    pub(crate) const STRUCT: u32 = 4;
+    pub(crate) const UNION: u32 = 5;
+    pub(crate) const ENUM: u32 = 6;
+    pub(crate) const FWD: u32 = 7;
+    pub(crate) const TYPEDEF: u32 = 8;
+    pub(crate) const VOLATILE: u32 = 9;
+    pub(crate) const CONST: u32 = 10;
+    pub(crate) const RESTRICT: u32 = 11;
+    pub(crate) const FUNC: u32 = 12;
+    pub(crate) const FUNC_PROTO: u32 = 13;
+    pub(crate) const VAR: u32 = 14;
+    pub(crate) const DATASEC: u32 = 15;
+    pub(crate) const FLOAT: u32 = 16;
+    pub(crate) const DECL_TAG: u32 = 17;
+    pub(crate) const TYPE_TAG: u32 = 18;
+    pub(crate) const ENUM64: u32 = 19;
+}
+
+/// Reads forward through bytes; `None` at their end.
+struct Cursor<'b> {
+    bytes: &'b [u8],
+    endian: Endian,
+}
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.bytes.split_first_chunk()?;
+        self.bytes = tail;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(|word| self.endian.u32(word))
+    }
+}
+
+/// Where the sections are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) endian: Endian,
+    /// From the start of the data.
+    pub(crate) types: Range<usize>,
+    /// From the start of the data.
+    pub(crate) strings: Range<usize>,
+}
+
+impl Header {
+    /// The byte order that the magic is written in.
+    pub(crate) fn magic(data: &[u8]) -> Option<Endian> {
+        let magic = *data.first_chunk()?;
+        if u16::from_le_bytes(magic) == MAGIC {
+            Some(Endian::Little)
+        } else if u16::from_be_bytes(magic) == MAGIC {
+            Some(Endian::Big)
+        } else {
+            None
+        }
+    }
+
+    /// `struct btf_header` at the start of `data`. A longer header than ours is a later one and is taken, as
+    /// its known part keeps its meaning.
+    pub(crate) fn parse(data: &[u8], endian: Endian) -> Result<Self, BtfError> {
+        let mut cursor = Cursor { bytes: data, endian };
+        let mut fields = || {
+            let [_, _, version, _flags] = cursor.take()?;
+            Some((version, [cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?]))
+        };
+        let Some((version, [header, type_off, type_len, str_off, str_len])) = fields() else {
+            return Err(BtfError::Truncated {
+                section: Section::Header,
+                offset: data.len(),
+                len: data.len(),
+            });
+        };
+        if version != VERSION {
+            return Err(BtfError::Version { found: version });
+        }
+        if header < HEADER_LEN {
+            return Err(BtfError::HeaderLength { found: header });
+        }
+        // All records are whole words, so what is left over is the start of one more.
+        if type_len % 4 != 0 {
+            let len = type_len as usize;
+            return Err(BtfError::Truncated { section: Section::Types, offset: len, len });
+        }
+        let range = |section, off: u32, len: u32| {
+            let start = usize::try_from(u64::from(header) + u64::from(off)).ok();
+            let end = start.and_then(|start| start.checked_add(len as usize));
+            match (start, end) {
+                (Some(start), Some(end)) if end <= data.len() => Ok(start..end),
+                _ => Err(BtfError::Truncated {
+                    section,
+                    offset: data.len().saturating_sub(start.unwrap_or(usize::MAX)),
+                    len: len as usize,
+                }),
+            }
+        };
+        Ok(Self {
+            endian,
+            types: range(Section::Types, type_off, type_len)?,
+            strings: range(Section::Strings, str_off, str_len)?,
+        })
+    }
+}
+
+/// `struct btf_type`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Head {
+    pub(crate) name_off: u32,
+    info: u32,
+    pub(crate) size_or_type: u32,
+}
+
+/// Words of `struct btf_type`.
+pub(crate) const HEAD_WORDS: usize = 3;
+/// Words of `struct btf_enum`, of which the first is the name.
+pub(crate) const ENUM_WORDS: usize = 2;
+/// Words of `struct btf_enum64`, of which the first is the name.
+pub(crate) const ENUM64_WORDS: usize = 3;
+
+impl Head {
+    #[inline]
+    pub(crate) fn read(words: &[Word; HEAD_WORDS], endian: Endian) -> Self {
+        let [name, info, size] = *words;
+        Self { name_off: endian.u32(name), info: endian.u32(info), size_or_type: endian.u32(size) }
+    }
+
+    /// `info` of a record.
+    pub(crate) fn info(kind: u32, vlen: u32, flag: bool) -> u32 {
+        (u32::from(flag) << 31) | (kind << 24) | vlen
+    }
+
+    /// Bits 24 to 30. Older kernels leave bits 29 and 30 zero and so say the same.
+    #[inline]
+    pub(crate) fn kind(self) -> u32 {
+        (self.info >> 24) & 0x7f
+    }
+
+    /// Bits 0 to 23. Older kernels leave bits 16 to 23 zero and so say the same.
+    #[inline]
+    pub(crate) fn vlen(self) -> u32 {
+        self.info & 0x00ff_ffff
+    }
+
+    /// Bit 31, `kind_flag`: its meaning depends on the kind.
+    pub(crate) fn flag(self) -> bool {
+        self.info >> 31 != 0
+    }
+
+    pub(crate) fn target(self) -> TypeId {
+        TypeId(self.size_or_type)
+    }
+
+    /// How many words follow; `None` for an unknown kind.
+    #[inline]
+    pub(crate) fn tail_words(self) -> Option<usize> {
+        let [fixed, each] = (*TAIL_WORDS.get(self.kind() as usize)?)?;
+        Some(usize::from(fixed) + usize::from(each) * self.vlen() as usize)
+    }
+}
+
+/// By kind: how many words follow a record's head, and how many more for each of its `vlen`. A table, as the
+/// kinds of a kernel's types follow each other in no order that a branch could be predicted from.
+const TAIL_WORDS: [Option<[u8; 2]>; 20] = {
+    let mut words = [Some([0, 0]); 20];
+    words[0] = None;
+    words[kind::INT as usize] = Some([1, 0]);
+    words[kind::ARRAY as usize] = Some([3, 0]);
+    words[kind::STRUCT as usize] = Some([0, 3]);
+    words[kind::UNION as usize] = Some([0, 3]);
+    words[kind::ENUM as usize] = Some([0, 2]);
+    words[kind::FUNC_PROTO as usize] = Some([0, 2]);
+    words[kind::VAR as usize] = Some([1, 0]);
+    words[kind::DATASEC as usize] = Some([0, 3]);
+    words[kind::DECL_TAG as usize] = Some([1, 0]);
+    words[kind::ENUM64 as usize] = Some([0, 3]);
+    words
+};
+
+/// One type record: its fixed part and the words that follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'b> {
+    pub(crate) head: Head,
+    pub(crate) tail: &'b [Word],
+}
+
+impl<'b> Record<'b> {
+    /// The record that starts `position` words into `words`, and where the next one starts.
+    #[inline]
+    pub(crate) fn read(
+        words: &'b [Word],
+        position: usize,
+        id: TypeId,
+        endian: Endian,
+    ) -> Result<(Self, usize), BtfError> {
+        let truncated =
+            || BtfError::Truncated { section: Section::Types, offset: words.len() * 4, len: words.len() * 4 };
+        let (head, rest) =
+            words.get(position..).and_then(|rest| rest.split_first_chunk()).ok_or_else(truncated)?;
+        let head = Head::read(head, endian);
+        let len =
+            head.tail_words().ok_or(BtfError::UnknownKind { id, offset: position * 4, kind: head.kind() })?;
+        let tail = rest.get(..len).ok_or_else(truncated)?;
+        Ok((Self { head, tail }, position + HEAD_WORDS + len))
+    }
+}
+
+/// `BTF_INT_SIGNED`
+pub(crate) const INT_SIGNED: u32 = 1;
+/// `BTF_INT_CHAR`
+pub(crate) const INT_CHAR: u32 = 2;
+/// `BTF_INT_BOOL`
+pub(crate) const INT_BOOL: u32 = 4;
+
+/// The word after a `BTF_KIND_INT` record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IntData(pub(crate) u32);
+
+impl IntData {
+    /// From numbers that fit their 4, 8 and 8 bits.
+    pub(crate) fn new(encoding: u32, offset: u32, bits: u32) -> Self {
+        Self(encoding << 24 | offset << 16 | bits)
+    }
+
+    /// `BTF_INT_ENCODING`: `INT_*`.
+    pub(crate) fn encoding(self) -> u32 {
+        (self.0 >> 24) & 0xf
+    }
+
+    /// `BTF_INT_OFFSET`
+    pub(crate) fn offset(self) -> u32 {
+        (self.0 >> 16) & 0xff
+    }
+
+    /// `BTF_INT_BITS`
+    pub(crate) fn bits(self) -> u32 {
+        self.0 & 0xff
+    }
+}
+
+/// `struct btf_member.offset` of a struct or union with `kind_flag`: width in the upper 8 bits, place in the
+/// lower 24.
+pub(crate) fn split_member_offset(offset: u32) -> (u32, u32) {
+    (offset & 0x00ff_ffff, offset >> 24)
+}
+
+/// The reverse, if place and width fit.
+pub(crate) fn join_member_offset(offset: u32, width: u32) -> Option<u32> {
+    (offset < 1 << 24 && width < 1 << 8).then_some(width << 24 | offset)
+}
+
+/// `BTF_MAGIC` in the given byte order.
+pub(crate) fn magic(endian: Endian) -> [u8; 2] {
+    match endian {
+        Endian::Little => MAGIC.to_le_bytes(),
+        Endian::Big => MAGIC.to_be_bytes(),
+    }
+}

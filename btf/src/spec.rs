@@ -1,0 +1,143 @@
+//! BTF data and where it came from.
+
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    BtfError, Endian, Index, Section, Wanted, elf,
+    raw::{Header, Word},
+};
+
+/// One kernel's or one module's type information. Opening it reads the header and nothing else.
+pub struct Btf {
+    source: Box<dyn AsRef<[u8]> + Send + Sync>,
+    /// Where the data starts in `source`: not 0 in an ELF file.
+    data: Range<usize>,
+    header: Header,
+    base: Option<Arc<Btf>>,
+    path: Option<PathBuf>,
+}
+
+impl Btf {
+    /// BTF in `source`, raw or as the section `.BTF` of an ELF file. `source` is kept: give a mapping of a
+    /// file, and only what is asked for is ever read from it.
+    pub fn from_source(source: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, BtfError> {
+        Self::new(Box::new(source), None)
+    }
+
+    /// Split BTF: a module's, whose types and names continue those of the kernel it was built for.
+    pub fn from_source_on(
+        base: &Arc<Btf>,
+        source: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Result<Self, BtfError> {
+        Self::new(Box::new(source), Some(Arc::clone(base)))
+    }
+
+    /// The whole file read into memory. Map a large file and use [`Btf::from_source`] instead.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BtfError> {
+        Self::read(path.as_ref(), None)
+    }
+
+    /// Split BTF from a file.
+    pub fn open_on(base: &Arc<Btf>, path: impl AsRef<Path>) -> Result<Self, BtfError> {
+        Self::read(path.as_ref(), Some(Arc::clone(base)))
+    }
+
+    fn read(path: &Path, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
+        let read =
+            std::fs::read(path).map_err(BtfError::Io).and_then(|bytes| Self::new(Box::new(bytes), base));
+        match read {
+            Ok(btf) => Ok(btf.with_path(path)),
+            Err(source) => Err(BtfError::File { path: path.to_owned(), source: Box::new(source) }),
+        }
+    }
+
+    fn new(source: Box<dyn AsRef<[u8]> + Send + Sync>, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
+        let file = (*source).as_ref();
+        let start = || file.iter().copied().take(4).collect();
+        let (data, endian) = match Header::magic(file) {
+            Some(endian) => (0..file.len(), endian),
+            None if file.starts_with(elf::MAGIC) => {
+                let section = elf::btf_section(file)?;
+                let data = file.get(section.clone()).unwrap_or_default();
+                let endian = Header::magic(data)
+                    .ok_or_else(|| BtfError::NotBtf { start: data.iter().copied().take(4).collect() })?;
+                (section, endian)
+            }
+            None => return Err(BtfError::NotBtf { start: start() }),
+        };
+        let header = Header::parse(file.get(data.clone()).unwrap_or_default(), endian)?;
+        let btf = Self { source, data, header, base, path: None };
+        match &btf.base {
+            // The empty name comes first in any string section that is nobody's continuation.
+            None if btf.strings()?.first() != Some(&0) => Err(BtfError::NeedsBase),
+            Some(base) if base.base.is_some() => Err(BtfError::BaseIsSplit),
+            Some(base) if base.endian() != endian => Err(BtfError::BaseByteOrder { base: base.endian() }),
+            _ => Ok(btf),
+        }
+    }
+
+    /// The same data, and its errors will name this file.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The file it came from, if it came from one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The byte order of the data.
+    pub fn endian(&self) -> Endian {
+        self.header.endian
+    }
+
+    /// What this is split from.
+    pub fn base(&self) -> Option<&Arc<Btf>> {
+        self.base.as_ref()
+    }
+
+    /// Finds the wanted names in one pass over the types, and keeps nothing of the rest.
+    pub fn index(&self, wanted: &Wanted) -> Result<Index<'_>, BtfError> {
+        Index::build(self, wanted).map_err(|error| self.locate(error))
+    }
+
+    pub(crate) fn words(&self) -> Result<&[Word], BtfError> {
+        Ok(self.section(Section::Types, &self.header.types)?.as_chunks().0)
+    }
+
+    pub(crate) fn strings(&self) -> Result<&[u8], BtfError> {
+        self.section(Section::Strings, &self.header.strings)
+    }
+
+    /// The ranges were checked when opening, but a source may be a file that has shrunk since.
+    fn section(&self, section: Section, range: &Range<usize>) -> Result<&[u8], BtfError> {
+        let data = (*self.source).as_ref().get(self.data.clone()).and_then(|data| data.get(range.clone()));
+        data.ok_or(BtfError::Truncated { section, offset: 0, len: range.len() })
+    }
+
+    /// Names the file in an error that is about its content.
+    pub(crate) fn locate(&self, error: BtfError) -> BtfError {
+        match (&self.path, error) {
+            (_, error @ (BtfError::File { .. } | BtfError::Path(_) | BtfError::NotIndexed { .. }))
+            | (None, error) => error,
+            (Some(path), error) => BtfError::File { path: path.clone(), source: Box::new(error) },
+        }
+    }
+}
+
+impl fmt::Debug for Btf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Btf")
+            .field("path", &self.path)
+            .field("header", &self.header)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
