@@ -1,0 +1,217 @@
+//! The assembler at run time: the language of `bpf!` as text.
+//!
+//! A statement ends with a newline or `;`, comments are `//`, `/* */` and `#` at the start of a line, and there are no values
+//! from Rust.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use bpfasm_syntax::ast::{self, Arg, Given, StatementKind, Sum, Wide};
+use bpfasm_syntax::error::Problem;
+use bpfasm_syntax::lex::lex;
+use bpfasm_syntax::limit::Limit;
+
+use crate::fragment::{Fragment, Label};
+use crate::insn::{Callee, Dest, Imm64, Insn, Operand, Reg};
+use crate::symbol::{Symbol, Text};
+
+/// What is wrong with a text, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParseError {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// What it is; its `Display` names the forms there are.
+    pub problem: Problem,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.problem)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// Assembles a text.
+///
+/// ```
+/// let fragment = bpfasm::asm::parse("r0 = 7\nexit")?;
+/// assert_eq!(bpfasm::Program::link("seven", fragment)?.slots()?, [0x7_0000_00b7, 0x95]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse(text: &str) -> Result<Fragment, ParseError> {
+    let (tokens, end) = lex(text);
+    let statements = bpfasm_syntax::parse::parse(&tokens, end).map_err(|errors| first(errors, end))?;
+    let mut fragment = Fragment::new();
+    for statement in statements {
+        match statement.kind {
+            StatementKind::Label(name) => fragment.label(known(name), None),
+            StatementKind::Spread(never) => match never {},
+            StatementKind::Insn(written) => {
+                let mut symbol = None;
+                let at = statement.span;
+                let insn = insn(written, &mut symbol).map_err(|problem| ParseError {
+                    line: at.line,
+                    column: at.column,
+                    problem,
+                })?;
+                fragment.push(insn, symbol, None);
+            }
+        }
+    }
+    Ok(fragment)
+}
+
+type SyntaxError = bpfasm_syntax::error::SyntaxError<bpfasm_syntax::lex::Position>;
+
+fn first(errors: Vec<SyntaxError>, end: bpfasm_syntax::lex::Position) -> ParseError {
+    let (at, problem) = errors.into_iter().next().map_or_else(
+        || (end, Problem::Expected { what: "a statement", found: "nothing".to_owned() }),
+        |error| (error.start, error.problem),
+    );
+    ParseError { line: at.line, column: at.column, problem }
+}
+
+fn known<T>(given: Given<T, Infallible>) -> T {
+    match given {
+        Given::Written(value) => value,
+        Given::Rust(never) => match never {},
+    }
+}
+
+fn text(name: ast::Name<Infallible>) -> Text {
+    Text::Owned(known(name))
+}
+
+/// The parser has checked that numbers fit; an error here would be an error of its.
+fn insn(insn: ast::Insn<Infallible>, symbol: &mut Option<Symbol>) -> Result<Insn, Problem> {
+    Ok(match insn {
+        ast::Insn::Alu { width, op, dst, src } => {
+            Insn::Alu { width, op, dst: known(dst), src: arg(src, Limit::Imm(width), symbol)? }
+        }
+        ast::Insn::Neg { width, dst } => Insn::Neg { width, dst: known(dst) },
+        ast::Insn::Mov { width, dst, src } => {
+            Insn::Mov { width, dst: known(dst), src: arg(src, Limit::Imm(width), symbol)? }
+        }
+        ast::Insn::MovSx { width, from, dst, src } => {
+            Insn::MovSx { width, from, dst: known(dst), src: known(src) }
+        }
+        ast::Insn::Swap { kind, size, dst } => Insn::Swap { kind, size, dst: known(dst) },
+        ast::Insn::LoadImm64 { dst, imm } => Insn::LoadImm64 { dst: known(dst), imm: wide(imm, symbol)? },
+        ast::Insn::Load { size, signed, dst, from } => {
+            let (base, off) = address(from, symbol)?;
+            Insn::Load { size, signed, dst: known(dst), base, off }
+        }
+        ast::Insn::Store { size, to, src } => {
+            let (base, off) = address(to, symbol)?;
+            Insn::Store { size, base, off, src: arg(src, Limit::Store(size), symbol)? }
+        }
+        ast::Insn::Atomic { size, op, at, src } => {
+            let (base, off) = address(at, symbol)?;
+            Insn::Atomic { size, op, base, off, src: known(src) }
+        }
+        ast::Insn::LoadPacket { size, index, off } => {
+            Insn::LoadPacket { size, index: index.map(known), off: imm(off, Limit::Signed32, symbol)? }
+        }
+        ast::Insn::Jump { long, dest: to } => Insn::Jump { long, dest: dest(to) },
+        ast::Insn::JumpIf { width, op, dst, src, dest: to } => {
+            let src = arg(src, Limit::Imm(width), symbol)?;
+            Insn::JumpIf { width, op, dst: known(dst), src, dest: dest(to) }
+        }
+        ast::Insn::Call(callee) => Insn::Call(match callee {
+            ast::Callee::Helper(id) => Callee::Helper(id),
+            ast::Callee::HelperRust(never) => match never {},
+            ast::Callee::Local(to) => Callee::Local(dest(to)),
+            ast::Callee::KfuncId(id) => Callee::Kfunc(id),
+            ast::Callee::Kfunc(name) => {
+                *symbol = Some(Symbol::Kfunc(text(name)));
+                Callee::Kfunc(0)
+            }
+        }),
+        ast::Insn::Exit => Insn::Exit,
+    })
+}
+
+fn arg(arg: Arg<Infallible>, limit: Limit, symbol: &mut Option<Symbol>) -> Result<Operand, Problem> {
+    Ok(match arg {
+        Arg::Reg(reg) => Operand::Reg(known(reg)),
+        Arg::Const(sum) => Operand::Imm(imm(sum, limit, symbol)?),
+        Arg::Either(never) => match never {},
+    })
+}
+
+/// The number of a sum; a symbol takes it as its addend and leaves 0.
+fn number(sum: Sum<Infallible>, symbol: &mut Option<Symbol>) -> Result<i128, Problem> {
+    let Some(written) = sum.symbol else { return Ok(sum.written) };
+    *symbol = Some(match written {
+        ast::Symbol::Field { path, from } => Symbol::Field {
+            path: text(path),
+            from: from.map(text),
+            addend: field(sum.written, Limit::Signed32)?,
+        },
+        ast::Symbol::Size(path) => Symbol::Size(text(path)),
+        ast::Symbol::Exists(path) => Symbol::Exists(text(path)),
+        ast::Symbol::BitShift(path) => Symbol::BitShift(text(path)),
+        ast::Symbol::BitMask(path) => Symbol::BitMask(text(path)),
+        ast::Symbol::Enum { name, variant } => Symbol::Enum { name: text(name), variant: text(variant) },
+        ast::Symbol::Const(name) => Symbol::Const(text(name)),
+    });
+    Ok(0)
+}
+
+fn field(value: i128, limit: Limit) -> Result<i32, Problem> {
+    limit.field(value).ok_or(Problem::Range { value, limit })
+}
+
+fn imm(sum: Sum<Infallible>, limit: Limit, symbol: &mut Option<Symbol>) -> Result<i32, Problem> {
+    field(number(sum, symbol)?, limit)
+}
+
+fn unsigned(sum: Sum<Infallible>) -> Result<u32, Problem> {
+    field(sum.written, Limit::Unsigned32).map(i32::cast_unsigned)
+}
+
+fn address(address: ast::Address<Infallible>, symbol: &mut Option<Symbol>) -> Result<(Reg, i16), Problem> {
+    let value = number(address.off, symbol)?;
+    let off = i16::try_from(value).map_err(|_| Problem::Range { value, limit: Limit::Offset })?;
+    Ok((known(address.base), off))
+}
+
+fn dest(dest: ast::Dest<Infallible>) -> Dest {
+    match dest {
+        ast::Dest::Label(name) => Dest::Label(Label::new(text(name))),
+        ast::Dest::Rel(distance) => Dest::Rel(distance),
+    }
+}
+
+fn wide(wide: Wide<Infallible>, symbol: &mut Option<Symbol>) -> Result<Imm64, Problem> {
+    let mut signed = |sum| imm(sum, Limit::Signed32, symbol);
+    Ok(match wide {
+        Wide::Value(sum) => {
+            let value = number(sum, symbol)?;
+            let bits = u64::try_from(value).or_else(|_| i64::try_from(value).map(i64::cast_unsigned));
+            Imm64::Value(bits.map_err(|_| Problem::Range { value, limit: Limit::Wide })?)
+        }
+        Wide::Map(name) => {
+            *symbol = Some(Symbol::Map(text(name)));
+            Imm64::MapFd(0)
+        }
+        Wide::MapOffset(name, offset) => {
+            *symbol = Some(Symbol::Map(text(name)));
+            Imm64::MapValue { fd: 0, offset: unsigned(offset)? }
+        }
+        Wide::MapFd(fd) => Imm64::MapFd(signed(fd)?),
+        Wide::MapValue(fd, offset) => Imm64::MapValue { fd: signed(fd)?, offset: unsigned(offset)? },
+        Wide::BtfVar(id) => Imm64::BtfVar(signed(id)?),
+        Wide::CodeAddr(to) => Imm64::CodeAddr(dest(to)),
+        Wide::MapIdx(index) => Imm64::MapIdx(signed(index)?),
+        Wide::MapValueIdx(index, offset) => {
+            Imm64::MapValueIdx { index: signed(index)?, offset: unsigned(offset)? }
+        }
+    })
+}

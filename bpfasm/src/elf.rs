@@ -1,0 +1,303 @@
+//! Objects as ELF files, for those who want to look: `llvm-objdump -dr`, `readelf`, `bpftool`.
+//!
+//! The file is laid out as clang lays one out: a section for each way to attach, named as libbpf names it; a function symbol for
+//! each program; a `.maps` section with a symbol for each map; `license`. Programs that attach in the same way share a section.
+//!
+//! What a loader has to write is a relocation at the instruction, against a symbol named as the listing names it:
+//!
+//! | in the listing | relocation | against |
+//! |---|---|---|
+//! | `map conns` | `R_BPF_64_64` | `conns` in `.maps` |
+//! | `kfunc bpf_x` | `R_BPF_64_32` | `bpf_x`, undefined |
+//! | `sock.sk_type`, `sizeof(…)`, … | `R_BPF_NONE` | `sock.sk_type`, undefined |
+//!
+//! The psABI has no relocation for a kernel's field; `R_BPF_NONE` changes nothing wherever it is applied, and a disassembler prints
+//! it with its symbol, which is all it is for. The file is for reading: it has no type information, so libbpf, which wants maps and
+//! fields described by it, refuses the file.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use object::write::{Relocation, SectionId, StandardSegment, Symbol as ElfSymbol, SymbolId, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
+    SymbolScope, elf,
+};
+
+use crate::encode::encode;
+use crate::error::AsmError;
+use crate::insn::{Callee, Dest, Imm64, Insn};
+use crate::object::{Attach, MapDef, MapKind, Object, ProgramDef};
+use crate::symbol::{Symbol, Text};
+
+/// Bytes of a slot.
+const SLOT: u64 = 8;
+
+/// Why an object has no file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ElfError {
+    /// A program that is none.
+    Program {
+        /// Its name.
+        name: Text,
+        /// Why.
+        error: AsmError,
+    },
+    /// A constant of the object does not fit where a program uses it.
+    Constant {
+        /// The program.
+        program: Text,
+        /// The constant.
+        name: Text,
+        /// Its value.
+        value: i32,
+    },
+    /// A program uses a map that the object does not define.
+    UnknownMap {
+        /// The program.
+        program: Text,
+        /// The map.
+        map: Text,
+    },
+    /// The file could not be put together.
+    Write(object::write::Error),
+}
+
+impl fmt::Display for ElfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program { name, error } => write!(f, "program `{name}`: {error}"),
+            Self::UnknownMap { program, map } => write!(f, "program `{program}`: there is no map `{map}`"),
+            Self::Constant { program, name, value } => {
+                write!(
+                    f,
+                    "program `{program}`: the constant `{name}`, {value}, does not fit where it is used"
+                )
+            }
+            Self::Write(error) => write!(f, "ELF: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ElfError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Program { error, .. } => Some(error),
+            Self::Write(error) => Some(error),
+            Self::UnknownMap { .. } | Self::Constant { .. } => None,
+        }
+    }
+}
+
+/// The section a program goes to, as libbpf names it.
+#[must_use]
+pub fn section_name(attach: &Attach) -> String {
+    match attach {
+        Attach::TpBtf(name) => format!("tp_btf/{name}"),
+        Attach::RawTp(name) => format!("raw_tp/{name}"),
+        Attach::Fentry(name) => format!("fentry/{name}"),
+        Attach::Fexit(name) => format!("fexit/{name}"),
+        Attach::Kprobe(name) => format!("kprobe/{name}"),
+        Attach::Kretprobe(name) => format!("kretprobe/{name}"),
+        Attach::Tracepoint(category, name) => format!("tp/{category}/{name}"),
+        Attach::Iter(name) => format!("iter/{name}"),
+    }
+}
+
+/// Writes a relocatable little-endian `EM_BPF` file.
+///
+/// # Errors
+/// When a program has no encoding or uses a map that is not defined.
+pub fn write(object: &Object) -> Result<Vec<u8>, ElfError> {
+    let mut file = File {
+        out: object::write::Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little),
+        sections: HashMap::new(),
+        names: HashSet::new(),
+        undefined: HashMap::new(),
+        maps: HashMap::new(),
+        object,
+    };
+    for map in &object.maps {
+        file.map(map);
+    }
+    for program in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+        file.program(program)?;
+    }
+    file.license();
+    file.out.write().map_err(ElfError::Write)
+}
+
+/// A file in the making.
+struct File<'a> {
+    out: object::write::Object<'static>,
+    sections: HashMap<String, SectionId>,
+    /// Names of functions, which must differ.
+    names: HashSet<String>,
+    undefined: HashMap<String, SymbolId>,
+    maps: HashMap<&'a str, SymbolId>,
+    object: &'a Object,
+}
+
+impl<'a> File<'a> {
+    fn section(&mut self, name: &str, kind: SectionKind) -> SectionId {
+        if let Some(&id) = self.sections.get(name) {
+            return id;
+        }
+        let segment = match kind {
+            SectionKind::Text => StandardSegment::Text,
+            _ => StandardSegment::Data,
+        };
+        let segment = self.out.segment_name(segment).to_vec();
+        let id = self.out.add_section(segment, name.as_bytes().to_vec(), kind);
+        self.sections.insert(name.to_owned(), id);
+        id
+    }
+
+    fn symbol(&mut self, name: &str, kind: SymbolKind, section: SectionId, at: u64, size: u64) -> SymbolId {
+        let local = kind == SymbolKind::Label;
+        self.out.add_symbol(ElfSymbol {
+            name: name.as_bytes().to_vec(),
+            value: at,
+            size,
+            kind,
+            scope: if local { SymbolScope::Compilation } else { SymbolScope::Dynamic },
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        })
+    }
+
+    fn undefined(&mut self, name: &str) -> SymbolId {
+        if let Some(&id) = self.undefined.get(name) {
+            return id;
+        }
+        let id = self.out.add_symbol(ElfSymbol {
+            name: name.as_bytes().to_vec(),
+            value: 0,
+            size: 0,
+            kind: SymbolKind::Unknown,
+            scope: SymbolScope::Unknown,
+            weak: false,
+            section: SymbolSection::Undefined,
+            flags: SymbolFlags::None,
+        });
+        self.undefined.insert(name.to_owned(), id);
+        id
+    }
+
+    /// A map: the numbers of the old `struct bpf_map_def` (type, key size, value size, entries, flags), for want of type
+    /// information, which says the same today.
+    fn map(&mut self, map: &'a MapDef) {
+        let section = self.section(".maps", SectionKind::Data);
+        let fields = [kind_number(map.kind), map.key_size, map.value_size, map.max_entries, map.flags];
+        let data: Vec<u8> = fields.into_iter().flat_map(u32::to_le_bytes).collect();
+        let at = self.out.append_section_data(section, &data, SLOT);
+        let size = u64::try_from(data.len()).unwrap_or_default();
+        let id = self.symbol(&map.name, SymbolKind::Data, section, at, size);
+        self.maps.insert(&map.name, id);
+    }
+
+    fn license(&mut self) {
+        let section = self.section("license", SectionKind::Data);
+        let mut data = self.object.license.as_bytes().to_vec();
+        data.push(0);
+        let at = self.out.append_section_data(section, &data, 1);
+        let size = u64::try_from(data.len()).unwrap_or_default();
+        self.symbol("_license", SymbolKind::Data, section, at, size);
+    }
+
+    fn program(&mut self, def: &ProgramDef) -> Result<(), ElfError> {
+        let program = &def.program;
+        let failed = |error| ElfError::Program { name: def.name.clone(), error };
+        let mut data = Vec::new();
+        let mut starts = Vec::with_capacity(program.insns.len());
+        for at in 0..program.insns.len() {
+            starts.push(u64::try_from(data.len()).unwrap_or_default());
+            let insn = self.written(def, at)?;
+            let slots = encode(&insn)
+                .map_err(|error| failed(AsmError::Encode { at, error, source: program.source_of(at) }))?;
+            data.extend(slots.iter().flat_map(|slot| slot.to_le_bytes()));
+        }
+        let section = self.section(&section_name(&def.attach), SectionKind::Text);
+        let base = self.out.append_section_data(section, &data, SLOT);
+        let name = self.unique(&def.name);
+        let size = u64::try_from(data.len()).unwrap_or_default();
+        self.symbol(&name, SymbolKind::Text, section, base, size);
+        // Names for the disassembler's headings. Not functions to libbpf: they are parts of their program here.
+        for (at, label) in program.functions.iter().skip(1) {
+            let at = starts.get(*at).copied().unwrap_or_default();
+            self.symbol(label, SymbolKind::Label, section, base + at, 0);
+        }
+        for (at, symbol) in &program.symbols {
+            let (target, r_type) = match symbol {
+                Symbol::Map(map) => match self.maps.get(map.as_ref()) {
+                    Some(&id) => (id, elf::R_BPF_64_64),
+                    None => return Err(ElfError::UnknownMap { program: def.name.clone(), map: map.clone() }),
+                },
+                Symbol::Kfunc(name) => (self.undefined(name), elf::R_BPF_64_32),
+                Symbol::Const(name) if self.constant(name).is_some() => continue,
+                other => (self.undefined(&other.to_string()), elf::R_BPF_NONE),
+            };
+            let offset = base + starts.get(*at).copied().unwrap_or_default();
+            let flags = RelocationFlags::Elf { r_type };
+            self.out
+                .add_relocation(section, Relocation { offset, symbol: target, addend: 0, flags })
+                .map_err(ElfError::Write)?;
+        }
+        Ok(())
+    }
+
+    /// An instruction as a compiler would leave it to a loader: maps as wide constants, kernel functions as local calls to
+    /// nowhere, constants that the object knows as numbers.
+    fn written(&self, def: &ProgramDef, at: usize) -> Result<Insn, ElfError> {
+        let program = &def.program;
+        let insn = program.insns.get(at).cloned().unwrap_or(Insn::Exit);
+        let symbol = program.symbols.iter().find_map(|(place, symbol)| (*place == at).then_some(symbol));
+        Ok(match (symbol, insn) {
+            (Some(Symbol::Map(_)), Insn::LoadImm64 { dst, imm: Imm64::MapFd(_) }) => {
+                Insn::LoadImm64 { dst, imm: Imm64::Value(0) }
+            }
+            (Some(Symbol::Kfunc(_)), Insn::Call(Callee::Kfunc(_))) => {
+                Insn::Call(Callee::Local(Dest::Rel(-1)))
+            }
+            (Some(Symbol::Const(name)), mut insn) => match self.constant(name) {
+                Some(value) if !insn.fill(value.into()) => {
+                    return Err(ElfError::Constant { program: def.name.clone(), name: name.clone(), value });
+                }
+                _ => insn,
+            },
+            (_, insn) => insn,
+        })
+    }
+
+    fn constant(&self, name: &str) -> Option<i32> {
+        self.object.consts.iter().find_map(|(known, value)| (known == name).then_some(*value))
+    }
+
+    /// A name for a function; the rungs of a hook may share one.
+    fn unique(&mut self, name: &str) -> String {
+        let mut unique = name.to_owned();
+        let mut number = 2u32;
+        while !self.names.insert(unique.clone()) {
+            unique = format!("{name}_{number}");
+            number += 1;
+        }
+        unique
+    }
+}
+
+/// `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
+const fn kind_number(kind: MapKind) -> u32 {
+    match kind {
+        MapKind::Hash => 1,
+        MapKind::Array => 2,
+        MapKind::PerfEventArray => 4,
+        MapKind::PercpuHash => 5,
+        MapKind::PercpuArray => 6,
+        MapKind::StackTrace => 7,
+        MapKind::LruHash => 9,
+        MapKind::LpmTrie => 11,
+        MapKind::RingBuf => 27,
+    }
+}

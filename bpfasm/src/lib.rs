@@ -1,0 +1,250 @@
+//! An assembler for eBPF whose text is the kernel verifier's own.
+//!
+//! [`bpf!`] reads RFC 9669's instruction set in the syntax of LLVM's assembler and makes a [`Fragment`] of it;
+//! [`Program::link`] makes a [`Program`] of a fragment, [`Program::slots`] the numbers that the kernel takes. [`asm::parse`] reads the
+//! same language at run time, [`decode`] and [`listing`](listing::listing) go back, [`elf::write`] puts an [`Object`] of programs
+//! and maps into a file. Nothing in here knows a kernel or its types: what only they know is a [`Symbol`].
+//!
+//! ```
+//! use bpfasm::{Program, bpf};
+//!
+//! let port = 443;
+//! let fragment = bpf! {
+//!         r6 = r1;
+//!         w0 = *(u16 *)(r6 + sock_common.skc_dport);   // a field of the kernel's, found by the loader
+//!         r0 = be16 r0;
+//!         if w0 != {port} goto other;                  // a value of Rust's
+//!         r0 = 1;
+//!         exit;
+//!     other:
+//!         r0 = 0;
+//!         exit;
+//! };
+//! let program = Program::link("is_https", fragment)?;
+//! assert_eq!(program.slots()?.len(), 8);
+//! # assert_eq!(program.listing().to_string().lines().nth(3), Some("    if w0 != 443 goto other"));
+//! # Ok::<(), bpfasm::AsmError>(())
+//! ```
+//!
+//! # The language
+//!
+//! A statement ends with `;` (in a text, a newline does as well). `rN` is a whole register, `wN` its lower 32 bits; the upper
+//! half of a `w` result is 0. Both sides of an operation are of one width. Numbers are written as in Rust, without suffix.
+//!
+//! Arithmetic ([`Insn::Alu`], [`Insn::Neg`], [`Insn::Mov`], [`Insn::MovSx`], [`Insn::Swap`]), with a register or a constant on the
+//! right. Constants are 32 bits wide and 64-bit operations extend their sign:
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! r1 += r2;         w1 += 7;          // += -= *= /= %= |= &= ^= <<= >>=
+//! r1 s>>= 3;        w1 s/= w2;        // signed: s>>= s/= s%=
+//! r1 = r2;          w1 = -5;
+//! r1 = -r1;         w1 = -w1;
+//! r1 = (s8)r2;      w1 = (s16)w2;     // copy and extend the sign: s8 s16, into r also s32
+//! r1 = be16 r1;     r1 = bswap64 r1;  // be, le, bswap; 16, 32, 64
+//! # }; same(&fragment);
+//! # fn same(fragment: &bpfasm::Fragment) {
+//! #     assert!(fragment.insns().count() > 0);
+//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
+//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     }
+//! # }
+//! ```
+//!
+//! Wide constants ([`Insn::LoadImm64`], two slots):
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! r1 = 4886718345 ll;
+//! r1 = map_fd 5 ll;         r1 = map_value_fd 5 + 8 ll;
+//! r1 = map_idx 0 ll;        r1 = map_value_idx 0 + 8 ll;
+//! r1 = btf_var 12 ll;       r1 = code_addr function ll;
+//! # }; same(&fragment);
+//! # fn same(fragment: &bpfasm::Fragment) {
+//! #     assert!(fragment.insns().count() > 0);
+//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
+//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     }
+//! # }
+//! ```
+//!
+//! Memory ([`Insn::Load`], [`Insn::Store`], [`Insn::LoadPacket`]). A narrow load may name its register `w1`: the bytes are the same.
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! r1 = *(u16 *)(r2 + 8);    r1 = *(s16 *)(r10 - 8);    // u8 u16 u32 u64, s8 s16 s32
+//! *(u32 *)(r1 + 8) = r2;    *(u64 *)(r10 - 8) = -1;    // u8 u16 u32 u64
+//! r0 = *(u16 *)skb[12];     r0 = *(u8 *)skb[r3 + 4];   // legacy packet access: u8 u16 u32
+//! # }; same(&fragment);
+//! # fn same(fragment: &bpfasm::Fragment) {
+//! #     assert!(fragment.insns().count() > 0);
+//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
+//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     }
+//! # }
+//! ```
+//!
+//! Atomic operations ([`Insn::Atomic`]) on `u64` with `r` registers or on `u32` with `w` registers:
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! lock *(u64 *)(r1 + 0) += r2;                    // += |= &= ^=
+//! r2 = atomic_fetch_add((u64 *)(r1 + 0), r2);     // add or and xor; the old value into the operand
+//! r2 = xchg_64(r1 + 0, r2);                       // w2 = xchg32_32(r1 + 0, w2)
+//! r0 = cmpxchg_64(r1 + 0, r0, r2);                // w0 = cmpxchg32_32(r1 + 0, w0, w2)
+//! # }; same(&fragment);
+//! # fn same(fragment: &bpfasm::Fragment) {
+//! #     assert!(fragment.insns().count() > 0);
+//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
+//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     }
+//! # }
+//! ```
+//!
+//! Jumps ([`Insn::Jump`], [`Insn::JumpIf`]) to a label or over a number of slots, calls ([`Insn::Call`]) and the end
+//! ([`Insn::Exit`]). `goto` reaches 16 bits, `gotol` 32. Helpers are called by name (see [`helper`]) or number:
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! goto out;                 gotol out;                 goto +3;
+//! if r1 == r2 goto out;     if w1 s> -7 goto out;      // == != > >= < <= &, s> s>= s< s<=
+//! call bpf_ktime_get_ns;    call kfunc 70000;          // kernel functions by BTF id, or by name: kfunc bpf_sock_destroy
+//! call function;            call pc+1;                 // a function of the same program
+//! exit;
+//! # }; same(&fragment);
+//! # fn same(fragment: &bpfasm::Fragment) {
+//! #     assert!(fragment.insns().count() > 0);
+//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
+//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     }
+//! # }
+//! ```
+//!
+//! ## Labels and fragments
+//!
+//! `name:` is a label. It belongs to its block: the same name in a block that is spliced in is another label, so that a fragment can
+//! be used twice. A name that a block does not define means the label of the block around it. Names from Rust are looked up the
+//! same way: a block with a label `out` of its own cannot jump to an outer `out`.
+//!
+//! ```
+//! use bpfasm::{Fragment, Program, Reg, Text, bpf};
+//!
+//! /// Adds the byte at `r1`, if there is a `r1`; goes to `full` when the sum is too great.
+//! fn add(to: Reg, full: impl Into<Text>) -> Fragment {
+//!     bpf! {
+//!         if r1 == 0 goto out;
+//!         r2 = *(u8 *)(r1 + 0);
+//!         {to} += r2;
+//!         if {to} > 1000 goto {full};
+//!     out:
+//!     }
+//! }
+//!
+//! let program = Program::link("sum", bpf! {
+//!     r0 = 0;
+//!     ..add(Reg::R0, "full");
+//!     ..add(Reg::R0, "full");
+//! full:
+//!     exit;
+//! })?;
+//! assert_eq!(program.insns[4].to_string(), "if r0 > 1000 goto +4");
+//! assert_eq!(program.insns[5].to_string(), "if r1 == 0 goto +3");
+//! # Ok::<(), bpfasm::AsmError>(())
+//! ```
+//!
+//! ## Symbols
+//!
+//! A [`Symbol`] may stand where a constant or an offset may. The instruction holds 0 there until a loader fills it in
+//! ([`Insn::fill`]); [`Program::symbols`] says which.
+//!
+//! ```
+//! # let fragment = bpfasm::bpf! {
+//! r1 = map conns ll;                                   // a map; map_value conns + 8 ll: an address in its first value
+//! r3 += sock.__sk_common.skc_dport;                    // bytes from the start of a struct
+//! r1 = *(u16 *)(r6 + sock.sk_protocol - sock.sk_type); // bytes between two fields
+//! r1 = *(u32 *)(r6 + in6_addr.in6_u.u6_addr32[0] + 4); // and a number
+//! r1 = sizeof(tcp_sock);
+//! if r1 == enum(sock_flags.SOCK_DONE) goto out;
+//! r1 >>= shift(inet_connection_sock.icsk_ca_state);    // a bit-field, in a load of its bytes
+//! r1 &= mask(inet_connection_sock.icsk_ca_state);
+//! r1 = exists(sock.sk_drop_counters);                  // 1 or 0
+//! r1 = const TGID;                                     // a number that the loader is given
+//! call kfunc bpf_sock_destroy;
+//! # };
+//! # assert_eq!(fragment.symbols().flatten().count(), fragment.insns().count());
+//! ```
+//!
+//! ## Values from Rust
+//!
+//! In `bpf!`, `{expression}` may stand for a constant, an offset or a term of one (any integer), a register ([`Reg`]; `w{…}` is
+//! its lower half), a helper's number, or a name: of a label, a map, a constant, or a path (`field {…}`, `sizeof({…})`). A value
+//! that does not fit its place is not cut: linking says which, and where.
+//!
+//! ```
+//! use bpfasm::{AsmError, Program, bpf, reg::R7};
+//!
+//! const KEY: i16 = -16;
+//! let (value, path) = (5u8, "sock.sk_mark");
+//! # let fragment =
+//! bpf! {
+//!     {R7} = {value};
+//!     *(u64 *)(r10 + {KEY} + 8) = {R7};
+//!     r1 = *(u32 *)(r6 + field {path});
+//!     w{R7} += {value} - 1;
+//! }
+//! # ;
+//! # let text: Vec<String> = fragment.insns().map(ToString::to_string).collect();
+//! # assert_eq!(text, ["r7 = 5", "*(u64 *)(r10 - 8) = r7", "r1 = *(u32 *)(r6 + 0)", "w7 += 4"]);
+//!
+//! let too_big = Program::link("x", bpf! { r1 += {1u64 << 40}; exit; });
+//! assert!(matches!(too_big, Err(AsmError::Range { .. })));
+//! ```
+//!
+//! What is wrong as it is written does not compile:
+//!
+//! ```compile_fail
+//! bpfasm::bpf! { if r0 >< 4 goto out; }; // error: `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=
+//! ```
+
+#![forbid(unsafe_code)]
+
+// `bpf!` names this crate by its name, also in here.
+extern crate self as bpfasm;
+
+pub mod asm;
+mod decode;
+pub mod elf;
+pub mod encode;
+pub mod error;
+pub mod fragment;
+pub mod insn;
+mod link;
+pub mod listing;
+pub mod object;
+pub mod program;
+#[doc(hidden)]
+pub mod rt;
+pub mod symbol;
+pub mod target;
+mod text;
+
+pub use bpfasm_macros::bpf;
+/// Helper functions by name and number (`enum bpf_func_id`).
+pub use bpfasm_syntax::helpers as helper;
+pub use bpfasm_syntax::limit::Limit;
+
+pub use asm::ParseError;
+pub use elf::ElfError;
+pub use encode::{DecodeError, EncodeError, decode, encode};
+pub use error::AsmError;
+pub use fragment::{Fragment, Label, Source};
+pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
+pub use object::{Attach, Hook, Layout, MapDef, MapKind, Member, Need, Object, Prim, ProgramDef};
+pub use program::Program;
+pub use symbol::{Symbol, Text};
+pub use target::{Access, Arch, KernelVersion, Ring, Target};
+
+/// The registers, to be imported by name: `use bpfasm::reg::*`.
+pub mod reg {
+    pub use crate::insn::Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
+}

@@ -1,0 +1,143 @@
+//! What an ELF file would carry: programs, maps, and no number that only a kernel knows.
+
+use crate::program::Program;
+use crate::symbol::Text;
+
+/// Where a program attaches, in the kernel's words.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Attach {
+    /// A tracepoint with typed arguments (`BPF_TRACE_RAW_TP`, kernel 5.5).
+    TpBtf(Text),
+    /// A raw tracepoint (kernel 4.17).
+    RawTp(Text),
+    /// Entry of a kernel function, through a trampoline.
+    Fentry(Text),
+    /// Return of a kernel function, through a trampoline.
+    Fexit(Text),
+    /// Entry of a kernel function, through a kprobe.
+    Kprobe(Text),
+    /// Return of a kernel function, through a kretprobe.
+    Kretprobe(Text),
+    /// A tracepoint through perf, by category and name. Closing one takes 60 to 80 ms.
+    Tracepoint(Text, Text),
+    /// A BPF iterator (`task_file`, `tcp`), run when asked.
+    Iter(Text),
+}
+
+/// Whether a tool can do without a hook.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Need {
+    /// Without it the tool does not start.
+    Required,
+    /// Without it the tool runs and knows less.
+    Optional,
+}
+
+/// One moment the tool wants to see, and the ways to see it, best first. The loader takes the first that the kernel takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hook {
+    /// What is seen there, for messages: `state change`, `accept`.
+    pub name: Text,
+    /// What happens when no rung holds.
+    pub need: Need,
+    /// The ways, best first.
+    pub rungs: Vec<ProgramDef>,
+}
+
+/// A program and where it attaches.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProgramDef {
+    /// Its name in the kernel (the first 15 bytes) and in listings.
+    pub name: Text,
+    /// Where it attaches.
+    pub attach: Attach,
+    /// Its instructions.
+    pub program: Program,
+}
+
+/// The kind of a map, `enum bpf_map_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum MapKind {
+    Hash,
+    LruHash,
+    PercpuHash,
+    Array,
+    PercpuArray,
+    LpmTrie,
+    StackTrace,
+    RingBuf,
+    PerfEventArray,
+}
+
+/// The shape of a member of a map's key or value, or of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs)]
+pub enum Prim {
+    U8,
+    U16,
+    U32,
+    U64,
+    /// This many bytes.
+    Bytes(u16),
+}
+
+/// A member of a [`Layout`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes from the start.
+    pub offset: u16,
+    /// Its shape.
+    pub prim: Prim,
+}
+
+/// A struct of ours, as the kernel is told of it by BTF, so that `bpftool map dump` prints names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Layout {
+    /// The struct's name.
+    pub name: &'static str,
+    /// Its size in bytes.
+    pub size: u16,
+    /// Its members, in order, without hidden padding.
+    pub members: &'static [Member],
+}
+
+/// A map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapDef {
+    /// The name that programs use, and (the first 15 bytes) the kernel.
+    pub name: Text,
+    /// Its kind.
+    pub kind: MapKind,
+    /// Bytes of a key; 0 for a ring buffer.
+    pub key_size: u32,
+    /// Bytes of a value; 0 for a ring buffer.
+    pub value_size: u32,
+    /// Entries; bytes (a power of two, whole pages) for a ring buffer; 0 for a perf event array means one for each CPU.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// The key's members, when it is a struct of ours; a plain number has none.
+    pub key: Option<Layout>,
+    /// The value's members.
+    pub value: Option<Layout>,
+}
+
+/// All that one tool brings to the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Object {
+    /// The tool's name.
+    pub name: Text,
+    /// What the programs declare to the kernel; GPL-compatible, or most helpers are refused.
+    pub license: Text,
+    /// Its hooks, in the order in which they are attached.
+    pub hooks: Vec<Hook>,
+    /// Its maps.
+    pub maps: Vec<MapDef>,
+    /// Numbers for `const NAME` symbols.
+    pub consts: Vec<(Text, i32)>,
+}

@@ -1,0 +1,145 @@
+//! Texts that nobody would write. The assembler gives a fragment or an error with a place in the text, and never panics; a
+//! fragment links to an error, or to a program whose listing assembles to the same bytes.
+
+mod common;
+
+use bpfasm::{Program, asm};
+
+/// A text with every kind of statement.
+const TEXT: &str = "\
+# comment
+start: r1 = *(u64 *)(r10 - 8); r3 += sock.__sk_common.skc_dport - sock.sk_type + 0x10 // comment
+    w2 s>>= 5 /* comment */
+    if w0 s<= -7 goto start
+    r1 = 0x123456789abcdef0 ll
+    r1 = map conns ll
+    r2 = map_value_fd 3 + 8 ll
+    lock *(u32 *)(r1 + 4) ^= w2
+    r0 = cmpxchg_64(r1 + 0, r0, r2)
+    w2 = atomic_fetch_xor((u32 *)(r1 + 4), w2)
+    r0 = *(u16 *)skb[r3 + 12]
+    r4 = (s32)r5; r6 = bswap64 r6; r7 = -r7
+    r1 = enum(sock_flags.SOCK_DONE); r2 = sizeof(in6_addr.in6_u.u6_addr32[2]); r3 = const NAME
+    call bpf_map_lookup_elem; call kfunc bpf_x; call start; gotol start
+    *(u8 *)(r1 + sock.sk_type) = -1
+    exit
+";
+
+/// What every text must give. Says whether it was assembled.
+fn check(text: &str) -> bool {
+    let fragment = match asm::parse(text) {
+        Ok(fragment) => fragment,
+        Err(error) => {
+            let line = usize::try_from(error.line).unwrap();
+            assert!(line >= 1 && error.column >= 1, "{error}");
+            assert!(line <= text.split('\n').count(), "{error} is past the end of {text:?}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+            return false;
+        }
+    };
+    if let Ok(program) = Program::link("x", fragment) {
+        let listing = program.listing().to_string();
+        let again = asm::parse(&listing).unwrap_or_else(|error| panic!("{error}\n{listing}"));
+        let again = Program::link("x", again).unwrap_or_else(|error| panic!("{error}\n{listing}"));
+        assert_eq!(again.bytes(), program.bytes(), "{listing}");
+        assert_eq!(again.symbols, program.symbols, "{listing}");
+    }
+    true
+}
+
+#[test]
+fn the_text_itself_is_right() {
+    assert!(check(TEXT));
+    assert!(check(""));
+    assert!(check("\n;;\n// nothing\n/* nothing"));
+}
+
+#[test]
+fn each_truncation() {
+    let assembled = (0..TEXT.len()).filter(|&end| check(&TEXT[..end])).count();
+    assert!(assembled > 10 && assembled < TEXT.len() / 2, "{assembled} of {}", TEXT.len());
+}
+
+#[test]
+fn each_character_replaced_or_left_out() {
+    for at in 0..TEXT.len() {
+        let (before, after) = (&TEXT[..at], &TEXT[at + 1..]);
+        for other in [
+            "", " ", "\n", "0", "9", "r", "w", "s", "=", "-", "*", "(", ")", "[", ".", ":", "{", "\0", "é",
+            "\u{202e}",
+        ] {
+            check(&format!("{before}{other}{after}"));
+        }
+    }
+}
+
+#[test]
+fn words_in_any_order() {
+    let words: Vec<&str> = "r0 r1 w0 w1 r10 r11 w s if goto gotol call exit lock u8 u16 u32 u64 s8 s64 skb ll map map_fd \
+        map_value map_value_fd btf_var code_addr map_idx kfunc const field enum sizeof exists shift mask be16 le64 bswap32 \
+        xchg_64 xchg32_32 cmpxchg_64 cmpxchg32_32 atomic_fetch_add bpf_map_lookup_elem bpf_no pc a a.b a[1] 0 1 -1 0x80000000 \
+        4294967295 18446744073709551615 99999999999999999999 1_0 0x 5u32 = += s>>= == != < & ( ) [ ] , . : ; # // { } .. * - + \
+        \u{3b1} ' \""
+        .split_whitespace()
+        .collect();
+    let mut random = common::random(2);
+    let mut below = |end: usize| usize::try_from(random() % u64::try_from(end).unwrap()).unwrap();
+    let mut assembled = 0;
+    for _ in 0..40_000 {
+        let mut text = String::new();
+        for _ in 0..1 + below(12) {
+            text += words[below(words.len())];
+            text += ["", " ", " ", "\n"][below(4)];
+        }
+        assembled += usize::from(check(&text));
+    }
+    assert!(assembled > 100, "{assembled}");
+}
+
+#[test]
+fn random_bytes() {
+    let mut random = common::random(3);
+    for _ in 0..20_000 {
+        let bytes: Vec<u8> = (0..8).flat_map(|_| random().to_le_bytes()).collect();
+        check(&String::from_utf8_lossy(&bytes));
+        let ascii: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
+        check(&ascii);
+    }
+}
+
+#[test]
+fn much_of_one_thing() {
+    const MUCH: usize = 200_000;
+    for (start, part, end) in [
+        ("r1 = ", "9", ""),
+        ("r1 = 0x", "f", " ll"),
+        ("r1 = -", "-", "1"),
+        ("r1 = 1", " + 1", ""),
+        ("r1 = 18446744073709551615", " + 18446744073709551615", " ll"),
+        ("", "(", ""),
+        ("r1 = ", "*(u64 *)(", ""),
+        ("r1 = a", ".b", ""),
+        ("r1 = a", "[1]", ""),
+        ("r1 ", "=", ""),
+        ("", "a: ", ""),
+        ("call bpf_", "a", ""),
+        ("r", "1", " = 0"),
+        ("", "/*", ""),
+        ("", "\n", "x"),
+        ("", "exit;", ""),
+    ] {
+        check(&format!("{start}{}{end}", part.repeat(MUCH)));
+    }
+}
+
+#[test]
+fn an_error_names_its_line_and_column() {
+    let error = asm::parse("r0 = 0\n  if r0 >< 4 goto out\nexit").unwrap_err();
+    assert_eq!(error.to_string(), "2:9: `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=",);
+    let error = asm::parse("r0 = 1\n/* two\nlines */ r0 = é").unwrap_err();
+    assert_eq!((error.line, error.column), (3, 15));
+    let error = asm::parse("r0 = ").unwrap_err();
+    assert_eq!(error.to_string(), "1:6: expected a constant, found the end");
+    let error = asm::parse("r0 = {x}").unwrap_err();
+    assert_eq!(error.to_string(), "1:6: expected a constant, found `{`");
+}

@@ -1,0 +1,93 @@
+//! Programs that must not compile, and what the compiler must say where.
+//!
+//! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error on its line, at that column (in
+//! characters), with a message that holds that text. Errors and promises must match one to one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// File name and line.
+type Place = (String, usize);
+/// Column and (a part of) the message.
+type Complaint = (usize, String);
+
+/// The errors that the files promise.
+fn promised(files: &[PathBuf]) -> BTreeMap<Place, Complaint> {
+    let mut promised = BTreeMap::new();
+    for path in files {
+        let text = fs::read_to_string(path).unwrap();
+        for (line, number) in text.lines().zip(1..) {
+            let Some((_, promise)) = line.split_once("//~ ") else { continue };
+            let (column, message) = promise.split_once(' ').expect("//~ COLUMN MESSAGE");
+            promised.insert((name(path), number), (column.parse().unwrap(), message.to_owned()));
+        }
+    }
+    assert!(promised.len() > 90, "files are missing");
+    promised
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// A package outside the workspace with a binary for each file.
+fn package(files: &[PathBuf]) -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reject");
+    fs::create_dir_all(&root).unwrap();
+    let mut manifest = format!(
+        "[package]\nname = \"reject\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\nbpfasm = {{ path = {here:?} }}\n"
+    );
+    for path in files {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        manifest += &format!("\n[[bin]]\nname = {name:?}\npath = {path:?}\n");
+    }
+    fs::write(root.join("Cargo.toml"), manifest).unwrap();
+    // The versions that this very test was built with, so that nothing has to be fetched.
+    fs::copy(here.join("../Cargo.lock"), root.join("Cargo.lock")).unwrap();
+    root
+}
+
+#[test]
+fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
+    let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
+    let mut files: Vec<PathBuf> = fs::read_dir(ui).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut promised = promised(&files);
+
+    let root = package(&files);
+    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["check", "--offline", "--bins", "--keep-going", "--message-format=short", "--color=never"])
+        .arg("--target-dir")
+        .arg(root.join("target"))
+        // Flags for this test (`-D warnings`) are not for those programs.
+        .env_remove("RUSTFLAGS")
+        .current_dir(&root)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+
+    let mut wrong = Vec::new();
+    for line in stderr.lines() {
+        // `path:line:column: error[E0277]: message`
+        let Some((place, message)) = line.split_once(": error") else { continue };
+        let mut place = place.rsplitn(3, ':');
+        let (Some(Ok(column)), Some(Ok(number)), Some(path)) =
+            (place.next().map(str::parse::<usize>), place.next().map(str::parse::<usize>), place.next())
+        else {
+            continue;
+        };
+        match promised.remove(&(name(Path::new(path)), number)) {
+            Some((expected, part)) if expected == column && message.contains(&part) => {}
+            Some((expected, part)) => wrong.push(format!("{line}\n  expected at column {expected}: {part}")),
+            None => wrong.push(format!("{line}\n  was not expected")),
+        }
+    }
+    wrong.extend(
+        promised.iter().map(|(place, complaint)| format!("{place:?}: no error, expected {complaint:?}")),
+    );
+    assert!(wrong.is_empty(), "{}\n\ncargo check ({}) said:\n{stderr}", wrong.join("\n"), output.status);
+    assert!(!output.status.success());
+}

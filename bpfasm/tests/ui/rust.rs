@@ -1,0 +1,18 @@
+//! Values from Rust of a wrong type: the error is about the value.
+
+use bpfasm::{Reg, bpf};
+
+fn main() {
+    let text = "text";
+    let small = 3u8;
+    bpf! {
+        r1 = {text}; //~ 15 `&str` is neither an integer nor a register
+        r1 = *(u8 *)(r2 + {text}); //~ 28 `&str` is no integer
+        {small} = 3; //~ 10 mismatched types
+        r1 = {Reg::R1} + 1; //~ 15 `bpfasm::Reg` is no integer
+        {Reg::R1} = -{Reg::R2}; //~ 23 `bpfasm::Reg` is no integer
+        ..small; //~ 11 the trait bound `Fragment: From<u8>` is not satisfied
+        goto {small}; //~ 15 the trait bound
+        r1 = {missing}; //~ 15 cannot find value `missing` in this scope
+    };
+}
