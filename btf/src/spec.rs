@@ -98,6 +98,11 @@ impl Btf {
         self.header.endian
     }
 
+    /// All of the BTF, header included, without the file around it.
+    pub fn data(&self) -> &[u8] {
+        (*self.source).as_ref().get(self.data.clone()).unwrap_or_default()
+    }
+
     /// What this is split from.
     pub fn base(&self) -> Option<&Arc<Btf>> {
         self.base.as_ref()
@@ -118,8 +123,7 @@ impl Btf {
 
     /// The ranges were checked when opening, but a source may be a file that has shrunk since.
     fn section(&self, section: Section, range: &Range<usize>) -> Result<&[u8], BtfError> {
-        let data = (*self.source).as_ref().get(self.data.clone()).and_then(|data| data.get(range.clone()));
-        data.ok_or(BtfError::Truncated { section, offset: 0, len: range.len() })
+        self.data().get(range.clone()).ok_or(BtfError::Truncated { section, offset: 0, len: range.len() })
     }
 
     /// Names the file in an error that is about its content.

@@ -1,0 +1,174 @@
+//! The running kernel: its version, its machine, its BTF.
+
+use std::path::Path;
+
+use bpfasm::target::{Arch, KernelVersion};
+
+use crate::errno::Errno;
+
+/// What a version cannot be read from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// `uname(2)` failed.
+    Uname(Errno),
+    /// Neither `release` nor `version` of `uname(2)` has a version in it.
+    Version {
+        /// `utsname.release`
+        release: String,
+    },
+    /// No programs for this machine.
+    Machine {
+        /// `utsname.machine`
+        machine: String,
+    },
+}
+
+impl std::fmt::Display for KernelError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uname(errno) => write!(f, "uname: {errno}"),
+            Self::Version { release } => write!(f, "no kernel version in `{release}`"),
+            Self::Machine { machine } => {
+                write!(f, "no programs for `{machine}`, only for x86_64 and aarch64")
+            }
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// The running kernel's version.
+pub fn version() -> Result<KernelVersion, KernelError> {
+    let uname = nix::sys::utsname::uname().map_err(|error| KernelError::Uname(error.into()))?;
+    let release = uname.release().to_string_lossy();
+    parse_version(&release, &uname.version().to_string_lossy())
+        .ok_or_else(|| KernelError::Version { release: release.into_owned() })
+}
+
+/// The machine we run on.
+pub fn arch() -> Result<Arch, KernelError> {
+    if cfg!(target_arch = "x86_64") {
+        Ok(Arch::X86_64)
+    } else if cfg!(target_arch = "aarch64") {
+        Ok(Arch::Aarch64)
+    } else {
+        Err(KernelError::Machine { machine: std::env::consts::ARCH.to_owned() })
+    }
+}
+
+/// From `utsname.release` (`6.18.44-cloud`) and `utsname.version`.
+///
+/// Debian's release names the ABI (`6.1.0-28-amd64`), its version the source (`#1 SMP Debian 6.1.119-1 (2024-11-22)`); a
+/// kprobe program had to carry the latter before 5.0.
+fn parse_version(release: &str, version: &str) -> Option<KernelVersion> {
+    version.split_once("Debian ").and_then(|(_, rest)| numbers(rest)).or_else(|| numbers(release))
+}
+
+/// `6.1.119-1` to 6.1.119; a missing third number is 0.
+fn numbers(text: &str) -> Option<KernelVersion> {
+    let mut parts = text.splitn(3, '.').map(|part| {
+        let end = part.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end).and_then(|digits| digits.parse::<u16>().ok())
+    });
+    Some(KernelVersion {
+        major: parts.next().flatten()?,
+        minor: parts.next().flatten()?,
+        patch: parts.next().flatten().unwrap_or(0),
+    })
+}
+
+/// `LINUX_VERSION_CODE`, in which the third number ends at 255.
+pub(crate) fn version_code(version: KernelVersion) -> u32 {
+    (u32::from(version.major) << 16)
+        + (u32::from(version.minor.min(255)) << 8)
+        + u32::from(version.patch.min(255))
+}
+
+/// Where the kernel shows its BTF.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// CPUs by number, from a list such as `0-3,8`.
+fn cpu_list(text: &str) -> Option<Vec<u32>> {
+    // More than any kernel is built for (CONFIG_NR_CPUS is at most 8192); a longer list is not one.
+    const MOST: u32 = 1 << 16;
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last >= MOST {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
+}
+
+fn read_cpus(file: &Path) -> Result<Vec<u32>, Errno> {
+    let text = std::fs::read_to_string(file)?;
+    cpu_list(&text).ok_or(Errno::INVAL)
+}
+
+/// CPUs that run now.
+pub(crate) fn online_cpus() -> Result<Vec<u32>, Errno> {
+    read_cpus(Path::new("/sys/devices/system/cpu/online"))
+}
+
+/// How many values a per-CPU map has for a key.
+pub(crate) fn possible_cpus() -> Result<usize, Errno> {
+    read_cpus(Path::new("/sys/devices/system/cpu/possible")).map(|cpus| cpus.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v(major: u16, minor: u16, patch: u16) -> Option<KernelVersion> {
+        Some(KernelVersion { major, minor, patch })
+    }
+
+    #[test]
+    fn versions() {
+        let mainline = "#1 SMP PREEMPT_DYNAMIC @0";
+        for (release, version, want) in [
+            ("6.18.44-fc-v669", mainline, v(6, 18, 44)),
+            ("6.1.0-28-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)", v(6, 1, 119)),
+            ("5.10.0-32-cloud-arm64", "#1 SMP Debian 5.10.223-1 (2024-08-10)", v(5, 10, 223)),
+            (
+                "6.12.107+deb13-cloud-amd64",
+                "#1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1 (2026-05-01)",
+                v(6, 12, 107),
+            ),
+            ("6.12.107+deb13-cloud-amd64", "#1 SMP Debian unstable", v(6, 12, 107)),
+            ("7.0-rc1", mainline, v(7, 0, 0)),
+            ("4.19.325", mainline, v(4, 19, 325)),
+            ("6", mainline, None),
+            ("", "", None),
+            ("six.one.two", mainline, None),
+            ("99999.1.1", mainline, None),
+        ] {
+            assert_eq!(parse_version(release, version), want, "{release} {version}");
+        }
+    }
+
+    #[test]
+    fn version_codes_end_at_255() {
+        assert_eq!(version_code(v(4, 19, 325).unwrap()), 0x0004_13ff);
+        assert_eq!(version_code(v(6, 1, 2).unwrap()), 0x0006_0102);
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(cpu_list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
+        assert_eq!(cpu_list("0"), Some(vec![0]));
+        for bad in ["", "1-", "3-1", "x", "0-4294967295", "0,,1"] {
+            assert_eq!(cpu_list(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_version_and_cpus() {
+        assert!(version().unwrap().major >= 4);
+        assert!(possible_cpus().unwrap() >= online_cpus().unwrap().len());
+    }
+}

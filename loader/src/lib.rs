@@ -1,0 +1,53 @@
+//! From a [`bpfasm::Object`] to programs that run in the kernel, and the events they send.
+//!
+//! This is the only crate that talks to a kernel. The order of steps, and why it is this one:
+//!
+//! 1. [`kernel_btf`] maps the kernel's type information; [`probe`] finds out what the kernel takes, and the tool builds its
+//!    object for that.
+//! 2. [`Loader::load`] lifts the memory limit where maps are charged to it (before 5.11), makes one pass over the BTF for the
+//!    names the object uses, puts numbers in place of symbols, creates the maps, loads the object's own BTF, and for each
+//!    hook loads the first rung that the kernel takes. A wrong field or a refused program is found here, before anything
+//!    is attached.
+//! 3. [`Loaded::events`] opens the rings. Before attaching, or the first events are lost.
+//! 4. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
+//!    and attached. [`Loaded::rungs`] says which one was taken and why not the others.
+//! 5. [`Events::drain`] is called on a bounded period. No program wakes the reader for an event.
+//! 6. [`Loaded::detach`], then a last drain: nothing more can arrive.
+//!
+//! Dropping anything closes it, and what is closed is detached.
+
+#![deny(unsafe_code)]
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("64-bit kernels only: addresses and positions are u64 throughout");
+
+mod debug;
+pub mod errno;
+pub mod error;
+pub mod features;
+pub mod kernel;
+mod kernel_btf;
+mod link;
+mod loaded;
+pub mod map;
+mod privileges;
+mod prog;
+pub mod relocate;
+#[allow(unsafe_code)]
+mod ring;
+pub mod seed;
+#[allow(unsafe_code)]
+mod sys;
+mod tracefs;
+mod verifier;
+
+pub use errno::Errno;
+pub use error::{AttachName, Hint, LoadError};
+pub use features::{doctor, probe};
+pub use kernel_btf::kernel_btf;
+pub use loaded::{Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
+pub use map::{Entries, Map, MapError, PerCpu, Update};
+pub use privileges::Capability;
+pub use relocate::{RelocError, relocate, wanted};
+pub use ring::{Drained, Events, RingError};
+pub use verifier::VerifierLog;

@@ -1,0 +1,87 @@
+//! Attaching. Dropping a [`Link`] detaches.
+
+pub(crate) mod perf;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bpfasm::Attach;
+
+use crate::errno::Errno;
+use crate::error::{Hint, LoadError};
+use crate::sys::bpf;
+use crate::sys::bpf::{AttachType, IterCreate, LinkCreate, RawTracepointOpen};
+
+/// A program that runs when its moment comes.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// `raw_tp`, `tp_btf`, `fentry`, `fexit`: held by one descriptor.
+    Tracing(#[expect(dead_code, reason = "held: closing it detaches")] OwnedFd),
+    /// An iterator, which runs when it is read.
+    Iter(OwnedFd),
+    /// A kprobe or a tracepoint.
+    Perf(#[expect(dead_code, reason = "held: closing it detaches")] perf::PerfLink),
+}
+
+impl Link {
+    /// Attaches `prog`, which was loaded for `attach`.
+    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach) -> Result<Self, LoadError> {
+        let link = match attach {
+            Attach::RawTp(name) => raw_tracepoint(prog, Some(name)).map(Self::Tracing),
+            // The program knows where it belongs: by its attach_btf_id.
+            Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) => {
+                raw_tracepoint(prog, None).map(Self::Tracing)
+            }
+            Attach::Iter(_) => bpf(&mut LinkCreate::new(prog, AttachType::TraceIter)).map(Self::Iter),
+            Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
+            Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
+            Attach::Tracepoint(category, name) => {
+                perf::PerfLink::tracepoint(prog, category, name).map(Self::Perf)
+            }
+            _ => Err(Errno::INVAL),
+        };
+        link.map_err(|errno| {
+            let by_tracefs =
+                matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_) | Attach::Tracepoint(..));
+            let hint = match errno {
+                Errno::NOENT if by_tracefs && crate::tracefs::root().is_none() => Some(Hint::Tracefs),
+                errno => Hint::for_errno(errno),
+            };
+            LoadError::Attach { attach: attach.clone(), errno, hint }
+        })
+    }
+
+    /// Runs an iterator to its end; what it wrote. `None` for any other link.
+    pub(crate) fn run_iter(&self) -> Option<Result<Vec<u8>, Errno>> {
+        let Self::Iter(link) = self else { return None };
+        Some(bpf(&mut IterCreate::new(link.as_fd())).and_then(|iter| read_iter(iter.into())))
+    }
+}
+
+/// Reads to the end, which is an empty read.
+fn read_iter(mut iter: File) -> Result<Vec<u8>, Errno> {
+    /// What the kernel fills at most at once (`bpf_seq_read`: eight pages).
+    const CHUNK: usize = 8 * 4096;
+    let mut bytes = Vec::new();
+    loop {
+        let start = bytes.len();
+        bytes.resize(start + CHUNK, 0);
+        let room = bytes.get_mut(start..).unwrap_or_default();
+        let result = iter.read(room).map_err(Errno::from);
+        bytes.truncate(start + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => return Ok(bytes),
+            // EAGAIN: a million objects went by without a word; the next read goes on behind them.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN`
+fn raw_tracepoint(prog: BorrowedFd<'_>, name: Option<&str>) -> Result<OwnedFd, Errno> {
+    let name = name.map(CString::new).transpose().map_err(|_| Errno::INVAL)?;
+    bpf(&mut RawTracepointOpen::new(prog, name.as_deref()))
+}

@@ -1,0 +1,466 @@
+//! An object in the kernel: maps, programs, and which rung each hook stands on.
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use bpfasm::{Attach, Hook, Need, Object, Text};
+use btf::{Btf, BuildError, Index};
+
+use crate::debug::{DebugInfo, ProgramInfo};
+use crate::errno::Errno;
+use crate::error::LoadError;
+use crate::kernel_btf::is_own;
+use crate::link::Link;
+use crate::map::{Map, MapTypes, create_error};
+use crate::prog::{LoadOptions, Prepared, Prog, load_btf};
+use crate::relocate::{relocate, resolve_maps, wanted};
+use crate::ring::Events;
+use crate::sys::bpf;
+use crate::sys::bpf::EnableStats;
+use crate::{kernel, privileges};
+
+/// Loads objects. Plain settings; the work is in [`Loader::load`].
+#[derive(Clone, Debug)]
+pub struct Loader<'b> {
+    btf: &'b Btf,
+    log_level: u32,
+    perf_bytes: usize,
+}
+
+/// Something that did not work and did not matter, for `-v`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Note {
+    /// The memory limit was not lifted; maps were created nonetheless.
+    Memlock,
+    /// The object's BTF could not be built: no function names, source lines or map members in the kernel.
+    DebugInfo(BuildError),
+    /// The kernel did not take the object's BTF; the same is missing.
+    Btf(Errno),
+    /// A map was created without the types of its members.
+    MapTypes {
+        /// The map.
+        map: String,
+        /// What the kernel said to them.
+        errno: Errno,
+    },
+    /// A program was loaded without source lines.
+    SourceLines {
+        /// The program.
+        program: String,
+        /// What the kernel said to them.
+        errno: Errno,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memlock => f.write_str("the locked-memory limit was not lifted, and was not needed"),
+            Self::DebugInfo(error) => write!(f, "no source lines in the kernel: {error}"),
+            Self::Btf(errno) => write!(f, "no source lines in the kernel: load BTF: {errno}"),
+            Self::MapTypes { map, errno } => {
+                write!(f, "map `{map}` has no member names in the kernel: {errno}")
+            }
+            Self::SourceLines { program, errno } => {
+                write!(f, "program `{program}` has no source lines in the kernel: {errno}")
+            }
+        }
+    }
+}
+
+/// Which way a hook took.
+#[derive(Debug)]
+pub struct RungReport {
+    /// The hook's name.
+    pub hook: Text,
+    /// Whether the tool needs it.
+    pub need: Need,
+    /// Where it is attached; `None` before [`Loaded::attach`], and where no way held.
+    pub taken: Option<Attach>,
+    /// The better ways that the kernel refused.
+    pub refused: Vec<(Attach, LoadError)>,
+}
+
+/// What the kernel counts about a program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProgStats {
+    /// The hook it stands for.
+    pub hook: Text,
+    /// Its name.
+    pub name: String,
+    /// Its number in the kernel (`bpftool prog show id`).
+    pub id: u32,
+    /// Runs, while [`enable_stats`] is held.
+    pub run_count: u64,
+    /// Nanoseconds in them.
+    pub run_time_ns: u64,
+    /// Times it was not run because it, or a map operation, was already running on that CPU (kernel 5.12).
+    pub missed: u64,
+    /// Slots after the verifier's rewriting.
+    pub slots: u32,
+    /// Bytes of machine code.
+    pub jited_bytes: u32,
+    /// Instructions the verifier looked at (kernel 5.16).
+    pub verified: u32,
+}
+
+/// What every ring of ours is, unless the tool says otherwise: 256 KiB for each CPU.
+const PERF_BYTES: usize = 256 << 10;
+
+impl<'b> Loader<'b> {
+    /// With the types of the kernel that runs, from [`crate::kernel_btf`].
+    #[must_use]
+    pub fn new(btf: &'b Btf) -> Self {
+        Self { btf, log_level: 0, perf_bytes: PERF_BYTES }
+    }
+
+    /// The verifier's `log_level` for programs that load; see [`Loaded::logs`]. 4 gives statistics, 2 every instruction.
+    /// A program that does not load is always logged.
+    #[must_use]
+    pub fn verifier_log(mut self, level: u32) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Bytes of each CPU's buffer, where events travel in perf buffers; rounded up to a power of two of pages.
+    #[must_use]
+    pub fn perf_buffer(mut self, bytes: usize) -> Self {
+        self.perf_bytes = bytes;
+        self
+    }
+
+    /// Creates the maps and loads, for each hook, the first rung that the kernel takes. Attaches nothing.
+    pub fn load(&self, object: &Object) -> Result<Loaded, LoadError> {
+        self.load_indexed(object, &self.btf.index(&wanted(object))?)
+    }
+
+    /// As [`Loader::load`], with an index of at least the names of [`crate::relocate::want`].
+    pub fn load_indexed(&self, object: &Object, index: &Index<'_>) -> Result<Loaded, LoadError> {
+        let version = kernel::version()?;
+        let mut notes = Vec::new();
+        let stuck = privileges::charges_memlock(version) && !privileges::lift_memlock();
+        if stuck {
+            notes.push(Note::Memlock);
+        }
+        let hooks = prepare(object, index, is_own(self.btf))?;
+        let license = CString::new(&*object.license)
+            .map_err(|_| LoadError::Program { program: object.name.to_string(), errno: Errno::INVAL })?;
+        let debug = DebugInfo::new(object).map_err(|error| notes.push(Note::DebugInfo(error))).ok();
+        let btf = debug
+            .as_ref()
+            .and_then(|debug| load_btf(&debug.bytes).map_err(|errno| notes.push(Note::Btf(errno))).ok());
+        let maps = create_maps(object, debug.as_ref().zip(btf.as_ref()), stuck, &mut notes)?;
+        let reports = object.hooks.iter().map(|hook| RungReport {
+            hook: hook.name.clone(),
+            need: hook.need,
+            taken: None,
+            refused: Vec::new(),
+        });
+        let mut loaded = Loaded {
+            reports: reports.collect(),
+            hooks,
+            maps,
+            btf,
+            programs: debug.map(|debug| debug.programs).unwrap_or_default(),
+            notes,
+            license,
+            kern_version: kernel::version_code(version),
+            log_level: self.log_level,
+            perf_bytes: self.perf_bytes,
+        };
+        for at in 0..loaded.hooks.len() {
+            loaded.load_next(at)?;
+        }
+        Ok(loaded)
+    }
+}
+
+/// Creates the maps, with the types of their entries where the kernel takes them.
+fn create_maps(
+    object: &Object,
+    debug: Option<(&DebugInfo, &OwnedFd)>,
+    memlock_stuck: bool,
+    notes: &mut Vec<Note>,
+) -> Result<Vec<Map>, LoadError> {
+    let cpus = kernel::possible_cpus().map_err(LoadError::Cpus)?;
+    let mut maps = Vec::with_capacity(object.maps.len());
+    for (at, def) in object.maps.iter().enumerate() {
+        let types = debug.and_then(|(debug, btf)| {
+            let (key, value) = debug.maps.get(at).copied().flatten()?;
+            Some(MapTypes { btf: btf.as_fd(), key, value })
+        });
+        let plain = || Map::create(def, None, cpus).map_err(|errno| create_error(def, errno, memlock_stuck));
+        maps.push(match Map::create(def, types, cpus) {
+            Ok(map) => map,
+            Err(errno) if types.is_some() => {
+                let map = plain()?;
+                notes.push(Note::MapTypes { map: def.name.to_string(), errno });
+                map
+            }
+            Err(errno) => return Err(create_error(def, errno, memlock_stuck)),
+        });
+    }
+    Ok(maps)
+}
+
+/// Resolves all symbols but maps, of every rung: a rung may be needed later, when the BTF is no longer at hand.
+fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
+    let mut number = 0;
+    let mut hooks = Vec::with_capacity(object.hooks.len());
+    for Hook { rungs, .. } in &object.hooks {
+        let mut ready = Vec::with_capacity(rungs.len());
+        for def in rungs {
+            let prepared = relocate(&def.program, index, &object.consts)
+                .map_err(|error| LoadError::Reloc { program: def.name.to_string(), error: Box::new(error) })
+                .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
+            let prepared = match prepared {
+                Err(error) if error.is_mistake() => return Err(error),
+                other => Box::new(other),
+            };
+            ready.push(Rung { attach: def.attach.clone(), number, prepared });
+            number += 1;
+        }
+        // Taken from the end.
+        ready.reverse();
+        hooks.push(HookState { rest: ready, active: None });
+    }
+    Ok(hooks)
+}
+
+/// A hook's way down the ladder.
+#[derive(Debug)]
+struct HookState {
+    /// Rungs not tried yet, the best one last.
+    rest: Vec<Rung>,
+    active: Option<Active>,
+}
+
+#[derive(Debug)]
+struct Rung {
+    attach: Attach,
+    /// Its place among all rungs of the object.
+    number: usize,
+    prepared: Box<Result<Prepared, LoadError>>,
+}
+
+/// The rung a hook stands on. The link is dropped first.
+#[derive(Debug)]
+struct Active {
+    link: Option<Link>,
+    prog: Prog,
+    attach: Attach,
+}
+
+/// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were opened from it.
+#[derive(Debug)]
+pub struct Loaded {
+    reports: Vec<RungReport>,
+    /// As `reports`.
+    hooks: Vec<HookState>,
+    maps: Vec<Map>,
+    /// The object's BTF, needed when another rung is loaded.
+    btf: Option<OwnedFd>,
+    programs: Vec<ProgramInfo>,
+    notes: Vec<Note>,
+    license: CString,
+    kern_version: u32,
+    log_level: u32,
+    perf_bytes: usize,
+}
+
+impl Loaded {
+    /// Loads the hook's next rung that the kernel takes. An error if there is none and the hook is required.
+    fn load_next(&mut self, at: usize) -> Result<(), LoadError> {
+        let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
+            return Ok(());
+        };
+        while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
+            let maps = &self.maps;
+            let debug =
+                self.btf.as_ref().zip(self.programs.get(number)).map(|(btf, info)| (btf.as_fd(), info));
+            let loaded = prepared.and_then(|prepared| {
+                let mut program = prepared.program.clone();
+                resolve_maps(&mut program, |name| {
+                    maps.iter().find(|map| map.name() == name).map(|map| map.as_fd().as_raw_fd())
+                })
+                .map_err(|error| LoadError::Reloc {
+                    program: prepared.name.clone(),
+                    error: Box::new(error),
+                })?;
+                let options = LoadOptions {
+                    license: &self.license,
+                    kern_version: self.kern_version,
+                    debug,
+                    log_level: self.log_level,
+                };
+                Prog::load(&prepared, &program, &options)
+            });
+            match loaded {
+                Ok(prog) => {
+                    if let Some(errno) = prog.plain {
+                        self.notes.push(Note::SourceLines { program: prog.name.clone(), errno });
+                    }
+                    hook.active = Some(Active { link: None, prog, attach });
+                    return Ok(());
+                }
+                // No other way would be open either, or it would only hide what is wrong with this one.
+                Err(error) if error.is_unprivileged() || error.is_mistake() => return Err(error),
+                Err(error) => report.refused.push((attach, error)),
+            }
+        }
+        match report.need {
+            Need::Optional => Ok(()),
+            Need::Required => Err(LoadError::NoRung {
+                hook: report.hook.to_string(),
+                refused: std::mem::take(&mut report.refused),
+            }),
+        }
+    }
+
+    /// A map by its name in the object.
+    pub fn map(&self, name: &str) -> Result<&Map, LoadError> {
+        self.maps
+            .iter()
+            .find(|map| map.name() == name)
+            .ok_or_else(|| LoadError::NoMap { map: name.to_owned() })
+    }
+
+    /// Opens the ring of a map, whichever kind it is. To be done before [`Loaded::attach`], or the first events are lost.
+    ///
+    /// A perf event array gets a buffer for each CPU that is online now. On a CPU that comes later, programs find no
+    /// buffer, and count that as lost.
+    pub fn events(&self, map: &str) -> Result<Events, LoadError> {
+        let online = kernel::online_cpus().map_err(LoadError::Cpus)?;
+        Events::open(self.map(map)?, self.perf_bytes, &online)
+    }
+
+    /// Attaches every hook, in order, going down its rungs where the kernel refuses.
+    ///
+    /// # Errors
+    /// When no rung of a required hook holds. What was attached stays so until `self` is dropped.
+    pub fn attach(&mut self) -> Result<(), LoadError> {
+        for at in 0..self.hooks.len() {
+            while let Some(active) = self.hooks.get_mut(at).and_then(|hook| hook.active.as_mut()) {
+                if active.link.is_some() {
+                    break;
+                }
+                let result = Link::new(active.prog.as_fd(), &active.attach);
+                let attach = active.attach.clone();
+                let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
+                    break;
+                };
+                match (result, &mut hook.active) {
+                    (Ok(link), Some(active)) => {
+                        active.link = Some(link);
+                        report.taken = Some(attach);
+                    }
+                    (Err(error), _) if error.is_unprivileged() => return Err(error),
+                    (Err(error), active) => {
+                        *active = None;
+                        report.refused.push((attach, error));
+                        self.load_next(at)?;
+                    }
+                    (Ok(_), None) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which way each hook took, in the object's order.
+    #[must_use]
+    pub fn rungs(&self) -> &[RungReport] {
+        &self.reports
+    }
+
+    /// What did not work and did not matter.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The verifier's logs by program, where [`Loader::verifier_log`] asked for them.
+    pub fn logs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.active().map(|(_, active)| (active.prog.name.as_str(), active.prog.log.as_str()))
+    }
+
+    fn active(&self) -> impl Iterator<Item = (&RungReport, &Active)> {
+        self.reports
+            .iter()
+            .zip(&self.hooks)
+            .filter_map(|(report, hook)| hook.active.as_ref().map(|active| (report, active)))
+    }
+
+    fn active_of(&self, hook: &str) -> Option<&Active> {
+        self.active().find(|(report, _)| report.hook == hook).map(|(_, active)| active)
+    }
+
+    /// Runs an iterator to its end; what its program wrote. `None` when the hook is optional and the kernel has no way to it.
+    /// To be called after [`Loaded::attach`].
+    pub fn run_iter(&self, hook: &str) -> Result<Option<Vec<u8>>, LoadError> {
+        let known = self.reports.iter().any(|report| report.hook == hook);
+        let link = self.active_of(hook).and_then(|active| active.link.as_ref());
+        match link.map(Link::run_iter) {
+            Some(Some(Ok(bytes))) => Ok(Some(bytes)),
+            Some(Some(Err(errno))) => Err(LoadError::Iter { hook: hook.to_owned(), errno }),
+            None if known => Ok(None),
+            Some(None) | None => Err(LoadError::NoHook { hook: hook.to_owned() }),
+        }
+    }
+
+    /// What the kernel counts about each program.
+    pub fn stats(&self) -> Result<Vec<ProgStats>, LoadError> {
+        self.active()
+            .map(|(report, active)| {
+                let info = active.prog.info()?;
+                Ok(ProgStats {
+                    hook: report.hook.clone(),
+                    name: active.prog.name.clone(),
+                    id: info.id,
+                    run_count: info.run_cnt,
+                    run_time_ns: info.run_time_ns,
+                    missed: info.recursion_misses,
+                    slots: info.xlated_prog_len / 8,
+                    jited_bytes: info.jited_prog_len,
+                    verified: info.verified_insns,
+                })
+            })
+            .collect()
+    }
+
+    /// Runs that the kernel skipped, of all programs; 0 on kernels before 5.12, which do not count them.
+    pub fn missed(&self) -> Result<u64, LoadError> {
+        Ok(self.stats()?.iter().map(|stats| stats.missed).sum())
+    }
+
+    /// Runs the program of a raw tracepoint hook once with these arguments (kernel 5.10), on `cpu` if one is given; what it
+    /// returned. For tests: events come exactly when asked for.
+    #[doc(alias = "BPF_PROG_TEST_RUN")]
+    pub fn test_run(&self, hook: &str, args: &[u64], cpu: Option<u32>) -> Result<u32, LoadError> {
+        let active = self.active_of(hook).ok_or_else(|| LoadError::NoHook { hook: hook.to_owned() })?;
+        active.prog.test_run(args, cpu)
+    }
+
+    /// Detaches every hook; maps and programs stay. A drain after this is the last one that can find anything.
+    pub fn detach(&mut self) {
+        for hook in &mut self.hooks {
+            if let Some(active) = &mut hook.active {
+                active.link = None;
+            }
+        }
+    }
+}
+
+/// Counting of runs and run times, for as long as it is held.
+#[derive(Debug)]
+pub struct StatsGuard {
+    _fd: OwnedFd,
+}
+
+/// Makes the kernel count runs and run times of all programs (kernel 5.8), which costs each run some ten nanoseconds.
+#[doc(alias = "BPF_ENABLE_STATS")]
+pub fn enable_stats() -> Result<StatsGuard, Errno> {
+    bpf(&mut EnableStats { stats_type: 0 }).map(|fd| StatsGuard { _fd: fd })
+}

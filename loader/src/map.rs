@@ -1,0 +1,349 @@
+//! Maps: keys and values as bytes, per-CPU values apart, whole tables in batches.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bpfasm::object::{MapDef, MapKind};
+
+use crate::errno::Errno;
+use crate::error::{Hint, LoadError};
+use crate::sys::map::{MapSpec, RawMap};
+
+/// A map operation that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MapError {
+    /// The map.
+    pub map: String,
+    /// What was asked: `look up`, `update`, ….
+    pub action: &'static str,
+    /// What the kernel said; EINVAL also where key or value has the wrong length.
+    pub errno: Errno,
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in map `{}`: {}", self.action, self.map, self.errno)
+    }
+}
+
+impl std::error::Error for MapError {}
+
+/// Which entries an update may touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Update {
+    /// Create or overwrite (`BPF_ANY`).
+    Any,
+    /// Create only (`BPF_NOEXIST`).
+    New,
+    /// Overwrite only (`BPF_EXIST`).
+    Existing,
+}
+
+/// A map of a loaded object; closed on drop.
+#[derive(Debug)]
+pub struct Map {
+    raw: RawMap,
+    def: MapDef,
+    /// Values for each key: possible CPUs in a per-CPU map, else 1.
+    values: usize,
+}
+
+/// `enum bpf_map_type`
+fn map_type(kind: MapKind) -> Option<u32> {
+    Some(match kind {
+        MapKind::Hash => 1,
+        MapKind::Array => 2,
+        MapKind::PerfEventArray => 4,
+        MapKind::PercpuHash => 5,
+        MapKind::PercpuArray => 6,
+        MapKind::StackTrace => 7,
+        MapKind::LruHash => 9,
+        MapKind::LpmTrie => 11,
+        MapKind::RingBuf => 27,
+        _ => return None,
+    })
+}
+
+/// The types of a map's key and value in a BTF object of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapTypes<'a> {
+    pub(crate) btf: BorrowedFd<'a>,
+    pub(crate) key: u32,
+    pub(crate) value: u32,
+}
+
+impl Map {
+    /// Creates the map. `cpus` is the number of possible CPUs.
+    pub(crate) fn create(def: &MapDef, types: Option<MapTypes<'_>>, cpus: usize) -> Result<Self, Errno> {
+        let per_cpu = matches!(def.kind, MapKind::PercpuArray | MapKind::PercpuHash);
+        let events = def.kind == MapKind::PerfEventArray;
+        let max_entries = match def.max_entries {
+            0 if events => u32::try_from(cpus).map_err(|_| Errno::BIG)?,
+            entries => entries,
+        };
+        let raw = RawMap::create(&MapSpec {
+            map_type: map_type(def.kind).ok_or(Errno::INVAL)?,
+            key_size: if events { 4 } else { def.key_size },
+            value_size: if events { 4 } else { def.value_size },
+            max_entries,
+            flags: def.flags,
+            name: &def.name,
+            btf: types.map(|types| (types.btf, types.key, types.value)),
+            per_cpu: per_cpu.then_some(cpus),
+        })?;
+        let def = MapDef { max_entries, ..def.clone() };
+        Ok(Self { raw, def, values: if per_cpu { cpus } else { 1 } })
+    }
+
+    /// Its name in the object.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.def.name
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> MapKind {
+        self.def.kind
+    }
+
+    /// Entries it has room for; bytes, for a ring buffer.
+    #[must_use]
+    pub fn max_entries(&self) -> u32 {
+        self.def.max_entries
+    }
+
+    /// Bytes of a value as [`Map::lookup`] gives it: in a per-CPU map that of every possible CPU, each rounded up to eight.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        self.raw.value_len()
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(Errno) -> MapError {
+        move |errno| MapError { map: self.name().to_owned(), action, errno }
+    }
+
+    /// The value of a key, if the map has it.
+    #[doc(alias = "BPF_MAP_LOOKUP_ELEM")]
+    pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MapError> {
+        let mut value = vec![0; self.value_len()];
+        Ok(self.lookup_into(key, &mut value)?.then_some(value))
+    }
+
+    /// Fills `value`, which must be [`Map::value_len`] long; false when the map has no such key.
+    pub fn lookup_into(&self, key: &[u8], value: &mut [u8]) -> Result<bool, MapError> {
+        match self.raw.lookup(key, value) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("look up")(errno)),
+        }
+    }
+
+    /// The values that the CPUs have for a key, if the map has it.
+    pub fn lookup_percpu(&self, key: &[u8]) -> Result<Option<PerCpu>, MapError> {
+        Ok(self.lookup(key)?.map(|bytes| PerCpu { bytes, each: self.each() }))
+    }
+
+    /// The values of a key as numbers, each summed over all CPUs: what per-CPU counters are read with.
+    ///
+    /// Zeroes when the map has no such key.
+    pub fn sum(&self, key: &[u8]) -> Result<Vec<u64>, MapError> {
+        let words = self.each() / size_of::<u64>();
+        let mut sums = vec![0_u64; words];
+        if let Some(values) = self.lookup_percpu(key)? {
+            for value in values.iter() {
+                for (sum, word) in sums.iter_mut().zip(value.as_chunks().0) {
+                    *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Bytes between the values of two CPUs.
+    fn each(&self) -> usize {
+        self.value_len().checked_div(self.values).unwrap_or(0)
+    }
+
+    /// Sets the value of a key; false when the [`Update`] does not allow it.
+    #[doc(alias = "BPF_MAP_UPDATE_ELEM")]
+    pub fn update(&self, key: &[u8], value: &[u8], which: Update) -> Result<bool, MapError> {
+        let flags = match which {
+            Update::Any => 0,
+            Update::New => 1,
+            Update::Existing => 2,
+        };
+        match (self.raw.update(key, value, flags), which) {
+            (Ok(()), _) => Ok(true),
+            (Err(Errno::EXIST), Update::New) | (Err(Errno::NOENT), Update::Existing) => Ok(false),
+            (Err(errno), _) => Err(self.failed("update")(errno)),
+        }
+    }
+
+    /// Takes a key out; false when the map has no such key.
+    #[doc(alias = "BPF_MAP_DELETE_ELEM")]
+    pub fn delete(&self, key: &[u8]) -> Result<bool, MapError> {
+        match self.raw.delete(key) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("delete")(errno)),
+        }
+    }
+
+    /// The key after `key`, the first one for `None`, and `None` at the end. Starts again when `key` is gone.
+    #[doc(alias = "BPF_MAP_GET_NEXT_KEY")]
+    pub fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>, MapError> {
+        let mut next = vec![0; self.raw.key_len()];
+        match self.raw.next_key(key, &mut next) {
+            Ok(()) => Ok(Some(next)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed("list keys")(errno)),
+        }
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> Result<Entries, MapError> {
+        self.read_all(false)
+    }
+
+    /// All entries, which are then no longer in the map.
+    ///
+    /// Before kernel 5.6, what is added to an entry between reading and deleting it is lost.
+    pub fn take_entries(&self) -> Result<Entries, MapError> {
+        self.read_all(true)
+    }
+
+    fn read_all(&self, take: bool) -> Result<Entries, MapError> {
+        match self.read_batches(take).map_err(self.failed("read"))? {
+            Some(entries) => Ok(entries),
+            None => self.read_each(take),
+        }
+    }
+
+    fn no_entries(&self) -> Entries {
+        Entries {
+            keys: Vec::new(),
+            values: Vec::new(),
+            key_len: self.raw.key_len(),
+            value_len: self.value_len(),
+        }
+    }
+
+    /// `None` when there are no batches in this kernel, or none for this kind of map.
+    fn read_batches(&self, take: bool) -> Result<Option<Entries>, Errno> {
+        /// Entries asked for at first; a hash bucket with more makes it grow.
+        const FIRST: usize = 256;
+        let (key_len, value_len) = (self.raw.key_len(), self.value_len());
+        let mut entries = self.no_entries();
+        let mut count = FIRST;
+        let mut keys = vec![0; count * key_len];
+        let mut values = vec![0; count * value_len];
+        let mut cursor = self.raw.cursor();
+        loop {
+            match self.raw.batch(&mut cursor, &mut keys, &mut values, take) {
+                Ok(batch) => {
+                    entries.keys.extend_from_slice(keys.get(..batch.count * key_len).unwrap_or_default());
+                    entries
+                        .values
+                        .extend_from_slice(values.get(..batch.count * value_len).unwrap_or_default());
+                    if batch.last {
+                        return Ok(Some(entries));
+                    }
+                }
+                Err(Errno::NOSPC) if count <= usize::try_from(self.max_entries()).unwrap_or(usize::MAX) => {
+                    count *= 2;
+                    keys.resize(count * key_len, 0);
+                    values.resize(count * value_len, 0);
+                }
+                // Only at first: what has been taken is no longer in the map.
+                Err(Errno::INVAL | Errno::NOTSUPP) if entries.is_empty() => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    fn read_each(&self, take: bool) -> Result<Entries, MapError> {
+        let mut entries = self.no_entries();
+        let mut value = vec![0; self.value_len()];
+        let mut key = self.next_key(None)?;
+        // A key deleted under us makes the kernel start again; nobody has more keys than this.
+        let mut left = u64::from(self.max_entries()).saturating_mul(2);
+        while let Some(current) = key {
+            let next = self.next_key(Some(&current))?;
+            if self.lookup_into(&current, &mut value)? {
+                entries.keys.extend_from_slice(&current);
+                entries.values.extend_from_slice(&value);
+                if take {
+                    self.delete(&current)?;
+                }
+            }
+            left = left.saturating_sub(1);
+            key = if left == 0 { None } else { next };
+        }
+        Ok(entries)
+    }
+
+    /// Lets programs on `cpu` send to this perf event. The slot keeps the event alive until the map is closed.
+    pub(crate) fn set_perf_event(&self, cpu: u32, event: BorrowedFd<'_>) -> Result<(), Errno> {
+        use std::os::fd::AsRawFd;
+        self.raw.update(&cpu.to_ne_bytes(), &event.as_raw_fd().to_ne_bytes(), 0)
+    }
+}
+
+impl AsFd for Map {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
+    }
+}
+
+/// The values of one key, one for each possible CPU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PerCpu {
+    bytes: Vec<u8>,
+    each: usize,
+}
+
+impl PerCpu {
+    /// Each CPU's value, with the kernel's padding to a multiple of eight behind it.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.each.max(1))
+    }
+}
+
+/// Entries read from a map, in no order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entries {
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    key_len: usize,
+    value_len: usize,
+}
+
+impl Entries {
+    /// Key and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.keys.chunks_exact(self.key_len.max(1)).zip(self.values.chunks_exact(self.value_len.max(1)))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len().checked_div(self.key_len).unwrap_or(0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+/// What it means that a map was not created.
+pub(crate) fn create_error(def: &MapDef, errno: Errno, memlock_stuck: bool) -> LoadError {
+    let hint = match Hint::for_errno(errno) {
+        Some(Hint::Forbidden) if memlock_stuck => Some(Hint::Memlock),
+        other => other,
+    };
+    LoadError::Map { map: def.name.to_string(), errno, hint }
+}

@@ -1,0 +1,300 @@
+//! Symbols to numbers. No kernel is asked: the answers come from BTF, so a listing for any described kernel needs no privileges.
+//!
+//! Two steps, because maps have numbers only once they exist: [`relocate`] resolves everything but maps, and the loader puts
+//! their descriptors in just before a program is loaded.
+
+use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
+use btf::{BtfError, Class, Field, FieldPath, Index, Lookup, Want, Wanted};
+
+mod error;
+
+pub use error::RelocError;
+
+/// The immediate of `call` that stands where a field is absent and the program says, by `exists`, that it is prepared for it.
+///
+/// The verifier never looks at it: it follows only the branch that the constant from `exists` leaves. Should a program read
+/// the field outside of that branch, the verifier names this number, and `verifier` says what it means.
+pub const POISON: u32 = 0x0bad_2310;
+
+/// The names that an object's symbols and attach points need of BTF.
+#[must_use]
+pub fn wanted(object: &Object) -> Wanted {
+    let mut wanted = Wanted::new();
+    want(&mut wanted, object);
+    wanted
+}
+
+/// Adds the names that an object needs of BTF, so that one pass can serve several.
+pub fn want(wanted: &mut Wanted, object: &Object) {
+    for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+        match &def.attach {
+            Attach::TpBtf(name) => wanted.add(Want::Tracepoint, name),
+            Attach::Fentry(name) | Attach::Fexit(name) => wanted.add(Want::Func, name),
+            Attach::Iter(name) => wanted.add(Want::Func, &iter_func(name)),
+            _ => {}
+        }
+        for (_, symbol) in &def.program.symbols {
+            match symbol {
+                Symbol::Field { path, from, .. } => {
+                    want_root(wanted, path);
+                    if let Some(from) = from {
+                        want_root(wanted, from);
+                    }
+                }
+                Symbol::Size(path)
+                | Symbol::Exists(path)
+                | Symbol::BitShift(path)
+                | Symbol::BitMask(path) => {
+                    want_root(wanted, path);
+                }
+                Symbol::Enum { name, .. } => wanted.add(Want::Enum, name),
+                Symbol::Kfunc(name) => wanted.add(Want::Func, name),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The kernel function that stands for an iterator (`DEFINE_BPF_ITER_FUNC` in `include/linux/bpf.h`).
+pub(crate) fn iter_func(target: &str) -> String {
+    format!("bpf_iter_{target}")
+}
+
+/// A path that is none is asked for as it is, and reported with its statement when it is resolved.
+fn want_root(wanted: &mut Wanted, path: &str) {
+    if let Ok(path) = FieldPath::parse(path) {
+        wanted.add(Want::Type, path.root());
+    }
+}
+
+/// Puts numbers in place of every symbol but maps, which alone are left in the result's `symbols`.
+///
+/// A field the kernel lacks is an error, unless the program asks whether it, or something it is part of, `exists`: then the
+/// instruction becomes [`POISON`], in a branch that the program itself makes unreachable.
+pub fn relocate(program: &Program, index: &Index<'_>, consts: &[(Text, i32)]) -> Result<Program, RelocError> {
+    let mut out = program.clone();
+    out.symbols.clear();
+    let resolver = Resolver { program, index, consts };
+    for (at, symbol) in &program.symbols {
+        if matches!(symbol, Symbol::Map(_)) {
+            out.symbols.push((*at, symbol.clone()));
+            continue;
+        }
+        let site = Site { symbol, source: program.source.get(*at).copied().flatten() };
+        let insn = out.insns.get_mut(*at).ok_or_else(|| site.place())?;
+        resolver.apply(insn, &site)?;
+    }
+    Ok(out)
+}
+
+/// Puts descriptors in place of the maps that [`relocate`] left.
+pub(crate) fn resolve_maps(
+    program: &mut Program,
+    mut fd_of: impl FnMut(&str) -> Option<i32>,
+) -> Result<(), RelocError> {
+    for (at, symbol) in std::mem::take(&mut program.symbols) {
+        let site = Site { symbol: &symbol, source: program.source.get(at).copied().flatten() };
+        let Symbol::Map(name) = &symbol else { return Err(site.place()) };
+        let fd = fd_of(name).ok_or_else(|| RelocError::Map { name: name.clone(), source: site.source })?;
+        match program.insns.get_mut(at) {
+            Some(Insn::LoadImm64 { imm: Imm64::MapFd(slot) | Imm64::MapValue { fd: slot, .. }, .. }) => {
+                *slot = fd
+            }
+            _ => return Err(site.place()),
+        }
+    }
+    Ok(())
+}
+
+/// A symbol and its statement.
+struct Site<'a> {
+    symbol: &'a Symbol,
+    source: Option<Source>,
+}
+
+impl Site<'_> {
+    fn name(&self) -> String {
+        self.symbol.to_string()
+    }
+
+    fn place(&self) -> RelocError {
+        RelocError::Place { symbol: self.name(), source: self.source }
+    }
+
+    fn range(&self, value: i64) -> RelocError {
+        RelocError::Range { symbol: self.name(), value, source: self.source }
+    }
+
+    fn btf(&self, error: BtfError) -> RelocError {
+        RelocError::Btf { symbol: self.name(), error, source: self.source }
+    }
+}
+
+/// What a symbol stands for.
+enum Value {
+    Number(i64),
+    /// Not there, and the program is prepared for that.
+    Poison,
+}
+
+struct Resolver<'a> {
+    program: &'a Program,
+    index: &'a Index<'a>,
+    consts: &'a [(Text, i32)],
+}
+
+impl Resolver<'_> {
+    fn apply(&self, insn: &mut Insn, site: &Site<'_>) -> Result<(), RelocError> {
+        match self.value(insn, site)? {
+            Value::Number(value) => put(insn, value, site),
+            Value::Poison => {
+                *insn = match insn {
+                    // It must keep its two slots, or every jump across it is off.
+                    Insn::LoadImm64 { dst, .. } => {
+                        Insn::LoadImm64 { dst: *dst, imm: Imm64::Value(u64::from(POISON)) }
+                    }
+                    _ => Insn::Call(Callee::Helper(POISON)),
+                };
+                Ok(())
+            }
+        }
+    }
+
+    fn value(&self, insn: &Insn, site: &Site<'_>) -> Result<Value, RelocError> {
+        let number = match site.symbol {
+            Symbol::Field { path, from, addend } => {
+                let Some(field) = self.field(path, site)? else { return Ok(Value::Poison) };
+                self.check_width(insn, path, &field, site)?;
+                let start = match from {
+                    None => 0,
+                    Some(from) => match self.field(from, site)? {
+                        Some(field) => i64::from(field.offset.0),
+                        None => return Ok(Value::Poison),
+                    },
+                };
+                i64::from(field.offset.0) - start + i64::from(*addend)
+            }
+            Symbol::Size(path) => match self.field(path, site)? {
+                Some(field) => i64::from(field.size.0),
+                None => return Ok(Value::Poison),
+            },
+            Symbol::Exists(path) => i64::from(self.index.exists(path).map_err(|error| site.btf(error))?),
+            Symbol::BitShift(path) => match self.field(path, site)? {
+                Some(field) => field.bits.map_or(0, |bits| i64::from(bits.shift.0)),
+                None => return Ok(Value::Poison),
+            },
+            Symbol::BitMask(path) => match self.field(path, site)? {
+                // A field that is none on this kernel is all of its bits.
+                Some(field) => field.bits.map_or_else(
+                    || {
+                        1_i64
+                            .checked_shl(field.size.0.saturating_mul(8))
+                            .map_or(i64::MAX, |past| past.wrapping_sub(1))
+                    },
+                    |bits| i64::try_from(bits.mask()).unwrap_or(i64::MAX),
+                ),
+                None => return Ok(Value::Poison),
+            },
+            Symbol::Enum { name, variant } => {
+                let value = self.index.enum_value(name, variant).map_err(|error| site.btf(error))?;
+                present(value, site)?
+            }
+            Symbol::Const(name) => {
+                let found = self.consts.iter().find(|(known, _)| known == name);
+                let missing = || RelocError::Const { name: name.clone(), source: site.source };
+                i64::from(found.ok_or_else(missing)?.1)
+            }
+            Symbol::Kfunc(name) => {
+                let func = self.index.func(name).map_err(|error| site.btf(error))?;
+                i64::from(present(func, site)?.type_id.0)
+            }
+            _ => return Err(site.place()),
+        };
+        Ok(Value::Number(number))
+    }
+
+    /// The field; `None` when it is absent and the program is prepared for that.
+    fn field(&self, path: &str, site: &Site<'_>) -> Result<Option<Field>, RelocError> {
+        match self.index.field(path).map_err(|error| site.btf(error))? {
+            Lookup::Found(field) => Ok(Some(field)),
+            Lookup::Absent(_) if self.guarded(path) => Ok(None),
+            Lookup::Absent(why) => Err(RelocError::Absent { symbol: site.name(), why, source: site.source }),
+        }
+    }
+
+    /// Whether the program asks for the existence of the field or of something it is part of.
+    fn guarded(&self, path: &str) -> bool {
+        self.program.symbols.iter().any(|(_, symbol)| match symbol {
+            Symbol::Exists(asked) => path
+                .strip_prefix(&**asked)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])),
+            _ => false,
+        })
+    }
+
+    /// A load or store through a field moves the whole field and nothing else. Parts of an array or a struct may be moved;
+    /// of a bit-field, what holds it, if the program cuts it out with its `mask`.
+    fn check_width(
+        &self,
+        insn: &Insn,
+        path: &Text,
+        field: &Field,
+        site: &Site<'_>,
+    ) -> Result<(), RelocError> {
+        let Some(ours) = access(insn) else { return Ok(()) };
+        let whole = field.size.0.saturating_mul(8);
+        let fits = match (&field.bits, &field.class) {
+            (Some(bits), _) => {
+                let masked = self
+                    .program
+                    .symbols
+                    .iter()
+                    .any(|(_, symbol)| matches!(symbol, Symbol::BitMask(of) if of == path));
+                ours.bits() == whole && (masked || (bits.shift.0 == 0 && bits.width.0 == whole))
+            }
+            (None, Class::Composite { .. } | Class::Array { .. }) => ours.bits() <= whole,
+            (None, _) => ours.bits() == whole,
+        };
+        let kernel = field.bits.map_or(whole, |bits| bits.width.0);
+        let wrong =
+            || RelocError::Width { path: path.clone(), kernel, ours: ours.bits(), source: site.source };
+        fits.then_some(()).ok_or_else(wrong)
+    }
+}
+
+fn present<T>(lookup: Lookup<T>, site: &Site<'_>) -> Result<T, RelocError> {
+    match lookup {
+        Lookup::Found(value) => Ok(value),
+        Lookup::Absent(why) => Err(RelocError::Absent { symbol: site.name(), why, source: site.source }),
+    }
+}
+
+/// How much an instruction moves from or to memory.
+fn access(insn: &Insn) -> Option<Size> {
+    match insn {
+        Insn::Load { size, .. } | Insn::Store { size, .. } | Insn::Atomic { size, .. } => Some(*size),
+        _ => None,
+    }
+}
+
+/// Writes a value where [`Symbol`] says it goes: the offset of what touches memory, the immediate of everything else.
+fn put(insn: &mut Insn, value: i64, site: &Site<'_>) -> Result<(), RelocError> {
+    let imm = || i32::try_from(value).map_err(|_| site.range(value));
+    match insn {
+        Insn::Load { off, .. } | Insn::Store { off, .. } | Insn::Atomic { off, .. } => {
+            *off = i16::try_from(value).map_err(|_| site.range(value))?;
+        }
+        Insn::Alu { src: src @ Operand::Imm(_), .. }
+        | Insn::Mov { src: src @ Operand::Imm(_), .. }
+        | Insn::JumpIf { src: src @ Operand::Imm(_), .. } => *src = Operand::Imm(imm()?),
+        Insn::LoadImm64 { imm: Imm64::Value(to), .. } => *to = u64::from_ne_bytes(value.to_ne_bytes()),
+        Insn::LoadPacket { off, .. } => *off = imm()?,
+        Insn::Call(Callee::Helper(id)) => *id = u32::try_from(value).map_err(|_| site.range(value))?,
+        Insn::Call(Callee::Kfunc(id)) => *id = imm()?,
+        _ => return Err(site.place()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

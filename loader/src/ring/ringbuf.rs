@@ -1,0 +1,269 @@
+//! The ring buffer of all CPUs (`kernel/bpf/ringbuf.c`, kernel 5.8): positions and bytes, no system call.
+//!
+//! A record is a header of eight bytes, whose first word is the length with two flags, and the data, rounded up to eight.
+//! The data pages are mapped twice in a row, so a record that wraps is still one slice.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Drained, RingError};
+use crate::sys::mmap::Region;
+
+/// `BPF_RINGBUF_BUSY_BIT`: reserved and not yet submitted.
+const BUSY: u32 = 1 << 31;
+/// `BPF_RINGBUF_DISCARD_BIT`: given up by the program.
+const DISCARD: u32 = 1 << 30;
+/// `BPF_RINGBUF_HDR_SZ`
+const HEADER: u64 = 8;
+
+/// A ring buffer's memory.
+#[doc(alias = "BPF_MAP_TYPE_RINGBUF")]
+pub(crate) struct RingBuf<'a> {
+    consumer: &'a AtomicU64,
+    producer: &'a AtomicU64,
+    /// The data, twice.
+    data: Region<'a>,
+    size: u64,
+}
+
+impl<'a> RingBuf<'a> {
+    /// `consumer` is the page that holds our position, `producer` the page that holds the kernel's, `data` both views of
+    /// the ring. `None` when the memory does not have that shape.
+    pub(crate) fn new(consumer: Region<'a>, producer: Region<'a>, data: Region<'a>) -> Option<Self> {
+        let size = u64::try_from(data.len() / 2).ok()?;
+        (size.is_power_of_two() && size >= HEADER).then_some(())?;
+        Some(Self { consumer: consumer.u64_mut_at(0)?, producer: producer.u64_at(0)?, data, size })
+    }
+
+    /// Hands out every record that is complete, in order, and gives their space back.
+    ///
+    /// It stops at a record still being written: the ones behind it wait for the next call, spinning for it would not.
+    pub(crate) fn drain(&self, sink: &mut dyn FnMut(&[u8])) -> Result<Drained, RingError> {
+        // Only this side writes the consumer position.
+        let start = self.consumer.load(Ordering::Relaxed);
+        // Pairs with the kernel's release after it has written a record's header.
+        let end = self.producer.load(Ordering::Acquire);
+        let used = end.wrapping_sub(start);
+        if used > self.size {
+            return Err(RingError::Position { producer: end, consumer: start, size: self.size });
+        }
+        let mut position = Position { word: self.consumer, at: start, published: start };
+        let mut drained = Drained::default();
+        while position.at != end {
+            let at = position.at;
+            let room = end.wrapping_sub(at);
+            let bad = |length| RingError::Record { position: at, length, room };
+            let offset = usize::try_from(at & (self.size - 1)).map_err(|_| bad(0))?;
+            // Pairs with the exchange that clears the busy bit: what the program wrote is visible after it.
+            let header = self.data.u32_at(offset).ok_or(bad(0))?.load(Ordering::Acquire);
+            if header & BUSY != 0 {
+                break;
+            }
+            let length = u64::from(header & !DISCARD);
+            let total = HEADER + length.next_multiple_of(8);
+            if total > room {
+                return Err(bad(length));
+            }
+            if header & DISCARD == 0 {
+                let (Ok(start), Ok(len)) = (usize::try_from(HEADER), usize::try_from(length)) else {
+                    return Err(bad(length));
+                };
+                // SAFETY: the record is submitted, and the kernel does not reuse its space before the consumer position
+                // has passed it, which happens after `sink` has returned.
+                let record = unsafe { self.data.bytes(offset + start, len) }.ok_or(bad(length))?;
+                sink(record);
+                drained.records += 1;
+            }
+            position.at = at.wrapping_add(total);
+            // Often enough that producers find room during a long drain, seldom enough that they keep their cache line.
+            if position.at.wrapping_sub(position.published) >= self.size / 8 {
+                position.publish();
+            }
+        }
+        Ok(drained)
+    }
+}
+
+/// The consumer position. Published on drop, so space comes back even when a record's reader panics.
+struct Position<'a> {
+    word: &'a AtomicU64,
+    at: u64,
+    published: u64,
+}
+
+impl Position<'_> {
+    fn publish(&mut self) {
+        if self.at != self.published {
+            self.word.store(self.at, Ordering::Release);
+            self.published = self.at;
+        }
+    }
+}
+
+impl Drop for Position<'_> {
+    fn drop(&mut self) {
+        self.publish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 64;
+
+    /// A ring in memory of our own. Writes go to both views, as the double mapping does it.
+    struct Ring {
+        consumer: Vec<AtomicU64>,
+        producer: Vec<AtomicU64>,
+        data: Vec<AtomicU64>,
+    }
+
+    impl Ring {
+        fn new(start: u64) -> Self {
+            let words = |n: usize, value| (0..n).map(|_| AtomicU64::new(value)).collect();
+            Self { consumer: words(1, start), producer: words(1, start), data: words(2 * SIZE / 8, 0) }
+        }
+
+        fn put(&self, at: u64, bytes: &[u8]) {
+            for (i, chunk) in bytes.chunks(8).enumerate() {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                let slot = (usize::try_from(at).unwrap() % SIZE / 8 + i) % (SIZE / 8);
+                self.data[slot].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+                self.data[slot + SIZE / 8].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+            }
+        }
+
+        /// Writes a record as the kernel does and moves its position.
+        fn submit(&self, flags: u32, record: &[u8]) {
+            let at = self.producer[0].load(Ordering::Relaxed);
+            let length = u32::try_from(record.len()).unwrap();
+            let mut bytes = (length | flags).to_ne_bytes().to_vec();
+            bytes.extend([0; 4]);
+            bytes.extend(record);
+            self.put(at, &bytes);
+            self.producer[0].store(at + 8 + u64::from(length).next_multiple_of(8), Ordering::Release);
+        }
+
+        fn drain(&self) -> Result<Vec<Vec<u8>>, RingError> {
+            let mut records = Vec::new();
+            let ring =
+                RingBuf::new(Region::of(&self.consumer), Region::of(&self.producer), Region::of(&self.data))
+                    .unwrap();
+            let drained = ring.drain(&mut |record| records.push(record.to_vec()))?;
+            assert_eq!(drained, Drained { records: records.len() as u64, lost: 0 });
+            Ok(records)
+        }
+
+        fn consumed(&self) -> u64 {
+            self.consumer[0].load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn gives_records_in_order_and_their_space_back() {
+        let ring = Ring::new(0);
+        assert_eq!(ring.drain(), Ok(vec![]));
+        ring.submit(0, b"one");
+        ring.submit(0, b"twenty-three bytes long");
+        assert_eq!(ring.drain(), Ok(vec![b"one".to_vec(), b"twenty-three bytes long".to_vec()]));
+        assert_eq!(ring.consumed(), 16 + 32);
+        assert_eq!(ring.drain(), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_record_that_wraps_is_one_slice() {
+        let ring = Ring::new(48);
+        ring.submit(0, b"starts here, ends there");
+        assert_eq!(ring.drain(), Ok(vec![b"starts here, ends there".to_vec()]));
+        assert_eq!(ring.consumed(), 80);
+    }
+
+    #[test]
+    fn a_full_ring_drains() {
+        let ring = Ring::new(8);
+        ring.submit(0, &[7; SIZE - 8]);
+        assert_eq!(ring.drain(), Ok(vec![vec![7; SIZE - 8]]));
+    }
+
+    #[test]
+    fn stops_at_a_busy_record_and_goes_on_when_it_is_done() {
+        let ring = Ring::new(0);
+        ring.submit(0, b"done");
+        ring.submit(BUSY, b"not yet");
+        ring.submit(0, b"behind");
+        assert_eq!(ring.drain(), Ok(vec![b"done".to_vec()]));
+        assert_eq!(ring.consumed(), 16);
+        ring.put(16, &7u32.to_ne_bytes());
+        ring.put(24, b"not yet");
+        assert_eq!(ring.drain(), Ok(vec![b"not yet".to_vec(), b"behind".to_vec()]));
+    }
+
+    #[test]
+    fn skips_what_a_program_discarded() {
+        let ring = Ring::new(0);
+        ring.submit(DISCARD, b"no");
+        ring.submit(0, b"yes");
+        assert_eq!(ring.drain(), Ok(vec![b"yes".to_vec()]));
+        assert_eq!(ring.consumed(), 32);
+    }
+
+    #[test]
+    fn a_length_past_the_producer_is_an_error() {
+        let ring = Ring::new(0);
+        ring.submit(0, b"fine");
+        ring.put(16, &1000u32.to_ne_bytes());
+        ring.producer[0].store(32, Ordering::Relaxed);
+        let error = RingError::Record { position: 16, length: 1000, room: 16 };
+        assert_eq!(ring.drain(), Err(error));
+        assert_eq!(ring.consumed(), 16, "what came before is consumed");
+        assert_eq!(ring.drain(), Err(error), "and the error does not go away");
+    }
+
+    #[test]
+    fn a_producer_too_far_ahead_is_an_error() {
+        let ring = Ring::new(0);
+        ring.producer[0].store(SIZE as u64 + 8, Ordering::Relaxed);
+        assert_eq!(ring.drain(), Err(RingError::Position { producer: 72, consumer: 0, size: 64 }));
+    }
+
+    #[test]
+    fn positions_may_wrap_around_the_word() {
+        let ring = Ring::new(u64::MAX - 15);
+        ring.put(48, &3u32.to_ne_bytes());
+        ring.put(56, b"end");
+        ring.put(0, &4u32.to_ne_bytes());
+        ring.put(8, b"next");
+        ring.producer[0].store(16, Ordering::Relaxed);
+        assert_eq!(ring.drain(), Ok(vec![b"end".to_vec(), b"next".to_vec()]));
+        assert_eq!(ring.consumed(), 16);
+    }
+
+    #[test]
+    fn space_comes_back_when_the_reader_panics() {
+        let ring = Ring::new(0);
+        ring.submit(0, b"good");
+        ring.submit(0, b"bad");
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let view =
+                RingBuf::new(Region::of(&ring.consumer), Region::of(&ring.producer), Region::of(&ring.data))
+                    .unwrap();
+            let _ = view.drain(&mut |record| assert_eq!(record, b"good"));
+        }));
+        assert!(result.is_err());
+        assert_eq!(ring.consumed(), 16);
+    }
+
+    #[test]
+    fn every_header_gives_records_or_an_error() {
+        for header in (0..=32).chain([0x3fff_ffff, 0x7fff_ffff, 0x8000_0000, u32::MAX, DISCARD, DISCARD | 48])
+        {
+            let ring = Ring::new(40);
+            ring.put(40, &header.to_ne_bytes());
+            ring.producer[0].store(40 + 64, Ordering::Relaxed);
+            let before = ring.consumed();
+            let _ = ring.drain();
+            assert!(ring.consumed().wrapping_sub(before) <= 64);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! tracefs: numbers of tracepoints, and kprobes for kernels without their PMU (before 4.17).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::errno::Errno;
+
+/// Where it is, if it is mounted.
+pub(crate) fn root() -> Option<PathBuf> {
+    // The second one mounts itself when looked at, where debugfs is.
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .into_iter()
+        .map(Path::new)
+        .find(|path| path.join("events").is_dir())
+        .map(Path::to_owned)
+}
+
+/// The number perf knows a tracepoint by.
+pub(crate) fn event_id(root: &Path, category: &str, name: &str) -> Result<u64, Errno> {
+    let mut text = String::new();
+    File::open(root.join("events").join(category).join(name).join("id"))?.read_to_string(&mut text)?;
+    text.trim().parse().map_err(|_| Errno::INVAL)
+}
+
+/// A kprobe made by name, removed on drop.
+#[derive(Debug)]
+pub(crate) struct KprobeEvent {
+    root: PathBuf,
+    name: String,
+}
+
+/// The category of our kprobes.
+const GROUP: &str = "tcptools";
+/// Makes names unique within the process; the process's number does the rest.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+impl KprobeEvent {
+    /// `p:group/name function`, or `r:` for a return probe. For it to go, the perf event on it must be closed first.
+    pub(crate) fn new(root: &Path, function: &str, on_return: bool) -> Result<Self, Errno> {
+        if !function.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')) {
+            return Err(Errno::INVAL);
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("p{}_{number}", std::process::id());
+        let kind = if on_return { 'r' } else { 'p' };
+        command(root, &format!("{kind}:{GROUP}/{name} {function}"))?;
+        Ok(Self { root: root.to_owned(), name })
+    }
+
+    pub(crate) fn id(&self) -> Result<u64, Errno> {
+        event_id(&self.root, GROUP, &self.name)
+    }
+}
+
+impl Drop for KprobeEvent {
+    fn drop(&mut self) {
+        // Nobody is left to tell; the probe would only be idle.
+        let _ = command(&self.root, &format!("-:{GROUP}/{}", self.name));
+    }
+}
+
+fn command(root: &Path, line: &str) -> Result<(), Errno> {
+    let mut file = OpenOptions::new().append(true).open(root.join("kprobe_events"))?;
+    // One write is one command.
+    file.write_all(line.as_bytes())?;
+    Ok(())
+}
