@@ -1,0 +1,79 @@
+//! Sending an event, without waking anybody.
+//!
+//! Waking the reader is by far the dearest thing a program can do, so it is left to the reader's own clock. Only a ring that is
+//! filling up faster than the reader comes round wakes it: the few events that carry the ring past a quarter.
+
+use bpfasm::object::{Layout, MapDef, MapKind};
+use bpfasm::target::{Ring, Target};
+use bpfasm::{Fragment, bpf};
+
+use crate::frame;
+use crate::stats::{Count, count};
+
+/// The map's name.
+pub const MAP: &str = "events";
+
+/// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h.
+const BPF_RB_NO_WAKEUP: i32 = 1;
+/// `BPF_RB_FORCE_WAKEUP`, include/uapi/linux/bpf.h.
+const BPF_RB_FORCE_WAKEUP: i32 = 2;
+/// `BPF_RB_AVAIL_DATA`, include/uapi/linux/bpf.h.
+const BPF_RB_AVAIL_DATA: i32 = 0;
+/// `BPF_F_CURRENT_CPU`, include/uapi/linux/bpf.h: as 32 bits.
+const BPF_F_CURRENT_CPU: i32 = -1;
+/// `BPF_RINGBUF_HDR_SZ`, include/uapi/linux/bpf.h.
+const BPF_RINGBUF_HDR_SZ: u32 = 8;
+
+/// The map, of `bytes` bytes; a perf event array gets its sizes from the reader.
+#[must_use]
+pub fn map(ring: Ring, bytes: u32) -> MapDef {
+    let (kind, key_size, value_size, max_entries) = match ring {
+        Ring::RingBuf => (MapKind::RingBuf, 0, 0, bytes),
+        Ring::PerfEventArray => (MapKind::PerfEventArray, 4, 4, 0),
+    };
+    MapDef { name: MAP.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+}
+
+/// Sends the event at [`frame::EVENT`] and counts it as reported or lost. `r9` is the context.
+pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
+    let send = match target.ring {
+        Ring::RingBuf => {
+            // A window wide enough that events of several CPUs cannot step over it, narrow enough that few fall into it.
+            let window = (u32::from(layout.size).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ) * 4;
+            bpf! {
+                r1 = map {MAP} ll;
+                r2 = {BPF_RB_AVAIL_DATA};
+                call bpf_ringbuf_query;
+                r4 = {BPF_RB_NO_WAKEUP};
+                r0 -= {ring_bytes / 4};
+                if r0 >= {window} goto send;
+                r4 = {BPF_RB_FORCE_WAKEUP};
+            send:
+                r1 = map {MAP} ll;
+                r2 = r10;
+                r2 += {frame::EVENT};
+                r3 = {layout.size};
+                call bpf_ringbuf_output;
+            }
+        }
+        Ring::PerfEventArray => bpf! {
+            r1 = r9;
+            r2 = map {MAP} ll;
+            w3 = {BPF_F_CURRENT_CPU};
+            r4 = r10;
+            r4 += {frame::EVENT};
+            r5 = {layout.size};
+            call bpf_perf_event_output;
+        },
+    };
+    assert!(layout.size <= frame::EVENT_MAX);
+    bpf! {
+        ..send;
+        if w0 != 0 goto full;
+        ..count(Count::Reported);
+        goto sent;
+    full:
+        ..count(Count::LostRing);
+    sent:
+    }
+}

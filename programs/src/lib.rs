@@ -1,0 +1,38 @@
+//! What runs in the kernel, and what it sends.
+//!
+//! Each tool has a folder: `mod.rs` with its options, maps and programs, `event.rs` with the event they send. What two tools
+//! share is a fragment here: reading a socket ([`sock`]), whose it is ([`owner`]), which sockets are wanted ([`filter`]), the
+//! books ([`stats`]) and the way out ([`emit`]).
+//!
+//! Nothing here needs a kernel: an [`Object`](bpfasm::Object) is built from options and a described target, and can be listed,
+//! checked and executed anywhere.
+//!
+//! # Registers and stack
+//!
+//! Every program on a socket keeps to one convention, so that fragments fit together:
+//!
+//! | place | holds |
+//! |---|---|
+//! | `r6` | the socket (typed access: a `struct tcp_sock *` once [`sock::Sock::tcp`] has passed) |
+//! | `r7` | this CPU's [`stats::Stats`] |
+//! | `r8` | the socket's entry in the table, or 0 |
+//! | `r9` | the context |
+//! | `r0`–`r5` | free: any fragment may clobber them |
+//! | the stack | see [`frame`] |
+
+#![forbid(unsafe_code)]
+
+pub mod emit;
+pub mod filter;
+pub mod frame;
+pub mod layout;
+pub mod owner;
+pub mod sock;
+pub mod stats;
+pub mod table;
+pub mod tcp;
+pub mod tcplife;
+pub mod tcpstates;
+
+/// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
+pub const LICENSE: &str = "Dual MIT/GPL";

@@ -1,0 +1,304 @@
+//! Whose socket it is.
+//!
+//! Identity belongs to the socket: it is taken at moments when the current task is known to act for it, kept in the table, and
+//! used by every later event. `sk->sk_lock.owned` tells such moments apart from soft interrupts, where the current task is
+//! whatever happened to run. Where two moments name different processes the better one stands, see [`Rank`].
+
+use std::mem::offset_of;
+
+use bpfasm::object::{Attach, Hook, Layout, Need, ProgramDef};
+use bpfasm::reg::{R1, R8, R10};
+use bpfasm::target::{Access, Arch, Target};
+use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
+
+use crate::frame;
+use crate::layout::layout;
+use crate::sock::Sock;
+use crate::table::{self, IfExists};
+
+/// `TASK_COMM_LEN`, include/linux/sched.h.
+pub const COMM_LEN: u16 = 16;
+
+layout! {
+    /// The head of every table entry.
+    pub struct Owner as "owner" {
+        /// Process (thread group) in the initial PID namespace.
+        pub pid: u32,
+        /// How it is known, a [`Rank`].
+        pub rank: u32,
+        /// The thread's name at that moment.
+        pub comm: [u8; 16],
+    }
+}
+
+/// How an owner is known. A higher rank replaces a lower one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u32)]
+pub enum Rank {
+    /// Nobody is known.
+    Unknown = 0,
+    /// Closed or shut it down.
+    Closed = 1,
+    /// Had it among its files when tracing began.
+    Held = 2,
+    /// Accepted it, perhaps to pass it on.
+    Accepted = 3,
+    /// Connected, listened, sent or received.
+    Used = 4,
+}
+
+const PID: usize = offset_of!(Owner, pid);
+const RANK: usize = offset_of!(Owner, rank);
+const COMM: usize = offset_of!(Owner, comm);
+
+/// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`.
+fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        call bpf_get_current_pid_tgid;
+        r0 >>= 32;
+        *(u32 *)({base} + {pid}) = w0;
+        r1 = {base};
+        r1 += {comm};
+        w2 = {COMM_LEN};
+        call bpf_get_current_comm;
+    }
+}
+
+/// Copies a name of sixteen bytes. Clobbers `r1`.
+fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
+    bpf! {
+        r1 = *(u64 *)({from} + {from_off});
+        *(u64 *)({to} + {to_off}) = r1;
+        r1 = *(u64 *)({from} + {from_off + 8});
+        *(u64 *)({to} + {to_off + 8}) = r1;
+    }
+}
+
+/// Jumps to `label` unless the current task holds the socket's lock, so acts for it.
+fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
+    bpf! {
+        ..sock.load(R1, Size::B4, "sock.sk_lock.owned");
+        if w1 == 0 goto {label};
+    }
+}
+
+/// Writes the current task into the entry that is being built at [`frame::ENTRY`], if it acts for the socket.
+pub fn into_new_entry(sock: Sock, rank: Rank) -> Fragment {
+    let at = |offset| frame::at(frame::ENTRY, offset);
+    bpf! {
+        ..unless_owned(sock, "nobody");
+        ..current(R10, at(PID), at(COMM));
+        *(u32 *)(r10 + {at(RANK)}) = {rank as i32};
+    nobody:
+    }
+}
+
+/// Writes the current task into the entry at `r8`, if it acts for the socket and the entry knows nobody better.
+///
+/// The members are written one by one while another CPU may read them. The rank goes last, so a reader sees a fresh entry
+/// either without an owner or with a whole one.
+pub fn into_entry(sock: Sock, rank: Rank) -> Fragment {
+    bpf! {
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 >= {rank as i32} goto known;
+        ..unless_owned(sock, "known");
+        ..current(R8, frame::at(0, PID), frame::at(0, COMM));
+        *(u32 *)(r8 + {RANK}) = {rank as i32};
+    known:
+    }
+}
+
+/// Writes the owner into an event: `pid` and `comm` are offsets from `r10`. Pid 0 means that nobody is known.
+///
+/// Taken from the entry at `r8`; without one, or with one that knows nobody, the current task if it acts for the socket.
+pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        if r8 == 0 goto unknown;
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 == 0 goto unknown;
+        w1 = *(u32 *)(r8 + {PID});
+        *(u32 *)(r10 + {pid}) = w1;
+        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        goto told;
+    unknown:
+        ..nobody_into_event(pid, comm);
+        ..unless_owned(sock, "told");
+        ..current(R10, pid, comm);
+    told:
+    }
+}
+
+/// Writes who acts into an event: the current task if it acts for the socket, else the owner from the entry at `r8`, else
+/// nobody.
+pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..unless_owned(sock, "stored");
+        ..current(R10, pid, comm);
+        goto told;
+    stored:
+        ..nobody_into_event(pid, comm);
+        if r8 == 0 goto told;
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 == 0 goto told;
+        w1 = *(u32 *)(r8 + {PID});
+        *(u32 *)(r10 + {pid}) = w1;
+        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+    told:
+    }
+}
+
+fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {pid}) = 0;
+        *(u64 *)(r10 + {comm}) = 0;
+        *(u64 *)(r10 + {comm + 8}) = 0;
+    }
+}
+
+/// Names the current task as the owner of the socket whose address is in `r6`, if the table has the socket and knows nobody
+/// better. For moments in process context, where no lock needs to be looked at.
+fn learn(rank: Rank) -> Fragment {
+    bpf! {
+        ..table::key();
+        ..table::lookup();
+        if r8 == 0 goto out;
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 >= {rank as i32} goto out;
+        ..current(R8, frame::at(0, PID), frame::at(0, COMM));
+        *(u32 *)(r8 + {RANK}) = {rank as i32};
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// The hooks that teach owners after a socket's birth: first use, and accept where the kernel lets it be seen.
+pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
+    let mut hooks = Vec::new();
+    // sock_send_length(struct sock *sk, int ret, int flags) and sock_recv_length, kernel 6.3: always the calling process.
+    for name in ["sock_send_length", "sock_recv_length"] {
+        let body = bpf! {
+            r6 = *(u64 *)(r1 + 0);                      // sk
+            ..learn(Rank::Used);
+        };
+        let hook = if name == "sock_send_length" { "first send" } else { "first receive" };
+        hooks.push(table::tracepoint_hook(hook, Need::Optional, name, target, body)?);
+    }
+    hooks.push(accept_hook(target)?);
+    Ok(hooks)
+}
+
+/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
+    let mut rungs = Vec::new();
+    if target.trampolines {
+        // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
+        let body = bpf! {
+            r2 = r10;
+            r2 += {frame::SCRATCH};
+            call bpf_get_func_ret;
+            if w0 != 0 goto none;
+            r6 = *(u64 *)(r10 + {frame::SCRATCH});
+            if r6 == 0 goto none;
+            ..learn(Rank::Accepted);
+        none:
+            r0 = 0;
+            exit;
+        };
+        rungs.push(("accept_fexit", Attach::Fexit("inet_csk_accept".into()), body));
+    }
+    if target.kprobes {
+        let result = match target.arch {
+            Arch::X86_64 => "pt_regs.ax",
+            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
+        };
+        let body = bpf! {
+            r6 = *(u64 *)(r1 + field {result});
+            if r6 == 0 goto none;
+            ..learn(Rank::Accepted);
+        none:
+            r0 = 0;
+            exit;
+        };
+        rungs.push(("accept_ret", Attach::Kretprobe("inet_csk_accept".into()), body));
+    }
+    let rungs = rungs
+        .into_iter()
+        .map(|(name, attach, body)| {
+            Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
+        })
+        .collect::<Result<_, AsmError>>()?;
+    Ok(Hook { name: "accept".into(), need: Need::Optional, rungs })
+}
+
+/// The hook's name, for the loader to run it by.
+pub const SEED_HOOK: &str = "open sockets";
+
+/// How the entry of a socket that was there before is completed: with the socket in `r6`, read by the given [`Sock`]. It may
+/// jump to `skip`, and clobber all registers.
+pub type Fill = fn(Sock) -> Fragment;
+
+/// Enters the TCP sockets that processes hold already, of all network namespaces: `iter/task_file`, kernel 5.8.
+///
+/// `fill` completes the entry at [`frame::ENTRY`]. Sockets that other hooks entered in the meantime are left as they are.
+pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+    // The helper knows a socket's file from any other, and the verifier its result (kernel 5.11).
+    let by_helper = bpf! {
+        call bpf_sock_from_file;
+        if r0 == 0 goto skip;
+        r6 = *(u64 *)(r0 + socket.sk);
+    };
+    // Without it, the inode's type tells, and what the file carries is an address only. A socket that is opened by its path
+    // (O_PATH) carries none, and reads as 0.
+    let by_inode = bpf! {
+        r2 = *(u64 *)(r1 + file.f_inode);
+        if r2 == 0 goto skip;
+        w2 = *(u16 *)(r2 + inode.i_mode);
+        w2 &= {S_IFMT};
+        if w2 != {S_IFSOCK} goto skip;
+        r1 = *(u64 *)(r1 + file.private_data);
+        ..Sock::new(Access::Probed).load_from(R1, Reg::R6, Size::B8, "socket.sk");
+    };
+    let rungs = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
+        .into_iter()
+        .map(|(find, access)| {
+            let program = Program::link("task_file", seed(entry, find, fill, Sock::new(access)))?;
+            Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
+        })
+        .collect::<Result<_, AsmError>>()?;
+    Ok(Hook { name: SEED_HOOK.into(), need: Need::Optional, rungs })
+}
+
+/// include/uapi/linux/stat.h
+const S_IFMT: i32 = 0o170_000;
+/// include/uapi/linux/stat.h
+const S_IFSOCK: i32 = 0o140_000;
+
+/// One step of the walk; `find` gets the file in `r1` and leaves its socket in `r6`, or jumps to `skip`.
+fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
+    let at = |offset| frame::at(frame::ENTRY, offset);
+    let comm_tail = at(COMM) + 8;
+    bpf! {
+        r9 = *(u64 *)(r1 + bpf_iter__task_file.task);
+        if r9 == 0 goto skip;                           // the end of the walk
+        r1 = *(u64 *)(r1 + bpf_iter__task_file.file);
+        if r1 == 0 goto skip;
+        ..find;
+        if r6 == 0 goto skip;
+        ..table::key();
+        ..sock.tcp("skip");
+        ..table::clear(entry);
+        w1 = *(u32 *)(r9 + task_struct.tgid);
+        *(u32 *)(r10 + {at(PID)}) = w1;
+        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
+        r1 = *(u64 *)(r9 + task_struct.comm);
+        *(u64 *)(r10 + {at(COMM)}) = r1;
+        r1 = *(u64 *)(r9 + task_struct.comm + 8);
+        *(u64 *)(r10 + {comm_tail}) = r1;
+        ..fill(sock);
+        ..table::store(IfExists::Keep);
+    skip:
+        r0 = 0;
+        exit;
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading a `struct sock`, in two ways with one contract: the socket is in `r6`, `r0`–`r5` may be clobbered.
+//!
+//! *Typed* (`tp_btf`): the verifier knows what the pointer points to, a field is one load.
+//! *Probed* (`raw_tp`): the pointer is a number. The head of the socket, `struct sock_common` up to the addresses, is copied to
+//! the stack by one `bpf_probe_read_kernel`, everything else is a probe read each.
+
+use bpfasm::reg::{R6, R10};
+use bpfasm::target::Access;
+use bpfasm::{Fragment, Reg, Size, bpf};
+
+use crate::frame::{COMMON, SCRATCH};
+use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
+
+/// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.
+pub const COMMON_LEN: u16 = COMMON.unsigned_abs();
+
+/// How a program reads its socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Sock {
+    access: Access,
+}
+
+impl Sock {
+    /// By direct loads or by probe reads.
+    #[must_use]
+    pub const fn new(access: Access) -> Self {
+        Self { access }
+    }
+
+    /// Makes the socket in `r6` readable, or jumps to `other` when it is not TCP.
+    ///
+    /// Also MPTCP's own sockets go there (protocol 262): their subflows are ordinary TCP sockets with events of their own.
+    pub fn tcp(self, other: &'static str) -> Fragment {
+        match self.access {
+            // The helper checks that it is a full socket (not a time-wait or request one) of protocol TCP (kernel 5.9).
+            Access::Typed => bpf! {
+                r1 = r6;
+                call bpf_skc_to_tcp_sock;
+                if r0 == 0 goto {other};
+                r6 = r0;
+            },
+            Access::Probed => bpf! {
+                r1 = r10;
+                r1 += {COMMON};
+                w2 = sock_common.skc_v6_rcv_saddr + 16;
+                r3 = r6;
+                call bpf_probe_read_kernel;
+                w1 = *(u16 *)(r10 + sock_common.skc_family + {COMMON});
+                if w1 == {AF_INET} goto inet;
+                if w1 != {AF_INET6} goto {other};
+            inet:
+                ..self.load(Reg::R1, Size::B2, "sock.sk_protocol");
+                if w1 != {IPPROTO_TCP} goto {other};
+            },
+        }
+    }
+
+    /// `dst` = a field of the socket, wherever it lies.
+    pub fn load(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
+        match self.access {
+            Access::Typed => load(dst, size, R6, path, 0),
+            Access::Probed => self.probe(R6, dst, size, path),
+        }
+    }
+
+    /// `dst` = a field of the struct that `base` points to.
+    pub fn load_from(self, base: Reg, dst: Reg, size: Size, path: &'static str) -> Fragment {
+        match self.access {
+            Access::Typed => load(dst, size, base, path, 0),
+            Access::Probed => self.probe(base, dst, size, path),
+        }
+    }
+
+    fn probe(self, base: Reg, dst: Reg, size: Size, path: &'static str) -> Fragment {
+        // A failed read leaves zeroes, so what is loaded afterwards is never what lay there before.
+        let plain = match size {
+            Size::B1 => bpf! { {dst} = *(u8 *)(r10 + {SCRATCH}); },
+            Size::B2 => bpf! { {dst} = *(u16 *)(r10 + {SCRATCH}); },
+            Size::B4 => bpf! { {dst} = *(u32 *)(r10 + {SCRATCH}); },
+            Size::B8 => bpf! { {dst} = *(u64 *)(r10 + {SCRATCH}); },
+        };
+        bpf! {
+            r3 = {base};
+            r3 += field {path};
+            r1 = r10;
+            r1 += {SCRATCH};
+            w2 = sizeof({path});
+            call bpf_probe_read_kernel;
+            ..plain;
+        }
+    }
+
+    /// `dst` = a member of `struct sock_common`; clobbers nothing but `dst`.
+    pub fn common(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
+        self.common_at(dst, size, path, 0)
+    }
+
+    /// `dst` = `size` bytes that lie `addend` bytes into a member of `struct sock_common`; clobbers nothing but `dst`.
+    fn common_at(self, dst: Reg, size: Size, path: &'static str, addend: i16) -> Fragment {
+        match self.access {
+            Access::Typed => load(dst, size, R6, path, addend),
+            Access::Probed => load(dst, size, R10, path, COMMON + addend),
+        }
+    }
+
+    /// Stores both addresses on the stack, 16 bytes each at an offset that 8 divides; an IPv4 address takes the first four and
+    /// the rest is zero. Clobbers `r1`.
+    pub fn addresses(self, local: i16, remote: i16) -> Fragment {
+        let v4 = |path, to: i16| {
+            bpf! {
+                ..self.common(Reg::R1, Size::B4, path);
+                *(u64 *)(r10 + {to}) = r1;                  // little endian: the upper four bytes are the next four
+                *(u64 *)(r10 + {to + 8}) = 0;
+            }
+        };
+        let v6 = |path, to: i16| {
+            bpf! {
+                ..self.common_at(Reg::R1, Size::B8, path, 0);
+                *(u64 *)(r10 + {to}) = r1;
+                ..self.common_at(Reg::R1, Size::B8, path, 8);
+                *(u64 *)(r10 + {to + 8}) = r1;
+            }
+        };
+        bpf! {
+            ..self.common(Reg::R1, Size::B2, "sock_common.skc_family");
+            if w1 == {AF_INET6} goto v6;
+            ..v4("sock_common.skc_daddr", remote);
+            ..v4("sock_common.skc_rcv_saddr", local);
+            goto done;
+        v6:
+            ..v6("sock_common.skc_v6_daddr", remote);
+            ..v6("sock_common.skc_v6_rcv_saddr", local);
+        done:
+        }
+    }
+
+    /// Jumps to `label` when the socket carries IPv6, or when it carries IPv4; an AF_INET6 socket with mapped addresses
+    /// carries IPv4. Clobbers `r1`.
+    pub fn goto_if_ipv6(self, ipv6: bool, label: &'static str) -> Fragment {
+        // ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2: eighty zero bits, sixteen ones.
+        const MAPPED_PREFIX: u32 = 0xffff_u32 << 16;
+        const { assert!(cfg!(target_endian = "little"), "the constant above is for little-endian targets") };
+        let (on_v6, on_v4) = if ipv6 { (label, "done") } else { ("done", label) };
+        bpf! {
+            ..self.common(Reg::R1, Size::B2, "sock_common.skc_family");
+            if w1 == {AF_INET} goto {on_v4};
+            ..self.common_at(Reg::R1, Size::B8, "sock_common.skc_v6_daddr", 0);
+            if r1 != 0 goto {on_v6};
+            ..self.common_at(Reg::R1, Size::B4, "sock_common.skc_v6_daddr", 8);
+            if w1 != {MAPPED_PREFIX.cast_signed()} goto {on_v6};
+            goto {on_v4};
+        done:
+        }
+    }
+
+    /// `w1` = the number of the socket's network namespace, as `/proc/PID/ns/net` shows it.
+    pub fn netns(self) -> Fragment {
+        bpf! {
+            ..self.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
+            ..self.load_from(Reg::R1, Reg::R1, Size::B4, "net.ns.inum");
+        }
+    }
+}
+
+/// One load through a field symbol.
+fn load(dst: Reg, size: Size, base: Reg, path: &'static str, addend: i16) -> Fragment {
+    match size {
+        Size::B1 => bpf! { {dst} = *(u8 *)({base} + field {path} + {addend}); },
+        Size::B2 => bpf! { {dst} = *(u16 *)({base} + field {path} + {addend}); },
+        Size::B4 => bpf! { {dst} = *(u32 *)({base} + field {path} + {addend}); },
+        Size::B8 => bpf! { {dst} = *(u64 *)({base} + field {path} + {addend}); },
+    }
+}

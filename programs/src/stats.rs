@@ -1,0 +1,120 @@
+//! The books: what became of every event.
+//!
+//! `seen` is counted at a program's entry and everything else at its ends, so that a path which forgets to count shows as a
+//! difference. Counters are per CPU; a soft interrupt may run another of the tool's programs in the middle of one, so each
+//! addition is atomic.
+
+use std::mem::offset_of;
+
+use bpfasm::object::{MapDef, MapKind};
+use bpfasm::{Fragment, bpf};
+
+use crate::frame;
+use crate::layout::layout;
+
+layout! {
+    /// One CPU's counters; the value of the map [`MAP`].
+    pub struct Stats as "stats" {
+        /// Events that belong to the tool at all: for a state tool, changes of state of TCP sockets.
+        pub seen: u64,
+        /// Not wanted by this command line.
+        pub filtered: u64,
+        /// Sent to the reader.
+        pub reported: u64,
+        /// Kept in a table for a later event, and only there.
+        pub aggregated: u64,
+        /// Should have been sent, and the ring was full.
+        pub lost_ring: u64,
+        /// Should have been kept, and the table was full.
+        pub lost_map: u64,
+        /// Sockets that found no room in the table. Where the event itself could still be sent, later ones of that socket know less.
+        pub untracked: u64,
+        /// Fills the cache line.
+        pub reserved: u64,
+    }
+}
+
+impl Stats {
+    /// Adds another CPU's counters.
+    pub fn add(&mut self, other: &Self) {
+        self.seen += other.seen;
+        self.filtered += other.filtered;
+        self.reported += other.reported;
+        self.aggregated += other.aggregated;
+        self.lost_ring += other.lost_ring;
+        self.lost_map += other.lost_map;
+        self.untracked += other.untracked;
+    }
+
+    /// Whether every event seen was counted as exactly one thing.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.seen == self.filtered + self.reported + self.aggregated + self.lost_ring + self.lost_map
+    }
+}
+
+/// The map's name.
+pub const MAP: &str = "stats";
+
+/// The map.
+#[must_use]
+pub fn map() -> MapDef {
+    MapDef {
+        name: MAP.into(),
+        kind: MapKind::PercpuArray,
+        key_size: 4,
+        value_size: Stats::SIZE.into(),
+        max_entries: 1,
+        flags: 0,
+        key: None,
+        value: Some(Stats::LAYOUT),
+    }
+}
+
+/// What an event is counted as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Count {
+    Seen,
+    Filtered,
+    Reported,
+    Aggregated,
+    LostRing,
+    LostMap,
+    Untracked,
+}
+
+impl Count {
+    const fn offset(self) -> usize {
+        match self {
+            Self::Seen => offset_of!(Stats, seen),
+            Self::Filtered => offset_of!(Stats, filtered),
+            Self::Reported => offset_of!(Stats, reported),
+            Self::Aggregated => offset_of!(Stats, aggregated),
+            Self::LostRing => offset_of!(Stats, lost_ring),
+            Self::LostMap => offset_of!(Stats, lost_map),
+            Self::Untracked => offset_of!(Stats, untracked),
+        }
+    }
+}
+
+/// `r7` = this CPU's counters. They always exist; the verifier wants the case that they do not to go to `out`.
+pub fn open(out: &'static str) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {frame::ZERO}) = 0;
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::ZERO};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto {out};
+        r7 = r0;
+    }
+}
+
+/// Counts one.
+pub fn count(what: Count) -> Fragment {
+    bpf! {
+        r1 = 1;
+        lock *(u64 *)(r7 + {what.offset()}) += r1;
+    }
+}

@@ -1,0 +1,114 @@
+//! The table of sockets: what earlier events left for later ones, by the address of the socket.
+//!
+//! The kernel reuses a socket's address within microseconds, so an entry is replaced at a socket's birth and deleted when the
+//! socket is destroyed. Every entry starts with its owner ([`crate::owner`]), what follows is the tool's.
+
+use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
+use bpfasm::reg::R6;
+use bpfasm::target::{Access, Target};
+use bpfasm::{AsmError, Fragment, Program, bpf};
+
+use crate::frame;
+
+/// The map's name.
+pub const MAP: &str = "sockets";
+
+/// The map, with room for `max_entries` sockets whose entries look like `value`.
+#[must_use]
+pub fn map(value: Layout, max_entries: u32) -> MapDef {
+    MapDef {
+        name: MAP.into(),
+        kind: MapKind::Hash,
+        key_size: 8,
+        value_size: value.size.into(),
+        max_entries,
+        flags: 0,
+        key: None,
+        value: Some(value),
+    }
+}
+
+/// Stores the key, which is the address in `r6`. To be done before [`crate::sock::Sock::tcp`] changes what `r6` means to the
+/// verifier.
+pub fn key() -> Fragment {
+    bpf! { *(u64 *)(r10 + {frame::KEY}) = {R6}; }
+}
+
+/// `r8` = the socket's entry, or 0.
+pub fn lookup() -> Fragment {
+    bpf! {
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::KEY};
+        call bpf_map_lookup_elem;
+        r8 = r0;
+    }
+}
+
+/// How an entry is stored when there is one already: `BPF_ANY` and `BPF_NOEXIST`, include/uapi/linux/bpf.h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum IfExists {
+    Replace = 0,
+    Keep = 1,
+}
+
+/// Stores the entry built at [`frame::ENTRY`]; `w0` is not 0 when it was not stored.
+pub fn store(if_exists: IfExists) -> Fragment {
+    bpf! {
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::KEY};
+        r3 = r10;
+        r3 += {frame::ENTRY};
+        r4 = {if_exists as i32};
+        call bpf_map_update_elem;
+    }
+}
+
+/// Zeroes the entry to be built.
+pub fn clear(layout: Layout) -> Fragment {
+    assert!(layout.size.is_multiple_of(8) && layout.size <= frame::ENTRY.abs_diff(frame::ZERO));
+    let mut fragment = Fragment::new();
+    for offset in (0..usize::from(layout.size)).step_by(8) {
+        fragment.splice(bpf! { *(u64 *)(r10 + {frame::at(frame::ENTRY, offset)}) = 0; });
+    }
+    fragment
+}
+
+/// The attach form of a tracepoint for this target.
+#[must_use]
+pub fn tracepoint(name: &'static str, target: &Target) -> Attach {
+    match target.access {
+        Access::Typed => Attach::TpBtf(name.into()),
+        Access::Probed => Attach::RawTp(name.into()),
+    }
+}
+
+/// A hook with one program on one tracepoint.
+pub fn tracepoint_hook(
+    hook: &'static str,
+    need: Need,
+    name: &'static str,
+    target: &Target,
+    body: Fragment,
+) -> Result<Hook, AsmError> {
+    let program = Program::link(name, body)?;
+    let attach = tracepoint(name, target);
+    Ok(Hook { name: hook.into(), need, rungs: vec![ProgramDef { name: name.into(), attach, program }] })
+}
+
+/// Forgets a socket when the kernel does: `tcp_destroy_sock(struct sock *sk)`.
+pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
+    let body = bpf! {
+        r6 = *(u64 *)(r1 + 0);                          // sk
+        ..key();
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::KEY};
+        call bpf_map_delete_elem;
+        r0 = 0;
+        exit;
+    };
+    tracepoint_hook("socket destroyed", Need::Required, "tcp_destroy_sock", target, body)
+}

@@ -1,0 +1,280 @@
+//! What a connection's end tells.
+
+use crate::layout::layout;
+use crate::tcp::State;
+
+layout! {
+    /// Sent when a connection changes to CLOSE. Times are `bpf_ktime_get_ns` (CLOCK_MONOTONIC), 0 where not known.
+    pub struct Event as "tcplife_event" {
+        /// The change to CLOSE.
+        pub ts: u64,
+        /// SYN sent, or the connection request completed by the other side.
+        pub birth: u64,
+        /// Established, or for a connection that was there before: when it was first seen.
+        pub established: u64,
+        /// `tcp_sock.bytes_acked`
+        pub bytes_acked: u64,
+        /// `tcp_sock.bytes_received`
+        pub bytes_received: u64,
+        /// `tcp_sock.bytes_sent`, only where the role is unknown
+        pub bytes_sent: u64,
+        /// `tcp_sock.bytes_retrans`, only where the role is unknown
+        pub bytes_retrans: u64,
+        /// Remote address, the first four bytes for AF_INET.
+        pub raddr: [u8; 16],
+        /// Local address.
+        pub laddr: [u8; 16],
+        /// The owner's name.
+        pub comm: [u8; 16],
+        /// The owner, 0 where not known.
+        pub pid: u32,
+        /// Network namespace, 0 where not asked for.
+        pub netns: u32,
+        /// `tcp_sock.snd_una`
+        pub snd_una: u32,
+        /// `tcp_sock.write_seq`
+        pub write_seq: u32,
+        /// `sock.sk_err`, a positive errno
+        pub err: u32,
+        /// `sock_common.skc_dport`, network order
+        pub rport: u16,
+        /// `inet_sock.inet_sport`, network order
+        pub lport: u16,
+        /// `sock_common.skc_family`
+        pub family: u16,
+        /// The state before CLOSE.
+        pub oldstate: u8,
+        /// A [`Role`] as a number.
+        pub role: u8,
+        /// 1 if the other side's FIN arrived.
+        pub fin_received: u8,
+        /// 1 if the connection was there before tracing began.
+        pub existing: u8,
+        /// Fills up to eight bytes.
+        pub reserved: u16,
+    }
+}
+
+/// Which side opened the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// Nobody saw it being opened.
+    Unknown = 0,
+    /// This socket sent the SYN.
+    Active = 1,
+    /// This socket came out of a listener.
+    Passive = 2,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// A session that ended by FINs.
+    Closed,
+    /// Ended by a reset from the other side.
+    Reset,
+    /// Ended by a reset from this side, or given up before it was established.
+    Aborted,
+    /// Never established: the port is closed.
+    Refused,
+    /// The other side stopped answering.
+    Timeout,
+    /// There is no way to the other side.
+    Unreachable,
+}
+
+impl Outcome {
+    /// The word for machines and people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Aborted => "aborted",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// include/uapi/asm-generic/errno.h
+mod errno {
+    pub const EPIPE: u32 = 32;
+    pub const ENETUNREACH: u32 = 101;
+    pub const ECONNRESET: u32 = 104;
+    pub const ETIMEDOUT: u32 = 110;
+    pub const ECONNREFUSED: u32 = 111;
+    pub const EHOSTUNREACH: u32 = 113;
+}
+
+impl Event {
+    /// Which side opened it.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.role {
+            1 => Role::Active,
+            2 => Role::Passive,
+            _ => Role::Unknown,
+        }
+    }
+
+    /// The state it was in when it ended.
+    #[must_use]
+    pub fn oldstate(&self) -> State {
+        State(self.oldstate)
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.err {
+            errno::ECONNREFUSED => Outcome::Refused,
+            errno::ETIMEDOUT => Outcome::Timeout,
+            errno::ENETUNREACH | errno::EHOSTUNREACH => Outcome::Unreachable,
+            // The kernel says EPIPE for a reset that meets a socket whose other side had sent its FIN.
+            errno::ECONNRESET | errno::EPIPE => Outcome::Reset,
+            _ => match self.oldstate() {
+                State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK => Outcome::Closed,
+                _ => Outcome::Aborted,
+            },
+        }
+    }
+
+    /// Payload that the other side acknowledged, in bytes.
+    ///
+    /// The kernel's counter moves in sequence space, so it counts this side's SYN, when it opened the connection, and its FIN.
+    /// Where nobody saw who opened it, the counters tell: no more payload can be acknowledged than was sent. Only when such a
+    /// connection ends by a reset with data on the way may the result be one byte too large.
+    #[must_use]
+    pub fn tx_bytes(&self) -> u64 {
+        let all_acked = self.snd_una == self.write_seq;
+        let fin = match self.oldstate() {
+            State::FIN_WAIT2 => 1,
+            State::FIN_WAIT1 | State::CLOSING | State::LAST_ACK => u64::from(all_acked),
+            _ => 0,
+        };
+        let without_fin = self.bytes_acked.saturating_sub(fin);
+        match self.role() {
+            // The SYN is acknowledged with the first acknowledgement there is.
+            Role::Active => without_fin.saturating_sub(1),
+            Role::Passive => without_fin,
+            Role::Unknown => without_fin.min(self.bytes_sent.saturating_sub(self.bytes_retrans)),
+        }
+    }
+
+    /// Payload received in order, in bytes; the kernel's counter includes the other side's FIN.
+    #[must_use]
+    pub fn rx_bytes(&self) -> u64 {
+        self.bytes_received.saturating_sub(u64::from(self.fin_received))
+    }
+
+    /// From established to CLOSE, in nanoseconds; for a connection that failed to open, from the SYN. `None` where the beginning
+    /// is not known.
+    #[must_use]
+    pub fn duration_ns(&self) -> Option<u64> {
+        [self.established, self.birth]
+            .into_iter()
+            .find(|&start| start != 0)
+            .map(|start| self.ts.saturating_sub(start))
+    }
+
+    /// From the SYN to established, in nanoseconds, of a connection opened by this side.
+    #[must_use]
+    pub fn handshake_ns(&self) -> Option<u64> {
+        let known = self.role() == Role::Active && self.birth != 0 && self.established != 0;
+        known.then(|| self.established.saturating_sub(self.birth))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The 1000/3000-byte exchange whose counters a 6.18 kernel showed: the client closed first.
+    fn client() -> Event {
+        let mut event = Event::decode(&[0; 256]).expect("enough bytes");
+        event.role = Role::Active as u8;
+        event.oldstate = State::FIN_WAIT2.0;
+        (event.birth, event.established, event.ts) = (100, 150, 1150);
+        (event.bytes_acked, event.bytes_received, event.fin_received) = (1002, 3001, 1);
+        event
+    }
+
+    #[test]
+    fn syn_and_fin_are_no_payload() {
+        let client = client();
+        assert_eq!((client.tx_bytes(), client.rx_bytes()), (1000, 3000));
+        let server = Event {
+            role: Role::Passive as u8,
+            oldstate: State::LAST_ACK.0,
+            snd_una: 7,
+            write_seq: 7,
+            bytes_acked: 3001,
+            bytes_received: 1001,
+            ..client
+        };
+        assert_eq!((server.tx_bytes(), server.rx_bytes()), (3000, 1000));
+    }
+
+    #[test]
+    fn a_fin_that_nobody_acknowledged_is_not_subtracted() {
+        for state in [State::FIN_WAIT1, State::CLOSING, State::LAST_ACK] {
+            let event = Event { oldstate: state.0, snd_una: 6, write_seq: 7, bytes_acked: 1001, ..client() };
+            assert_eq!(event.tx_bytes(), 1000, "{state:?}");
+        }
+        let reset = Event { oldstate: State::ESTABLISHED.0, bytes_acked: 1001, fin_received: 0, ..client() };
+        assert_eq!((reset.tx_bytes(), reset.rx_bytes()), (1000, 3001));
+    }
+
+    #[test]
+    fn what_was_sent_tells_who_opened_an_old_connection() {
+        let unknown = Event { role: 0, bytes_sent: 1200, bytes_retrans: 200, ..client() };
+        assert_eq!(unknown.tx_bytes(), 1000, "opened by this side: 1002 acked");
+        assert_eq!(
+            Event { bytes_acked: 1001, ..unknown }.tx_bytes(),
+            1000,
+            "opened by the other: 1001 acked"
+        );
+        let cut = Event { oldstate: State::ESTABLISHED.0, bytes_acked: 500, ..unknown };
+        assert_eq!(cut.tx_bytes(), 500, "less was acknowledged than sent");
+    }
+
+    #[test]
+    fn a_refused_connect_has_no_bytes() {
+        let refused = Event {
+            oldstate: State::SYN_SENT.0,
+            established: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+            fin_received: 0,
+            err: errno::ECONNREFUSED,
+            ..client()
+        };
+        assert_eq!((refused.tx_bytes(), refused.rx_bytes()), (0, 0));
+        assert_eq!(refused.outcome(), Outcome::Refused);
+        assert_eq!((refused.duration_ns(), refused.handshake_ns()), (Some(1050), None));
+    }
+
+    #[test]
+    fn outcome_is_read_from_error_then_state() {
+        let of = |err, state: State| Event { err, oldstate: state.0, ..client() }.outcome();
+        assert_eq!(of(0, State::FIN_WAIT2), Outcome::Closed);
+        assert_eq!(of(0, State::LAST_ACK), Outcome::Closed);
+        assert_eq!(of(0, State::CLOSE_WAIT), Outcome::Aborted);
+        assert_eq!(of(0, State::SYN_SENT), Outcome::Aborted);
+        assert_eq!(of(errno::ECONNRESET, State::ESTABLISHED), Outcome::Reset);
+        assert_eq!(of(errno::EPIPE, State::CLOSE_WAIT), Outcome::Reset);
+        assert_eq!(of(errno::ETIMEDOUT, State::ESTABLISHED), Outcome::Timeout);
+        assert_eq!(of(errno::EHOSTUNREACH, State::SYN_SENT), Outcome::Unreachable);
+    }
+
+    #[test]
+    fn durations_start_where_they_are_known() {
+        let event = client();
+        assert_eq!((event.duration_ns(), event.handshake_ns()), (Some(1000), Some(50)));
+        assert_eq!(Event { established: 0, birth: 0, ..event }.duration_ns(), None);
+        assert_eq!(Event { role: Role::Passive as u8, ..event }.handshake_ns(), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a change of state tells.
+
+use crate::layout::layout;
+use crate::tcp::State;
+
+layout! {
+    /// Sent for each change of state of a TCP socket.
+    pub struct Event as "tcpstates_event" {
+        /// The change, `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
+        pub ts: u64,
+        /// The change before it, 0 where not seen.
+        pub last: u64,
+        /// The socket's address.
+        pub skaddr: u64,
+        /// Remote address, the first four bytes for AF_INET.
+        pub raddr: [u8; 16],
+        /// Local address.
+        pub laddr: [u8; 16],
+        /// The name of who changed it or owns it.
+        pub comm: [u8; 16],
+        /// Who changed it, or where that was a packet or a timer, who owns it; 0 where not known.
+        pub pid: u32,
+        /// Network namespace, 0 where not asked for.
+        pub netns: u32,
+        /// `sock_common.skc_dport`, network order
+        pub rport: u16,
+        /// `inet_sock.inet_sport`, network order
+        pub lport: u16,
+        /// `sock_common.skc_family`
+        pub family: u16,
+        /// The state that ends.
+        pub oldstate: u8,
+        /// The state that begins.
+        pub newstate: u8,
+    }
+}
+
+impl Event {
+    /// The state that ends.
+    #[must_use]
+    pub fn oldstate(&self) -> State {
+        State(self.oldstate)
+    }
+
+    /// The state that begins.
+    #[must_use]
+    pub fn newstate(&self) -> State {
+        State(self.newstate)
+    }
+
+    /// Time spent in the state that ends, in nanoseconds; `None` where its beginning was not seen.
+    #[must_use]
+    pub fn span_ns(&self) -> Option<u64> {
+        // A connection that comes out of a listener is made at this very moment: it was in LISTEN for no time at all.
+        if self.oldstate() == State::LISTEN && self.newstate() == State::SYN_RECV {
+            return Some(0);
+        }
+        (self.last != 0).then(|| self.ts.saturating_sub(self.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unseen_beginning_is_no_zero() {
+        let mut event = Event::decode(&[0; 128]).expect("enough bytes");
+        event.ts = 500;
+        (event.oldstate, event.newstate) = (State::CLOSE.0, State::SYN_SENT.0);
+        assert_eq!(event.span_ns(), None);
+        event.last = 400;
+        assert_eq!(event.span_ns(), Some(100));
+    }
+
+    #[test]
+    fn a_connection_is_born_out_of_listen() {
+        let mut event = Event::decode(&[0; 128]).expect("enough bytes");
+        (event.oldstate, event.newstate) = (State::LISTEN.0, State::SYN_RECV.0);
+        assert_eq!(event.span_ns(), Some(0));
+        event.newstate = State::CLOSE.0;
+        assert_eq!(event.span_ns(), None, "the listener itself closes, and nobody saw it open");
+    }
+}

@@ -1,0 +1,201 @@
+//! tcpstates: one event for each change of state.
+
+mod event;
+
+use std::mem::offset_of;
+
+use bpfasm::object::{Need, Object};
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+
+pub use self::event::Event;
+use crate::filter::Filter;
+use crate::layout::layout;
+use crate::owner::{self, Rank};
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::table::{self, IfExists};
+use crate::tcp::State;
+use crate::{emit, frame};
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which sockets.
+    pub filter: Filter,
+    /// Tell the network namespace.
+    pub netns: bool,
+    /// Sockets the table has room for.
+    pub max_sockets: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+}
+
+layout! {
+    /// What is kept of a socket while it lives; starts like [`owner::Owner`].
+    pub struct Entry as "tcpstates_entry" {
+        /// See [`owner::Owner::pid`].
+        pub pid: u32,
+        /// See [`owner::Owner::rank`].
+        pub rank: u32,
+        /// See [`owner::Owner::comm`].
+        pub comm: [u8; 16],
+        /// The last change, 0 where none was seen.
+        pub last: u64,
+    }
+}
+
+const _: () = assert!(
+    offset_of!(Entry, pid) == offset_of!(owner::Owner, pid)
+        && offset_of!(Entry, rank) == offset_of!(owner::Owner, rank)
+        && offset_of!(Entry, comm) == offset_of!(owner::Owner, comm)
+);
+
+/// Where a member of the event lies on the stack.
+macro_rules! event {
+    ($member:ident) => {
+        frame::at(frame::EVENT, offset_of!(Event, $member))
+    };
+}
+
+/// Where a member of the new entry lies on the stack.
+macro_rules! entry {
+    ($member:ident) => {
+        frame::at(frame::ENTRY, offset_of!(Entry, $member))
+    };
+}
+
+/// Programs and maps for these options on this target.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    let state_change = table::tracepoint_hook(
+        "state change",
+        Need::Required,
+        "inet_sock_set_state",
+        target,
+        state_change(options, target),
+    )?;
+    let mut hooks = vec![table::destroy_hook(target)?];
+    hooks.extend(owner::hooks(target)?);
+    hooks.push(state_change);
+    // Nothing to complete: an entry without a last change.
+    hooks.push(owner::seed_hook(Entry::LAYOUT, |_| Fragment::new())?);
+    Ok(Object {
+        name: "tcpstates".into(),
+        license: crate::LICENSE.into(),
+        hooks,
+        maps: vec![
+            emit::map(target.ring, options.ring_bytes),
+            stats::map(),
+            table::map(Entry::LAYOUT, options.max_sockets),
+        ],
+        consts: Vec::new(),
+    })
+}
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+fn state_change(options: &Options, target: &Target) -> Fragment {
+    let sock = Sock::new(target.access);
+    let netns = if options.netns {
+        sock.netns()
+    } else {
+        bpf! { w1 = 0; }
+    };
+    bpf! {
+        r9 = r1;
+        w1 = *(u32 *)(r9 + 8);                          // oldstate
+        w2 = *(u32 *)(r9 + 16);                         // newstate
+        if w1 == w2 goto out;                           // MPTCP repeats itself
+        *(u8 *)(r10 + {event!(oldstate)}) = w1;
+        *(u8 *)(r10 + {event!(newstate)}) = w2;
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..table::key();
+        ..sock.tcp("out");
+        ..stats::open("out");
+        ..count(Count::Seen);
+
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {event!(ts)}) = r0;
+        ..remember(sock);
+        ..owner::actor_into_event(sock, event!(pid), event!(comm));
+
+        ..only_wanted(&options.filter, sock);
+        r1 = *(u64 *)(r10 + {frame::KEY});
+        *(u64 *)(r10 + {event!(skaddr)}) = r1;
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
+        *(u16 *)(r10 + {event!(family)}) = w1;
+        ..sock.addresses(event!(laddr), event!(raddr));
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
+        *(u16 *)(r10 + {event!(rport)}) = w1;
+        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
+        *(u16 *)(r10 + {event!(lport)}) = w1;
+        ..netns;
+        *(u32 *)(r10 + {event!(netns)}) = w1;
+        ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Counts the event as filtered and jumps to `out` unless it is wanted.
+fn only_wanted(filter: &Filter, sock: Sock) -> Fragment {
+    if *filter == Filter::default() {
+        // The verifier refuses code that cannot be reached.
+        return Fragment::new();
+    }
+    bpf! {
+        ..filter.socket(sock, "filtered");
+        ..filter.owner(event!(pid), "filtered");
+        goto wanted;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}
+
+/// Takes the last change from the table into the event and leaves this one there; `r8` = the entry, or 0.
+///
+/// Done before any filter, so that the next change of this socket knows how long this state lasted even if this change is not
+/// wanted: a connecting socket has no local port yet.
+fn remember(sock: Sock) -> Fragment {
+    bpf! {
+        *(u64 *)(r10 + {event!(last)}) = 0;
+        w1 = *(u8 *)(r10 + {event!(oldstate)});
+        if w1 == {State::LISTEN.0} goto from_listener;
+    known:
+        ..table::lookup();
+        if r8 == 0 goto unknown;
+        r1 = *(u64 *)(r8 + {offset_of!(Entry, last)});
+        *(u64 *)(r10 + {event!(last)}) = r1;
+        r1 = *(u64 *)(r10 + {event!(ts)});
+        *(u64 *)(r8 + {offset_of!(Entry, last)}) = r1;
+        w1 = *(u8 *)(r10 + {event!(oldstate)});
+        if w1 == {State::CLOSE.0} goto opened;
+        ..owner::into_entry(sock, Rank::Closed);
+        goto done;
+    opened:
+        ..owner::into_entry(sock, Rank::Used);
+        goto done;
+
+    from_listener:
+        w1 = *(u8 *)(r10 + {event!(newstate)});
+        if w1 != {State::SYN_RECV.0} goto known;        // the listener itself closes
+    unknown:
+        ..table::clear(Entry::LAYOUT);
+        r1 = *(u64 *)(r10 + {event!(ts)});
+        *(u64 *)(r10 + {entry!(last)}) = r1;
+        w1 = *(u8 *)(r10 + {event!(oldstate)});
+        if w1 == {State::CLOSE.0} goto opened_now;
+        ..owner::into_new_entry(sock, Rank::Closed);
+        goto store;
+    opened_now:
+        ..owner::into_new_entry(sock, Rank::Used);
+    store:
+        ..table::store(IfExists::Replace);
+        r8 = 0;
+        if w0 == 0 goto done;
+        ..count(Count::Untracked);
+    done:
+    }
+}
