@@ -1,0 +1,73 @@
+//! Addresses and ports as programs send them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use programs::tcp::{AF_INET, AF_INET6};
+
+use crate::output::Value;
+
+/// An address of that family.
+pub fn ip(family: u16, bytes: [u8; 16]) -> Value<'static> {
+    match family {
+        AF_INET => {
+            let [a, b, c, d, ..] = bytes;
+            Value::Ip(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        AF_INET6 => Value::Ip(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => Value::Unknown,
+    }
+}
+
+/// An address that a socket without one has as zeroes.
+pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
+    match ip(family, bytes) {
+        Value::Ip(ip) if ip.is_unspecified() => Value::Unknown,
+        value => value,
+    }
+}
+
+/// 4 or 6: the socket's family, as these tools always had it, also where it talks to a mapped address.
+pub fn version(family: u16) -> Value<'static> {
+    match family {
+        AF_INET => Value::Number(4),
+        AF_INET6 => Value::Number(6),
+        _ => Value::Unknown,
+    }
+}
+
+/// A port in network order; 0 means that there is none yet.
+pub fn port(wire: u16) -> Value<'static> {
+    match u16::from_be(wire) {
+        0 => Value::Unknown,
+        port => Value::Number(port.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_read_their_part() {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&[192, 0, 2, 1]);
+        assert_eq!(ip(AF_INET, bytes), Value::Ip("192.0.2.1".parse().expect("an address")));
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
+        assert_eq!(ip(AF_INET6, mapped.octets()), Value::Ip("::ffff:192.0.2.1".parse().expect("an address")));
+        assert_eq!((ip(1, bytes), version(1)), (Value::Unknown, Value::Unknown));
+    }
+
+    #[test]
+    fn no_address_is_not_an_address_of_zeroes() {
+        for family in [AF_INET, AF_INET6] {
+            assert_eq!(ip_if_any(family, [0; 16]), Value::Unknown);
+            assert_eq!(ip_if_any(family, [1; 16]), ip(family, [1; 16]));
+        }
+    }
+
+    #[test]
+    fn no_port_is_not_port_0() {
+        assert_eq!(port(0), Value::Unknown);
+        assert_eq!(port(443_u16.to_be()), Value::Number(443));
+    }
+}

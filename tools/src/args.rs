@@ -1,0 +1,281 @@
+//! What all tools take from the command line. Parsing only: nothing here looks at the host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bpfasm::target::{Access, Target};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use programs::filter::{Family, Filter, MAX_PORTS};
+
+use crate::ebpf::Form;
+use crate::output::Format;
+use crate::target::parse_target;
+
+/// Options that every tool has.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// How rows are written.
+    pub format: Format,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Stop after this many rows.
+    pub count: Option<u64>,
+    /// Print the books at the end.
+    pub stats: bool,
+    /// Any loss is a failure.
+    pub strict: bool,
+    /// Print the programs instead of running them.
+    pub ebpf: Option<Form>,
+    /// The kernel to print them for, when not the running one.
+    pub target: Option<Target>,
+    /// Type information of the running kernel, for one that brings none.
+    pub btf: Option<PathBuf>,
+    /// Say what is done.
+    pub verbose: bool,
+    /// Bytes of the ring that events travel through.
+    pub ring_bytes: u32,
+    /// Sockets the table has room for.
+    pub max_sockets: u32,
+    /// Read the kernel in this way only.
+    pub access: Option<Access>,
+}
+
+const DEFAULT_RING: &str = "512K";
+const DEFAULT_SOCKETS: &str = "32768";
+
+/// A flag without a value.
+pub fn switch(id: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).long(id).action(ArgAction::SetTrue).help(help)
+}
+
+/// Adds the options that every tool has.
+pub fn shared(command: Command) -> Command {
+    command
+        .args_override_self(true)
+        .infer_long_args(true)
+        .next_help_heading("All tools")
+        .arg(switch("json", "One JSON object per line, in raw units").conflicts_with("csv"))
+        .arg(
+            Arg::new("duration")
+                .long("duration")
+                .value_name("SECONDS")
+                .value_parser(seconds)
+                .help("Stop after this time"),
+        )
+        .arg(
+            Arg::new("count")
+                .long("count")
+                .value_name("ROWS")
+                .value_parser(value_parser!(u64).range(1..))
+                .help("Stop after this many rows"),
+        )
+        .arg(switch("stats", "At the end, print what became of every event on stderr"))
+        .arg(switch("strict", "Exit with 1 if an event was lost"))
+        .arg(
+            Arg::new("ring-size")
+                .long("ring-size")
+                .value_name("BYTES")
+                .default_value(DEFAULT_RING)
+                .value_parser(ring_size)
+                .help("Room for events on their way: a power of two, with K or M"),
+        )
+        .arg(
+            Arg::new("max-sockets")
+                .long("max-sockets")
+                .value_name("N")
+                .default_value(DEFAULT_SOCKETS)
+                .value_parser(value_parser!(u32).range(1..=16_777_216))
+                .help("Room for open sockets"),
+        )
+        .args(ebpf_args())
+        .arg(switch("verbose", "Say what is done, on stderr").short('v'))
+        .arg(Arg::new("access").long("access").hide(true).value_parser(
+            PossibleValuesParser::new(["typed", "probed"]).map(|word| match word.as_str() {
+                "typed" => Access::Typed,
+                _ => Access::Probed,
+            }),
+        ))
+}
+
+/// The options about the programs themselves, which `tcptools` has also without a tool.
+pub fn ebpf_args() -> [Arg; 3] {
+    [
+        Arg::new("ebpf")
+            .long("ebpf")
+            .value_name("FORM")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("listing")
+            .value_parser(PossibleValuesParser::new(Form::WORDS).try_map(|word| Form::from_word(&word)))
+            .help("Print the BPF programs that these options load, and exit"),
+        Arg::new("target")
+            .long("target")
+            .value_name("KERNEL")
+            .requires("ebpf")
+            .value_parser(parse_target)
+            .help("With --ebpf: for another kernel, such as 6.1-x86_64-typed or 5.10-aarch64-probed-perf"),
+        Arg::new("btf")
+            .long("btf")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("Type information of the kernel, when not in /sys/kernel/btf: raw BTF or an ELF file"),
+    ]
+}
+
+/// Reads the options that every tool has.
+pub fn read_shared(matches: &ArgMatches) -> Shared {
+    Shared {
+        format: match (matches.get_flag("json"), matches.get_flag("csv")) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Table,
+        },
+        duration: matches.get_one("duration").copied(),
+        count: matches.get_one("count").copied(),
+        stats: matches.get_flag("stats"),
+        strict: matches.get_flag("strict"),
+        ebpf: matches.get_one("ebpf").copied(),
+        target: matches.get_one::<Target>("target").cloned(),
+        btf: matches.get_one("btf").cloned(),
+        verbose: matches.get_flag("verbose"),
+        ring_bytes: *matches.get_one("ring-size").expect("it has a default"),
+        max_sockets: *matches.get_one("max-sockets").expect("it has a default"),
+        access: matches.get_one("access").copied(),
+    }
+}
+
+/// `--csv`; a tool may give it a historic letter.
+pub fn csv() -> Arg {
+    switch("csv", "Comma-separated values")
+}
+
+/// `-p`: only sockets of this process.
+pub fn pid() -> Arg {
+    Arg::new("pid")
+        .short('p')
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
+        .help("Only sockets of this process")
+}
+
+/// `-L`: only these local ports.
+pub fn local_port() -> Arg {
+    port_list("localport", 'L', "Only these local ports, separated by commas")
+}
+
+/// `-D`: only these remote ports.
+pub fn remote_port() -> Arg {
+    port_list("remoteport", 'D', "Only these remote ports, separated by commas")
+}
+
+fn port_list(id: &'static str, letter: char, help: &'static str) -> Arg {
+    Arg::new(id).short(letter).long(id).value_name("PORTS").value_parser(ports).help(help)
+}
+
+/// `-4` and `-6`.
+pub fn families() -> [Arg; 2] {
+    [
+        switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
+        switch("ipv6", "Only IPv6").short('6'),
+    ]
+}
+
+/// What the options above ask for; a tool that lacks one of them does not filter by it.
+pub fn read_filter(matches: &ArgMatches) -> Filter {
+    let flag = |id| matches.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(false);
+    let ports =
+        |id| matches.try_get_one::<Ports>(id).ok().flatten().map(|ports| ports.0.clone()).unwrap_or_default();
+    Filter {
+        pid: matches.try_get_one("pid").ok().flatten().copied(),
+        family: match (flag("ipv4"), flag("ipv6")) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        },
+        local_ports: ports("localport"),
+        remote_ports: ports("remoteport"),
+    }
+}
+
+/// A list of ports.
+#[derive(Clone, Debug, PartialEq)]
+struct Ports(Vec<u16>);
+
+fn ports(text: &str) -> Result<Ports, String> {
+    const RIGHT: &str = "ports are numbers from 1 to 65535, separated by commas";
+    let ports = text
+        .split(',')
+        .map(|word| match word.trim().parse() {
+            Ok(0) | Err(_) => Err(RIGHT.to_owned()),
+            Ok(port) => Ok(port),
+        })
+        .collect::<Result<Vec<u16>, _>>()?;
+    if ports.len() > MAX_PORTS {
+        return Err(format!("more than {MAX_PORTS} ports do not fit a program"));
+    }
+    Ok(Ports(ports))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a time is a number of seconds above 0".to_owned())
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 10),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 0), |digits| (digits, 20)),
+    };
+    digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes))
+        .ok_or_else(|| "a ring has a power of two of bytes, from 4K to 1024M".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_lists() {
+        assert_eq!(ports("22"), Ok(Ports(vec![22])));
+        assert_eq!(ports("22, 65535"), Ok(Ports(vec![22, 65535])));
+        for wrong in ["", "abc", "0", "70000", "22,", ",22", "-1", "22;80"] {
+            assert!(ports(wrong).is_err(), "{wrong:?}");
+        }
+        let many = |count| vec!["1"; count].join(",");
+        assert!(ports(&many(MAX_PORTS)).is_ok());
+        assert!(ports(&many(MAX_PORTS + 1)).is_err());
+    }
+
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(ring_size("4096"), Ok(4096));
+        assert_eq!(ring_size("512K"), Ok(512 << 10));
+        assert_eq!(ring_size("1024m"), Ok(1 << 30));
+        for wrong in ["", "0", "K", "4095", "3M", "2048M", "1G", "-4096", "99999999999"] {
+            assert!(ring_size(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "0", "-1", "nan", "inf", "abc"] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_what_they_say() {
+        assert_eq!(ring_size(DEFAULT_RING), Ok(512 << 10));
+        assert_eq!(DEFAULT_SOCKETS.parse(), Ok(32768_u32));
+    }
+}

@@ -1,0 +1,88 @@
+//! The account at the end: what became of every event.
+
+use loader::Loaded;
+use programs::stats::{self, Stats};
+
+use crate::args::Shared;
+use crate::failure::Failure;
+use crate::output::Format;
+
+/// The account of a run.
+pub struct Books {
+    stats: Stats,
+    /// Runs that the kernel left out because the same program was already running on that CPU.
+    missed: u64,
+    /// What a perf buffer dropped after the program had sent it.
+    dropped: u64,
+    /// Records that were no event of the tool.
+    unreadable: u64,
+}
+
+/// Adds up the counters of all CPUs.
+pub fn read_stats(loaded: &Loaded) -> Result<Stats, Failure> {
+    let words = loaded
+        .map(stats::MAP)
+        .map_err(Failure::failed)?
+        .sum(&0_u32.to_ne_bytes())
+        .map_err(Failure::failed)?;
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    Stats::decode(&bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
+}
+
+impl Books {
+    /// Takes the account once nothing is attached any more.
+    pub fn close(loaded: &Loaded, dropped: u64, unreadable: u64) -> Result<Self, Failure> {
+        Ok(Self {
+            stats: read_stats(loaded)?,
+            missed: loaded.missed().map_err(Failure::failed)?,
+            dropped,
+            unreadable,
+        })
+    }
+
+    /// Events that should have become rows, or should have counted in one, and did not.
+    pub fn lost(&self) -> u64 {
+        let Stats { lost_ring, lost_map, .. } = self.stats;
+        lost_ring + lost_map + self.missed + self.dropped + self.unreadable
+    }
+
+    /// Prints the account on stderr: all of it where asked for, else only what was lost.
+    pub fn report(&self, name: &str, shared: &Shared) {
+        let Self { stats, missed, dropped, unreadable } = self;
+        let Stats { seen, filtered, reported, aggregated, lost_ring, lost_map, untracked, .. } = stats;
+        if shared.stats && shared.format == Format::Json {
+            eprintln!(
+                "{{\"tool\":\"{name}\",\"seen\":{seen},\"filtered\":{filtered},\"reported\":{reported},\
+                 \"aggregated\":{aggregated},\"lost_ring\":{lost_ring},\"lost_map\":{lost_map},\
+                 \"untracked\":{untracked},\"missed\":{missed},\"dropped\":{dropped},\"unreadable\":{unreadable}}}"
+            );
+        } else if shared.stats {
+            eprintln!(
+                "tcptools: {name}: seen {seen} = filtered {filtered} + reported {reported} + \
+                 aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
+                 dropped {dropped}, unreadable {unreadable}, untracked {untracked}"
+            );
+        } else if self.lost() > 0 || *untracked > 0 {
+            let reasons = [
+                (*lost_ring, "ring full, --ring-size makes it larger"),
+                (*lost_map, "table full, --max-sockets makes it larger"),
+                (*missed, "missed by the kernel, which does not run a program inside itself"),
+                (*dropped, "dropped by a perf buffer, --ring-size makes it larger"),
+                (*unreadable, "not readable"),
+            ];
+            let reasons: Vec<_> = reasons
+                .iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, reason)| format!("{count} {reason}"))
+                .collect();
+            if !reasons.is_empty() {
+                eprintln!("tcptools: {name}: {} events lost: {}", self.lost(), reasons.join("; "));
+            }
+            if *untracked > 0 {
+                eprintln!(
+                    "tcptools: {name}: {untracked} sockets found no room in the table; --max-sockets makes it larger"
+                );
+            }
+        }
+    }
+}

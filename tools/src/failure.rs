@@ -1,0 +1,46 @@
+//! How a run ends when it does not end well: one line on stderr and an exit status.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// Why it ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line was wrong: status 2.
+    Usage(String),
+    /// The tool could not do what was asked: status 1.
+    Failed(String),
+    /// Whoever read the rows has gone: nothing to say, status 0.
+    ClosedPipe,
+}
+
+impl Failure {
+    /// The tool could not do what was asked, because of this.
+    pub fn failed(why: impl fmt::Display) -> Self {
+        Self::Failed(why.to_string())
+    }
+
+    /// Standard output took no more.
+    pub fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Failed(format!("standard output: {error}")),
+        }
+    }
+
+    /// Says why, and gives the exit status.
+    pub fn report(&self, name: &str) -> ExitCode {
+        match self {
+            Self::Usage(why) => {
+                eprintln!("{name}: {why}");
+                ExitCode::from(2)
+            }
+            Self::Failed(why) => {
+                eprintln!("{name}: {why}");
+                ExitCode::from(1)
+            }
+            Self::ClosedPipe => ExitCode::SUCCESS,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The systemd journal, for `tcpstates -Y`: its native protocol, a datagram of `FIELD=value` lines
+//! (systemd's JOURNAL_NATIVE_PROTOCOL).
+
+use std::fmt::Write as _;
+use std::os::unix::net::UnixDatagram;
+
+use nix::unistd::geteuid;
+use programs::tcp::{AF_INET, State};
+use programs::tcpstates::Event;
+
+use crate::address;
+use crate::output::Value;
+use crate::time::{Clock, Zone};
+
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// An open way to the journal.
+pub struct Journal {
+    socket: UnixDatagram,
+    /// Whose word the journal does not take for a process's name: it looks for itself.
+    root: bool,
+    unsent: u64,
+    text: String,
+}
+
+impl Journal {
+    /// Finds the journal.
+    pub fn connect() -> Result<Self, String> {
+        let open = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(SOCKET)?;
+            // A journal that is stuck must not stop the reader of the ring.
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|error: std::io::Error| {
+            format!("-Y needs the systemd journal at {SOCKET}, which does not answer: {error}")
+        })?;
+        Ok(Self { socket, root: geteuid().is_root(), unsent: 0, text: String::new() })
+    }
+
+    /// Sends one change.
+    pub fn send(&mut self, event: &Event, clock: Clock) {
+        self.text.clear();
+        compose(&mut self.text, event, clock, self.root);
+        if self.socket.send(self.text.as_bytes()).is_err() {
+            self.unsent += 1;
+        }
+    }
+
+    /// Changes that the journal did not take.
+    pub fn unsent(&self) -> u64 {
+        self.unsent
+    }
+}
+
+fn compose(text: &mut String, event: &Event, clock: Clock, root: bool) {
+    let shown = |value: Value<'_>| {
+        let mut text = String::new();
+        value.write_text(&mut text, &Zone::utc());
+        text
+    };
+    let comm = if event.pid == 0 { "-".to_owned() } else { shown(Value::Comm(&event.comm)) };
+    let source = shown(address::ip(event.family, event.laddr));
+    let destination = shown(address::ip(event.family, event.raddr));
+    let (sport, dport) = (u16::from_be(event.lport), u16::from_be(event.rport));
+    let state = |state: State| state.name().map_or_else(|| state.0.to_string(), str::to_owned);
+    let (old, new) = (state(event.oldstate()), state(event.newstate()));
+    let version = if event.family == AF_INET { 4 } else { 6 };
+
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "SYSLOG_IDENTIFIER=tcpstates\nPRIORITY=5");
+    let _ = writeln!(text, "_SOURCE_REALTIME_TIMESTAMP={}", clock.wall(event.ts) / 1000);
+    let _ = writeln!(text, "OBJECT_TCP_OLD_STATE={old}\nOBJECT_TCP_NEW_STATE={new}");
+    if event.pid != 0 {
+        let _ = writeln!(text, "OBJECT_PID={}", event.pid);
+        if !root {
+            let _ = writeln!(text, "OBJECT_COMM={comm}");
+        }
+    }
+    if let Some(span) = event.span_ns() {
+        let _ = writeln!(text, "OBJECT_TCP_SPAN_TIME={}", span / 1000);
+    }
+    let _ = writeln!(text, "OBJECT_IPV{version}_SOURCE_ADDRESS={source}\nOBJECT_TCP_SOURCE_PORT={sport}");
+    let _ = writeln!(
+        text,
+        "OBJECT_IPV{version}_DESTINATION_ADDRESS={destination}\nOBJECT_TCP_DESTINATION_PORT={dport}"
+    );
+    let _ =
+        writeln!(text, "MESSAGE={comm} {source} {sport} \u{2192} {destination} {dport} {old} \u{2192} {new}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Event {
+        let mut event = Event::decode(&[0; 128]).expect("enough bytes");
+        event.family = AF_INET;
+        event.laddr[..4].copy_from_slice(&[192, 0, 2, 1]);
+        event.raddr[..4].copy_from_slice(&[192, 0, 2, 45]);
+        (event.lport, event.rport) = (22_u16.to_be(), 53152_u16.to_be());
+        (event.oldstate, event.newstate) = (State::CLOSE_WAIT.0, State::LAST_ACK.0);
+        (event.ts, event.last) = (5_000_000, 2_000_000);
+        event.pid = 1432;
+        event.comm[..6].copy_from_slice(b"ss\nhd\0");
+        event
+    }
+
+    fn composed(event: &Event, root: bool) -> Vec<String> {
+        let mut text = String::new();
+        compose(&mut text, event, Clock::now().expect("clocks"), root);
+        text.lines().filter(|line| !line.starts_with("_SOURCE")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn fields_of_a_change() {
+        let expected = [
+            "SYSLOG_IDENTIFIER=tcpstates",
+            "PRIORITY=5",
+            "OBJECT_TCP_OLD_STATE=CLOSE_WAIT",
+            "OBJECT_TCP_NEW_STATE=LAST_ACK",
+            "OBJECT_PID=1432",
+            "OBJECT_TCP_SPAN_TIME=3000",
+            "OBJECT_IPV4_SOURCE_ADDRESS=192.0.2.1",
+            "OBJECT_TCP_SOURCE_PORT=22",
+            "OBJECT_IPV4_DESTINATION_ADDRESS=192.0.2.45",
+            "OBJECT_TCP_DESTINATION_PORT=53152",
+            "MESSAGE=ss\\x0ahd 192.0.2.1 22 \u{2192} 192.0.2.45 53152 CLOSE_WAIT \u{2192} LAST_ACK",
+        ];
+        assert_eq!(composed(&sample(), true), expected);
+        assert!(composed(&sample(), false).contains(&"OBJECT_COMM=ss\\x0ahd".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said() {
+        let unknown = Event { pid: 0, last: 0, ..sample() };
+        let lines = composed(&unknown, false);
+        for field in ["OBJECT_PID", "OBJECT_COMM", "OBJECT_TCP_SPAN_TIME"] {
+            assert!(!lines.iter().any(|line| line.starts_with(field)), "{field}");
+        }
+    }
+}

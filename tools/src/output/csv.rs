@@ -1,0 +1,41 @@
+//! Comma-separated values.
+
+use super::{Column, Value};
+use crate::time::Zone;
+
+pub(super) struct Csv {
+    columns: Vec<Column>,
+    cell: String,
+}
+
+impl Csv {
+    pub(super) fn new(columns: Vec<Column>) -> Self {
+        Self { columns, cell: String::new() }
+    }
+
+    pub(super) fn header(&mut self, buffer: &mut Vec<u8>) {
+        let headings = self.columns.iter().filter(|column| column.csv).filter_map(|column| column.heading);
+        write(buffer, |writer| headings.into_iter().try_for_each(|heading| writer.write_field(heading)));
+    }
+
+    pub(super) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
+        let cell = &mut self.cell;
+        let shown =
+            self.columns.iter().zip(values).filter(|(column, _)| column.csv && column.heading.is_some());
+        write(buffer, |writer| {
+            for (_, value) in shown {
+                cell.clear();
+                value.write_text(cell, zone);
+                writer.write_field(cell.as_str())?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Appends one record to `buffer`.
+fn write(buffer: &mut Vec<u8>, fields: impl FnOnce(&mut csv::Writer<&mut Vec<u8>>) -> csv::Result<()>) {
+    let mut writer = csv::WriterBuilder::new().buffer_capacity(256).from_writer(buffer);
+    let written = fields(&mut writer).and_then(|()| writer.write_record(None::<&[u8]>));
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+}

@@ -1,0 +1,69 @@
+//! One JSON object per line.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use super::{Column, Comm, Value};
+
+pub(super) struct Json {
+    columns: Vec<Column>,
+    text: String,
+}
+
+impl Json {
+    pub(super) fn new(columns: Vec<Column>) -> Self {
+        Self { columns, text: String::new() }
+    }
+
+    pub(super) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
+        let mut separator = b'{';
+        for (column, value) in self.columns.iter().zip(values) {
+            if let Some(key) = column.key {
+                buffer.push(separator);
+                separator = b',';
+                string(key, buffer);
+                buffer.push(b':');
+                write_value(value, &mut self.text, buffer);
+            }
+        }
+        buffer.extend_from_slice(b"}\n");
+    }
+}
+
+// Writing to a Vec or a String cannot fail.
+fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
+    text.clear();
+    let _ = match *value {
+        Value::Unknown => write!(buffer, "null"),
+        Value::Number(number) | Value::Bytes(number) | Value::Millis { ns: number, .. } => {
+            write!(buffer, "{number}")
+        }
+        Value::Wall(ns) => write!(buffer, "{ns}"),
+        Value::Seconds(seconds) => write!(buffer, "{seconds:.6}"),
+        Value::Flag(flag) => write!(buffer, "{flag}"),
+        Value::Word(word) => {
+            string(word, buffer);
+            return;
+        }
+        Value::Comm(comm) => write_string(format_args!("{}", Comm(comm)), text, buffer),
+        Value::Ip(ip) => write_string(format_args!("{ip}"), text, buffer),
+        Value::Address(address) => write_string(format_args!("{address:x}"), text, buffer),
+    };
+}
+
+/// A string of whatever displays itself.
+fn write_string(
+    shown: std::fmt::Arguments<'_>,
+    text: &mut String,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let _ = text.write_fmt(shown);
+    string(text, buffer);
+    Ok(())
+}
+
+/// A quoted, escaped string.
+fn string(text: &str, buffer: &mut Vec<u8>) {
+    let written = serde_json::to_writer(buffer, text);
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+}

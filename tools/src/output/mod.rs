@@ -1,0 +1,334 @@
+//! Rows in, text out.
+//!
+//! A tool names its columns once and then hands over a row of values at a time, in the same order. Which columns a format
+//! shows, and how it writes a value, is decided here: the table rounds for people, JSON has raw units.
+
+mod csv;
+mod json;
+mod table;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use crate::time::{LocalTime, Zone};
+
+/// How rows are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// Columns for people.
+    Table,
+    /// RFC 4180, lines ended by LF as these tools always did.
+    Csv,
+    /// One object per line.
+    Json,
+}
+
+/// On which side a column is padded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Align {
+    /// Padded on the right.
+    Left,
+    /// Padded on the left.
+    Right,
+}
+
+/// A column: where it is shown, and how wide.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Column {
+    /// Its heading, in the table and in CSV; `None` where it is only in JSON.
+    heading: Option<&'static str>,
+    /// Its key in JSON; `None` where it is not there.
+    key: Option<&'static str>,
+    csv: bool,
+    width: usize,
+    longest: usize,
+    align: Align,
+}
+
+impl Column {
+    /// A column of the table and of CSV.
+    pub const fn new(heading: &'static str, width: usize) -> Self {
+        Self { heading: Some(heading), key: None, csv: true, width, longest: usize::MAX, align: Align::Left }
+    }
+
+    /// A member of the JSON object that no table shows.
+    pub const fn json_only(key: &'static str) -> Self {
+        Self { heading: None, key: Some(key), csv: false, width: 0, longest: 0, align: Align::Left }
+    }
+
+    /// Also a member of the JSON object.
+    pub const fn key(mut self, key: &'static str) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Padded on the left.
+    pub const fn right(mut self) -> Self {
+        self.align = Align::Right;
+        self
+    }
+
+    /// Cut in the table when it is longer than its width.
+    pub const fn cut(mut self) -> Self {
+        self.longest = self.width;
+        self
+    }
+
+    /// Not in CSV: an ornament of the table.
+    pub const fn table_only(mut self) -> Self {
+        self.csv = false;
+        self
+    }
+
+    /// Shown only if `wanted`, but in JSON all the same.
+    pub const fn shown_if(mut self, wanted: bool) -> Self {
+        if !wanted {
+            self.heading = None;
+        }
+        self
+    }
+
+    /// Shown in the table only if `wanted`; in CSV and JSON all the same.
+    pub const fn in_table_if(self, wanted: bool, format: Format) -> Self {
+        self.shown_if(wanted || !matches!(format, Format::Table))
+    }
+}
+
+/// A value of a row. What is not known is [`Value::Unknown`] and prints as `-`, in JSON as `null`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Value<'a> {
+    /// Not known.
+    Unknown,
+    /// A number.
+    Number(u64),
+    /// Bytes; the table and CSV show whole KiB.
+    Bytes(u64),
+    /// Nanoseconds; the table and CSV show milliseconds.
+    Millis {
+        /// The nanoseconds.
+        ns: u64,
+        /// Digits after the point.
+        digits: usize,
+        /// It lasted at least this long: `>12.34`.
+        at_least: bool,
+    },
+    /// Wall-clock time in nanoseconds since 1970; the table and CSV show the local time of day.
+    Wall(i128),
+    /// Seconds relative to another event, six digits.
+    Seconds(f64),
+    /// A word.
+    Word(&'static str),
+    /// A task's name: bytes that a process chose.
+    Comm(&'a [u8; 16]),
+    /// An address.
+    Ip(IpAddr),
+    /// A kernel address, in hexadecimal; a string in JSON.
+    Address(u64),
+    /// Yes or no.
+    Flag(bool),
+}
+
+/// A task's name as text. It is a process's own choice, so control characters, broken UTF-8 and the escape sign itself are
+/// escaped: no name can end a row or start another.
+struct Comm<'a>(&'a [u8; 16]);
+
+impl fmt::Display for Comm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
+        for chunk in name.utf8_chunks() {
+            for char in chunk.valid().chars() {
+                match char {
+                    '\\' => f.write_str("\\\\")?,
+                    _ if char.is_control() => {
+                        let mut buffer = [0; 4];
+                        for byte in char.encode_utf8(&mut buffer).bytes() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    _ => write!(f, "{char}")?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Value<'_> {
+    /// Writes it as the table and CSV show it.
+    pub fn write_text(&self, text: &mut String, zone: &Zone) {
+        use fmt::Write as _;
+        // Writing to a String cannot fail.
+        let _ = match *self {
+            Value::Unknown => text.write_str("-"),
+            Value::Number(number) => write!(text, "{number}"),
+            Value::Bytes(bytes) => write!(text, "{}", bytes / 1024),
+            Value::Millis { ns, digits, at_least } => {
+                #[allow(
+                    clippy::cast_precision_loss,
+                    reason = "52 bits of nanoseconds are 52 days to the nanosecond"
+                )]
+                let millis = ns as f64 / 1e6;
+                write!(text, "{}{millis:.digits$}", if at_least { ">" } else { "" })
+            }
+            Value::Wall(ns) => write!(text, "{}", LocalTime::new(ns, zone)),
+            Value::Seconds(seconds) => write!(text, "{seconds:.6}"),
+            Value::Word(word) => text.write_str(word),
+            Value::Comm(comm) => write!(text, "{}", Comm(comm)),
+            Value::Ip(ip) => write!(text, "{ip}"),
+            Value::Address(address) => write!(text, "{address:x}"),
+            Value::Flag(flag) => write!(text, "{flag}"),
+        };
+    }
+}
+
+/// Renders rows into a buffer; a row is in the buffer whole or not at all.
+enum Renderer {
+    Table(table::Table),
+    Csv(csv::Csv),
+    Json(json::Json),
+}
+
+/// Where rows go.
+pub struct Output<W> {
+    renderer: Renderer,
+    zone: Zone,
+    buffer: Vec<u8>,
+    sink: W,
+}
+
+impl<W: Write> Output<W> {
+    /// Rows with these columns, written to `sink`.
+    pub fn new(format: Format, columns: Vec<Column>, zone: Zone, sink: W) -> Self {
+        let renderer = match format {
+            Format::Table => Renderer::Table(table::Table::new(columns)),
+            Format::Csv => Renderer::Csv(csv::Csv::new(columns)),
+            Format::Json => Renderer::Json(json::Json::new(columns)),
+        };
+        Self { renderer, zone, buffer: Vec::new(), sink }
+    }
+
+    /// The line of headings, where the format has one.
+    pub fn header(&mut self) {
+        match &mut self.renderer {
+            Renderer::Table(table) => table.header(&mut self.buffer),
+            Renderer::Csv(csv) => csv.header(&mut self.buffer),
+            Renderer::Json(_) => {}
+        }
+    }
+
+    /// A row: a value for each column.
+    pub fn row(&mut self, values: &[Value<'_>]) {
+        match &mut self.renderer {
+            Renderer::Table(table) => table.row(values, &self.zone, &mut self.buffer),
+            Renderer::Csv(csv) => csv.row(values, &self.zone, &mut self.buffer),
+            Renderer::Json(json) => json.row(values, &mut self.buffer),
+        }
+    }
+
+    /// Hands over all rows so far, so that whoever reads has whole lines.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let written = if self.buffer.is_empty() { Ok(()) } else { self.sink.write_all(&self.buffer) };
+        self.buffer.clear();
+        written.and_then(|()| self.sink.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::new("PID", 5).key("pid"),
+            Column::new("COMM", 6).cut().key("comm"),
+            Column::new("ADDR", 9).key("addr"),
+            Column::new("->", 2).table_only(),
+            Column::new("TX_KB", 5).right().key("tx_bytes"),
+            Column::json_only("secret"),
+            Column::new("MS", 0).key("ns"),
+        ]
+    }
+
+    fn rendered(format: Format, rows: &[[Value<'_>; 7]]) -> String {
+        let mut output = Output::new(format, columns(), Zone::utc(), Vec::new());
+        output.header();
+        for row in rows {
+            output.row(row);
+        }
+        output.flush().expect("a Vec takes everything");
+        String::from_utf8(output.sink).expect("UTF-8")
+    }
+
+    fn row(comm: &'static [u8; 16], addr: &str) -> [Value<'static>; 7] {
+        [
+            Value::Number(42),
+            Value::Comm(comm),
+            Value::Ip(addr.parse().expect("an address")),
+            Value::Word("->"),
+            Value::Bytes(2047),
+            Value::Flag(true),
+            Value::Millis { ns: 1_500_000, digits: 2, at_least: false },
+        ]
+    }
+
+    #[test]
+    fn table_pads_cuts_and_grows() {
+        let rows = [
+            row(b"nginx\0\0\0\0\0\0\0\0\0\0\0", "127.0.0.1"),
+            row(b"longername\0\0\0\0\0\0", "2001:db8::1"),
+            row(b"nginx\0\0\0\0\0\0\0\0\0\0\0", "127.0.0.1"),
+        ];
+        let expected = "\
+PID   COMM   ADDR      -> TX_KB MS
+42    nginx  127.0.0.1 ->     1 1.50
+42    longer 2001:db8::1 ->     1 1.50
+42    nginx  127.0.0.1   ->     1 1.50
+";
+        assert_eq!(rendered(Format::Table, &rows), expected, "rows after a wide one stay aligned with it");
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it_and_leaves_ornaments_out() {
+        let rows = [row(b"a,\"b\0\0\0\0\0\0\0\0\0\0\0\0", "::1")];
+        assert_eq!(rendered(Format::Csv, &rows), "PID,COMM,ADDR,TX_KB,MS\n42,\"a,\"\"b\",::1,1,1.50\n");
+    }
+
+    #[test]
+    fn json_has_raw_units_and_everything() {
+        let rows = [row(b"a\"b\0\0\0\0\0\0\0\0\0\0\0\0\0", "::1")];
+        let expected = r#"{"pid":42,"comm":"a\"b","addr":"::1","tx_bytes":2047,"secret":true,"ns":1500000}"#;
+        assert_eq!(rendered(Format::Json, &rows).trim_end(), expected);
+    }
+
+    #[test]
+    fn unknown_is_a_dash_or_null() {
+        let rows = [[Value::Unknown; 7]];
+        assert!(rendered(Format::Table, &rows).ends_with("\n-     -      -         -      - -\n"));
+        assert!(rendered(Format::Csv, &rows).ends_with("\n-,-,-,-,-\n"));
+        assert!(rendered(Format::Json, &rows).contains(r#""pid":null"#));
+    }
+
+    #[test]
+    fn a_lower_bound_says_so() {
+        let mut text = String::new();
+        let value = Value::Millis { ns: 12_345_678, digits: 2, at_least: true };
+        value.write_text(&mut text, &Zone::utc());
+        assert_eq!(text, ">12.35");
+    }
+
+    #[test]
+    fn no_name_can_forge_a_row() {
+        let shown = |comm: &[u8; 16]| Comm(comm).to_string();
+        assert_eq!(shown(b"a\n1 b\t\x1b[2J\0\0\0\0\0\0"), "a\\x0a1 b\\x09\\x1b[2J");
+        assert_eq!(shown(b"caf\xe9 \xff\0\0\0\0\0\0\0\0\0\0"), "caf\\xe9 \\xff");
+        assert_eq!(
+            shown("caf\u{e9}\u{85}\0\0\0\0\0\0\0\0\0".as_bytes().try_into().expect("16")),
+            "caf\u{e9}\\xc2\\x85"
+        );
+        assert_eq!(shown(b"a\\x0a\0\0\0\0\0\0\0\0\0\0\0"), r"a\\x0a", "no name looks like an escape");
+    }
+}

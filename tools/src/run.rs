@@ -1,0 +1,265 @@
+//! A tool's run: load, attach, read until told to stop, account.
+
+use std::io::{self, Stdout};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use bpfasm::object::Object;
+use bpfasm::target::{Access, Ring, Target};
+use btf::{Index, Wanted};
+use clap::ArgMatches;
+use loader::{AttachName, Events, LoadError, Loaded, Loader, relocate};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use programs::emit;
+
+use crate::args::{self, Shared};
+use crate::books::{Books, read_stats};
+use crate::ebpf;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::target::target_words;
+use crate::time::{Clock, Zone};
+use crate::tool::{Session, Tool};
+
+/// How long a row may lie in the ring: short while rows come, longer while nothing happens.
+const POLL_BUSY: Duration = Duration::from_millis(20);
+const POLL_IDLE: Duration = Duration::from_millis(50);
+
+/// How often the counters are looked at while running, to tell of a first loss.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs a tool with what its command line asks for.
+pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
+    let shared = args::read_shared(matches);
+    let mut session = tool.session(matches, &shared);
+    if let Some(form) = shared.ebpf {
+        return ebpf::one_tool(tool.name(), session.as_ref(), form, &shared);
+    }
+    session.prepare().map_err(Failure::Failed)?;
+    // First of all: a signal during the start ends the run in order as soon as it has begun.
+    let signals = Signals::block()?;
+    let say = Say { name: tool.name(), verbose: shared.verbose };
+
+    let (mut loaded, mut events) = start(session.as_ref(), &shared, &say)?;
+    let books = follow(&mut loaded, &mut events, session.as_mut(), &shared, &signals, &say)?;
+    if let Some(note) = session.closing_note() {
+        say.always(&note);
+    }
+    books.report(tool.name(), &shared);
+    if shared.strict && books.lost() > 0 {
+        return Err(Failure::Failed(format!("{} events lost, and --strict was given", books.lost())));
+    }
+    Ok(())
+}
+
+/// What goes to stderr.
+struct Say {
+    name: &'static str,
+    verbose: bool,
+}
+
+impl Say {
+    fn always(&self, line: &str) {
+        eprintln!("tcptools: {}: {line}", self.name);
+    }
+
+    fn verbose(&self, line: &str) {
+        if self.verbose {
+            self.always(line);
+        }
+    }
+}
+
+/// SIGINT and SIGTERM as something to be read.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn block() -> Result<Self, Failure> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGTERM);
+        set.thread_block().and_then(|()| SignalFd::new(&set)).map(Self).map_err(Failure::failed)
+    }
+}
+
+/// Loads and attaches what the kernel takes, best first.
+///
+/// Nothing is probed beforehand: the programs themselves are the probe, and cost nothing where they hold.
+fn start(session: &dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, Events), Failure> {
+    let btf = loader::kernel_btf(shared.btf.as_deref()).map_err(Failure::failed)?;
+    let objects = ways(shared)?
+        .into_iter()
+        .map(|target| session.object(&target).map(|object| (target, object)).map_err(Failure::failed))
+        .collect::<Result<Vec<_>, _>>()?;
+    // One pass over the BTF for all ways: it is a good part of the start.
+    let mut wanted = Wanted::new();
+    for (_, object) in &objects {
+        relocate::want(&mut wanted, object);
+    }
+    let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
+    let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize);
+    let mut refused = None;
+    for (target, object) in &objects {
+        match attach(&loader, &index, object, session, say) {
+            Ok(running) => return Ok(running),
+            Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
+            Err(error) => {
+                say.verbose(&format!("not as {}: {error:#}", target_words(target)));
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.map_or_else(|| Failure::failed("no way to run"), Failure::failed))
+}
+
+/// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf
+/// buffers. What the optional hooks need is left to the loader, which tries.
+fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
+    let version = loader::kernel::version().map_err(Failure::failed)?;
+    let arch = loader::kernel::arch().map_err(Failure::failed)?;
+    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true };
+    let mut ways = vec![
+        way(Access::Typed, Ring::RingBuf),
+        way(Access::Probed, Ring::RingBuf),
+        way(Access::Probed, Ring::PerfEventArray),
+    ];
+    if let Some(access) = shared.access {
+        ways.retain(|way| way.access == access);
+    }
+    Ok(ways)
+}
+
+fn attach(
+    loader: &Loader<'_>,
+    index: &Index<'_>,
+    object: &Object,
+    session: &dyn Session,
+    say: &Say,
+) -> Result<(Loaded, Events), LoadError> {
+    let mut loaded = loader.load_indexed(object, index)?;
+    // Before anything is attached, so that the first event finds a ring.
+    let events = loaded.events(emit::MAP)?;
+    loaded.attach()?;
+    for seed in session.seeds() {
+        if loaded.run_iter(seed)?.is_none() {
+            say.verbose(&format!("{seed}: sockets that were open before have no owner"));
+        }
+    }
+    for note in loaded.notes() {
+        say.verbose(&note.to_string());
+    }
+    for rung in loaded.rungs() {
+        let taken = rung
+            .taken
+            .as_ref()
+            .map_or_else(|| "not seen here".to_owned(), |attach| AttachName(attach).to_string());
+        say.verbose(&format!("{}: {taken}", rung.hook));
+        for (attach, error) in &rung.refused {
+            say.verbose(&format!("{}: not by {}: {error}", rung.hook, AttachName(attach)));
+        }
+    }
+    Ok((loaded, events))
+}
+
+/// Reads until a signal, the time, the count or a closed pipe says stop; then detaches, drains and counts.
+fn follow(
+    loaded: &mut Loaded,
+    events: &mut Events,
+    session: &mut dyn Session,
+    shared: &Shared,
+    signals: &Signals,
+    say: &Say,
+) -> Result<Books, Failure> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Failure::failed)?;
+    for (fd, data) in [(signals.0.as_fd(), SIGNAL), (events.as_fd(), EVENTS)] {
+        epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data)).map_err(Failure::failed)?;
+    }
+    let output = Output::new(shared.format, session.columns(), Zone::local(), io::stdout());
+    let mut rows = Rows { output, left: shared.count.unwrap_or(u64::MAX), dropped: 0, unreadable: 0 };
+    let stop_at = shared.duration.map(|duration| Instant::now() + duration);
+    say.verbose("attached");
+    rows.output.header();
+    rows.output.flush().map_err(|error| Failure::output(&error))?;
+
+    let mut told = false;
+    let mut look_at = Instant::now() + LOOK;
+    let mut poll = POLL_IDLE;
+    while rows.left > 0 {
+        let now = Instant::now();
+        let left = stop_at.map_or(poll, |stop_at| stop_at.saturating_duration_since(now).min(poll));
+        if stop_at.is_some() && left.is_zero() || signalled(&epoll, left)? {
+            break;
+        }
+        poll = if rows.drain(events, session)? == 0 { POLL_IDLE } else { POLL_BUSY };
+        if !told && now >= look_at {
+            look_at = now + LOOK;
+            told = tell_of_loss(loaded, say)?;
+        }
+    }
+    // In this order: what happened until now is in the ring, and nothing comes after it.
+    loaded.detach();
+    rows.drain(events, session)?;
+    Books::close(loaded, rows.dropped, rows.unreadable)
+}
+
+const SIGNAL: u64 = 0;
+const EVENTS: u64 = 1;
+
+/// Waits for the ring to fill or for a signal, at most so long; whether it was a signal.
+fn signalled(epoll: &Epoll, timeout: Duration) -> Result<bool, Failure> {
+    let mut ready = [EpollEvent::empty(); 2];
+    // Rounded up: a rest of less than a millisecond would spin.
+    let timeout = EpollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(EpollTimeout::ZERO);
+    match epoll.wait(&mut ready, timeout) {
+        Ok(count) => Ok(ready.iter().take(count).any(|event| event.data() == SIGNAL)),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Says once that something is being lost, when it is.
+fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
+    let stats = read_stats(loaded)?;
+    if stats.lost_ring > 0 {
+        say.always("the ring is full and events are being lost; --ring-size makes it larger");
+    }
+    if stats.untracked > 0 {
+        say.always("the table of sockets is full and new ones find no room; --max-sockets makes it larger");
+    }
+    Ok(stats.lost_ring > 0 || stats.untracked > 0)
+}
+
+/// The way of a record to standard output.
+struct Rows {
+    output: Output<Stdout>,
+    /// Rows still wanted.
+    left: u64,
+    /// Records that a perf buffer had no room for.
+    dropped: u64,
+    /// Records that were no event.
+    unreadable: u64,
+}
+
+impl Rows {
+    /// Prints what is in the ring; gives the number of records.
+    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<u64, Failure> {
+        let clock = Clock::now().map_err(Failure::failed)?;
+        let Self { output, left, dropped, unreadable } = self;
+        let drained = events
+            .drain(&mut |record| {
+                let read = session.event(record, clock, &mut |row| {
+                    if *left > 0 {
+                        *left -= 1;
+                        output.row(row);
+                    }
+                });
+                *unreadable += u64::from(read.is_none());
+            })
+            .map_err(Failure::failed)?;
+        *dropped += drained.lost;
+        output.flush().map_err(|error| Failure::output(&error))?;
+        Ok(drained.records)
+    }
+}

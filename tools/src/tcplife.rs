@@ -1,0 +1,138 @@
+//! tcplife: a row for each TCP connection that ends.
+
+use bpfasm::AsmError;
+use bpfasm::object::Object;
+use bpfasm::target::Target;
+use clap::{ArgMatches, Command};
+use programs::owner;
+use programs::tcplife::{self, Event, Options, Role};
+
+use crate::address;
+use crate::args::{self, Shared, switch};
+use crate::output::{Column, Format, Value};
+use crate::time::{Clock, SinceFirst};
+use crate::tool::{Session, Tool};
+
+/// The tool.
+pub struct Tcplife;
+
+impl Tool for Tcplife {
+    fn name(&self) -> &'static str {
+        "tcplife"
+    }
+
+    fn about(&self) -> &'static str {
+        "Lifespan of TCP sessions: owner, addresses, bytes each way, duration"
+    }
+
+    fn flags(&self, command: Command) -> Command {
+        command
+            .arg(switch("time", "Show the time of day").short('T'))
+            .arg(switch("timestamp", "Show seconds since the first row").short('t'))
+            .arg(switch("wide", "Wide columns, for IPv6").short('w'))
+            .arg(args::csv().short('s'))
+            .arg(args::pid())
+            .arg(args::local_port())
+            .arg(args::remote_port())
+            .args(args::families())
+            .arg(switch(
+                "existing",
+                "Also connections that were open at the start; MS is then a lower bound: >12.34",
+            ))
+            .arg(switch("failed", "Also connections that were never established, with an OUTCOME column"))
+    }
+
+    fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
+        Box::new(Life {
+            options: Options {
+                filter: args::read_filter(matches),
+                existing: matches.get_flag("existing"),
+                failed: matches.get_flag("failed"),
+                netns: shared.format == Format::Json,
+                max_sockets: shared.max_sockets,
+                ring_bytes: shared.ring_bytes,
+            },
+            format: shared.format,
+            time: matches.get_flag("time"),
+            timestamp: matches.get_flag("timestamp"),
+            wide: matches.get_flag("wide"),
+            since: SinceFirst::default(),
+        })
+    }
+}
+
+struct Life {
+    options: Options,
+    format: Format,
+    time: bool,
+    timestamp: bool,
+    wide: bool,
+    since: SinceFirst,
+}
+
+impl Session for Life {
+    fn object(&self, target: &Target) -> Result<Object, AsmError> {
+        tcplife::object(&self.options, target)
+    }
+
+    fn seeds(&self) -> &'static [&'static str] {
+        if self.options.existing { &[owner::SEED_HOOK] } else { &[] }
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let (comm, address, kib) = if self.wide { (16, 39, 6) } else { (10, 15, 5) };
+        vec![
+            Column::new("TIME", 8).key("ts").shown_if(self.time),
+            Column::new("TIME(s)", 9).shown_if(self.timestamp),
+            Column::new("PID", 5).key("pid"),
+            Column::new("COMM", comm).cut().key("comm"),
+            Column::new("IP", 2).key("ip").in_table_if(self.wide, self.format),
+            Column::new("LADDR", address).key("laddr"),
+            Column::new("LPORT", 5).key("lport"),
+            Column::new("RADDR", address).key("raddr"),
+            Column::new("RPORT", 5).key("rport"),
+            Column::new("TX_KB", kib).right().key("tx_bytes"),
+            Column::new("RX_KB", kib).right().key("rx_bytes"),
+            Column::new("MS", if self.options.failed { 8 } else { 0 }).key("duration_ns"),
+            Column::new("OUTCOME", 0).key("outcome").shown_if(self.options.failed),
+            Column::json_only("handshake_ns"),
+            Column::json_only("role"),
+            Column::json_only("existing"),
+            Column::json_only("netns"),
+        ]
+    }
+
+    fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
+        let event = Event::decode(record)?;
+        let known = |is_known: bool, value| if is_known { value } else { Value::Unknown };
+        let existing = event.existing != 0;
+        row(&[
+            Value::Wall(clock.wall(event.ts)),
+            Value::Seconds(self.since.seconds(event.ts)),
+            known(event.pid != 0, Value::Number(event.pid.into())),
+            known(event.pid != 0, Value::Comm(&event.comm)),
+            address::version(event.family),
+            address::ip_if_any(event.family, event.laddr),
+            address::port(event.lport),
+            address::ip_if_any(event.family, event.raddr),
+            address::port(event.rport),
+            Value::Bytes(event.tx_bytes()),
+            Value::Bytes(event.rx_bytes()),
+            event.duration_ns().map_or(Value::Unknown, |ns| Value::Millis {
+                ns,
+                digits: 2,
+                at_least: existing,
+            }),
+            Value::Word(event.outcome().name()),
+            event.handshake_ns().map_or(Value::Unknown, Value::Number),
+            match event.role() {
+                Role::Active => Value::Word("active"),
+                Role::Passive => Value::Word("passive"),
+                Role::Unknown => Value::Unknown,
+            },
+            Value::Flag(existing),
+            known(event.netns != 0, Value::Number(event.netns.into())),
+        ]);
+        Some(())
+    }
+}

@@ -1,0 +1,145 @@
+//! tcpstates: a row for each change of state of a TCP socket.
+
+use bpfasm::AsmError;
+use bpfasm::object::Object;
+use bpfasm::target::Target;
+use clap::{ArgMatches, Command};
+use programs::owner;
+use programs::tcp::State;
+use programs::tcpstates::{self, Event, Options};
+
+use crate::address;
+use crate::args::{self, Shared, switch};
+use crate::journal::Journal;
+use crate::output::{Column, Format, Value};
+use crate::time::{Clock, SinceFirst};
+use crate::tool::{Session, Tool};
+
+/// The tool.
+pub struct Tcpstates;
+
+impl Tool for Tcpstates {
+    fn name(&self) -> &'static str {
+        "tcpstates"
+    }
+
+    fn about(&self) -> &'static str {
+        "Changes of TCP state, with the time spent in the state before"
+    }
+
+    fn flags(&self, command: Command) -> Command {
+        command
+            .arg(switch("time", "Show the time of day").short('T'))
+            .arg(switch("timestamp", "Show seconds since the first row").short('t'))
+            .arg(switch("wide", "Wide columns, for IPv6").short('w'))
+            .arg(args::csv().short('s'))
+            .arg(args::local_port())
+            .arg(args::remote_port())
+            .arg(switch("journal", "Also send each change to the systemd journal").short('Y'))
+            .args(args::families())
+    }
+
+    fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
+        Box::new(States {
+            options: Options {
+                filter: args::read_filter(matches),
+                netns: shared.format == Format::Json,
+                max_sockets: shared.max_sockets,
+                ring_bytes: shared.ring_bytes,
+            },
+            format: shared.format,
+            time: matches.get_flag("time"),
+            timestamp: matches.get_flag("timestamp"),
+            wide: matches.get_flag("wide"),
+            to_journal: matches.get_flag("journal"),
+            journal: None,
+            since: SinceFirst::default(),
+        })
+    }
+}
+
+struct States {
+    options: Options,
+    format: Format,
+    time: bool,
+    timestamp: bool,
+    wide: bool,
+    to_journal: bool,
+    journal: Option<Journal>,
+    since: SinceFirst,
+}
+
+impl Session for States {
+    fn object(&self, target: &Target) -> Result<Object, AsmError> {
+        tcpstates::object(&self.options, target)
+    }
+
+    fn seeds(&self) -> &'static [&'static str] {
+        &[owner::SEED_HOOK]
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let (comm, address) = if self.wide { (16, 39) } else { (10, 15) };
+        vec![
+            Column::new("TIME", 8).key("ts").shown_if(self.time),
+            Column::new("TIME(s)", 9).shown_if(self.timestamp),
+            Column::new("SKADDR", 16).key("skaddr"),
+            Column::new("C-PID", 5).key("pid"),
+            Column::new("C-COMM", comm).cut().key("comm"),
+            Column::new("IP", 2).key("ip").in_table_if(self.wide, self.format),
+            Column::new("LADDR", address).key("laddr"),
+            Column::new("LPORT", 5).key("lport"),
+            Column::new("RADDR", address).key("raddr"),
+            Column::new("RPORT", 5).key("rport"),
+            Column::new("OLDSTATE", 11).key("oldstate"),
+            Column::new("->", 2).table_only(),
+            Column::new("NEWSTATE", 11).key("newstate"),
+            Column::new("MS", 0).key("span_ns"),
+            Column::json_only("netns"),
+        ]
+    }
+
+    fn prepare(&mut self) -> Result<(), String> {
+        if self.to_journal {
+            self.journal = Some(Journal::connect()?);
+        }
+        Ok(())
+    }
+
+    fn closing_note(&self) -> Option<String> {
+        let unsent = self.journal.as_ref().map_or(0, Journal::unsent);
+        (unsent > 0).then(|| format!("the journal did not take {unsent} changes"))
+    }
+
+    fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
+        let event = Event::decode(record)?;
+        if let Some(journal) = &mut self.journal {
+            journal.send(&event, clock);
+        }
+        let known = |is_known: bool, value| if is_known { value } else { Value::Unknown };
+        let state = |state: State| state.name().map_or(Value::Number(state.0.into()), Value::Word);
+        row(&[
+            Value::Wall(clock.wall(event.ts)),
+            Value::Seconds(self.since.seconds(event.ts)),
+            Value::Address(event.skaddr),
+            known(event.pid != 0, Value::Number(event.pid.into())),
+            known(event.pid != 0, Value::Comm(&event.comm)),
+            address::version(event.family),
+            // A listener is bound to "any"; a connection before 6.18 has its addresses only after its first change.
+            if event.newstate() == State::LISTEN || event.newstate() == State::CLOSE {
+                address::ip(event.family, event.laddr)
+            } else {
+                address::ip_if_any(event.family, event.laddr)
+            },
+            address::port(event.lport),
+            address::ip_if_any(event.family, event.raddr),
+            address::port(event.rport),
+            state(event.oldstate()),
+            Value::Word("->"),
+            state(event.newstate()),
+            event.span_ns().map_or(Value::Unknown, |ns| Value::Millis { ns, digits: 3, at_least: false }),
+            known(event.netns != 0, Value::Number(event.netns.into())),
+        ]);
+        Some(())
+    }
+}

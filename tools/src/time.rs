@@ -1,0 +1,121 @@
+//! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC; people want the wall clock.
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use nix::time::{ClockId, clock_gettime};
+
+/// The distance between the monotonic clock and the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    offset: i128,
+}
+
+impl Clock {
+    /// As they are now. To be taken anew now and then: the wall clock is set and slewed.
+    pub fn now() -> nix::Result<Self> {
+        Ok(Self { offset: nanoseconds(ClockId::CLOCK_REALTIME)? - nanoseconds(ClockId::CLOCK_MONOTONIC)? })
+    }
+
+    /// A monotonic time as nanoseconds since 1970.
+    pub fn wall(self, monotonic: u64) -> i128 {
+        i128::from(monotonic) + self.offset
+    }
+}
+
+fn nanoseconds(clock: ClockId) -> nix::Result<i128> {
+    let time = clock_gettime(clock)?;
+    Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+}
+
+/// The zone that local times are in.
+#[derive(Clone, Debug)]
+pub struct Zone(OnceCell<TimeZone>);
+
+impl Zone {
+    /// The host's; UTC where it says nothing. Looked up when the first time is shown, which most runs never do: it may read
+    /// the whole zone database.
+    pub fn local() -> Self {
+        Self(OnceCell::new())
+    }
+
+    /// UTC.
+    pub fn utc() -> Self {
+        Self(OnceCell::from(TimeZone::UTC))
+    }
+
+    fn get(&self) -> &TimeZone {
+        self.0.get_or_init(TimeZone::system)
+    }
+}
+
+/// A time of day: `13:46:29`.
+pub struct LocalTime<'a> {
+    wall: i128,
+    zone: &'a Zone,
+}
+
+impl<'a> LocalTime<'a> {
+    /// Of so many nanoseconds since 1970.
+    pub fn new(wall: i128, zone: &'a Zone) -> Self {
+        Self { wall, zone }
+    }
+}
+
+impl fmt::Display for LocalTime<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::from_nanosecond(self.wall) {
+            Ok(timestamp) => {
+                let time = self.zone.get().to_datetime(timestamp);
+                write!(f, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
+            }
+            Err(_) => f.write_str("-"),
+        }
+    }
+}
+
+/// Seconds since the first row, as the column `TIME(s)` counts them.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SinceFirst(Option<u64>);
+
+impl SinceFirst {
+    /// Seconds from the first time asked for to `monotonic`; below zero where an older event comes later.
+    pub fn seconds(&mut self, monotonic: u64) -> f64 {
+        let first = *self.0.get_or_insert(monotonic);
+        let nanoseconds = i128::from(monotonic) - i128::from(first);
+        #[allow(clippy::cast_precision_loss, reason = "shown with six digits")]
+        {
+            nanoseconds as f64 / 1e9
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_time_is_a_time_of_day() {
+        let shown = |wall| LocalTime::new(wall, &Zone::utc()).to_string();
+        assert_eq!(shown(0), "00:00:00");
+        assert_eq!(shown(1_582_279_490_000_000_000), "10:04:50");
+        assert_eq!(shown(i128::MAX), "-");
+    }
+
+    #[test]
+    fn an_older_event_that_comes_later_is_below_zero() {
+        let mut since = SinceFirst::default();
+        assert!(since.seconds(2_000_000_000).abs() < 1e-9);
+        assert!((since.seconds(2_500_000_000) - 0.5).abs() < 1e-9);
+        assert!((since.seconds(1_000_000_000) + 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn wall_time_moves_with_the_monotonic_one() {
+        let clock = Clock::now().expect("clocks");
+        assert_eq!(clock.wall(1_000) - clock.wall(0), 1_000);
+        assert!(clock.wall(0) > 0, "a host boots after 1970");
+    }
+}
