@@ -1,0 +1,16 @@
+//! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
+
+mod cli;
+mod harness;
+mod journal;
+mod loader;
+mod tcplife;
+mod tcpstates;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS, cli::TESTS, loader::TESTS]
+        .concat();
+    kernel_tests::runner::main(&tests)
+}

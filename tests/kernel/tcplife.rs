@@ -1,0 +1,444 @@
+//! tcplife: a row for each end of each connection that ended, with the facts of that end, and no other row.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kernel_tests::actor::Actor;
+use kernel_tests::cli::{Output, Tool};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::netns::{self, Netns};
+use kernel_tests::peer;
+use kernel_tests::rows::LifeRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{End, Ending, Role, Session, Stage, Via};
+use kernel_tests::traffic::{self, Scenario};
+
+pub const TESTS: &[Test] = &[
+    ("tcplife::client_closes_first", || plays(traffic::client_closes_first)),
+    ("tcplife::server_closes_first", || plays(traffic::server_closes_first)),
+    ("tcplife::no_bytes", || plays(traffic::no_bytes)),
+    ("tcplife::many_bytes", || plays(traffic::many_bytes)),
+    ("tcplife::half_close", || plays(traffic::half_close)),
+    ("tcplife::client_resets", || plays(traffic::client_resets)),
+    ("tcplife::server_resets", || plays(traffic::server_resets)),
+    ("tcplife::server_closes_unread", || plays(traffic::server_closes_unread)),
+    ("tcplife::client_killed", || plays(traffic::client_killed)),
+    ("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
+    ("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
+    ("tcplife::never_accepted", || plays(traffic::never_accepted)),
+    ("tcplife::ipv6", ipv6),
+    ("tcplife::mapped", mapped),
+    ("tcplife::refused", refused),
+    ("tcplife::timed_out", || fails(traffic::timed_out)),
+    ("tcplife::aborted", || fails(traffic::aborted)),
+    ("tcplife::unreachable", unreachable),
+    ("tcplife::failed_connects_are_no_sessions", failed_connects_are_no_sessions),
+    ("tcplife::open_before_the_tool", open_before_the_tool),
+    ("tcplife::existing", existing),
+    ("tcplife::two_namespaces", two_namespaces),
+    ("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    ("tcplife::local_port", local_port),
+    ("tcplife::remote_port", remote_port),
+    ("tcplife::port_lists", port_lists),
+    ("tcplife::pid_of_client", pid_of_client),
+    ("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
+    ("tcplife::family", family),
+    ("tcplife::access_modes_agree", access_modes_agree),
+    ("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+];
+
+/// What clocks may differ by: a row's time is the kernel's monotonic one, converted.
+const CLOCKS: Duration = Duration::from_millis(100);
+
+/// Plays a scenario with the tool watching. Each end has to get its row, and nothing else one.
+#[track_caller]
+fn plays(scenario: Scenario) -> Outcome {
+    watched(&[], Via::V4, scenario);
+    Ok(())
+}
+
+#[track_caller]
+fn watched(args: &[&str], via: Via, scenario: Scenario) {
+    let netns = Netns::enter_new();
+    let tool = start(args);
+    let mut stage = Stage::new(via);
+    let session = scenario(&mut stage);
+    assert_rows(&finish(tool, &netns, session.ends.len()), &netns, &[session]);
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Tool {
+    Tool::start("tcplife", &[&["--json"], args].concat())
+}
+
+/// Waits for so many rows and then stops the tool, which prints what is pending: a row too many shows as well.
+#[track_caller]
+fn finish(mut tool: Tool, netns: &Netns, rows: usize) -> Output {
+    tool.wait_rows(netns.inode(), rows);
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    output
+}
+
+type Key = (SocketAddr, SocketAddr);
+
+/// The rows of a namespace have to be the ends of these sessions: all of them, nothing else, and nothing else in them.
+#[track_caller]
+fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
+    let mut rows: BTreeMap<Key, Vec<LifeRow>> = BTreeMap::new();
+    for row in output.rows::<LifeRow>(netns.inode()) {
+        let key = ((row.laddr, row.lport).into(), (row.raddr, row.rport).into());
+        rows.entry(key).or_default().push(row);
+    }
+    let mut faults = Vec::new();
+    for (session, end) in sessions.iter().flat_map(|s| s.ends.iter().map(move |e| (s, e))) {
+        match rows.remove(&(end.local, end.remote)).as_deref() {
+            None => faults.push(format!("no row for {end:?}")),
+            Some([row]) => {
+                let differences = differences(row, end, session);
+                if !differences.is_empty() {
+                    faults.push(format!("{}\n  in {row:?}\n  of {end:?}", differences.join("; ")));
+                }
+            }
+            Some(rows) => faults.push(format!("{} rows for {end:?}", rows.len())),
+        }
+    }
+    faults.extend(rows.into_values().flatten().map(|row| format!("a row of no connection: {row:?}")));
+    assert!(faults.is_empty(), "{}\n{output}", faults.join("\n"));
+}
+
+/// What is wrong in a row.
+fn differences(row: &LifeRow, end: &End, session: &Session) -> Vec<String> {
+    let mut faults = owner_fault(row.pid, row.comm.as_deref(), end).into_iter().collect::<Vec<_>>();
+    let mut check = |what: &str, holds: bool| {
+        if !holds {
+            faults.push(format!("wrong {what}"));
+        }
+    };
+    check("ip", row.ip == if end.local.is_ipv4() { 4 } else { 6 });
+    check("tx_bytes", row.tx_bytes == end.tx);
+    check("rx_bytes", row.rx_bytes == end.rx);
+    check("outcome", row.outcome == end.ending.word());
+    let role = match end.role {
+        Role::Active => "active",
+        Role::Passive => "passive",
+    };
+    check("role", row.role.as_deref() == Some(role));
+    check("existing", !row.existing);
+    let duration = Duration::from_nanos(row.duration_ns);
+    check("duration_ns (too short)", duration >= session.at_least);
+    check("duration_ns (too long)", duration <= session.at_most + CLOCKS);
+    let established = end.path.contains("ESTABLISHED");
+    match row.handshake_ns.map(Duration::from_nanos) {
+        Some(took) => {
+            check("handshake_ns (of no handshake)", established);
+            check("handshake_ns (too long)", took <= session.at_most);
+        }
+        None => check("handshake_ns (missing)", !(established && end.role == Role::Active)),
+    }
+    check("ts", in_span(row.ts, session));
+    faults
+}
+
+/// A row names one of the processes that held the socket, or nobody when none did. Never anyone else.
+fn owner_fault(pid: Option<u32>, comm: Option<&str>, end: &End) -> Option<String> {
+    let right = match (pid, comm) {
+        (None, None) => end.owners.is_empty(),
+        (Some(pid), Some(comm)) => end.owners.iter().any(|who| (who.pid, who.comm.as_str()) == (pid, comm)),
+        _ => false,
+    };
+    (!right).then(|| "wrong owner".to_owned())
+}
+
+fn in_span(ts: u64, session: &Session) -> bool {
+    let at: SystemTime = UNIX_EPOCH + Duration::from_nanos(ts);
+    let (begin, end) = session.span;
+    begin - CLOCKS <= at && at <= end + CLOCKS
+}
+
+fn ipv6() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V6);
+    let sessions = [traffic::client_closes_first(&mut stage), traffic::server_closes_first(&mut stage)];
+    assert_rows(&finish(tool, &netns, 4), &netns, &sessions);
+    Ok(())
+}
+
+/// An IPv6 socket that talks IPv4 is shown as what it is, with mapped addresses; its peer as an IPv4 socket.
+fn mapped() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let sessions = [Via::MappedClient, Via::DualStackServer].map(|via| {
+        let session = traffic::client_closes_first(&mut Stage::new(via));
+        let families: Vec<bool> = session.ends.iter().map(|end| end.local.is_ipv6()).collect();
+        assert_eq!(families, [via == Via::MappedClient, via == Via::DualStackServer], "one mapped end");
+        session
+    });
+    assert_rows(&finish(tool, &netns, 4), &netns, &sessions);
+    Ok(())
+}
+
+fn refused() -> Outcome {
+    watched(&["--failed"], Via::V4, traffic::refused);
+    Ok(())
+}
+
+/// Connects to a listener that drops what arrives.
+#[track_caller]
+fn fails(scenario: Scenario) -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = traffic::deaf();
+    let tool = start(&["--failed"]);
+    let session = scenario(&mut stage);
+    assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
+    Ok(())
+}
+
+/// A neighbour that does not exist: the kernel finds out by itself, after the SYN.
+fn unreachable() -> Outcome {
+    needs(Feature::Veth)?;
+    let netns = Netns::enter_new();
+    let mut stage = traffic::with_no_neighbour();
+    let tool = start(&["--failed"]);
+    let session = traffic::unreachable(&mut stage);
+    assert_eq!(session.ends[0].ending, Ending::Unreachable);
+    assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
+    Ok(())
+}
+
+/// Without `--failed` a connect that came to nothing gets no row; the session after it does.
+fn failed_connects_are_no_sessions() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut deaf = traffic::deaf();
+    let tool = start(&[]);
+    traffic::refused(&mut Stage::new(Via::V4));
+    traffic::aborted(&mut deaf);
+    let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
+    assert_rows(&finish(tool, &netns, 2), &netns, &[session]);
+    Ok(())
+}
+
+/// Without `--existing` a connection whose beginning was not seen gets no row.
+fn open_before_the_tool() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let old = traffic::begun(&mut stage);
+    let tool = start(&[]);
+    traffic::finish(&mut stage, old);
+    let session = traffic::client_closes_first(&mut stage);
+    assert_rows(&finish(tool, &netns, 2), &netns, &[session]);
+    Ok(())
+}
+
+/// With `--existing` it gets one: whose it is and what it carried is known, how long it lasted only from below.
+fn existing() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let pair = traffic::begun(&mut stage);
+    let tool = start(&["--existing"]);
+    let session = traffic::finish(&mut stage, pair);
+    let output = finish(tool, &netns, 2);
+    let rows = output.rows::<LifeRow>(netns.inode());
+    for end in &session.ends {
+        let row =
+            rows.iter().find(|r| r.lport == end.local.port()).unwrap_or_else(|| panic!("{end:?}\n{output}"));
+        assert_eq!(owner_fault(row.pid, row.comm.as_deref(), end), None, "{row:?}\n{output}");
+        assert_eq!((row.tx_bytes, row.rx_bytes), (end.tx, end.rx), "{row:?}\n{output}");
+        assert!(row.existing, "{row:?}\n{output}");
+        assert!(Duration::from_nanos(row.duration_ns) <= session.at_most, "{row:?}\n{output}");
+        assert_eq!(row.outcome, end.ending.word(), "{row:?}\n{output}");
+        assert_eq!(row.handshake_ns, None, "{row:?}\n{output}");
+    }
+    assert_eq!(rows.len(), 2, "{output}");
+    Ok(())
+}
+
+/// Client and server in namespaces of their own: each row says its own, and the handshake goes over a real queue.
+fn two_namespaces() -> Outcome {
+    needs(Feature::Veth)?;
+    let (here, there) = (Netns::enter_new(), Netns::beside());
+    let (client, server) = netns::join(&here, &there).expect("a veth pair");
+    let mut tool = start(&[]);
+    let there_server = there.run(|| Actor::start("kt-server"));
+    let mut stage = Stage::between(Actor::start("kt-client"), there_server, server, server, 4);
+    let session = traffic::server_closes_first(&mut stage);
+    assert_eq!((session.ends[0].local.ip(), session.ends[1].local.ip()), (client, server));
+    tool.wait_rows(there.inode(), 1);
+    let output = finish(tool, &here, 1);
+    for (netns, end) in [&here, &there].into_iter().zip(&session.ends) {
+        let one = Session { ends: vec![end.clone()], ..session.clone() };
+        assert_rows(&output, netns, &[one]);
+    }
+    Ok(())
+}
+
+fn each_of_2000_exactly_once() -> Outcome {
+    const COUNT: u32 = 2000;
+    let netns = Netns::enter_new();
+    let mut tool = start(&["--stats"]);
+    let mut stage = Stage::new(Via::V4);
+    traffic::start_storm(&mut stage, COUNT);
+    tool.wait_rows(netns.inode(), 4000);
+    let sessions = traffic::end_storm(&mut stage, COUNT);
+    let output = finish(tool, &netns, 2 * sessions.len());
+    crate::cli::assert_nothing_lost(&output);
+    assert_rows(&output, &netns, &sessions);
+    Ok(())
+}
+
+/// One connection to each of two listeners, with a filter: the rows have to be the ends that `wanted` chooses.
+#[track_caller]
+fn filtered(args: impl FnOnce(&[Stage; 2]) -> Vec<String>, wanted: impl Fn(&[Stage; 2], &End) -> bool) {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let args = args(&stages);
+    let tool = start(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut sessions: Vec<Session> = Vec::new();
+    for stage in &mut stages {
+        sessions.push(traffic::server_closes_first(stage));
+        sessions.push(traffic::client_closes_first(stage));
+    }
+    for session in &mut sessions {
+        session.ends.retain(|end| wanted(&stages, end));
+    }
+    let rows = sessions.iter().map(|s| s.ends.len()).sum();
+    assert!(rows > 0, "a filter that nothing passes proves nothing");
+    assert_rows(&finish(tool, &netns, rows), &netns, &sessions);
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&w| w.to_owned()).collect()
+}
+
+/// `-L` of a listener's port: its own ends, not those of its clients.
+fn local_port() -> Outcome {
+    filtered(
+        |[one, _]| words(&["-L", &one.listener.port().to_string()]),
+        |[one, _], end| end.local.port() == one.listener.port(),
+    );
+    Ok(())
+}
+
+/// `-D` of a listener's port: the ends of its clients.
+fn remote_port() -> Outcome {
+    filtered(
+        |[one, _]| words(&["-D", &one.listener.port().to_string()]),
+        |[one, _], end| end.remote.port() == one.listener.port(),
+    );
+    Ok(())
+}
+
+/// Several ports are alternatives; `-L` and `-D` together are both required, which no end of these fulfils but with itself.
+fn port_lists() -> Outcome {
+    filtered(
+        |[one, two]| words(&["-L", &format!("1,{},{}", one.listener.port(), two.listener.port())]),
+        |[one, two], end| [one.listener.port(), two.listener.port()].contains(&end.local.port()),
+    );
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let from: SocketAddr = (Ipv4Addr::LOCALHOST, 40_404).into();
+    let to = stage.target;
+    let tool = start(&["-L", "40404", "-D", &to.port().to_string()]);
+    let pair = stage.open_from(Some(from));
+    let session = traffic::close(&mut stage, pair, (0, 0));
+    let other = traffic::client_closes_first(&mut stage);
+    assert_ne!(other.ends[0].local, from);
+    let only = Session { ends: session.ends[..1].to_vec(), ..session };
+    assert_rows(&finish(tool, &netns, 1), &netns, &[only]);
+    Ok(())
+}
+
+fn pid_of_client() -> Outcome {
+    filtered(
+        |[one, _]| words(&["-p", &one.client.who().pid.to_string()]),
+        |[one, _], end| end.owners == [one.client.who()],
+    );
+    Ok(())
+}
+
+/// Also the session that the server closed first, which ends in a soft interrupt.
+fn pid_of_server_that_closes_first() -> Outcome {
+    filtered(
+        |[_, two]| words(&["-p", &two.server.who().pid.to_string()]),
+        |[_, two], end| end.owners == [two.server.who()],
+    );
+    Ok(())
+}
+
+/// `-4` and `-6` go by what is on the wire: an IPv6 socket with mapped addresses talks IPv4.
+fn family() -> Outcome {
+    needs(Feature::Ipv6)?;
+    for (option, wanted) in [("-4", [true, true, false]), ("-6", [false, false, true])] {
+        let netns = Netns::enter_new();
+        let tool = start(&[option]);
+        let mut sessions = Vec::new();
+        for (via, wanted) in [Via::V4, Via::MappedClient, Via::V6].into_iter().zip(wanted) {
+            let session = traffic::client_closes_first(&mut Stage::new(via));
+            if wanted {
+                sessions.push(session);
+            }
+        }
+        let rows = 2 * sessions.len();
+        assert_rows(&finish(tool, &netns, rows), &netns, &sessions);
+    }
+    Ok(())
+}
+
+/// Direct loads and probe reads see the same: both run at once on the same connections.
+fn access_modes_agree() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let netns = Netns::enter_new();
+    let tools = ["typed", "probed"].map(|access| start(&["--failed", "--access", access]));
+    let mut stage = Stage::new(Via::V4);
+    let sessions = [
+        traffic::client_closes_first(&mut stage),
+        traffic::server_closes_first(&mut stage),
+        traffic::half_close(&mut stage),
+        traffic::server_closes_unread(&mut stage),
+        traffic::client_resets(&mut stage),
+        traffic::refused(&mut stage),
+    ];
+    let rows = sessions.iter().map(|s| s.ends.len()).sum();
+    for tool in tools {
+        assert_rows(&finish(tool, &netns, rows), &netns, &sessions);
+    }
+    Ok(())
+}
+
+/// The tuples of all sessions, where the other tool is installed.
+fn agrees_with_libbpf_tools() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut peer = peer::start("tcplife")?;
+    let tool = start(&[]);
+    let address = peer::unique_address();
+    let mut stage =
+        Stage::between(Actor::start("kt-client"), Actor::start("kt-server"), address, address, 16);
+    let sessions = [
+        traffic::client_closes_first(&mut stage),
+        traffic::server_closes_first(&mut stage),
+        traffic::half_close(&mut stage),
+        traffic::client_resets(&mut stage),
+        traffic::server_closes_unread(&mut stage),
+    ];
+    let ours = |tuple: &peer::Tuple| tuple.0 == address || tuple.2 == address;
+    let rows = 2 * sessions.len();
+    peer.wait_for("the rows of libbpf-tools", |seen| {
+        peer::sessions(seen).iter().filter(|t| ours(t)).count() >= rows
+    });
+    let mut theirs = peer::sessions(&peer.stop());
+    theirs.retain(ours);
+    let output = finish(tool, &netns, rows);
+    let tuples =
+        output.rows::<LifeRow>(netns.inode()).into_iter().map(|r| (r.laddr, r.lport, r.raddr, r.rport));
+    let mut tuples: Vec<peer::Tuple> = tuples.collect();
+    theirs.sort_unstable();
+    tuples.sort_unstable();
+    assert_eq!(tuples, theirs, "{output}");
+    assert_rows(&output, &netns, &sessions);
+    Ok(())
+}

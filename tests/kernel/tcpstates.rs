@@ -1,0 +1,385 @@
+//! tcpstates: a row for each change of state of each socket, in order, credited to its owner or to nobody.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kernel_tests::actor::Actor;
+use kernel_tests::cli::{Output, Tool};
+use kernel_tests::gate::{Feature, needs, running_version};
+use kernel_tests::netns::Netns;
+use kernel_tests::peer;
+use kernel_tests::rows::StateRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{End, Role, Stage, Via};
+use kernel_tests::traffic::{self, Scenario};
+
+pub const TESTS: &[Test] = &[
+    ("tcpstates::client_closes_first", || plays(traffic::client_closes_first)),
+    ("tcpstates::server_closes_first", || plays(traffic::server_closes_first)),
+    ("tcpstates::half_close", || plays(traffic::half_close)),
+    ("tcpstates::client_resets", || plays(traffic::client_resets)),
+    ("tcpstates::server_resets", || plays(traffic::server_resets)),
+    ("tcpstates::server_closes_unread", || plays(traffic::server_closes_unread)),
+    ("tcpstates::client_killed", || plays(traffic::client_killed)),
+    ("tcpstates::handed_to_child", || plays(traffic::handed_to_child)),
+    ("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
+    ("tcpstates::never_accepted", || plays(traffic::never_accepted)),
+    ("tcpstates::refused", || plays(traffic::refused)),
+    ("tcpstates::timed_out", || fails(traffic::timed_out)),
+    ("tcpstates::aborted", || fails(traffic::aborted)),
+    ("tcpstates::ipv6", ipv6),
+    ("tcpstates::mapped", mapped),
+    ("tcpstates::open_before_the_tool", open_before_the_tool),
+    ("tcpstates::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    ("tcpstates::local_port_of_server", local_port_of_server),
+    ("tcpstates::local_port_of_client", local_port_of_client),
+    ("tcpstates::remote_port", remote_port),
+    ("tcpstates::family", family),
+    ("tcpstates::access_modes_agree", access_modes_agree),
+    ("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+];
+
+/// A span is the difference of two rows' times. They differ by what the conversion to wall-clock time may move between rows.
+const CLOCKS: Duration = Duration::from_millis(1);
+
+/// And a time may differ from this process's clock by the error of that conversion.
+const WALL_CLOCK: Duration = Duration::from_millis(100);
+
+/// Plays a scenario with the tool watching, the listener's life included.
+#[track_caller]
+fn plays(scenario: Scenario) -> Outcome {
+    watched(Via::V4, scenario);
+    Ok(())
+}
+
+#[track_caller]
+fn watched(via: Via, scenario: Scenario) {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let begin = SystemTime::now() - WALL_CLOCK;
+    let mut stage = Stage::new(via);
+    let mut ends = scenario(&mut stage).ends;
+    ends.push(stage.listener_end());
+    stage.server.unlisten();
+    let output = finish(tool, &netns, changes(&ends));
+    assert_rows(&output, &netns, &ends);
+    let end = SystemTime::now() + WALL_CLOCK;
+    for row in output.rows::<StateRow>(netns.inode()) {
+        let at = UNIX_EPOCH + Duration::from_nanos(row.ts);
+        assert!(begin <= at && at <= end, "{at:?} is not between {begin:?} and {end:?}: {row:?}\n{output}");
+    }
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Tool {
+    Tool::start("tcpstates", &[&["--json"], args].concat())
+}
+
+#[track_caller]
+fn finish(mut tool: Tool, netns: &Netns, rows: usize) -> Output {
+    tool.wait_rows(netns.inode(), rows);
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    output
+}
+
+/// How many changes the sockets of these ends go through.
+fn changes(ends: &[End]) -> usize {
+    ends.iter().map(|end| end.path.split(' ').count() - 1).sum()
+}
+
+/// The rows of one socket from its birth to its return to CLOSE.
+type Life = Vec<StateRow>;
+
+/// Cuts the rows into lives. The address of a socket is given to the next one as soon as it is free.
+fn lives(output: &Output, netns: &Netns) -> Vec<Life> {
+    let mut open: BTreeMap<u64, Life> = BTreeMap::new();
+    let mut lives = Vec::new();
+    for row in output.rows::<StateRow>(netns.inode()) {
+        let (skaddr, closed) = (row.skaddr, row.newstate == "CLOSE");
+        open.entry(skaddr).or_default().push(row);
+        if closed {
+            lives.extend(open.remove(&skaddr));
+        }
+    }
+    lives.extend(open.into_values());
+    lives
+}
+
+fn path(life: &Life) -> String {
+    let first = life.first().map(|row| row.oldstate.as_str());
+    first.into_iter().chain(life.iter().map(|row| row.newstate.as_str())).collect::<Vec<_>>().join(" ")
+}
+
+/// The sockets of a namespace have to be these ends: all of them, nothing else, each with its states in order.
+#[track_caller]
+fn assert_rows(output: &Output, netns: &Netns, ends: &[End]) {
+    let mut lives = lives(output, netns);
+    let mut faults = Vec::new();
+    for end in ends {
+        // The last row has the port, whatever the first ones had.
+        let is_end = |life: &Life| {
+            life.last().is_some_and(|row| {
+                (row.laddr, row.lport) == (Some(end.local.ip()), Some(end.local.port()))
+                    && (row.raddr, row.rport.unwrap_or(0)) == (peer_ip(end), end.remote.port())
+            })
+        };
+        let Some(at) = lives.iter().position(is_end) else {
+            faults.push(format!("no rows for {end:?}"));
+            continue;
+        };
+        let life = lives.swap_remove(at);
+        let differences = differences(&life, end);
+        if !differences.is_empty() {
+            faults.push(format!("{}\n  in {life:#?}\n  of {end:?}", differences.join("; ")));
+        }
+    }
+    faults.extend(lives.iter().map(|life| format!("rows of no socket: {life:#?}")));
+    assert!(faults.is_empty(), "{}\n{output}", faults.join("\n"));
+}
+
+/// What is wrong in the rows of a socket.
+fn differences(life: &Life, end: &End) -> Vec<String> {
+    let mut faults = Vec::new();
+    if path(life) != end.path {
+        faults.push(format!("path {} instead of {}", path(life), end.path));
+    }
+    let mut last: Option<&StateRow> = None;
+    for row in life {
+        let change = format!("{} -> {}", row.oldstate, row.newstate);
+        let mut check = |what: &str, holds: bool| {
+            if !holds {
+                faults.push(format!("wrong {what} at {change}"));
+            }
+        };
+        check("ip", row.ip == if end.local.is_ipv4() { 4 } else { 6 });
+        if is_not_filled_in(row) {
+            check("laddr", row.laddr.is_none_or(|ip| ip == end.local.ip()));
+            check("raddr", row.raddr.is_none());
+        } else {
+            check("laddr", row.laddr == Some(end.local.ip()));
+            check("raddr", row.raddr == peer_ip(end));
+            check("rport", row.rport == Some(end.remote.port()).filter(|&port| port != 0));
+        }
+        // The kernel chooses a port after the change to SYN_SENT. A port that is not known is no port 0.
+        let chosen = row.newstate != "SYN_SENT";
+        check("lport", row.lport == chosen.then_some(end.local.port()));
+        check("owner", owner_is_right(row, end));
+        check("span_ns", span_is_right(row, last));
+        check("order", last.is_none_or(|last| last.ts <= row.ts));
+        last = Some(row);
+    }
+    faults
+}
+
+/// The peer's address. A listener has none, and what is not there is not 0.0.0.0.
+fn peer_ip(end: &End) -> Option<IpAddr> {
+    Some(end.remote.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// Whether a row is the first of a connection out of a listener on a kernel that fills in its tuple only after it.
+fn is_not_filled_in(row: &StateRow) -> bool {
+    let first = (row.oldstate.as_str(), row.newstate.as_str()) == ("LISTEN", "SYN_RECV");
+    first && row.rport.is_none() && running_version() < (6, 18)
+}
+
+/// A row names one of the processes that held the socket, or nobody; and it has to name one where a process acted, and for a
+/// socket that a process had from its birth.
+fn owner_is_right(row: &StateRow, end: &End) -> bool {
+    match (row.pid, row.comm.as_deref()) {
+        (Some(pid), Some(comm)) => end.owners.iter().any(|who| (who.pid, who.comm.as_str()) == (pid, comm)),
+        (None, None) => {
+            let acted = ["SYN_SENT", "LISTEN", "FIN_WAIT1", "LAST_ACK"].contains(&row.newstate.as_str());
+            end.owners.is_empty() || !(acted || end.role == Role::Active)
+        }
+        _ => false,
+    }
+}
+
+/// The time since the row before. A connection leaves LISTEN at the moment it is made; what was before an opened socket's first
+/// change nobody saw.
+fn span_is_right(row: &StateRow, last: Option<&StateRow>) -> bool {
+    match (row.span_ns, last) {
+        (None, None) => row.oldstate == "CLOSE",
+        (Some(0), None) => row.oldstate == "LISTEN",
+        (Some(span), Some(last)) => {
+            u128::from(row.ts.saturating_sub(last.ts).abs_diff(span)) <= CLOCKS.as_nanos()
+        }
+        _ => false,
+    }
+}
+
+#[track_caller]
+fn fails(scenario: Scenario) -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = traffic::deaf();
+    let tool = start(&[]);
+    let ends = scenario(&mut stage).ends;
+    assert_rows(&finish(tool, &netns, changes(&ends)), &netns, &ends);
+    Ok(())
+}
+
+fn ipv6() -> Outcome {
+    needs(Feature::Ipv6)?;
+    watched(Via::V6, traffic::server_closes_first);
+    Ok(())
+}
+
+fn mapped() -> Outcome {
+    needs(Feature::Ipv6)?;
+    for via in [Via::MappedClient, Via::DualStackServer] {
+        watched(via, traffic::client_closes_first);
+    }
+    Ok(())
+}
+
+/// The first change of a socket that was there before: how long the state lasted is not known, and not 0.
+fn open_before_the_tool() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let pair = traffic::begun(&mut stage);
+    let tool = start(&[]);
+    let session = traffic::finish(&mut stage, pair);
+    // Both ends were established: three changes each are left.
+    let output = finish(tool, &netns, 6);
+    let lives = lives(&output, &netns);
+    assert_eq!(lives.len(), 2, "{output}");
+    for end in &session.ends {
+        let life = lives.iter().find(|life| life[0].lport == Some(end.local.port()));
+        let life = life.unwrap_or_else(|| panic!("no rows for {end:?}\n{output}"));
+        let (_, rest) = end.path.split_once("ESTABLISHED").expect("an established end");
+        assert_eq!(path(life), format!("ESTABLISHED{rest}"), "{output}");
+        assert_eq!(life[0].span_ns, None, "{output}");
+        for (row, last) in life.iter().zip(std::iter::once(None).chain(life.iter().map(Some))) {
+            assert!(last.is_none() || span_is_right(row, last), "{row:?}\n{output}");
+            assert!(owner_is_right(row, end), "{row:?}\n{output}");
+        }
+    }
+    Ok(())
+}
+
+fn each_of_2000_exactly_once() -> Outcome {
+    const COUNT: u32 = 2000;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    // Room for all of them: that none is lost or told twice must not depend on how quickly this machine reads.
+    let mut tool = start(&["--stats", "--ring-size", "8M"]);
+    traffic::start_storm(&mut stage, COUNT);
+    tool.wait_rows(netns.inode(), 20_000);
+    let sessions = traffic::end_storm(&mut stage, COUNT);
+    let ends: Vec<End> = sessions.into_iter().flat_map(|s| s.ends).collect();
+    let output = finish(tool, &netns, changes(&ends));
+    crate::cli::assert_nothing_lost(&output);
+    assert_rows(&output, &netns, &ends);
+    Ok(())
+}
+
+/// `-L` of the listener's port: the listener and what came out of it.
+fn local_port_of_server() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let tool = start(&["-L", &stages[0].listener.port().to_string()]);
+    let [wanted, _] = stages.each_mut().map(|stage| traffic::client_closes_first(stage).ends);
+    assert_rows(&finish(tool, &netns, 5), &netns, &wanted[1..]);
+    Ok(())
+}
+
+/// `-L` of a client's own port: its change to SYN_SENT has a port only because it was bound, and none is lost.
+fn local_port_of_client() -> Outcome {
+    const PORT: u16 = 40_404;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let tool = start(&["-L", &PORT.to_string()]);
+    let from: SocketAddr = (Ipv4Addr::LOCALHOST, PORT).into();
+    let pair = stage.open_from(Some(from));
+    let session = traffic::close(&mut stage, pair, (0, 0));
+    traffic::client_closes_first(&mut stage);
+    let output = finish(tool, &netns, 5);
+    let lives = lives(&output, &netns);
+    assert_eq!(lives.iter().map(path).collect::<Vec<_>>(), [session.ends[0].path], "{output}");
+    assert!(lives[0].iter().all(|row| row.lport == Some(PORT)), "{output}");
+    Ok(())
+}
+
+/// `-D` of the listener's port: the clients, from their first change on.
+fn remote_port() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let tool = start(&["-D", &stages[1].listener.port().to_string()]);
+    let [_, wanted] = stages.each_mut().map(|stage| traffic::server_closes_first(stage).ends);
+    assert_rows(&finish(tool, &netns, 5), &netns, &wanted[..1]);
+    Ok(())
+}
+
+/// By what is on the wire, as in tcplife.
+fn family() -> Outcome {
+    needs(Feature::Ipv6)?;
+    for (option, wanted) in [("-4", [true, true, false]), ("-6", [false, false, true])] {
+        let netns = Netns::enter_new();
+        // Listeners are not watched: one on `::` is of both families.
+        let mut stages = [Via::V4, Via::MappedClient, Via::V6].map(Stage::new);
+        let tool = start(&[option]);
+        let mut ends = Vec::new();
+        for (stage, wanted) in stages.iter_mut().zip(wanted) {
+            let session = traffic::client_closes_first(stage);
+            if wanted {
+                ends.extend(session.ends);
+            }
+        }
+        assert_rows(&finish(tool, &netns, changes(&ends)), &netns, &ends);
+    }
+    Ok(())
+}
+
+fn access_modes_agree() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let netns = Netns::enter_new();
+    let tools = ["typed", "probed"].map(|access| start(&["--access", access]));
+    let mut stage = Stage::new(Via::V4);
+    let mut ends = vec![stage.listener_end()];
+    for scenario in
+        [traffic::client_closes_first, traffic::half_close, traffic::server_resets, traffic::refused]
+    {
+        ends.extend(scenario(&mut stage).ends);
+    }
+    for tool in tools {
+        assert_rows(&finish(tool, &netns, changes(&ends)), &netns, &ends);
+    }
+    Ok(())
+}
+
+/// Socket by socket the same changes with the same tuples, where the other tool is installed.
+fn agrees_with_libbpf_tools() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut peer = peer::start("tcpstates")?;
+    let tool = start(&[]);
+    let address = peer::unique_address();
+    let mut stage =
+        Stage::between(Actor::start("kt-client"), Actor::start("kt-server"), address, address, 16);
+    let mut ends = vec![stage.listener_end()];
+    for scenario in [traffic::client_closes_first, traffic::server_closes_unread, traffic::refused] {
+        ends.extend(scenario(&mut stage).ends);
+    }
+    let rows = changes(&ends);
+    peer.wait_for("the rows of libbpf-tools", |seen| of_address(peer::changes(seen), address).len() >= rows);
+    let theirs = of_address(peer::changes(&peer.stop()), address);
+    let output = finish(tool, &netns, rows);
+    let ours = output.rows::<StateRow>(netns.inode()).into_iter().map(|row| {
+        // What is not known is 0 there.
+        const NONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (laddr, raddr) = (row.laddr.unwrap_or(NONE), row.raddr.unwrap_or(NONE));
+        let tuple = (laddr, row.lport.unwrap_or(0), raddr, row.rport.unwrap_or(0));
+        (row.skaddr, tuple, row.oldstate, row.newstate)
+    });
+    assert_eq!(of_address(ours.collect(), address), theirs, "{output}");
+    assert_rows(&output, &netns, &ends);
+    Ok(())
+}
+
+/// The changes of sockets with this address, in an order that does not depend on how CPUs were drained.
+fn of_address(mut changes: Vec<peer::Change>, address: IpAddr) -> Vec<peer::Change> {
+    changes.retain(|(_, tuple, ..)| tuple.0 == address || tuple.2 == address);
+    changes.sort();
+    changes
+}

@@ -1,0 +1,351 @@
+//! A process that opens, uses and closes connections when it is told to.
+//!
+//! Client and server of a test are processes of their own with names of their own, so a row that credits the wrong one (or
+//! whoever was on the CPU) cannot look right. They take one command at a time, so the test knows the order of everything.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::deadline::{Deadline, LIMIT};
+use crate::role;
+use crate::runner::ACTOR_FLAG;
+use crate::scratch::Scratch;
+
+/// A connection of an actor, as its socket describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conn {
+    id: u32,
+    /// What `getsockname(2)` says.
+    pub local: SocketAddr,
+    /// What `getpeername(2)` says, or where a connect is going.
+    pub remote: SocketAddr,
+}
+
+impl Conn {
+    /// A connection whose actor keeps no number for it, known by its addresses only.
+    pub(crate) fn unnumbered(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { id: u32::MAX, local, remote }
+    }
+}
+
+/// A socket call of an actor that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed {
+    /// The error's name in `errno.h`.
+    pub errno: String,
+    /// What is known of the socket all the same.
+    pub facts: String,
+}
+
+/// Who did something: the process id and the name that a right row carries.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Who {
+    /// The process id, in the namespace of the runner.
+    pub pid: u32,
+    /// `/proc/PID/comm`.
+    pub comm: String,
+}
+
+/// The test's side of an actor. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Actor {
+    who: Who,
+    control: BufReader<UnixStream>,
+    /// `None` for an heir, which is its testator's child.
+    child: Option<Child>,
+    asked: String,
+}
+
+impl Actor {
+    /// Starts an actor in the network namespace this process is in.
+    ///
+    /// # Panics
+    /// When the process cannot be started or does not answer, or the name is longer than the kernel keeps.
+    #[must_use]
+    #[track_caller]
+    pub fn start(comm: &str) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("socketpair");
+        let child = Command::new("/proc/self/exe")
+            .args([ACTOR_FLAG, comm])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start an actor");
+        Self::greet(ours, comm, Some(child))
+    }
+
+    #[track_caller]
+    fn greet(control: UnixStream, comm: &str, child: Option<Child>) -> Self {
+        assert!(comm.len() < 16, "TASK_COMM_LEN is 16, its NUL included: {comm}");
+        control.set_read_timeout(Some(role::CALL_LIMIT + Duration::from_secs(5))).expect("set a time limit");
+        let mut actor = Self {
+            who: Who { pid: 0, comm: comm.to_owned() },
+            control: BufReader::new(control),
+            child,
+            asked: "greeting".to_owned(),
+        };
+        let pid = actor.answer().expect("greeting");
+        actor.who.pid = pid.parse().expect("an actor greets with its process id");
+        actor
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        self.who.clone()
+    }
+
+    /// Listens on an address (port 0: any) and says which it was.
+    #[track_caller]
+    pub fn listen(&mut self, address: SocketAddr, backlog: i32) -> SocketAddr {
+        let address = self.must(format!("listen {address} {backlog}"));
+        address.parse().expect("an address")
+    }
+
+    /// Closes the listener.
+    #[track_caller]
+    pub fn unlisten(&mut self) {
+        self.must("unlisten".to_owned());
+    }
+
+    /// Accepts a connection.
+    #[track_caller]
+    pub fn accept(&mut self) -> Conn {
+        conn(&self.must("accept".to_owned()))
+    }
+
+    /// Connects; the kernel chooses the local port.
+    #[track_caller]
+    pub fn connect(&mut self, to: SocketAddr) -> Conn {
+        conn(&self.must(format!("connect {to} {}", any_port(to))))
+    }
+
+    /// Connects from an address chosen before.
+    #[track_caller]
+    pub fn connect_from(&mut self, from: SocketAddr, to: SocketAddr) -> Conn {
+        conn(&self.must(format!("connect {to} {from}")))
+    }
+
+    /// Tries to connect where nobody listens.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    #[track_caller]
+    pub fn connect_fails(&mut self, to: SocketAddr) -> Failed {
+        self.ask(format!("connect {to} {}", any_port(to)));
+        self.answer().expect_err("this connect has to fail")
+    }
+
+    /// Starts to connect, without waiting for the outcome. `user_timeout` is `TCP_USER_TIMEOUT`.
+    #[track_caller]
+    pub fn start_connect(&mut self, to: SocketAddr, user_timeout: Option<Duration>) -> Conn {
+        let millis = user_timeout.map_or(0, |t| t.as_millis());
+        conn(&self.must(format!("start-connect {to} {millis}")))
+    }
+
+    /// Waits for the outcome of [`Self::start_connect`].
+    #[track_caller]
+    pub fn finish_connect(&mut self, conn: Conn) -> Result<(), Failed> {
+        self.ask(format!("finish-connect {}", conn.id));
+        self.answer().map(drop)
+    }
+
+    /// Sends bytes; the peer has to read them when they are more than the buffers hold.
+    #[track_caller]
+    pub fn send(&mut self, conn: Conn, bytes: u64) {
+        self.must(format!("send {} {bytes}", conn.id));
+    }
+
+    /// Starts to send, to be ended by [`Self::finish`].
+    #[track_caller]
+    pub fn start_send(&mut self, conn: Conn, bytes: u64) {
+        self.ask(format!("send {} {bytes}", conn.id));
+    }
+
+    /// Receives exactly this many bytes.
+    #[track_caller]
+    pub fn recv(&mut self, conn: Conn, bytes: u64) {
+        self.must(format!("recv {} {bytes}", conn.id));
+    }
+
+    /// Receives to the end of the stream, which comes after `bytes`.
+    #[track_caller]
+    pub fn recv_eof(&mut self, conn: Conn, bytes: u64) {
+        let got = self.must(format!("recv-eof {}", conn.id));
+        assert_eq!(got, bytes.to_string(), "bytes before the end of the stream");
+    }
+
+    /// Receives until the peer's reset.
+    #[track_caller]
+    pub fn recv_reset(&mut self, conn: Conn) {
+        self.ask(format!("recv-eof {}", conn.id));
+        assert_eq!(self.answer().expect_err("this connection has to be reset").errno, "ECONNRESET");
+    }
+
+    /// Waits until this many bytes have arrived, and leaves them unread.
+    #[track_caller]
+    pub fn leave_unread(&mut self, conn: Conn, bytes: u64) {
+        self.must(format!("peek {} {bytes}", conn.id));
+    }
+
+    /// `shutdown(SHUT_WR)`.
+    #[track_caller]
+    pub fn shutdown_wr(&mut self, conn: Conn) {
+        self.must(format!("shutdown-wr {}", conn.id));
+    }
+
+    /// Makes the close a reset (`SO_LINGER` with 0 seconds).
+    #[track_caller]
+    pub fn linger0(&mut self, conn: Conn) {
+        self.must(format!("linger0 {}", conn.id));
+    }
+
+    /// Closes the socket.
+    #[track_caller]
+    pub fn close(&mut self, conn: Conn) {
+        self.must(format!("close {}", conn.id));
+    }
+
+    /// Starts a process that inherits the connection. Both hold it now; close it here to pass it on.
+    ///
+    /// # Panics
+    /// When the process cannot be started or does not answer.
+    #[must_use]
+    #[track_caller]
+    pub fn heir(&mut self, inherited: Conn, comm: &str) -> (Self, Conn) {
+        let scratch = Scratch::new();
+        let path = scratch.path("control");
+        let meeting = UnixListener::bind(&path).expect("bind a control socket");
+        self.must(format!("heir {} {comm} {}", inherited.id, path.display()));
+        let deadline = Deadline::after(LIMIT);
+        let ready = poll(
+            &mut [PollFd::new(meeting.as_fd(), PollFlags::POLLIN)],
+            deadline.poll_timeout().expect("a fresh deadline"),
+        );
+        assert_eq!(ready, Ok(1), "the heir {comm} came to its control socket");
+        let (control, _) = meeting.accept().expect("accept an heir");
+        (Self::greet(control, comm, None), Conn { id: 0, ..inherited })
+    }
+
+    /// Starts to serve the connections of a storm, to be ended by [`Self::finish`].
+    #[track_caller]
+    pub fn start_serving(&mut self, count: u32) {
+        self.ask(format!("serve {count}"));
+    }
+
+    /// Starts a storm of connections, to be ended by [`Self::finish`], which says the local ports.
+    #[track_caller]
+    pub fn start_storm(&mut self, count: u32, to: SocketAddr) {
+        self.ask(format!("storm {count} {to}"));
+    }
+
+    /// Waits for the end of what was started.
+    #[track_caller]
+    pub fn finish(&mut self) -> String {
+        match self.answer() {
+            Ok(facts) => facts,
+            Err(failed) => panic!("{}: `{}` failed: {failed:?}", self.who.comm, self.asked),
+        }
+    }
+
+    /// Kills the process (`SIGKILL`) and waits until it is gone: the kernel has closed its sockets then.
+    ///
+    /// # Panics
+    /// When it is an heir.
+    pub fn kill(&mut self) {
+        let child = self.child.as_mut().expect("an heir is not this process's child");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
+
+    #[track_caller]
+    fn must(&mut self, command: String) -> String {
+        self.ask(command);
+        self.finish()
+    }
+
+    #[track_caller]
+    fn ask(&mut self, command: String) {
+        let sent = self.control.get_mut().write_all(format!("{command}\n").as_bytes());
+        self.asked = command;
+        if let Err(e) = sent {
+            panic!("{}: cannot be told `{}`: {e}", self.who.comm, self.asked);
+        }
+    }
+
+    #[track_caller]
+    fn answer(&mut self) -> Result<String, Failed> {
+        let mut line = String::new();
+        let got = self.control.read_line(&mut line);
+        let fault = |what: String| -> ! {
+            let state = fs::read_to_string(format!("/proc/{}/wchan", self.who.pid)).unwrap_or_default();
+            panic!("{} (pid {}, {state}): `{}`: {what}", self.who.comm, self.who.pid, self.asked)
+        };
+        match got {
+            Ok(0) => fault("the actor went away".to_owned()),
+            Err(e) => fault(format!("no answer: {e}")),
+            Ok(_) => {}
+        }
+        let line = line.trim_end_matches('\n');
+        match line.split_once(' ') {
+            Some(("ok", facts)) => Ok(facts.to_owned()),
+            Some(("failed", rest)) => {
+                let (errno, facts) = rest.split_once(' ').unwrap_or((rest, ""));
+                Err(Failed { errno: errno.to_owned(), facts: facts.to_owned() })
+            }
+            _ => fault(format!("answered {line:?}")),
+        }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both fail only when the process is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        } else {
+            // An heir leaves when its control socket ends; wait for it, its connection may be the test's subject.
+            let _ = self.control.get_mut().shutdown(std::net::Shutdown::Write);
+            let _ = self.control.read_line(&mut String::new());
+        }
+    }
+}
+
+fn any_port(like: SocketAddr) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+#[track_caller]
+fn conn(facts: &str) -> Conn {
+    let mut words = facts.split(' ');
+    let mut read = || {
+        let id = words.next()?.parse().ok()?;
+        let local = words.next()?.parse().ok()?;
+        let remote = words.next()?.parse().ok()?;
+        Some(Conn { id, local, remote })
+    };
+    read().unwrap_or_else(|| panic!("not a connection: {facts:?}"))
+}
+
+impl Failed {
+    /// The local address the failed socket had.
+    ///
+    /// # Panics
+    /// When the call was not a connect.
+    #[must_use]
+    #[track_caller]
+    pub fn local(&self) -> SocketAddr {
+        self.facts.parse().unwrap_or_else(|_| panic!("not an address: {:?}", self.facts))
+    }
+}

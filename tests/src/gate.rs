@@ -1,0 +1,161 @@
+//! What a test needs and the machine may lack.
+//!
+//! A gate is a claim: "kernels have this since 5.5". It is asked of the kernel, not of the version; the version only checks
+//! the claim. So a skip that outlived its reason fails instead of skipping for ever.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use crate::netns::{self, Netns};
+
+/// Something a test cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Feature {
+    /// IPv6, which a kernel may be built or started without.
+    Ipv6,
+    /// The veth device, which may be a module that is not there.
+    Veth,
+    /// `/sys/kernel/btf/vmlinux`.
+    KernelBtf,
+    /// A program of the distribution, by the name `PATH` finds.
+    Program(&'static str),
+}
+
+/// Why a test was not run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Skip {
+    feature: Feature,
+    seen: String,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "needs {}: {}", self.feature, self.seen)
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipv6 => f.write_str("IPv6"),
+            Self::Veth => f.write_str("veth"),
+            Self::KernelBtf => f.write_str("the kernel's BTF"),
+            Self::Program(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Which kernels have a feature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Claim {
+    /// All from this version on, and none before.
+    Since(u32, u32),
+    /// Those that were built with it, or machines that have it installed: no version says.
+    Optional,
+}
+
+/// `Ok` when the machine has the feature; the skip to return from the test when it has not.
+///
+/// # Errors
+/// The skip.
+///
+/// # Panics
+/// When the kernel contradicts the claim: it lacks what its version should have, or has what it should lack.
+#[track_caller]
+pub fn needs(feature: Feature) -> Result<(), Skip> {
+    let (claim, absent) = look(feature);
+    check(feature, claim, absent, running_version())
+}
+
+#[track_caller]
+fn check(feature: Feature, claim: Claim, absent: Option<String>, version: (u32, u32)) -> Result<(), Skip> {
+    let (major, minor) = version;
+    match (claim, absent) {
+        (Claim::Since(a, b), Some(seen)) if version >= (a, b) => {
+            panic!(
+                "the gate claims that {feature} is there since {a}.{b}, and {major}.{minor} lacks it: {seen}"
+            )
+        }
+        (Claim::Since(a, b), None) if version < (a, b) => {
+            panic!("the gate claims that {feature} is there since {a}.{b}, and {major}.{minor} has it")
+        }
+        (_, Some(seen)) => Err(Skip { feature, seen }),
+        (_, None) => Ok(()),
+    }
+}
+
+/// The claim, and what was seen when the feature is absent.
+fn look(feature: Feature) -> (Claim, Option<String>) {
+    let file = |path: &str| (!Path::new(path).exists()).then(|| format!("no {path}"));
+    match feature {
+        Feature::Ipv6 => (Claim::Optional, file("/proc/net/if_inet6")),
+        Feature::Veth => {
+            let pair = netns::join(&Netns::beside(), &Netns::beside());
+            (Claim::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
+        }
+        // CONFIG_DEBUG_INFO_BTF is a choice of whoever builds the kernel; every Debian kernel since 5.10 has it.
+        Feature::KernelBtf => (Claim::Since(5, 10), file("/sys/kernel/btf/vmlinux")),
+        Feature::Program(name) => {
+            let found = find_program(name);
+            (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
+        }
+    }
+}
+
+/// Where `PATH` has a program; the directories of administrators are looked at as well, `PATH` may lack them.
+fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(Into::into))
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Major and minor of the running kernel. That is all a claim needs, and all that Debian's `uname -r` is right about.
+#[must_use]
+pub fn running_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel's release");
+    parse_version(&release).unwrap_or_else(|| panic!("not a kernel release: {release:?}"))
+}
+
+fn parse_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: Feature = Feature::KernelBtf;
+
+    #[test]
+    fn a_true_claim_skips_or_runs() {
+        assert_eq!(check(F, Claim::Since(5, 8), None, (6, 1)), Ok(()));
+        let skip = check(F, Claim::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
+        assert_eq!(skip.to_string(), "needs the kernel's BTF: no file");
+        assert!(check(F, Claim::Optional, Some("no file".into()), (6, 1)).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "since 5.8, and 5.10 lacks it: no file")]
+    fn a_missing_feature_of_a_new_kernel_fails() {
+        let _ = check(F, Claim::Since(5, 8), Some("no file".into()), (5, 10));
+    }
+
+    #[test]
+    #[should_panic(expected = "since 5.8, and 5.4 has it")]
+    fn a_present_feature_of_an_old_kernel_fails() {
+        let _ = check(F, Claim::Since(5, 8), None, (5, 4));
+    }
+
+    #[test]
+    fn versions_of_distributions() {
+        assert_eq!(parse_version("6.1.0-28-amd64\n"), Some((6, 1)));
+        assert_eq!(parse_version("5.10.0-46-cloud-amd64"), Some((5, 10)));
+        assert_eq!(parse_version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(parse_version("linux"), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Harness of the kernel tests: everything a test of a tracing tool needs so that it can ask for facts it created itself.
+//!
+//! - [`runner`] runs each test in a process of its own;
+//! - [`netns`], [`mntns`], [`scratch`] give it private namespaces and files;
+//! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
+//!   them make connections and says what a right tool has to report;
+//! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
+//! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
+//!
+//! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
+
+#![forbid(unsafe_code)]
+
+pub mod actor;
+pub mod cli;
+pub mod deadline;
+pub mod gate;
+pub mod leak;
+pub mod mntns;
+pub mod netns;
+pub mod peer;
+pub mod rows;
+pub mod runner;
+pub mod scratch;
+pub mod stage;
+pub mod traffic;
+
+mod netlink;
+mod role;

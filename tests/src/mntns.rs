@@ -1,0 +1,31 @@
+//! A private mount namespace, for what a test has to mount or to put in a well-known place.
+
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Moves this process into a mount namespace of its own, from which nothing comes back.
+#[track_caller]
+pub fn enter_new() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
+}
+
+/// Mounts tracefs where libbpf looks for it. Our own tools do without; those of others do not.
+#[track_caller]
+pub fn mount_tracefs() {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    if !Path::new(TRACEFS).join("events").exists() {
+        mount(Some("nodev"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>)
+            .expect("mount tracefs");
+    }
+}
+
+/// Puts an empty file system over a directory that exists.
+#[track_caller]
+pub fn mount_empty(directory: &str) {
+    mount(Some("nodev"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+        .unwrap_or_else(|e| panic!("mount a tmpfs on {directory}: {e}"));
+}

@@ -1,0 +1,169 @@
+//! The few rtnetlink requests a private namespace needs: a link up, a veth pair, an address.
+//!
+//! Written out here so that the test binary needs no `ip` where it runs, a virtual machine without a distribution included.
+//! Layouts are those of `linux/rtnetlink.h`, `linux/if_link.h` and `linux/if_addr.h`; numbers carry the header's names.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::TimeVal;
+
+const NLMSG_ERROR: u16 = 2;
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const IFF_UP: u32 = 0x1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// No duplicate address detection: nobody else is on these links, and a tentative address cannot be bound for a second.
+const IFA_F_NODAD: u8 = 0x02;
+
+/// One request under construction: `struct nlmsghdr`, a fixed header, attributes.
+struct Request {
+    bytes: Vec<u8>,
+}
+
+impl Request {
+    fn new(kind: u16, flags: u16) -> Self {
+        let mut bytes = vec![0; 4]; // nlmsg_len, known when the request is sent
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+        bytes.extend([0; 8]); // nlmsg_seq, nlmsg_pid
+        Self { bytes }
+    }
+
+    /// `struct ifinfomsg`.
+    fn ifinfo(&mut self, index: u32, flags: u32, change: u32) {
+        self.bytes.extend([0; 4]); // ifi_family, padding, ifi_type
+        for word in [index, flags, change] {
+            self.bytes.extend(word.to_ne_bytes());
+        }
+    }
+
+    /// An attribute, `struct rtattr` and its value, padded to four bytes.
+    fn attr(&mut self, kind: u16, value: &[u8]) {
+        self.nested(kind, |request| request.bytes.extend(value));
+    }
+
+    /// An attribute made of attributes.
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 2]);
+        self.bytes.extend(kind.to_ne_bytes());
+        fill(self);
+        let length = u16::try_from(self.bytes.len() - start).expect("an attribute is far below 64 KiB");
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// Sends the request and waits for the kernel's acknowledgement.
+    fn send(mut self) -> io::Result<()> {
+        let length = u32::try_from(self.bytes.len()).expect("a request is far below 4 GiB");
+        self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
+        sendto(fd.as_raw_fd(), &self.bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let mut answer = [0; 4096];
+        let got = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        acknowledged(&answer[..got])
+    }
+}
+
+/// Reads `struct nlmsgerr`: 0 is the acknowledgement, anything else a negative errno.
+fn acknowledged(answer: &[u8]) -> io::Result<()> {
+    let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+    let error = answer.get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    match (kind, error) {
+        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(NLMSG_ERROR), Some(error)) => Err(Errno::from_raw(error.wrapping_neg()).into()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "rtnetlink sent no acknowledgement")),
+    }
+}
+
+/// Sets a link up.
+pub(crate) fn link_up(index: u32) -> io::Result<()> {
+    let mut request = Request::new(RTM_NEWLINK, 0);
+    request.ifinfo(index, IFF_UP, IFF_UP);
+    request.send()
+}
+
+/// Makes a veth pair: `name` here, its peer under the same name in the namespace of `other`.
+pub(crate) fn veth(name: &str, other: &OwnedFd) -> io::Result<()> {
+    let name = [name.as_bytes(), b"\0"].concat();
+    let mut request = Request::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+    request.ifinfo(0, 0, 0);
+    request.attr(IFLA_IFNAME, &name);
+    request.nested(IFLA_LINKINFO, |info| {
+        info.attr(IFLA_INFO_KIND, b"veth\0");
+        info.nested(IFLA_INFO_DATA, |data| {
+            data.nested(VETH_INFO_PEER, |peer| {
+                peer.ifinfo(0, 0, 0);
+                peer.attr(IFLA_IFNAME, &name);
+                peer.attr(IFLA_NET_NS_FD, &other.as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+    request.send()
+}
+
+/// Gives a link an address.
+pub(crate) fn add_address(index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let (family, octets) = match address {
+        IpAddr::V4(v4) => (2u8, v4.octets().to_vec()), // AF_INET
+        IpAddr::V6(v6) => (10, v6.octets().to_vec()),  // AF_INET6
+    };
+    let mut request = Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
+    request.bytes.extend([family, prefix, IFA_F_NODAD, 0]); // ifa_scope RT_SCOPE_UNIVERSE
+    request.bytes.extend(index.to_ne_bytes());
+    request.attr(IFA_LOCAL, &octets);
+    request.attr(IFA_ADDRESS, &octets);
+    request.send()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_nested() {
+        let mut request = Request { bytes: Vec::new() };
+        request.nested(18, |inner| inner.attr(3, b"abc\0x"));
+        let length = |n: u16| n.to_ne_bytes();
+        let mut want = Vec::new();
+        want.extend([length(16), length(18), length(9), length(3)].concat());
+        want.extend(b"abc\0x\0\0\0");
+        assert_eq!(request.bytes, want);
+    }
+
+    #[test]
+    fn an_answer_is_read_or_refused() {
+        let mut ack = vec![0u8; 36];
+        ack[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        assert!(acknowledged(&ack).is_ok());
+        ack[16..20].copy_from_slice(&(-17i32).to_ne_bytes());
+        assert_eq!(acknowledged(&ack).unwrap_err().raw_os_error(), Some(17));
+        for end in 0..20 {
+            assert_eq!(acknowledged(&ack[..end]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

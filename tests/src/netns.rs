@@ -1,0 +1,113 @@
+//! Private network namespaces: a test sees its own connections, and nobody sees the test's.
+//!
+//! Every test is a process of its own (see `runner`), so its namespace goes with it. Nothing here touches the namespace
+//! the runner was started in.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::netlink;
+
+/// The loopback device is the first of every namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK_IFINDEX: u32 = 1;
+
+/// The name of both ends of a veth pair.
+pub(crate) const VETH: &str = "kt0";
+
+/// A network namespace, kept alive by this value and by the processes inside it.
+#[derive(Debug)]
+pub struct Netns {
+    fd: OwnedFd,
+    inode: u64,
+}
+
+impl Netns {
+    /// Moves this process into a new namespace with its loopback up, 127.0.0.0/8 and `::1`.
+    ///
+    /// # Panics
+    /// When the kernel refuses, which means that the tests do not run as root.
+    pub fn enter_new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
+        netlink::link_up(LOOPBACK_IFINDEX).expect("set lo up");
+        Self::current()
+    }
+
+    /// Makes a second namespace and comes back.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn beside() -> Self {
+        let here = Self::current();
+        let new = Self::enter_new();
+        here.enter();
+        new
+    }
+
+    /// The namespace this process is in.
+    ///
+    /// # Panics
+    /// When `/proc` is not mounted.
+    #[must_use]
+    pub fn current() -> Self {
+        let file = File::open("/proc/self/ns/net").expect("open /proc/self/ns/net");
+        let inode = file.metadata().expect("stat /proc/self/ns/net").ino();
+        Self { fd: file.into(), inode }
+    }
+
+    /// The number that tools print: the inode of `/proc/PID/ns/net`, `net->ns.inum` in the kernel.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Runs `f` inside this namespace. Processes and sockets that `f` makes belong to it for good.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        let here = Self::current();
+        self.enter();
+        let value = f();
+        here.enter();
+        value
+    }
+
+    /// Sets a sysctl of this namespace, `net/ipv4/tcp_syn_retries`. `/proc/sys/net` shows the namespace of the reader.
+    ///
+    /// # Panics
+    /// When this is the namespace of the machine, or the kernel refuses.
+    pub fn set_sysctl(&self, name: &str, value: &str) {
+        let machine = fs::metadata("/proc/1/ns/net").map(|m| m.ino()).ok();
+        assert_ne!(machine, Some(self.inode), "a test may not change the machine's own sysctls");
+        let path = format!("/proc/sys/{name}");
+        self.run(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("write {value} to {path}: {e}"));
+    }
+
+    fn enter(&self) {
+        setns(&self.fd, CloneFlags::CLONE_NEWNET).expect("setns");
+    }
+}
+
+/// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in `two`.
+///
+/// # Errors
+/// When the kernel has no veth.
+pub fn join(one: &Netns, two: &Netns) -> io::Result<(IpAddr, IpAddr)> {
+    let addresses = [Ipv4Addr::new(10, 87, 0, 1), Ipv4Addr::new(10, 87, 0, 2)].map(IpAddr::from);
+    one.run(|| netlink::veth(VETH, &two.fd))?;
+    for (netns, address) in [one, two].into_iter().zip(addresses) {
+        netns.run(|| {
+            let index = if_nametoindex(VETH)?;
+            netlink::add_address(index, address, 24)?;
+            netlink::link_up(index)
+        })?;
+    }
+    Ok((addresses[0], addresses[1]))
+}

@@ -1,0 +1,241 @@
+//! The rows of `--json`, read strictly: the keys are a promise, so a missing one and an extra one are both faults.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+use crate::cli::Output;
+
+/// A row of `tcplife --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct LifeRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub tx_bytes: u64,
+    pub rx_bytes: u64,
+    pub duration_ns: u64,
+    pub outcome: String,
+    pub handshake_ns: Option<u64>,
+    pub netns: u64,
+    pub role: Option<String>,
+    pub existing: bool,
+}
+
+/// A row of `tcpstates --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct StateRow {
+    pub ts: u64,
+    pub skaddr: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    /// `None` where the kernel has not filled it in: a connection's first change before 6.18.
+    pub laddr: Option<IpAddr>,
+    /// `None` until the kernel has chosen a port.
+    pub lport: Option<u16>,
+    /// `None` where there is no peer, as for a listener, or where the kernel has not filled it in.
+    pub raddr: Option<IpAddr>,
+    /// As `raddr`.
+    pub rport: Option<u16>,
+    pub oldstate: String,
+    pub newstate: String,
+    pub span_ns: Option<u64>,
+    pub netns: u64,
+}
+
+/// A row that can be read from a line of JSON.
+pub trait Row: Sized {
+    /// All keys, and no others.
+    const KEYS: &'static [&'static str];
+
+    /// Reads the values.
+    ///
+    /// # Errors
+    /// The key whose value is not what the schema says.
+    fn read(object: &Object) -> Result<Self, String>;
+
+    /// The network namespace of the row's socket.
+    fn netns(&self) -> u64;
+}
+
+/// A JSON object, whose values are asked for by key and type.
+#[derive(Debug)]
+pub struct Object(Map<String, Value>);
+
+impl Object {
+    fn get<T>(&self, key: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, String> {
+        let value = self.0.get(key).ok_or_else(|| format!("no key {key}"))?;
+        read(value).ok_or_else(|| format!("{key} is {value}"))
+    }
+
+    /// A number, or null.
+    fn maybe<T>(&self, key: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>, String> {
+        self.get(key, |value| if value.is_null() { Some(None) } else { read(value).map(Some) })
+    }
+}
+
+fn number<T: TryFrom<u64>>(value: &Value) -> Option<T> {
+    T::try_from(value.as_u64()?).ok()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn address(value: &Value) -> Option<IpAddr> {
+    value.as_str()?.parse().ok()
+}
+
+fn hex(value: &Value) -> Option<u64> {
+    let text = value.as_str()?;
+    u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}
+
+impl Row for LifeRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "pid",
+        "comm",
+        "ip",
+        "laddr",
+        "lport",
+        "raddr",
+        "rport",
+        "tx_bytes",
+        "rx_bytes",
+        "duration_ns",
+        "outcome",
+        "handshake_ns",
+        "netns",
+        "role",
+        "existing",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            tx_bytes: o.get("tx_bytes", number)?,
+            rx_bytes: o.get("rx_bytes", number)?,
+            duration_ns: o.get("duration_ns", number)?,
+            outcome: o.get("outcome", text)?,
+            handshake_ns: o.maybe("handshake_ns", number)?,
+            netns: o.get("netns", number)?,
+            role: o.maybe("role", text)?,
+            existing: o.get("existing", Value::as_bool)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for StateRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts", "skaddr", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "oldstate", "newstate",
+        "span_ns", "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            skaddr: o.get("skaddr", hex)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.maybe("laddr", address)?,
+            lport: o.maybe("lport", number)?,
+            raddr: o.maybe("raddr", address)?,
+            rport: o.maybe("rport", number)?,
+            oldstate: o.get("oldstate", text)?,
+            newstate: o.get("newstate", text)?,
+            span_ns: o.maybe("span_ns", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+fn parse<R: Row>(line: &str) -> Result<R, String> {
+    let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
+    let keys: BTreeSet<&str> = object.keys().map(String::as_str).collect();
+    let promised: BTreeSet<&str> = R::KEYS.iter().copied().collect();
+    if keys != promised {
+        let differ: Vec<_> = keys.symmetric_difference(&promised).collect();
+        return Err(format!("missing or extra keys: {differ:?}"));
+    }
+    R::read(&Object(object))
+}
+
+/// Whether a line looks like a row of this namespace. To be quick, as a tool waits while nobody reads: the rows are read, and
+/// read strictly, at the end.
+pub(crate) fn is_of(line: &str, netns: u64) -> bool {
+    const KEY: &str = "\"netns\":";
+    let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());
+    value.flatten() == Some(netns.to_string().as_str())
+}
+
+impl Output {
+    /// The rows of one network namespace. Other namespaces belong to others, but their rows have to be well formed too.
+    #[must_use]
+    #[track_caller]
+    pub fn rows<R: Row>(&self, netns: u64) -> Vec<R> {
+        let read = |line| parse::<R>(line).unwrap_or_else(|e| panic!("not a row: {e}: {line}\n{self}"));
+        self.stdout.lines().map(read).filter(|row| row.netns() == netns).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: &str = r#"{"ts":1,"pid":null,"comm":null,"ip":4,"laddr":"127.0.0.1","lport":1,"raddr":"127.0.0.1",
+        "rport":2,"tx_bytes":3,"rx_bytes":4,"duration_ns":5,"outcome":"closed",
+        "handshake_ns":null,"netns":6,"role":"active","existing":false}"#;
+
+    #[test]
+    fn a_row_is_read_and_its_keys_are_exact() {
+        let row: LifeRow = parse(LIFE).unwrap();
+        assert_eq!((row.pid, row.tx_bytes, row.netns), (None, 3, 6));
+        let extra = LIFE.replace("{", "{\"extra\":1,");
+        assert_eq!(parse::<LifeRow>(&extra), Err(r#"missing or extra keys: ["extra"]"#.to_owned()));
+        let missing = LIFE.replace("\"ip\":4,", "");
+        assert_eq!(parse::<LifeRow>(&missing), Err(r#"missing or extra keys: ["ip"]"#.to_owned()));
+        let wide = LIFE.replace("\"rport\":2", "\"rport\":70000");
+        assert_eq!(parse::<LifeRow>(&wide), Err("rport is 70000".to_owned()));
+    }
+
+    #[test]
+    fn the_quick_look_sees_the_namespace() {
+        assert!(is_of(LIFE, 6) && !is_of(LIFE, 60) && !is_of("{\"netns\":60}", 6) && !is_of("", 6));
+    }
+
+    #[test]
+    fn a_state_row_has_a_socket_in_hex() {
+        let row: StateRow = parse(
+            r#"{"ts":1,"skaddr":"ffff888105740940","pid":7,"comm":"a b","ip":6,"laddr":"::1","lport":null,"raddr":null,
+                "rport":null,"oldstate":"CLOSE","newstate":"LISTEN","span_ns":null,"netns":6}"#,
+        )
+        .unwrap();
+        assert_eq!((row.skaddr, row.lport, row.raddr), (0xffff_8881_0574_0940, None, None));
+    }
+}
