@@ -7,15 +7,20 @@ use programs::tcp::{AF_INET, AF_INET6};
 use crate::output::Value;
 
 /// An address of that family.
-pub fn ip(family: u16, bytes: [u8; 16]) -> Value<'static> {
+pub fn ip_addr(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     match family {
         AF_INET => {
             let [a, b, c, d, ..] = bytes;
-            Value::Ip(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
         }
-        AF_INET6 => Value::Ip(IpAddr::V6(Ipv6Addr::from(bytes))),
-        _ => Value::Unknown,
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => None,
     }
+}
+
+/// An address of that family, to be shown.
+pub fn ip(family: u16, bytes: [u8; 16]) -> Value<'static> {
+    ip_addr(family, bytes).map_or(Value::Unknown, Value::Ip)
 }
 
 /// An address that a socket without one has as zeroes.

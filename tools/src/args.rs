@@ -33,15 +33,21 @@ pub struct Shared {
     pub btf: Option<PathBuf>,
     /// Say what is done.
     pub verbose: bool,
+    /// Say what the verifier made of each program.
+    pub verified: bool,
     /// Bytes of the ring that events travel through.
     pub ring_bytes: u32,
     /// Sockets the table has room for.
     pub max_sockets: u32,
     /// Read the kernel in this way only.
     pub access: Option<Access>,
+    /// Send events through perf buffers, as before 5.8.
+    pub perf: bool,
+    /// Find open sockets in /proc, as before 5.8.
+    pub no_iter: bool,
 }
 
-const DEFAULT_RING: &str = "512K";
+const DEFAULT_RING: &str = "1M";
 const DEFAULT_SOCKETS: &str = "32768";
 
 /// A flag without a value.
@@ -89,7 +95,16 @@ pub fn shared(command: Command) -> Command {
                 .help("Room for open sockets"),
         )
         .args(ebpf_args())
-        .arg(switch("verbose", "Say what is done, on stderr").short('v'))
+        .arg(
+            Arg::new("verbose")
+                .long("verbose")
+                .short('v')
+                .action(ArgAction::Count)
+                .help("Say what is done, on stderr; twice: also what the verifier made of each program"),
+        )
+        // The last three are for tests: what a run falls back to on other kernels.
+        .arg(switch("perf", "Send events through perf buffers").hide(true))
+        .arg(switch("no-iter", "Find open sockets in /proc").hide(true))
         .arg(Arg::new("access").long("access").hide(true).value_parser(
             PossibleValuesParser::new(["typed", "probed"]).map(|word| match word.as_str() {
                 "typed" => Access::Typed,
@@ -138,10 +153,13 @@ pub fn read_shared(matches: &ArgMatches) -> Shared {
         ebpf: matches.get_one("ebpf").copied(),
         target: matches.get_one::<Target>("target").cloned(),
         btf: matches.get_one("btf").cloned(),
-        verbose: matches.get_flag("verbose"),
+        verbose: matches.get_count("verbose") > 0,
+        verified: matches.get_count("verbose") > 1,
         ring_bytes: *matches.get_one("ring-size").expect("it has a default"),
         max_sockets: *matches.get_one("max-sockets").expect("it has a default"),
         access: matches.get_one("access").copied(),
+        perf: matches.get_flag("perf"),
+        no_iter: matches.get_flag("no-iter"),
     }
 }
 
@@ -275,7 +293,7 @@ mod tests {
 
     #[test]
     fn defaults_are_what_they_say() {
-        assert_eq!(ring_size(DEFAULT_RING), Ok(512 << 10));
+        assert_eq!(ring_size(DEFAULT_RING), Ok(1 << 20));
         assert_eq!(DEFAULT_SOCKETS.parse(), Ok(32768_u32));
     }
 }

@@ -15,6 +15,15 @@ pub enum Failure {
     ClosedPipe,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(why) | Self::Failed(why) => f.write_str(why),
+            Self::ClosedPipe => f.write_str("the reader has gone"),
+        }
+    }
+}
+
 impl Failure {
     /// The tool could not do what was asked, because of this.
     pub fn failed(why: impl fmt::Display) -> Self {

@@ -10,6 +10,7 @@ use programs::tcpstates::Event;
 
 use crate::address;
 use crate::output::Value;
+use crate::tcpstates::local_address;
 use crate::time::{Clock, Zone};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -60,10 +61,11 @@ fn compose(text: &mut String, event: &Event, clock: Clock, root: bool) {
         value.write_text(&mut text, &Zone::utc());
         text
     };
-    let comm = if event.pid == 0 { "-".to_owned() } else { shown(Value::Comm(&event.comm)) };
-    let source = shown(address::ip(event.family, event.laddr));
-    let destination = shown(address::ip(event.family, event.raddr));
-    let (sport, dport) = (u16::from_be(event.lport), u16::from_be(event.rport));
+    let comm = if event.pid == 0 { Value::Unknown } else { Value::Comm(&event.comm) };
+    let (source, sport) = (local_address(event), address::port(event.lport));
+    let (destination, dport) = (address::ip_if_any(event.family, event.raddr), address::port(event.rport));
+    let pid = if event.pid == 0 { Value::Unknown } else { Value::Number(event.pid.into()) };
+    let span = event.span_ns().map_or(Value::Unknown, |span| Value::Number(span / 1000));
     let state = |state: State| state.name().map_or_else(|| state.0.to_string(), str::to_owned);
     let (old, new) = (state(event.oldstate()), state(event.newstate()));
     let version = if event.family == AF_INET { 4 } else { 6 };
@@ -72,20 +74,20 @@ fn compose(text: &mut String, event: &Event, clock: Clock, root: bool) {
     let _ = writeln!(text, "SYSLOG_IDENTIFIER=tcpstates\nPRIORITY=5");
     let _ = writeln!(text, "_SOURCE_REALTIME_TIMESTAMP={}", clock.wall(event.ts) / 1000);
     let _ = writeln!(text, "OBJECT_TCP_OLD_STATE={old}\nOBJECT_TCP_NEW_STATE={new}");
-    if event.pid != 0 {
-        let _ = writeln!(text, "OBJECT_PID={}", event.pid);
-        if !root {
-            let _ = writeln!(text, "OBJECT_COMM={comm}");
+    for (field, value) in [
+        ("PID", pid),
+        ("COMM", if root { Value::Unknown } else { comm }),
+        ("TCP_SPAN_TIME", span),
+        (if version == 4 { "IPV4_SOURCE_ADDRESS" } else { "IPV6_SOURCE_ADDRESS" }, source),
+        ("TCP_SOURCE_PORT", sport),
+        (if version == 4 { "IPV4_DESTINATION_ADDRESS" } else { "IPV6_DESTINATION_ADDRESS" }, destination),
+        ("TCP_DESTINATION_PORT", dport),
+    ] {
+        if value != Value::Unknown {
+            let _ = writeln!(text, "OBJECT_{field}={}", shown(value));
         }
     }
-    if let Some(span) = event.span_ns() {
-        let _ = writeln!(text, "OBJECT_TCP_SPAN_TIME={}", span / 1000);
-    }
-    let _ = writeln!(text, "OBJECT_IPV{version}_SOURCE_ADDRESS={source}\nOBJECT_TCP_SOURCE_PORT={sport}");
-    let _ = writeln!(
-        text,
-        "OBJECT_IPV{version}_DESTINATION_ADDRESS={destination}\nOBJECT_TCP_DESTINATION_PORT={dport}"
-    );
+    let [comm, source, sport, destination, dport] = [comm, source, sport, destination, dport].map(shown);
     let _ =
         writeln!(text, "MESSAGE={comm} {source} {sport} \u{2192} {destination} {dport} {old} \u{2192} {new}");
 }
@@ -134,9 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_said() {
-        let unknown = Event { pid: 0, last: 0, ..sample() };
+        let unknown = Event { pid: 0, last: 0, raddr: [0; 16], rport: 0, ..sample() };
         let lines = composed(&unknown, false);
-        for field in ["OBJECT_PID", "OBJECT_COMM", "OBJECT_TCP_SPAN_TIME"] {
+        for field in ["OBJECT_PID", "OBJECT_COMM", "OBJECT_TCP_SPAN", "OBJECT_IPV4_DEST", "OBJECT_TCP_DEST"] {
             assert!(!lines.iter().any(|line| line.starts_with(field)), "{field}");
         }
     }

@@ -9,6 +9,7 @@ mod args;
 mod books;
 mod ebpf;
 mod failure;
+mod held;
 mod journal;
 mod links;
 mod output;
@@ -18,6 +19,7 @@ mod tcplife;
 mod tcpstates;
 mod time;
 mod tool;
+mod verified;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -18,10 +18,12 @@ use crate::args::{self, Shared};
 use crate::books::{Books, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
+use crate::held::Held;
 use crate::output::Output;
 use crate::target::target_words;
 use crate::time::{Clock, Zone};
 use crate::tool::{Session, Tool};
+use crate::verified;
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
 const POLL_BUSY: Duration = Duration::from_millis(20);
@@ -40,9 +42,19 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     session.prepare().map_err(Failure::Failed)?;
     // First of all: a signal during the start ends the run in order as soon as it has begun.
     let signals = Signals::block()?;
-    let say = Say { name: tool.name(), verbose: shared.verbose };
+    let say = Say { name: tool.name(), verbose: shared.verbose, verified: shared.verified };
 
     let (mut loaded, mut events) = start(session.as_ref(), &shared, &say)?;
+    for seed in session.seeds() {
+        let walked = !shared.no_iter && loaded.run_iter(seed).map_err(Failure::failed)?.is_some();
+        if !walked {
+            // Without either, sockets that are open now have no owner: "-".
+            match Held::now() {
+                Ok(held) => session.hold(held),
+                Err(failure) => say.verbose(&format!("{seed}: {failure}")),
+            }
+        }
+    }
     let books = follow(&mut loaded, &mut events, session.as_mut(), &shared, &signals, &say)?;
     if let Some(note) = session.closing_note() {
         say.always(&note);
@@ -58,6 +70,7 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
 struct Say {
     name: &'static str,
     verbose: bool,
+    verified: bool,
 }
 
 impl Say {
@@ -99,10 +112,11 @@ fn start(session: &dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, E
         relocate::want(&mut wanted, object);
     }
     let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
-    let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize);
+    let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
+    let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
     for (target, object) in &objects {
-        match attach(&loader, &index, object, session, say) {
+        match attach(&loader, &index, object, say) {
             Ok(running) => return Ok(running),
             Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
             Err(error) => {
@@ -125,9 +139,8 @@ fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
         way(Access::Probed, Ring::RingBuf),
         way(Access::Probed, Ring::PerfEventArray),
     ];
-    if let Some(access) = shared.access {
-        ways.retain(|way| way.access == access);
-    }
+    ways.retain(|way| shared.access.is_none_or(|access| way.access == access));
+    ways.retain(|way| !shared.perf || way.ring == Ring::PerfEventArray);
     Ok(ways)
 }
 
@@ -135,18 +148,12 @@ fn attach(
     loader: &Loader<'_>,
     index: &Index<'_>,
     object: &Object,
-    session: &dyn Session,
     say: &Say,
 ) -> Result<(Loaded, Events), LoadError> {
     let mut loaded = loader.load_indexed(object, index)?;
     // Before anything is attached, so that the first event finds a ring.
     let events = loaded.events(emit::MAP)?;
     loaded.attach()?;
-    for seed in session.seeds() {
-        if loaded.run_iter(seed)?.is_none() {
-            say.verbose(&format!("{seed}: sockets that were open before have no owner"));
-        }
-    }
     for note in loaded.notes() {
         say.verbose(&note.to_string());
     }
@@ -158,6 +165,11 @@ fn attach(
         say.verbose(&format!("{}: {taken}", rung.hook));
         for (attach, error) in &rung.refused {
             say.verbose(&format!("{}: not by {}: {error}", rung.hook, AttachName(attach)));
+        }
+    }
+    if say.verified {
+        for program in verified::programs(&loaded)? {
+            say.always(&program.to_string());
         }
     }
     Ok((loaded, events))

@@ -9,6 +9,7 @@ use programs::tcplife::{self, Event, Options, Role};
 
 use crate::address;
 use crate::args::{self, Shared, switch};
+use crate::held::{Held, Tuple};
 use crate::output::{Column, Format, Value};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
@@ -48,7 +49,6 @@ impl Tool for Tcplife {
                 filter: args::read_filter(matches),
                 existing: matches.get_flag("existing"),
                 failed: matches.get_flag("failed"),
-                netns: shared.format == Format::Json,
                 max_sockets: shared.max_sockets,
                 ring_bytes: shared.ring_bytes,
             },
@@ -57,6 +57,7 @@ impl Tool for Tcplife {
             timestamp: matches.get_flag("timestamp"),
             wide: matches.get_flag("wide"),
             since: SinceFirst::default(),
+            held: None,
         })
     }
 }
@@ -68,6 +69,22 @@ struct Life {
     timestamp: bool,
     wide: bool,
     since: SinceFirst,
+    held: Option<Held>,
+}
+
+impl Life {
+    /// Completes what the kernel's table does not know of a connection that was open before.
+    fn recall(&self, event: &mut Event) {
+        let known = event.role() != Role::Unknown || event.existing != 0;
+        let Some(held) = self.held.as_ref().filter(|_| !known) else { return };
+        let tuple = Tuple::of_event(event.family, (event.laddr, event.lport), (event.raddr, event.rport));
+        if let Some((owner, at)) = held.owner(event.netns, tuple) {
+            (event.established, event.existing) = (at, 1);
+            if event.pid == 0 {
+                (event.pid, event.comm) = (owner.pid, owner.comm);
+            }
+        }
+    }
 }
 
 impl Session for Life {
@@ -77,6 +94,10 @@ impl Session for Life {
 
     fn seeds(&self) -> &'static [&'static str] {
         if self.options.existing { &[owner::SEED_HOOK] } else { &[] }
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held = Some(held);
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -103,7 +124,8 @@ impl Session for Life {
     }
 
     fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
-        let event = Event::decode(record)?;
+        let mut event = Event::decode(record)?;
+        self.recall(&mut event);
         let known = |is_known: bool, value| if is_known { value } else { Value::Unknown };
         let existing = event.existing != 0;
         row(&[

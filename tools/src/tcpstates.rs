@@ -10,6 +10,7 @@ use programs::tcpstates::{self, Event, Options};
 
 use crate::address;
 use crate::args::{self, Shared, switch};
+use crate::held::{Held, Tuple};
 use crate::journal::Journal;
 use crate::output::{Column, Format, Value};
 use crate::time::{Clock, SinceFirst};
@@ -43,7 +44,6 @@ impl Tool for Tcpstates {
         Box::new(States {
             options: Options {
                 filter: args::read_filter(matches),
-                netns: shared.format == Format::Json,
                 max_sockets: shared.max_sockets,
                 ring_bytes: shared.ring_bytes,
             },
@@ -54,6 +54,7 @@ impl Tool for Tcpstates {
             to_journal: matches.get_flag("journal"),
             journal: None,
             since: SinceFirst::default(),
+            held: None,
         })
     }
 }
@@ -67,6 +68,34 @@ struct States {
     to_journal: bool,
     journal: Option<Journal>,
     since: SinceFirst,
+    held: Option<Held>,
+}
+
+impl States {
+    /// Names the owner of a socket that was open before and that the kernel's table does not know.
+    fn recall(&mut self, event: &mut Event) {
+        let Some(held) = &mut self.held else { return };
+        let tuple = Tuple::of_event(event.family, (event.laddr, event.lport), (event.raddr, event.rport));
+        if event.is_birth() {
+            held.forget(event.netns, tuple);
+        }
+        if let (0, Some((owner, _))) = (event.pid, held.owner(event.netns, tuple)) {
+            (event.pid, event.comm) = (owner.pid, owner.comm);
+        }
+        if event.newstate() == State::CLOSE {
+            held.forget(event.netns, tuple);
+        }
+    }
+}
+
+/// The socket's own address. A listener may be bound to "any"; a connection has its addresses, before 6.18, only after its
+/// first change.
+pub fn local_address(event: &Event) -> Value<'static> {
+    if event.newstate() == State::LISTEN || event.newstate() == State::CLOSE {
+        address::ip(event.family, event.laddr)
+    } else {
+        address::ip_if_any(event.family, event.laddr)
+    }
 }
 
 impl Session for States {
@@ -76,6 +105,10 @@ impl Session for States {
 
     fn seeds(&self) -> &'static [&'static str] {
         &[owner::SEED_HOOK]
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held = Some(held);
     }
 
     fn columns(&self) -> Vec<Column> {
@@ -112,7 +145,8 @@ impl Session for States {
     }
 
     fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
-        let event = Event::decode(record)?;
+        let mut event = Event::decode(record)?;
+        self.recall(&mut event);
         if let Some(journal) = &mut self.journal {
             journal.send(&event, clock);
         }
@@ -125,12 +159,7 @@ impl Session for States {
             known(event.pid != 0, Value::Number(event.pid.into())),
             known(event.pid != 0, Value::Comm(&event.comm)),
             address::version(event.family),
-            // A listener is bound to "any"; a connection before 6.18 has its addresses only after its first change.
-            if event.newstate() == State::LISTEN || event.newstate() == State::CLOSE {
-                address::ip(event.family, event.laddr)
-            } else {
-                address::ip_if_any(event.family, event.laddr)
-            },
+            local_address(&event),
             address::port(event.lport),
             address::ip_if_any(event.family, event.raddr),
             address::port(event.rport),

@@ -6,6 +6,7 @@ use bpfasm::target::Target;
 use clap::{ArgMatches, Command};
 
 use crate::args::Shared;
+use crate::held::Held;
 use crate::output::{Column, Value};
 use crate::time::Clock;
 
@@ -34,6 +35,9 @@ pub trait Session {
 
     /// Iterator hooks to run once everything is attached.
     fn seeds(&self) -> &'static [&'static str];
+
+    /// Takes the owners of open sockets, where no such hook did it.
+    fn hold(&mut self, held: Held);
 
     /// The columns of its rows.
     fn columns(&self) -> Vec<Column>;

@@ -88,7 +88,7 @@ pub struct Events {
 
 #[derive(Debug)]
 enum Rings {
-    RingBuf { consumer: Mapping, producer: Mapping, page: usize },
+    RingBuf { consumer: Mapping, producer: Mapping, page: usize, wrapped: Vec<u8> },
     Perf { buffers: Vec<PerfRing>, page: usize, batch: Batch },
 }
 
@@ -122,17 +122,14 @@ impl Events {
         let rings = match map.kind() {
             MapKind::RingBuf => {
                 let size = usize::try_from(map.max_entries()).map_err(|_| failed(Errno::INVAL))?;
-                let len = size
-                    .checked_mul(2)
-                    .and_then(|twice| twice.checked_add(page))
-                    .ok_or(failed(Errno::INVAL))?;
+                let len = size.checked_add(page).ok_or(failed(Errno::INVAL))?;
                 let page_offset = u64::try_from(page).map_err(|_| failed(Errno::INVAL))?;
                 let consumer =
                     Mapping::new(map.as_fd(), 0, page, true).map_err(|error| failed(error.into()))?;
                 let producer = Mapping::new(map.as_fd(), page_offset, len, false)
                     .map_err(|error| failed(error.into()))?;
                 watch(map.as_fd())?;
-                Rings::RingBuf { consumer, producer, page }
+                Rings::RingBuf { consumer, producer, page, wrapped: Vec::new() }
             }
             MapKind::PerfEventArray => {
                 let pages = perf_bytes.div_ceil(page).max(1).next_power_of_two();
@@ -168,10 +165,10 @@ impl Events {
         // Taken before the rings are looked at: what arrives later rings again.
         self.wait(Duration::ZERO)?;
         match &mut self.rings {
-            Rings::RingBuf { consumer, producer, page } => {
+            Rings::RingBuf { consumer, producer, page, wrapped } => {
                 let region = producer.region();
                 let data = region.part(*page, region.len().saturating_sub(*page)).ok_or(RingError::Shape)?;
-                RingBuf::new(consumer.region(), region, data).ok_or(RingError::Shape)?.drain(sink)
+                RingBuf::new(consumer.region(), region, data).ok_or(RingError::Shape)?.drain(wrapped, sink)
             }
             Rings::Perf { buffers, page, batch } => {
                 let mut lost = 0;

@@ -1,7 +1,8 @@
 //! The ring buffer of all CPUs (`kernel/bpf/ringbuf.c`, kernel 5.8): positions and bytes, no system call.
 //!
 //! A record is a header of eight bytes, whose first word is the length with two flags, and the data, rounded up to eight.
-//! The data pages are mapped twice in a row, so a record that wraps is still one slice.
+//! The kernel offers the data pages twice in a row, so that a record that wraps is still one slice. We map them once and copy the
+//! one record in thousands that wraps: every mapped page counts as memory of ours.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,16 +21,15 @@ const HEADER: u64 = 8;
 pub(crate) struct RingBuf<'a> {
     consumer: &'a AtomicU64,
     producer: &'a AtomicU64,
-    /// The data, twice.
     data: Region<'a>,
     size: u64,
 }
 
 impl<'a> RingBuf<'a> {
-    /// `consumer` is the page that holds our position, `producer` the page that holds the kernel's, `data` both views of
-    /// the ring. `None` when the memory does not have that shape.
+    /// `consumer` is the page that holds our position, `producer` the page that holds the kernel's, `data` the ring.
+    /// `None` when the memory does not have that shape.
     pub(crate) fn new(consumer: Region<'a>, producer: Region<'a>, data: Region<'a>) -> Option<Self> {
-        let size = u64::try_from(data.len() / 2).ok()?;
+        let size = u64::try_from(data.len()).ok()?;
         (size.is_power_of_two() && size >= HEADER).then_some(())?;
         Some(Self { consumer: consumer.u64_mut_at(0)?, producer: producer.u64_at(0)?, data, size })
     }
@@ -37,7 +37,12 @@ impl<'a> RingBuf<'a> {
     /// Hands out every record that is complete, in order, and gives their space back.
     ///
     /// It stops at a record still being written: the ones behind it wait for the next call, spinning for it would not.
-    pub(crate) fn drain(&self, sink: &mut dyn FnMut(&[u8])) -> Result<Drained, RingError> {
+    /// `wrapped` is room for records that have to be put together.
+    pub(crate) fn drain(
+        &self,
+        wrapped: &mut Vec<u8>,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<Drained, RingError> {
         // Only this side writes the consumer position.
         let start = self.consumer.load(Ordering::Relaxed);
         // Pairs with the kernel's release after it has written a record's header.
@@ -64,13 +69,23 @@ impl<'a> RingBuf<'a> {
                 return Err(bad(length));
             }
             if header & DISCARD == 0 {
-                let (Ok(start), Ok(len)) = (usize::try_from(HEADER), usize::try_from(length)) else {
-                    return Err(bad(length));
-                };
+                let start =
+                    usize::try_from(at.wrapping_add(HEADER) & (self.size - 1)).map_err(|_| bad(length))?;
+                let len = usize::try_from(length).map_err(|_| bad(length))?;
+                let first = len.min(self.data.len() - start);
                 // SAFETY: the record is submitted, and the kernel does not reuse its space before the consumer position
                 // has passed it, which happens after `sink` has returned.
-                let record = unsafe { self.data.bytes(offset + start, len) }.ok_or(bad(length))?;
-                sink(record);
+                let (head, tail) =
+                    unsafe { (self.data.bytes(start, first), self.data.bytes(0, len - first)) };
+                let (head, tail) = head.zip(tail).ok_or(bad(length))?;
+                if tail.is_empty() {
+                    sink(head);
+                } else {
+                    wrapped.clear();
+                    wrapped.extend_from_slice(head);
+                    wrapped.extend_from_slice(tail);
+                    sink(wrapped);
+                }
                 drained.records += 1;
             }
             position.at = at.wrapping_add(total);
@@ -111,7 +126,7 @@ mod tests {
 
     const SIZE: usize = 64;
 
-    /// A ring in memory of our own. Writes go to both views, as the double mapping does it.
+    /// A ring in memory of our own.
     struct Ring {
         consumer: Vec<AtomicU64>,
         producer: Vec<AtomicU64>,
@@ -121,7 +136,7 @@ mod tests {
     impl Ring {
         fn new(start: u64) -> Self {
             let words = |n: usize, value| (0..n).map(|_| AtomicU64::new(value)).collect();
-            Self { consumer: words(1, start), producer: words(1, start), data: words(2 * SIZE / 8, 0) }
+            Self { consumer: words(1, start), producer: words(1, start), data: words(SIZE / 8, 0) }
         }
 
         fn put(&self, at: u64, bytes: &[u8]) {
@@ -130,7 +145,6 @@ mod tests {
                 word[..chunk.len()].copy_from_slice(chunk);
                 let slot = (usize::try_from(at).unwrap() % SIZE / 8 + i) % (SIZE / 8);
                 self.data[slot].store(u64::from_ne_bytes(word), Ordering::Relaxed);
-                self.data[slot + SIZE / 8].store(u64::from_ne_bytes(word), Ordering::Relaxed);
             }
         }
 
@@ -150,7 +164,7 @@ mod tests {
             let ring =
                 RingBuf::new(Region::of(&self.consumer), Region::of(&self.producer), Region::of(&self.data))
                     .unwrap();
-            let drained = ring.drain(&mut |record| records.push(record.to_vec()))?;
+            let drained = ring.drain(&mut Vec::new(), &mut |record| records.push(record.to_vec()))?;
             assert_eq!(drained, Drained { records: records.len() as u64, lost: 0 });
             Ok(records)
         }
@@ -172,11 +186,18 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_wraps_is_one_slice() {
+    fn a_record_that_wraps_is_put_together() {
         let ring = Ring::new(48);
         ring.submit(0, b"starts here, ends there");
         assert_eq!(ring.drain(), Ok(vec![b"starts here, ends there".to_vec()]));
         assert_eq!(ring.consumed(), 80);
+    }
+
+    #[test]
+    fn a_header_at_the_very_end_has_its_record_at_the_start() {
+        let ring = Ring::new(56);
+        ring.submit(0, b"all of it at the start");
+        assert_eq!(ring.drain(), Ok(vec![b"all of it at the start".to_vec()]));
     }
 
     #[test]
@@ -248,7 +269,7 @@ mod tests {
             let view =
                 RingBuf::new(Region::of(&ring.consumer), Region::of(&ring.producer), Region::of(&ring.data))
                     .unwrap();
-            let _ = view.drain(&mut |record| assert_eq!(record, b"good"));
+            let _ = view.drain(&mut Vec::new(), &mut |record| assert_eq!(record, b"good"));
         }));
         assert!(result.is_err());
         assert_eq!(ring.consumed(), 16);

@@ -28,7 +28,7 @@ layout! {
         pub comm: [u8; 16],
         /// The owner, 0 where not known.
         pub pid: u32,
-        /// Network namespace, 0 where not asked for.
+        /// Network namespace, as `/proc/PID/ns/net` names it.
         pub netns: u32,
         /// `tcp_sock.snd_una`
         pub snd_una: u32,

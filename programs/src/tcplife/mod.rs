@@ -27,8 +27,6 @@ pub struct Options {
     pub existing: bool,
     /// Also those that were never established.
     pub failed: bool,
-    /// Tell the network namespace.
-    pub netns: bool,
     /// Connections the table has room for.
     pub max_sockets: u32,
     /// Bytes of the ring.
@@ -183,6 +181,13 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         w1 = *(u8 *)(r8 + {offset_of!(Entry, existing)});
         *(u8 *)(r10 + {event!(existing)}) = w1;
     };
+    // Nobody saw it begin, but it was still about to be established when it ended.
+    let failed = (!options.failed).then(|| {
+        bpf! {
+            w1 = *(u32 *)(r9 + 8);
+            if w1 == {State::SYN_SENT.0} goto filtered;
+        }
+    });
     let known = if options.existing {
         bpf! {
             if r8 == 0 goto unknown;
@@ -190,6 +195,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
             ..from_entry;
             goto known;
         unknown:
+            ..failed;
             *(u64 *)(r10 + {event!(birth)}) = 0;
             *(u64 *)(r10 + {event!(established)}) = 0;
             *(u8 *)(r10 + {event!(role)}) = {Role::Unknown as u8};
@@ -217,11 +223,6 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
             *(u64 *)(r10 + {event!(bytes_retrans)}) = 0;
         }
     };
-    let netns = if options.netns {
-        sock.netns()
-    } else {
-        bpf! { w1 = 0; }
-    };
     bpf! {
         ..known;
         ..options.filter.socket(sock, "filtered");
@@ -239,7 +240,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         *(u16 *)(r10 + {event!(rport)}) = w1;
         ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
         *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..netns;
+        ..sock.netns();
         *(u32 *)(r10 + {event!(netns)}) = w1;
         ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
         *(u32 *)(r10 + {event!(err)}) = w1;

@@ -20,7 +20,7 @@ layout! {
         pub comm: [u8; 16],
         /// Who changed it, or where that was a packet or a timer, who owns it; 0 where not known.
         pub pid: u32,
-        /// Network namespace, 0 where not asked for.
+        /// Network namespace, as `/proc/PID/ns/net` names it.
         pub netns: u32,
         /// `sock_common.skc_dport`, network order
         pub rport: u16,
@@ -48,11 +48,21 @@ impl Event {
         State(self.newstate)
     }
 
+    /// Whether a connection begins here, or a listener.
+    #[must_use]
+    pub fn is_birth(&self) -> bool {
+        self.oldstate() == State::CLOSE || self.comes_from_listener()
+    }
+
+    fn comes_from_listener(&self) -> bool {
+        self.oldstate() == State::LISTEN && self.newstate() == State::SYN_RECV
+    }
+
     /// Time spent in the state that ends, in nanoseconds; `None` where its beginning was not seen.
     #[must_use]
     pub fn span_ns(&self) -> Option<u64> {
         // A connection that comes out of a listener is made at this very moment: it was in LISTEN for no time at all.
-        if self.oldstate() == State::LISTEN && self.newstate() == State::SYN_RECV {
+        if self.comes_from_listener() {
             return Some(0);
         }
         (self.last != 0).then(|| self.ts.saturating_sub(self.last))

@@ -23,8 +23,6 @@ use crate::{emit, frame};
 pub struct Options {
     /// Which sockets.
     pub filter: Filter,
-    /// Tell the network namespace.
-    pub netns: bool,
     /// Sockets the table has room for.
     pub max_sockets: u32,
     /// Bytes of the ring.
@@ -95,11 +93,6 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 fn state_change(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
-    let netns = if options.netns {
-        sock.netns()
-    } else {
-        bpf! { w1 = 0; }
-    };
     bpf! {
         r9 = r1;
         w1 = *(u32 *)(r9 + 8);                          // oldstate
@@ -128,7 +121,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         *(u16 *)(r10 + {event!(rport)}) = w1;
         ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
         *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..netns;
+        ..sock.netns();
         *(u32 *)(r10 + {event!(netns)}) = w1;
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     out:

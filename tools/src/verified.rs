@@ -1,0 +1,70 @@
+//! What the verifier made of each program, for `-vv`.
+
+use std::fmt;
+
+use loader::{LoadError, Loaded};
+
+/// The verifier's `log_level` that gives its statistics, `BPF_LOG_STATS` (Linux 5.2).
+pub const LOG_STATISTICS: u32 = 4;
+
+/// One program.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Verified {
+    name: String,
+    /// Slots after the verifier's rewriting.
+    slots: u32,
+    /// Instructions it looked at, on all paths.
+    processed: Option<u32>,
+    /// Bytes of stack, its own and those of the functions it calls.
+    stack: Option<u32>,
+    /// Bytes of machine code; 0 without a compiler.
+    jited: u32,
+}
+
+/// All programs that were loaded by a loader with [`LOG_STATISTICS`].
+pub fn programs(loaded: &Loaded) -> Result<Vec<Verified>, LoadError> {
+    let programs = loaded.stats()?.into_iter().map(|stats| {
+        let log = loaded.logs().find(|(name, _)| *name == stats.name).map_or("", |(_, log)| log);
+        Verified {
+            processed: processed(log),
+            stack: stack(log),
+            name: stats.name,
+            slots: stats.slots,
+            jited: stats.jited_bytes,
+        }
+    });
+    Ok(programs.collect())
+}
+
+/// `processed 311 insns (limit 1000000) …`
+fn processed(log: &str) -> Option<u32> {
+    log.lines().find_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok())
+}
+
+/// `stack depth 96` or, with functions, `stack depth 96+32`.
+fn stack(log: &str) -> Option<u32> {
+    let depths = log.lines().find_map(|line| line.strip_prefix("stack depth "))?;
+    // Later kernels go on with ` max …` on the same line.
+    depths.split(' ').next()?.split('+').map(|depth| depth.parse::<u32>().ok()).sum()
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let Self { name, slots, jited, .. } = self;
+        let (processed, stack) = (known(self.processed), known(self.stack));
+        write!(f, "program {name}: {slots} instructions, {processed} verified, stack {stack}, {jited} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_read_from_the_log() {
+        let log = "verification time 210 usec\nstack depth 96+32\nprocessed 311 insns (limit 1000000) max_states_per_insn 1\n";
+        assert_eq!((processed(log), stack(log)), (Some(311), Some(128)));
+        assert_eq!((processed(""), stack("stack depth x")), (None, None));
+    }
+}
