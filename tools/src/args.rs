@@ -163,6 +163,36 @@ pub fn read_shared(matches: &ArgMatches) -> Shared {
     }
 }
 
+/// `-T`, `-t`, `-w` and `-s`: what the table of an event tool shows.
+pub fn table_args() -> [Arg; 4] {
+    [
+        switch("time", "Show the time of day").short('T'),
+        switch("timestamp", "Show seconds since the first row").short('t'),
+        switch("wide", "Wide columns, for IPv6").short('w'),
+        csv().short('s'),
+    ]
+}
+
+/// What of that is asked for; the format is in [`Shared`].
+#[derive(Clone, Copy, Debug)]
+pub struct TableFlags {
+    /// The time of day.
+    pub time: bool,
+    /// Seconds since the first row.
+    pub timestamp: bool,
+    /// Wide columns.
+    pub wide: bool,
+}
+
+/// Reads [`table_args`].
+pub fn read_table(matches: &ArgMatches) -> TableFlags {
+    TableFlags {
+        time: matches.get_flag("time"),
+        timestamp: matches.get_flag("timestamp"),
+        wide: matches.get_flag("wide"),
+    }
+}
+
 /// `--csv`; a tool may give it a historic letter.
 pub fn csv() -> Arg {
     switch("csv", "Comma-separated values")

@@ -8,7 +8,7 @@ use programs::owner;
 use programs::tcplife::{self, Event, Options, Role};
 
 use crate::address;
-use crate::args::{self, Shared, switch};
+use crate::args::{self, Shared, TableFlags, switch};
 use crate::held::{Held, Tuple};
 use crate::output::{Column, Format, Value};
 use crate::time::{Clock, SinceFirst};
@@ -28,10 +28,7 @@ impl Tool for Tcplife {
 
     fn flags(&self, command: Command) -> Command {
         command
-            .arg(switch("time", "Show the time of day").short('T'))
-            .arg(switch("timestamp", "Show seconds since the first row").short('t'))
-            .arg(switch("wide", "Wide columns, for IPv6").short('w'))
-            .arg(args::csv().short('s'))
+            .args(args::table_args())
             .arg(args::pid())
             .arg(args::local_port())
             .arg(args::remote_port())
@@ -53,9 +50,7 @@ impl Tool for Tcplife {
                 ring_bytes: shared.ring_bytes,
             },
             format: shared.format,
-            time: matches.get_flag("time"),
-            timestamp: matches.get_flag("timestamp"),
-            wide: matches.get_flag("wide"),
+            table: args::read_table(matches),
             since: SinceFirst::default(),
             held: None,
         })
@@ -65,9 +60,7 @@ impl Tool for Tcplife {
 struct Life {
     options: Options,
     format: Format,
-    time: bool,
-    timestamp: bool,
-    wide: bool,
+    table: TableFlags,
     since: SinceFirst,
     held: Option<Held>,
 }
@@ -101,13 +94,14 @@ impl Session for Life {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let (comm, address, kib) = if self.wide { (16, 39, 6) } else { (10, 15, 5) };
+        let TableFlags { time, timestamp, wide } = self.table;
+        let (comm, address, kib) = if wide { (16, 39, 6) } else { (10, 15, 5) };
         vec![
-            Column::new("TIME", 8).key("ts").shown_if(self.time),
-            Column::new("TIME(s)", 9).shown_if(self.timestamp),
+            Column::new("TIME", 8).key("ts").shown_if(time),
+            Column::new("TIME(s)", 9).shown_if(timestamp),
             Column::new("PID", 5).key("pid"),
             Column::new("COMM", comm).cut().key("comm"),
-            Column::new("IP", 2).key("ip").in_table_if(self.wide, self.format),
+            Column::new("IP", 2).key("ip").in_table_if(wide, self.format),
             Column::new("LADDR", address).key("laddr"),
             Column::new("LPORT", 5).key("lport"),
             Column::new("RADDR", address).key("raddr"),

@@ -9,7 +9,7 @@ use programs::tcp::State;
 use programs::tcpstates::{self, Event, Options};
 
 use crate::address;
-use crate::args::{self, Shared, switch};
+use crate::args::{self, Shared, TableFlags, switch};
 use crate::held::{Held, Tuple};
 use crate::journal::Journal;
 use crate::output::{Column, Format, Value};
@@ -30,10 +30,7 @@ impl Tool for Tcpstates {
 
     fn flags(&self, command: Command) -> Command {
         command
-            .arg(switch("time", "Show the time of day").short('T'))
-            .arg(switch("timestamp", "Show seconds since the first row").short('t'))
-            .arg(switch("wide", "Wide columns, for IPv6").short('w'))
-            .arg(args::csv().short('s'))
+            .args(args::table_args())
             .arg(args::local_port())
             .arg(args::remote_port())
             .arg(switch("journal", "Also send each change to the systemd journal").short('Y'))
@@ -48,9 +45,7 @@ impl Tool for Tcpstates {
                 ring_bytes: shared.ring_bytes,
             },
             format: shared.format,
-            time: matches.get_flag("time"),
-            timestamp: matches.get_flag("timestamp"),
-            wide: matches.get_flag("wide"),
+            table: args::read_table(matches),
             to_journal: matches.get_flag("journal"),
             journal: None,
             since: SinceFirst::default(),
@@ -62,9 +57,7 @@ impl Tool for Tcpstates {
 struct States {
     options: Options,
     format: Format,
-    time: bool,
-    timestamp: bool,
-    wide: bool,
+    table: TableFlags,
     to_journal: bool,
     journal: Option<Journal>,
     since: SinceFirst,
@@ -112,14 +105,15 @@ impl Session for States {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let (comm, address) = if self.wide { (16, 39) } else { (10, 15) };
+        let TableFlags { time, timestamp, wide } = self.table;
+        let (comm, address) = if wide { (16, 39) } else { (10, 15) };
         vec![
-            Column::new("TIME", 8).key("ts").shown_if(self.time),
-            Column::new("TIME(s)", 9).shown_if(self.timestamp),
+            Column::new("TIME", 8).key("ts").shown_if(time),
+            Column::new("TIME(s)", 9).shown_if(timestamp),
             Column::new("SKADDR", 16).key("skaddr"),
             Column::new("C-PID", 5).key("pid"),
             Column::new("C-COMM", comm).cut().key("comm"),
-            Column::new("IP", 2).key("ip").in_table_if(self.wide, self.format),
+            Column::new("IP", 2).key("ip").in_table_if(wide, self.format),
             Column::new("LADDR", address).key("laddr"),
             Column::new("LPORT", 5).key("lport"),
             Column::new("RADDR", address).key("raddr"),

@@ -41,11 +41,14 @@ fn processed(log: &str) -> Option<u32> {
     log.lines().find_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok())
 }
 
-/// `stack depth 96` or, with functions, `stack depth 96+32`.
+/// `stack depth 96+32`, one number for each function; or, since 7.x, a line for each function, `subprog 0 (name) … stack 96`.
 fn stack(log: &str) -> Option<u32> {
-    let depths = log.lines().find_map(|line| line.strip_prefix("stack depth "))?;
-    // Later kernels go on with ` max …` on the same line.
-    depths.split(' ').next()?.split('+').map(|depth| depth.parse::<u32>().ok()).sum()
+    let functions: Vec<&str> = log.lines().filter(|line| line.starts_with("subprog ")).collect();
+    if functions.is_empty() {
+        let depths = log.lines().find_map(|line| line.strip_prefix("stack depth "))?;
+        return depths.split('+').map(|depth| depth.parse::<u32>().ok()).sum();
+    }
+    functions.iter().map(|line| line.rsplit_once(" stack ")?.1.parse::<u32>().ok()).sum()
 }
 
 impl fmt::Display for Verified {
@@ -65,6 +68,9 @@ mod tests {
     fn statistics_are_read_from_the_log() {
         let log = "verification time 210 usec\nstack depth 96+32\nprocessed 311 insns (limit 1000000) max_states_per_insn 1\n";
         assert_eq!((processed(log), stack(log)), (Some(311), Some(128)));
+        let log = "stack depth max 112\nsubprog 0 (main) main insns_self 8 insns_total 20 stack 104\n\
+                   subprog 1 (f) insns_self 12 insns_total 12 stack 32\nprocessed 20 insns (limit 1000000)\n";
+        assert_eq!((processed(log), stack(log)), (Some(20), Some(136)));
         assert_eq!((processed(""), stack("stack depth x")), (None, None));
     }
 }
