@@ -14,6 +14,7 @@ use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
 use crate::frame;
 use crate::layout::layout;
 use crate::sock::Sock;
+use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 
 /// `TASK_COMM_LEN`, include/linux/sched.h.
@@ -269,6 +270,10 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     Ok(Hook { name: SEED_HOOK.into(), need: Need::Optional, rungs })
 }
 
+/// include/linux/net.h
+const SOCK_STREAM: u16 = 1;
+/// include/uapi/asm-generic/errno-base.h
+const EEXIST: i32 = 17;
 /// include/uapi/linux/stat.h
 const S_IFMT: i32 = 0o170_000;
 /// include/uapi/linux/stat.h
@@ -287,6 +292,9 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         if r6 == 0 goto skip;
         ..table::key();
         ..sock.tcp("skip");
+        // A raw socket may be of protocol TCP as well, and is never told to be destroyed.
+        ..sock.load(R1, Size::B2, "sock.sk_type");
+        if w1 != {SOCK_STREAM} goto skip;
         ..table::clear(entry);
         w1 = *(u32 *)(r9 + task_struct.tgid);
         *(u32 *)(r10 + {at(PID)}) = w1;
@@ -297,6 +305,10 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         *(u64 *)(r10 + {comm_tail}) = r1;
         ..fill(sock);
         ..table::store(IfExists::Keep);
+        if w0 == 0 goto skip;
+        if w0 == {-EEXIST} goto skip;
+        ..stats::open("skip");
+        ..count(Count::Untracked);
     skip:
         r0 = 0;
         exit;

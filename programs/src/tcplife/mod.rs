@@ -186,6 +186,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         bpf! {
             w1 = *(u32 *)(r9 + 8);
             if w1 == {State::SYN_SENT.0} goto filtered;
+            if w1 == {State::SYN_RECV.0} goto filtered;
         }
     });
     let known = if options.existing {

@@ -155,7 +155,9 @@ fn remember(sock: Sock) -> Fragment {
     bpf! {
         *(u64 *)(r10 + {event!(last)}) = 0;
         w1 = *(u8 *)(r10 + {event!(oldstate)});
-        if w1 == {State::LISTEN.0} goto from_listener;
+        if w1 != {State::LISTEN.0} goto known;
+        w1 = *(u8 *)(r10 + {event!(newstate)});
+        if w1 == {State::SYN_RECV.0} goto unknown;      // a new connection, whatever its address was before
     known:
         ..table::lookup();
         if r8 == 0 goto unknown;
@@ -171,9 +173,6 @@ fn remember(sock: Sock) -> Fragment {
         ..owner::into_entry(sock, Rank::Used);
         goto done;
 
-    from_listener:
-        w1 = *(u8 *)(r10 + {event!(newstate)});
-        if w1 != {State::SYN_RECV.0} goto known;        // the listener itself closes
     unknown:
         ..table::clear(Entry::LAYOUT);
         r1 = *(u64 *)(r10 + {event!(ts)});

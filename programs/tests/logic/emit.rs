@@ -1,0 +1,76 @@
+//! How events leave: whole, and without waking anybody unless the ring is filling.
+
+use bpfasm::{MapKind, Ring};
+use programs::{emit, tcplife, tcpstates};
+
+use crate::lab::fate::REPORTED;
+use crate::lab::state::*;
+use crate::lab::{RING_BYTES, cases};
+use crate::spec::OWNER;
+use crate::vm::machine::Sent;
+
+/// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`, include/uapi/linux/bpf.h.
+const QUIETLY: u64 = 1;
+const WAKING: u64 = 2;
+/// `BPF_F_CURRENT_CPU`, include/uapi/linux/bpf.h.
+const CURRENT_CPU: u64 = 0xffff_ffff;
+
+/// What waits in the ring, and how the next event of `size` bytes is then sent.
+///
+/// An event takes its size rounded up to eight, and eight bytes of header. Four of them from a quarter of the ring on wake
+/// the reader; before, he comes by himself, and after, he has been woken.
+fn waiting(size: u16) -> Vec<(u64, u64)> {
+    let quarter = u64::from(RING_BYTES) / 4;
+    let window = 4 * (u64::from(size).next_multiple_of(8) + 8);
+    vec![
+        (0, QUIETLY),
+        (quarter - 1, QUIETLY),
+        (quarter, WAKING),
+        (quarter + 1, WAKING),
+        (quarter + window - 1, WAKING),
+        (quarter + window, QUIETLY),
+        (u64::from(RING_BYTES), QUIETLY),
+    ]
+}
+
+cases! {
+    /// tcplife's events wake the reader only as the ring passes a quarter.
+    fn life(lab) in [Narrow, Wide, Filtered, Six] {
+        for (used, flags) in waiting(tcplife::Event::SIZE) {
+            let mut tool = lab.tcplife(&lab.life());
+            let sock = tool.sock(&lab.spec());
+            tool.call(10, OWNER, sock, CLOSE, SYN_SENT);
+            tool.softirq(20, sock, SYN_SENT, ESTABLISHED);
+            tool.machine().ring_used = used;
+            assert_eq!(tool.softirq(30, sock, ESTABLISHED, CLOSE), REPORTED);
+            let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
+            let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
+            assert_eq!(sent, [(flags, usize::from(tcplife::Event::SIZE))], "with {used} bytes waiting");
+        }
+    }
+
+    /// tcpstates' likewise.
+    fn states(lab) in [Narrow, Wide, Filtered, Six] {
+        for (used, flags) in waiting(tcpstates::Event::SIZE) {
+            let mut tool = lab.tcpstates(&lab.states());
+            let sock = tool.sock(&lab.spec());
+            tool.machine().ring_used = used;
+            assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), REPORTED);
+            let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
+            let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
+            assert_eq!(sent, [(flags, usize::from(tcpstates::Event::SIZE))], "with {used} bytes waiting");
+        }
+    }
+}
+
+/// The map is what the kernel takes for its kind: a ring of bytes without keys, or an array the loader fills.
+#[test]
+fn maps() {
+    let map = emit::map(Ring::RingBuf, RING_BYTES);
+    assert_eq!(
+        (map.kind, map.key_size, map.value_size, map.max_entries),
+        (MapKind::RingBuf, 0, 0, RING_BYTES)
+    );
+    let map = emit::map(Ring::PerfEventArray, RING_BYTES);
+    assert_eq!((map.kind, map.key_size, map.value_size, map.max_entries), (MapKind::PerfEventArray, 4, 4, 0));
+}

@@ -1,0 +1,170 @@
+//! Changes to programs that make no difference, and why.
+
+/// Changes that no case can see, because the program does the same.
+pub struct Equivalent {
+    /// What the description of the change must contain: of the program, the instruction, the symbol, the statement.
+    pub place: &'static [&'static str],
+    /// The changes, by the words for them.
+    pub what: &'static [&'static str],
+    /// Why they make no difference.
+    #[expect(dead_code, reason = "for the reader")]
+    why: &'static str,
+}
+
+impl Equivalent {
+    /// Whether a change, by the words for it and by its description, is one of these.
+    pub fn covers(&self, what: &str, text: &str) -> bool {
+        self.what.contains(&what) && self.place.iter().all(|part| text.contains(part))
+    }
+}
+
+/// Every change that is let pass, with its reason.
+pub const EQUIVALENTS: &[Equivalent] = &[
+    // Numbers that are smaller than their place.
+    Equivalent { place: &["{RANK}"], what: &["half"], why: "a rank is 0 to 4" },
+    Equivalent {
+        place: &["{at(RANK)}"],
+        what: &["half"],
+        why: "a rank is 0 to 4, and the entry was cleared",
+    },
+    Equivalent { place: &["*(u32 *)(r9 + 8)"], what: &["half"], why: "a state is 1 to 12" },
+    Equivalent { place: &["*(u32 *)(r9 + 16)"], what: &["half"], why: "a state is 1 to 12" },
+    Equivalent { place: &["skc_family"], what: &["half"], why: "the internet's families are 2 and 10" },
+    Equivalent { place: &["skc_flags"], what: &["half"], why: "SOCK_DONE is one of the lowest bits" },
+    Equivalent {
+        place: &["sizeof(sock_common.skc_flags)"],
+        what: &["constant - 1"],
+        why: "so is it in seven bytes",
+    },
+    // What is known twice.
+    Equivalent {
+        place: &["w1 = *(u32 *)(r8 + {RANK})"],
+        what: &["offset - width"],
+        why: "that is the pid, which is 0 exactly where the rank is, and more than any rank where it is not",
+    },
+    Equivalent {
+        place: &["tcpstates/inet_sock_set_state", "w1 = *(u32 *)(r8 + {RANK})"],
+        what: &["offset + width", "offset + 1"],
+        why: "an entry that knows nobody has pid 0 and no name: what it would copy is what nobody is told by",
+    },
+    Equivalent {
+        place: &["tcpstates/inet_sock_set_state", "if w1 == 0 goto told"],
+        what: &["never"],
+        why: "the same",
+    },
+    Equivalent {
+        place: &["tcplife/inet_sock_set_state", "if r8 == 0 goto unknown"],
+        what: &["never", "constant + 1"],
+        why: "without existing connections, one that is not in the table does not come here",
+    },
+    Equivalent {
+        place: &["tcplife/inet_sock_set_state", "{offset_of!(Entry, existing)}"],
+        what: &["offset + width"],
+        why: "without existing connections it is always 0, as what is reserved beside it is",
+    },
+    Equivalent {
+        place: &[": goto {reject})"],
+        what: &["never"],
+        why: "what equals no port of the lower half equals none of the upper half, which is tried next",
+    },
+    Equivalent {
+        place: &["accept_fexit", "r2 += {frame::KEY}"],
+        what: &["constant + 8"],
+        why: "the key was made of what still lies there",
+    },
+    Equivalent {
+        place: &["tcpstates/inet_sock_set_state", "inet_sock.inet_sport"],
+        what: &["left out", "constant + 8", "constant - 8", "constant - 1"],
+        why: "a filter for local ports has put it into the same slot just before",
+    },
+    // What is not told.
+    Equivalent {
+        place: &["Filtered", "{pid}) = 0"],
+        what: &["constant + 1"],
+        why: "a process is asked for, and it is neither 0 nor 1",
+    },
+    Equivalent {
+        place: &["Filtered", "{comm}) = 0"],
+        what: &["constant + 1"],
+        why: "a process is asked for, so what nobody owns is not sent",
+    },
+    Equivalent {
+        place: &["Filtered", "{comm + 8}) = 0"],
+        what: &["constant + 1"],
+        why: "a process is asked for, so what nobody owns is not sent",
+    },
+    Equivalent {
+        place: &["Filtered", "skc_v6_"],
+        what: &["half", "offset + 1"],
+        why: "of a mapped address, which alone comes here, the first eight bytes are 0, and the next two",
+    },
+    Equivalent {
+        place: &["Six", "skc_daddr"],
+        what: &["half", "offset + width", "offset - width", "offset + 1"],
+        why: "no IPv4 address comes here",
+    },
+    Equivalent {
+        place: &["Six", "skc_rcv_saddr"],
+        what: &["half", "offset + width", "offset - width", "offset + 1"],
+        why: "no IPv4 address comes here",
+    },
+    Equivalent {
+        place: &["Six", "*(u64 *)(r10 + {to + 8}) = 0"],
+        what: &["constant + 1"],
+        why: "no IPv4 address comes here",
+    },
+    Equivalent { place: &["Six", "goto done"], what: &["never"], why: "no IPv4 address comes here" },
+    // What was looked up in vain is looked up in vain.
+    Equivalent {
+        place: &["accept_fexit", "if w0 != 0 goto none"],
+        what: &["never"],
+        why: "what lies on the stack is the address of no socket",
+    },
+    Equivalent {
+        place: &["if r6 == 0 goto none"],
+        what: &["never", "constant + 1"],
+        why: "0 is in no table",
+    },
+    Equivalent {
+        place: &["task_file, rung 2", "if r6 == 0 goto skip"],
+        what: &["never", "constant + 1"],
+        why: "at 0 nothing can be read, so it is no TCP socket",
+    },
+    Equivalent {
+        place: &["task_file, rung 2", "skc_v6_rcv_saddr + 16"],
+        what: &["constant - 1"],
+        why: "the walk tells no address",
+    },
+    // What only the verifier sees.
+    Equivalent { place: &["r6 = r0"], what: &["left out"], why: "the same address, of another type" },
+    // What is written over before anybody reads it.
+    Equivalent {
+        place: &["/inet_sock_set_state", "[entry + 24]", "table.rs"],
+        what: WHATEVER,
+        why: "the time of this change goes there",
+    },
+    Equivalent {
+        place: &["tcplife/inet_sock_set_state", "[entry + 40]", "table.rs"],
+        what: &["constant + 1"],
+        why: "the role goes into that byte",
+    },
+    Equivalent {
+        place: &["/task_file", "[entry + 0]", "table.rs"],
+        what: WHATEVER,
+        why: "the holder goes there",
+    },
+    Equivalent {
+        place: &["/task_file", "[entry + 8]", "table.rs"],
+        what: WHATEVER,
+        why: "the holder's name goes there",
+    },
+    Equivalent {
+        place: &["/task_file", "[entry + 16]", "table.rs"],
+        what: WHATEVER,
+        why: "the rest of it goes there",
+    },
+];
+
+/// Whatever is done to a statement that clears what is about to be written, except to misplace it by less than its width,
+/// which nothing after it makes good.
+const WHATEVER: &[&str] = &["constant + 1", "half", "left out", "offset + width", "offset - width"];

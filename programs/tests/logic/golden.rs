@@ -1,0 +1,164 @@
+//! The listings of the programs, so that a review sees what a change does to the code that the kernel gets.
+//!
+//! `BLESS=1 cargo test -p programs golden` writes them anew.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use bpfasm::{Access, Arch, KernelVersion, Object, Ring, Target, listing};
+use programs::filter::{Family, Filter};
+use programs::{tcplife, tcpstates};
+
+/// `BPF_MAXINSNS`: what kernels before 5.2 take.
+const MOST_SLOTS: usize = 4096;
+
+fn target(access: Access, ring: Ring) -> Target {
+    let version = KernelVersion { major: 6, minor: 1, patch: 0 };
+    Target { version, arch: Arch::X86_64, access, ring, trampolines: true, kprobes: true }
+}
+
+fn filter() -> Filter {
+    Filter {
+        pid: Some(1234),
+        family: Some(Family::V4),
+        local_ports: vec![22],
+        remote_ports: vec![53, 80, 443, 8080, 8443],
+    }
+}
+
+fn life(filter: Filter, existing: bool, failed: bool) -> tcplife::Options {
+    tcplife::Options { filter, existing, failed, max_sockets: 16384, ring_bytes: 1 << 22 }
+}
+
+fn states(filter: Filter) -> tcpstates::Options {
+    tcpstates::Options { filter, max_sockets: 16384, ring_bytes: 1 << 22 }
+}
+
+/// The representative ones: each option, each way to read a socket, each ring.
+fn objects() -> Vec<(&'static str, Object)> {
+    let typed = target(Access::Typed, Ring::RingBuf);
+    let probed = target(Access::Probed, Ring::RingBuf);
+    let perf = target(Access::Probed, Ring::PerfEventArray);
+    let six = Filter { family: Some(Family::V6), ..Filter::default() };
+    let life = |options, target: &Target| tcplife::object(&options, target).expect("links");
+    let states = |options, target: &Target| tcpstates::object(&options, target).expect("links");
+    vec![
+        ("tcplife-typed-ringbuf", life(self::life(Filter::default(), false, false), &typed)),
+        ("tcplife-probed-ringbuf", life(self::life(Filter::default(), false, false), &probed)),
+        ("tcplife-probed-perf", life(self::life(Filter::default(), false, false), &perf)),
+        ("tcplife-existing-failed-typed-ringbuf", life(self::life(Filter::default(), true, true), &typed)),
+        ("tcplife-existing-probed-ringbuf", life(self::life(Filter::default(), true, false), &probed)),
+        ("tcplife-filtered-typed-ringbuf", life(self::life(filter(), false, false), &typed)),
+        ("tcplife-filtered-probed-perf", life(self::life(filter(), false, false), &perf)),
+        ("tcplife-ipv6-typed-ringbuf", life(self::life(six, false, false), &typed)),
+        ("tcpstates-typed-ringbuf", states(self::states(Filter::default()), &typed)),
+        ("tcpstates-probed-ringbuf", states(self::states(Filter::default()), &probed)),
+        ("tcpstates-probed-perf", states(self::states(Filter::default()), &perf)),
+        ("tcpstates-filtered-typed-ringbuf", states(self::states(filter()), &typed)),
+        ("tcpstates-filtered-probed-perf", states(self::states(filter()), &perf)),
+    ]
+}
+
+/// All of an object's programs. A program's first line says how many slots it takes: its budget.
+fn render(object: &Object) -> String {
+    let mut text = String::new();
+    for hook in &object.hooks {
+        for def in &hook.rungs {
+            let slots = def.program.slots().expect("encodes").len();
+            assert!(slots <= MOST_SLOTS, "{} has {slots} slots", def.name);
+            write!(
+                text,
+                "# {}: {:?}, {slots} slots\n{}\n",
+                hook.name,
+                def.attach,
+                listing::listing(&def.program)
+            )
+            .expect("memory");
+        }
+    }
+    text
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"))
+}
+
+/// The first line that is another, with what leads to it.
+fn difference(name: &str, expected: &str, found: &str) -> Option<String> {
+    let (mut old, mut new) = (expected.lines(), found.lines());
+    let mut program = "";
+    for line in 1.. {
+        let (before, after) = (old.next(), new.next());
+        if let Some(header) = after.filter(|line| line.starts_with('#')) {
+            program = header;
+        }
+        if before != after {
+            let [before, after] = [before, after].map(|line| line.unwrap_or("(the end)"));
+            return Some(format!("{name}.txt:{line}: in `{program}`\n  was: {before}\n  now: {after}"));
+        }
+        if before.is_none() {
+            break;
+        }
+    }
+    None
+}
+
+/// The budgets of a file: hook and attachment, and slots.
+fn budgets(text: &str) -> Vec<(&str, usize)> {
+    let headers = text.lines().filter_map(|line| line.strip_prefix("# ")?.strip_suffix(" slots"));
+    headers
+        .filter_map(|header| header.rsplit_once(", "))
+        .filter_map(|(what, slots)| Some((what, slots.parse().ok()?)))
+        .collect()
+}
+
+/// Every listing is as it was, and no program grew past its budget.
+#[test]
+fn listings() {
+    let bless = env::var_os("BLESS").is_some_and(|value| value == "1");
+    let mut wrong = Vec::new();
+    for (name, object) in objects() {
+        let found = render(&object);
+        if bless {
+            fs::write(path(name), found).expect("the tree can be written");
+            continue;
+        }
+        let expected = fs::read_to_string(path(name)).unwrap_or_default();
+        for ((what, slots), (_, budget)) in budgets(&found).into_iter().zip(budgets(&expected)) {
+            if slots > budget {
+                wrong.push(format!("{name}: {what} takes {slots} slots, its budget is {budget}"));
+            }
+        }
+        wrong.extend(difference(name, &expected, &found));
+    }
+    assert!(wrong.is_empty(), "{}\nIf this is meant, BLESS=1 writes the files anew.", wrong.join("\n"));
+}
+
+/// What the files are about is what is tested, no more and no less.
+#[test]
+fn no_listing_is_left_over() {
+    let mut files: Vec<_> = fs::read_dir(path("x").parent().expect("a folder"))
+        .expect("a folder")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
+        .collect();
+    let mut expected: Vec<_> = objects().iter().map(|(name, _)| format!("{name}.txt")).collect();
+    files.sort();
+    expected.sort();
+    assert_eq!(files, expected);
+}
+
+/// What a listing says is what the kernel gets: read back, it is the same program.
+#[test]
+fn listings_assemble_to_the_same_bytes() {
+    for (name, object) in objects() {
+        for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+            let text = listing::listing(&def.program).to_string();
+            let fragment =
+                bpfasm::asm::parse(&text).unwrap_or_else(|error| panic!("{name}, {}: {error}", def.name));
+            let program = bpfasm::Program::link(&def.name, fragment).expect("links");
+            assert_eq!(program.bytes(), def.program.bytes(), "{name}, {}", def.name);
+            assert_eq!(program.symbols, def.program.symbols, "{name}, {}", def.name);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Where cases are run, and with which options.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use bpfasm::{Access, Object, Ring};
+use programs::filter::{Family, Filter};
+use programs::stats::Stats;
+use programs::{tcplife, tcpstates};
+
+use crate::spec::{OWNER, Spec};
+use crate::tool::{Ready, Tool};
+use crate::vm::code::Code;
+use crate::vm::kernel::{KERNELS, Kernel};
+
+const ZERO: Stats = Stats {
+    seen: 0,
+    filtered: 0,
+    reported: 0,
+    aggregated: 0,
+    lost_ring: 0,
+    lost_map: 0,
+    untracked: 0,
+    reserved: 0,
+};
+
+/// The time of a step, in nanoseconds: both halves of it tell which.
+pub const fn ns(step: u64) -> u64 {
+    step << 36 | step << 4
+}
+
+/// What an event may be counted as.
+pub mod fate {
+    use super::{Stats, ZERO};
+
+    /// It does not belong to the tool.
+    pub const NOTHING: Stats = ZERO;
+    pub const FILTERED: Stats = Stats { seen: 1, filtered: 1, ..ZERO };
+    pub const REPORTED: Stats = Stats { seen: 1, reported: 1, ..ZERO };
+    pub const AGGREGATED: Stats = Stats { seen: 1, aggregated: 1, ..ZERO };
+    pub const LOST_RING: Stats = Stats { seen: 1, lost_ring: 1, ..ZERO };
+    /// Lost, and later events of the socket will know less.
+    pub const LOST_MAP: Stats = Stats { seen: 1, lost_map: 1, untracked: 1, ..ZERO };
+    /// Not wanted, and later events of the socket will know less.
+    pub const FILTERED_UNTRACKED: Stats = Stats { seen: 1, filtered: 1, untracked: 1, ..ZERO };
+    /// Sent, but later events of the socket will know less.
+    pub const REPORTED_UNTRACKED: Stats = Stats { seen: 1, reported: 1, untracked: 1, ..ZERO };
+}
+
+/// States by their names alone.
+pub mod state {
+    use programs::tcp::State;
+
+    pub const ESTABLISHED: State = State::ESTABLISHED;
+    pub const SYN_SENT: State = State::SYN_SENT;
+    pub const SYN_RECV: State = State::SYN_RECV;
+    pub const FIN_WAIT1: State = State::FIN_WAIT1;
+    pub const FIN_WAIT2: State = State::FIN_WAIT2;
+    pub const CLOSE: State = State::CLOSE;
+    pub const CLOSE_WAIT: State = State::CLOSE_WAIT;
+    pub const LAST_ACK: State = State::LAST_ACK;
+    pub const LISTEN: State = State::LISTEN;
+    pub const CLOSING: State = State::CLOSING;
+
+    /// Every way from ESTABLISHED to CLOSE: what lies between.
+    pub const ENDS: [&[State]; 8] = [
+        &[FIN_WAIT1, FIN_WAIT2],
+        &[FIN_WAIT1, CLOSING],
+        &[CLOSE_WAIT, LAST_ACK],
+        &[FIN_WAIT1],
+        &[FIN_WAIT1, FIN_WAIT2, CLOSING],
+        &[CLOSE_WAIT],
+        &[LAST_ACK],
+        &[],
+    ];
+}
+
+/// A set of options that many cases are run with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Set {
+    /// No option at all.
+    Narrow,
+    /// Also what was there before.
+    Wide,
+    /// Filters of every kind, which let [`Spec::V4`] of [`OWNER`] through.
+    Filtered,
+    /// IPv6 only, and ports enough for a tree, which let [`Spec::V6`] through; also what failed.
+    Six,
+}
+
+/// Where a case is run: on a kernel, in one of the ways a program can be built for it, with one set of options.
+pub struct Lab {
+    pub kernel: &'static Kernel,
+    pub access: Access,
+    pub ring: Ring,
+    pub set: Set,
+    /// A change to one of the programs.
+    pub mutant: Option<Mutant>,
+    /// Which programs were executed, by fingerprint.
+    pub ran: RefCell<BTreeSet<u64>>,
+}
+
+/// A program with one instruction changed.
+#[derive(Clone)]
+pub struct Mutant {
+    /// The fingerprint of the program.
+    pub of: u64,
+    /// Its code with the change.
+    pub code: Code,
+}
+
+/// Something that must hold.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// The options it holds with.
+    pub sets: &'static [Set],
+    /// Panics where it does not hold.
+    pub run: fn(&Lab),
+}
+
+/// Runs a case on every kernel, in every way.
+pub fn everywhere(sets: &[Set], run: fn(&Lab)) {
+    for kernel in KERNELS.iter() {
+        for access in [Access::Typed, Access::Probed] {
+            for ring in [Ring::RingBuf, Ring::PerfEventArray] {
+                for set in sets {
+                    run(&Lab::new(kernel, access, ring, *set));
+                }
+            }
+        }
+    }
+}
+
+/// Defines cases: functions of a [`Lab`], a test for each that runs it everywhere, and `CASES` for those who run them otherwise.
+macro_rules! cases {
+    ($($(#[$meta:meta])* fn $name:ident($lab:ident) in [$($set:ident),+] $body:block)*) => {
+        $($(#[$meta])* fn $name($lab: &$crate::lab::Lab) $body)*
+
+        /// The cases of this file.
+        pub const CASES: &[$crate::lab::Case] = &[$($crate::lab::Case {
+            sets: &[$($crate::lab::Set::$set),+],
+            run: $name,
+        }),*];
+
+        mod everywhere {
+            $(#[test] fn $name() {
+                $crate::lab::everywhere(&[$($crate::lab::Set::$set),+], super::$name);
+            })*
+        }
+    };
+}
+pub(crate) use cases;
+
+impl Lab {
+    pub fn new(kernel: &'static Kernel, access: Access, ring: Ring, set: Set) -> Self {
+        Self { kernel, access, ring, set, mutant: None, ran: RefCell::default() }
+    }
+
+    /// The filter of this set.
+    pub fn filter(&self) -> Filter {
+        match self.set {
+            Set::Narrow | Set::Wide => Filter::default(),
+            Set::Filtered => Filter {
+                pid: Some(OWNER.tgid),
+                family: Some(Family::V4),
+                local_ports: vec![7, Spec::V4.lport],
+                remote_ports: vec![1, 80, 443, Spec::V4.rport, 65535],
+            },
+            Set::Six => Filter {
+                pid: None,
+                family: Some(Family::V6),
+                local_ports: vec![9, 2049, 3306, Spec::V6.lport, 27017, 50051],
+                remote_ports: Vec::new(),
+            },
+        }
+    }
+
+    /// A socket that the filter lets through when [`OWNER`] owns it.
+    pub fn spec(&self) -> Spec {
+        if self.set == Set::Six { Spec::V6 } else { Spec::V4 }
+    }
+
+    /// Sockets of every kind of address that the filter lets through.
+    pub fn specs(&self) -> Vec<Spec> {
+        match self.filter().family {
+            None => vec![Spec::V4, Spec::V6, Spec::MAPPED],
+            Some(Family::V4) => vec![Spec::V4, Spec::MAPPED],
+            Some(Family::V6) => vec![Spec::V6],
+        }
+    }
+
+    /// tcplife's options of this set.
+    pub fn life(&self) -> tcplife::Options {
+        tcplife::Options {
+            filter: self.filter(),
+            existing: self.set == Set::Wide,
+            failed: self.set == Set::Six,
+            max_sockets: 2,
+            ring_bytes: RING_BYTES,
+        }
+    }
+
+    /// tcpstates' options of this set.
+    pub fn states(&self) -> tcpstates::Options {
+        tcpstates::Options { filter: self.filter(), max_sockets: 2, ring_bytes: RING_BYTES }
+    }
+
+    /// tcplife at work.
+    pub fn tcplife(&self, options: &tcplife::Options) -> Tool<'_> {
+        let key = format!("tcplife {options:?}");
+        let target = self.kernel.target(self.access, self.ring);
+        self.tool(key, || tcplife::object(options, &target).expect("links"))
+    }
+
+    /// tcpstates at work.
+    pub fn tcpstates(&self, options: &tcpstates::Options) -> Tool<'_> {
+        let key = format!("tcpstates {options:?}");
+        let target = self.kernel.target(self.access, self.ring);
+        self.tool(key, || tcpstates::object(options, &target).expect("links"))
+    }
+
+    fn tool(&self, options: String, object: impl FnOnce() -> Object) -> Tool<'_> {
+        /// By options and target: a case is run many times.
+        static READY: LazyLock<Mutex<HashMap<String, Arc<Ready>>>> = LazyLock::new(Mutex::default);
+        let key = format!("{options} {} {:?} {:?}", self.kernel.name, self.access, self.ring);
+        let ready = READY.lock().expect("no panic in here").get(&key).cloned();
+        let ready = ready.unwrap_or_else(|| {
+            let ready = Arc::new(Ready::new(self.kernel, object()));
+            READY.lock().expect("no panic in here").insert(key, Arc::clone(&ready));
+            ready
+        });
+        Tool::new(self, ready)
+    }
+}
+
+/// Bytes of the ring in every case; a quarter of it is 16384.
+pub const RING_BYTES: u32 = 1 << 16;

@@ -1,0 +1,17 @@
+//! The programs, without a kernel: what each does on every branch, and that a change to any of them shows.
+
+#![forbid(unsafe_code)]
+
+mod emit;
+mod equivalents;
+mod filter;
+mod golden;
+mod lab;
+mod links;
+mod mutants;
+mod owner;
+mod spec;
+mod tcplife;
+mod tcpstates;
+mod tool;
+mod vm;

@@ -1,0 +1,346 @@
+//! The proof that the cases see what the programs do: each instruction of each program is broken in every way that can be
+//! thought of as a slip (another offset, another constant, another width, a jump always or never taken, a statement left out),
+//! one at a time, and some case must fail.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
+
+use bpfasm::{
+    Access, AluOp, Callee, CmpOp, Dest, Imm64, Insn, MapDef, Operand, Program, Reg, Ring, Size, Symbol, Width,
+};
+use programs::frame;
+
+use crate::equivalents::EQUIVALENTS;
+use crate::lab::{Case, Lab, Mutant, Set};
+use crate::tool::Ready;
+use crate::vm::check::check;
+use crate::vm::code::{Code, nop};
+use crate::vm::kernel::Kernel;
+use crate::vm::machine::map_address;
+
+/// One way to break an instruction.
+struct Change {
+    /// Which instruction.
+    at: usize,
+    /// In words, short.
+    what: &'static str,
+    /// What stands there instead.
+    insn: Insn,
+}
+
+/// Where the programs are broken: one kernel, every way and every set, the other ring with one set.
+fn places() -> Vec<(Access, Ring, Set)> {
+    let mut places = Vec::new();
+    for access in [Access::Typed, Access::Probed] {
+        for set in [Set::Narrow, Set::Wide, Set::Filtered, Set::Six] {
+            places.push((access, Ring::RingBuf, set));
+        }
+        places.push((access, Ring::PerfEventArray, Set::Narrow));
+    }
+    places
+}
+
+fn changes(program: &Program) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (at, insn) in program.insns.iter().enumerate() {
+        let mut add = |what, insn| changes.push(Change { at, what, insn });
+        match insn {
+            Insn::JumpIf { width, op, dst, src, dest } => {
+                add("always", Insn::Jump { long: false, dest: dest.clone() });
+                add("never", nop());
+                let (width, dst) = (*width, *dst);
+                if let Operand::Imm(imm) = src {
+                    let src = Operand::Imm(imm.wrapping_add(1));
+                    add("constant + 1", Insn::JumpIf { width, op: *op, dst, src, dest: dest.clone() });
+                }
+                let neighbour = match op {
+                    CmpOp::Ge => Some(CmpOp::Gt),
+                    CmpOp::Gt => Some(CmpOp::Ge),
+                    CmpOp::Lt => Some(CmpOp::Le),
+                    CmpOp::Le => Some(CmpOp::Lt),
+                    _ => None,
+                };
+                if let Some(op) = neighbour {
+                    add("off by one", Insn::JumpIf { width, op, dst, src: *src, dest: dest.clone() });
+                }
+            }
+            // A jump to the next instruction is nothing already.
+            Insn::Jump { dest: Dest::Rel(0), .. } | Insn::Exit => {}
+            Insn::Jump { .. } => add("never", nop()),
+            Insn::Load { size, signed, dst, base, off } => {
+                for (what, off) in offsets(*size, *off) {
+                    add(what, Insn::Load { size: *size, signed: *signed, dst: *dst, base: *base, off });
+                }
+                if let Some(size) = half(*size) {
+                    add("half", Insn::Load { size, signed: *signed, dst: *dst, base: *base, off: *off });
+                }
+            }
+            Insn::Store { size, base, off, src } => {
+                for (what, off) in offsets(*size, *off) {
+                    add(what, Insn::Store { size: *size, base: *base, off, src: *src });
+                }
+                if let Some(size) = half(*size) {
+                    add("half", Insn::Store { size, base: *base, off: *off, src: *src });
+                }
+                if let Operand::Imm(imm) = src {
+                    let src = Operand::Imm(imm.wrapping_add(1));
+                    add("constant + 1", Insn::Store { size: *size, base: *base, off: *off, src });
+                }
+                add("left out", nop());
+            }
+            Insn::Atomic { size, op, base, off, src } => {
+                for (what, off) in offsets(*size, *off) {
+                    add(what, Insn::Atomic { size: *size, op: *op, base: *base, off, src: *src });
+                }
+                add("left out", nop());
+            }
+            Insn::Mov { width, dst, src: Operand::Imm(imm) } => {
+                // One less: a helper's size that is too small loses something.
+                let src = Operand::Imm(imm.wrapping_sub(1));
+                add("constant - 1", Insn::Mov { width: *width, dst: *dst, src });
+            }
+            Insn::Mov { src: Operand::Reg(_), .. } => add("left out", nop()),
+            Insn::Alu { width, op, dst, src: Operand::Imm(imm) } => {
+                let with = |imm| Insn::Alu { width: *width, op: *op, dst: *dst, src: Operand::Imm(imm) };
+                add("constant + 1", with(imm.wrapping_add(1)));
+                if *op == AluOp::Add && *width == Width::W64 {
+                    add("constant + 8", with(imm.wrapping_add(8)));
+                    add("constant - 8", with(imm.wrapping_sub(8)));
+                }
+                add("left out", nop());
+            }
+            Insn::LoadImm64 { dst, imm: Imm64::MapFd(_) } => {
+                for map in 0..3 {
+                    let imm = Imm64::Value(map_address(map));
+                    add("another map", Insn::LoadImm64 { dst: *dst, imm });
+                }
+            }
+            Insn::Call(Callee::Helper(_)) => {
+                let src = Operand::Imm(0);
+                add("left out", Insn::Mov { width: Width::W64, dst: Reg::R0, src });
+            }
+            other => panic!("how to break `{other}` is not known"),
+        }
+    }
+    changes
+}
+
+fn offsets(size: Size, off: i16) -> Vec<(&'static str, i16)> {
+    let bytes = i16::try_from(size.bytes()).expect("8 at most");
+    let mut offsets =
+        vec![("offset + width", off.wrapping_add(bytes)), ("offset - width", off.wrapping_sub(bytes))];
+    if bytes > 1 {
+        offsets.push(("offset + 1", off.wrapping_add(1)));
+    }
+    offsets
+}
+
+fn half(size: Size) -> Option<Size> {
+    match size {
+        Size::B1 => None,
+        Size::B2 => Some(Size::B1),
+        Size::B4 => Some(Size::B2),
+        Size::B8 => Some(Size::B4),
+    }
+}
+
+thread_local! {
+    /// Panics of this thread are an answer and not to be printed.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a case fails.
+fn fails(case: &Case, lab: &Lab) -> bool {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !EXPECTED.get() {
+                print(info);
+            }
+        }));
+    });
+    EXPECTED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(|| (case.run)(lab)));
+    EXPECTED.set(false);
+    result.is_err()
+}
+
+/// A program, and every way of running a case that executes it.
+struct Subject {
+    name: String,
+    program: Program,
+    code: Code,
+    fingerprint: u64,
+    /// By instruction; the program itself has numbers instead.
+    symbols: Vec<(usize, Symbol)>,
+    maps: Vec<MapDef>,
+    runs: Vec<(Case, (Access, Ring, Set))>,
+}
+
+fn lab(place: (Access, Ring, Set)) -> Lab {
+    let (access, ring, set) = place;
+    Lab::new(Kernel::named("6.18-x86_64"), access, ring, set)
+}
+
+/// Every program that the cases execute at these places.
+fn subjects() -> Vec<Subject> {
+    let cases: Vec<Case> = [
+        crate::tcplife::CASES,
+        crate::tcpstates::CASES,
+        crate::owner::CASES,
+        crate::filter::CASES,
+        crate::emit::CASES,
+    ]
+    .concat();
+    let mut subjects: Vec<Subject> = Vec::new();
+    let mut number: HashMap<u64, usize> = HashMap::new();
+    for place in places() {
+        let lab_here = lab(place);
+        let target = lab_here.kernel.target(place.0, place.1);
+        for object in [
+            programs::tcplife::object(&lab_here.life(), &target),
+            programs::tcpstates::object(&lab_here.states(), &target),
+        ] {
+            let object = object.expect("links");
+            let (tool, maps) = (object.name.clone(), object.maps.clone());
+            let symbols: Vec<_> = object
+                .hooks
+                .iter()
+                .flat_map(|hook| &hook.rungs)
+                .map(|def| def.program.symbols.clone())
+                .collect();
+            for (ready, symbols) in Ready::new(lab_here.kernel, object).programs.into_iter().zip(symbols) {
+                assert_eq!(check(&ready.program, &maps), Ok(()), "{tool}/{}", ready.name);
+                number.entry(ready.fingerprint).or_insert_with(|| {
+                    subjects.push(Subject {
+                        name: format!("{tool}/{} {place:?}", ready.name),
+                        program: ready.program,
+                        code: ready.code,
+                        fingerprint: ready.fingerprint,
+                        symbols,
+                        maps: maps.clone(),
+                        runs: Vec::new(),
+                    });
+                    subjects.len() - 1
+                });
+            }
+        }
+        for case in cases.iter().filter(|case| case.sets.contains(&place.2)) {
+            let lab = lab(place);
+            (case.run)(&lab);
+            for fingerprint in lab.ran.into_inner() {
+                if let Some(subject) = number.get(&fingerprint) {
+                    subjects[*subject].runs.push((*case, place));
+                }
+            }
+        }
+    }
+    subjects
+}
+
+/// Breaks one program in one way. `order` is tried from its front, and what succeeds goes there.
+fn survives(subject: &Subject, change: &Change, order: &mut Vec<usize>) -> bool {
+    let Ok(code) = subject.code.with(&subject.program, change.at, change.insn.clone()) else {
+        panic!("{}: instruction {} {}: no code", subject.name, change.at, change.what);
+    };
+    if code == subject.code {
+        return false;
+    }
+    for at in 0..order.len() {
+        let (case, place) = &subject.runs[order[at]];
+        let mut lab = lab(*place);
+        lab.mutant = Some(Mutant { of: subject.fingerprint, code: code.clone() });
+        if fails(case, &lab) {
+            let run = order.remove(at);
+            order.insert(0, run);
+            return false;
+        }
+    }
+    // A changed program that the checker refuses is seen too. A map is known to it by its symbol, which did not change.
+    if matches!(change.insn, Insn::LoadImm64 { .. }) {
+        return true;
+    }
+    let mut program = subject.program.clone();
+    program.insns[change.at] = change.insn.clone();
+    check(&program, &subject.maps).is_ok()
+}
+
+impl Subject {
+    /// A change in full: everything there is to know it by.
+    fn describe(&self, change: &Change) -> String {
+        let insn = &self.program.insns[change.at];
+        let symbol = self.symbols.iter().rfind(|(at, _)| *at <= change.at);
+        let symbol = symbol.map_or(String::new(), |(at, symbol)| {
+            if *at == change.at { format!(" <{symbol}>") } else { format!(" after <{symbol}>") }
+        });
+        let entry = match insn {
+            Insn::Store { base: Reg::R10, off, .. } if (frame::ENTRY..frame::ZERO).contains(off) => {
+                format!(" [entry + {}]", off - frame::ENTRY)
+            }
+            _ => String::new(),
+        };
+        let source = self.program.source[change.at].expect("written in a file");
+        format!("{}, instruction {}: `{insn}`{symbol}{entry} ({source})", self.name, change.at)
+    }
+
+    /// The changes to try. In the other ring's programs only the sending is another.
+    fn changes(&self) -> Vec<Change> {
+        let mut changes = changes(&self.program);
+        if self.name.contains("PerfEventArray") {
+            changes.retain(|change| {
+                self.program.source[change.at].is_some_and(|source| source.file.ends_with("emit.rs"))
+            });
+        }
+        changes
+    }
+}
+
+/// Breaking any one instruction of any program makes some case fail.
+#[test]
+fn no_change_goes_unseen() {
+    let subjects = subjects();
+    let next = AtomicUsize::new(0);
+    let total = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let used: Vec<AtomicUsize> = EQUIVALENTS.iter().map(|_| AtomicUsize::new(0)).collect();
+    let work = || {
+        while let Some(subject) = subjects.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut order: Vec<usize> = (0..subject.runs.len()).collect();
+            for change in subject.changes() {
+                total.fetch_add(1, Ordering::Relaxed);
+                if !survives(subject, &change, &mut order) {
+                    continue;
+                }
+                let text = subject.describe(&change);
+                match EQUIVALENTS.iter().position(|equivalent| equivalent.covers(change.what, &text)) {
+                    Some(known) => _ = used[known].fetch_add(1, Ordering::Relaxed),
+                    None => {
+                        survivors.lock().expect("no panic in here").push(format!("{}: {text}", change.what))
+                    }
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut survivors = survivors.into_inner().expect("no panic in there");
+    survivors.sort();
+    let total = total.into_inner();
+    assert!(
+        survivors.is_empty(),
+        "{} of {total} changes go unseen:\n{}",
+        survivors.len(),
+        survivors.join("\n")
+    );
+    let unused = EQUIVALENTS.iter().zip(used).filter(|(_, used)| used.load(Ordering::Relaxed) == 0);
+    let unused: Vec<_> = unused.map(|(equivalent, _)| equivalent.place).collect();
+    assert!(unused.is_empty(), "let pass, but there are no such changes: {unused:#?}");
+}

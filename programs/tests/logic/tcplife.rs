@@ -1,0 +1,473 @@
+//! tcplife: what becomes of a connection, from birth to CLOSE.
+
+use bpfasm::Access;
+use programs::owner::Rank;
+use programs::tcplife::{Entry, Event, Options, Role};
+
+use crate::lab::fate::{AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
+use crate::lab::state::*;
+use crate::lab::{Lab, Set, cases, ns};
+use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::tool::{Sock, Tool, WALKERS};
+use crate::vm::machine::Task;
+
+/// The event of a socket with these fields that `task` owns, without what its history tells.
+pub fn event(lab: &Lab, spec: &Spec, task: Task) -> Event {
+    let options = lab.life();
+    Event {
+        ts: 0,
+        birth: 0,
+        established: 0,
+        bytes_acked: spec.bytes_acked,
+        bytes_received: spec.bytes_received,
+        bytes_sent: if options.existing { spec.bytes_sent } else { 0 },
+        bytes_retrans: if options.existing { spec.bytes_retrans } else { 0 },
+        raddr: spec.raddr,
+        laddr: spec.laddr,
+        comm: task.comm,
+        pid: task.tgid,
+        netns: spec.netns,
+        snd_una: spec.snd_una,
+        write_seq: spec.write_seq,
+        err: spec.err,
+        rport: spec.rport.to_be(),
+        lport: spec.lport.to_be(),
+        family: spec.family,
+        oldstate: 0,
+        role: Role::Unknown as u8,
+        fin_received: spec.fin_received.into(),
+        existing: 0,
+        reserved: 0,
+    }
+}
+
+/// What was sent since the last time.
+pub fn events(tool: &mut Tool<'_>) -> Vec<Event> {
+    tool.events(Event::SIZE, Event::decode)
+}
+
+/// What the table has of a socket.
+fn entry(tool: &mut Tool<'_>, sock: Sock) -> Option<Entry> {
+    tool.entry(sock).map(|bytes| Entry::decode(&bytes).expect("an entry's size"))
+}
+
+/// `OWNER` connects at 100, and the connection stands at 200.
+fn connect(tool: &mut Tool<'_>, sock: Sock) {
+    assert_eq!(tool.call(100, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED);
+    assert_eq!(tool.softirq(200, sock, SYN_SENT, ESTABLISHED), AGGREGATED);
+}
+
+/// A connection comes out of a listener at 110, and stands at 220.
+fn arrive(tool: &mut Tool<'_>, sock: Sock) {
+    assert_eq!(tool.softirq(110, sock, LISTEN, SYN_RECV), AGGREGATED);
+    assert_eq!(tool.softirq(220, sock, SYN_RECV, ESTABLISHED), AGGREGATED);
+}
+
+cases! {
+    /// A connection that this side opens is told of once, at its end, whichever way it ends; then it is forgotten.
+    fn active(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for end in ENDS {
+            let sock = tool.sock(&lab.spec());
+            connect(&mut tool, sock);
+            let mut last = ESTABLISHED;
+            for &state in end {
+                assert_eq!(tool.step(300, OWNER, sock, last, state), AGGREGATED);
+                last = state;
+            }
+            assert_eq!(events(&mut tool), [], "not before its end");
+            assert_eq!(tool.softirq(400, sock, last, CLOSE), REPORTED);
+            let expected = Event {
+                ts: ns(400),
+                birth: ns(100),
+                established: ns(200),
+                oldstate: last.0,
+                role: Role::Active as u8,
+                ..event(lab, &lab.spec(), OWNER)
+            };
+            assert_eq!(events(&mut tool), [expected], "{end:?}");
+            tool.destroy(sock);
+            assert_eq!(tool.machine().len("sockets"), 0);
+        }
+    }
+
+    /// Who closes it first is believed before who closes it later, and both less than who uses it.
+    fn closers(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for comm in [OWNER.comm, [0; 16]] {
+            let nameless = Task { comm, ..OWNER };
+            let sock = tool.sock(&lab.spec());
+            arrive(&mut tool, sock);
+            assert_eq!(tool.call(300, nameless, sock, ESTABLISHED, FIN_WAIT1), AGGREGATED);
+            let known = entry(&mut tool, sock).expect("entered");
+            assert_eq!((known.pid, known.rank, known.comm), (OWNER.tgid, Rank::Closed as u32, comm));
+            assert_eq!(tool.call(400, OTHER, sock, FIN_WAIT1, FIN_WAIT2), AGGREGATED);
+            assert_eq!(entry(&mut tool, sock), Some(known));
+            assert_eq!(tool.call(500, OTHER, sock, FIN_WAIT2, CLOSE), REPORTED);
+            let told = events(&mut tool);
+            assert_eq!((told[0].pid, told[0].comm), (OWNER.tgid, comm));
+            tool.destroy(sock);
+        }
+    }
+
+    /// With a process asked for, nobody else's connections are told.
+    fn of_another_process(lab) in [Narrow, Filtered] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        assert_eq!(tool.call(100, OTHER, sock, CLOSE, SYN_SENT), AGGREGATED);
+        assert_eq!(tool.softirq(200, sock, SYN_SENT, ESTABLISHED), AGGREGATED);
+        let fate = tool.call(300, OWNER, sock, ESTABLISHED, CLOSE);
+        assert_eq!(fate, if lab.set == Set::Filtered { FILTERED } else { REPORTED });
+        let expected = Event {
+            ts: ns(300),
+            birth: ns(100),
+            established: ns(200),
+            oldstate: ESTABLISHED.0,
+            role: Role::Active as u8,
+            ..event(lab, &lab.spec(), OTHER)
+        };
+        assert_eq!(events(&mut tool), if lab.set == Set::Filtered { vec![] } else { vec![expected] });
+    }
+
+    /// One that the other side opens belongs to who closes it, when nothing better is known.
+    fn passive(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        arrive(&mut tool, sock);
+        assert_eq!(tool.call(330, OWNER, sock, ESTABLISHED, FIN_WAIT1), AGGREGATED);
+        assert_eq!(tool.softirq(440, sock, FIN_WAIT1, FIN_WAIT2), AGGREGATED);
+        assert_eq!(tool.softirq(550, sock, FIN_WAIT2, CLOSE), REPORTED);
+        let expected = Event {
+            ts: ns(550),
+            birth: ns(110),
+            established: ns(220),
+            oldstate: FIN_WAIT2.0,
+            role: Role::Passive as u8,
+            ..event(lab, &lab.spec(), OWNER)
+        };
+        assert_eq!(events(&mut tool), [expected]);
+    }
+
+    /// Who closes it at once is told, although it was never stored.
+    fn passive_cut_off_by_its_owner(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        arrive(&mut tool, sock);
+        assert_eq!(tool.call(300, OWNER, sock, ESTABLISHED, CLOSE), REPORTED);
+        let expected = Event {
+            ts: ns(300),
+            birth: ns(110),
+            established: ns(220),
+            oldstate: ESTABLISHED.0,
+            role: Role::Passive as u8,
+            ..event(lab, &lab.spec(), OWNER)
+        };
+        assert_eq!(events(&mut tool), [expected]);
+    }
+
+    /// A connection nobody of this host touched has no owner: pid 0, no name, and not who ran when its packets arrived, even
+    /// if that is the process asked for.
+    fn without_an_owner(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        tool.at(100, OWNER);
+        for (old, new) in [(LISTEN, SYN_RECV), (SYN_RECV, ESTABLISHED), (ESTABLISHED, CLOSE_WAIT)] {
+            assert_eq!(tool.change(sock, old, new), AGGREGATED);
+        }
+        let known = entry(&mut tool, sock).expect("entered");
+        assert_eq!((known.pid, known.rank, known.comm), (NOBODY.tgid, Rank::Unknown as u32, NOBODY.comm));
+        let fate = tool.change(sock, CLOSE_WAIT, CLOSE);
+        assert_eq!(fate, if lab.set == Set::Filtered { FILTERED } else { REPORTED });
+        for event in events(&mut tool) {
+            assert_eq!((event.pid, event.comm), (NOBODY.tgid, NOBODY.comm));
+        }
+    }
+
+    /// Established is established, whatever the lower half of the time.
+    fn established_at_a_round_time(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        assert_eq!(tool.call(100, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED);
+        tool.machine().now = 7 << 32;
+        assert_eq!(tool.change(sock, SYN_SENT, ESTABLISHED), AGGREGATED);
+        assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
+        assert_eq!(events(&mut tool)[0].established, 7 << 32);
+    }
+
+    /// Both sides send a SYN: SYN_SENT goes to SYN_RECV, and it is this side's connection all the same.
+    fn simultaneous_open(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        assert_eq!(tool.call(100, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED);
+        assert_eq!(tool.softirq(150, sock, SYN_SENT, SYN_RECV), AGGREGATED);
+        assert_eq!(tool.softirq(200, sock, SYN_RECV, ESTABLISHED), AGGREGATED);
+        assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
+        let told = events(&mut tool);
+        assert_eq!((told[0].birth, told[0].established, told[0].role), (ns(100), ns(200), Role::Active as u8));
+    }
+
+    /// One that was never established is told only when asked for, and with the SYN's time.
+    fn failed(lab) in [Narrow, Wide, Filtered, Six] {
+        let wanted = lab.life().failed;
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        assert_eq!(tool.call(100, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED);
+        let fate = tool.softirq(200, sock, SYN_SENT, CLOSE);
+        assert_eq!(fate, if wanted { REPORTED } else { FILTERED });
+        let expected = Event {
+            ts: ns(200),
+            birth: ns(100),
+            oldstate: SYN_SENT.0,
+            role: Role::Active as u8,
+            ..event(lab, &lab.spec(), OWNER)
+        };
+        assert_eq!(events(&mut tool), if wanted { vec![expected] } else { vec![] });
+    }
+
+    /// The end of a connection whose birth nobody saw is told only when those are asked for, and says that nothing is known.
+    fn end_without_a_beginning(lab) in [Narrow, Wide, Filtered, Six] {
+        let wanted = lab.life().existing;
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        for (fate, task) in [
+            (tool.softirq(400, sock, LAST_ACK, CLOSE), NOBODY),
+            (tool.call(400, OTHER, sock, LAST_ACK, CLOSE), OTHER),
+        ] {
+            assert_eq!(fate, if wanted { REPORTED } else { FILTERED }, "{task:?}");
+        }
+        let expected =
+            |task| Event { ts: ns(400), oldstate: LAST_ACK.0, ..event(lab, &lab.spec(), task) };
+        assert_eq!(events(&mut tool), if wanted { vec![expected(NOBODY), expected(OTHER)] } else { vec![] });
+        assert_eq!(entry(&mut tool, sock), None);
+    }
+
+    /// Of those, one that was about to be established counts as failed.
+    fn failure_without_a_beginning(lab) in [Narrow, Wide, Filtered, Six] {
+        for (failed, old) in
+            [(lab.life().failed, SYN_SENT), (lab.life().failed, SYN_RECV), (true, SYN_SENT), (true, SYN_RECV)]
+        {
+            let options = Options { failed, ..lab.life() };
+            let wanted = options.existing && failed;
+            let mut tool = lab.tcplife(&options);
+            let sock = tool.sock(&lab.spec());
+            let fate = tool.call(400, OWNER, sock, old, CLOSE);
+            assert_eq!(fate, if wanted { REPORTED } else { FILTERED });
+            let expected = Event { ts: ns(400), oldstate: old.0, ..event(lab, &lab.spec(), OWNER) };
+            assert_eq!(events(&mut tool), if wanted { vec![expected] } else { vec![] });
+        }
+    }
+
+    /// Other changes of such a socket are nothing, and do not enter it.
+    fn middle_without_a_beginning(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        for (old, new) in [(SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (ESTABLISHED, CLOSE_WAIT)] {
+            assert_eq!(tool.step(100, OWNER, sock, old, new), FILTERED);
+        }
+        assert_eq!((entry(&mut tool, sock), events(&mut tool)), (None, vec![]));
+    }
+
+    /// A change that is none (MPTCP) is not even seen.
+    fn repeats(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        connect(&mut tool, sock);
+        let before = entry(&mut tool, sock);
+        for state in [ESTABLISHED, FIN_WAIT1, CLOSE, LISTEN, SYN_SENT, SYN_RECV] {
+            assert_eq!(tool.call(500, OTHER, sock, state, state), NOTHING);
+        }
+        assert_eq!((entry(&mut tool, sock), events(&mut tool)), (before, vec![]));
+    }
+
+    /// Sockets that are not TCP are none of the tool's business: MPTCP (262, whose lower byte is 6), SCTP, UDP, and a family
+    /// that is not the internet's.
+    fn other_protocols(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for (family, protocol) in OTHERS {
+            let sock = tool.sock(&Spec { family, protocol, ..lab.spec() });
+            for (old, new) in [(CLOSE, SYN_SENT), (SYN_SENT, ESTABLISHED), (ESTABLISHED, CLOSE), (LISTEN, SYN_RECV)] {
+                assert_eq!(tool.call(100, OWNER, sock, old, new), NOTHING, "{family}, {protocol}");
+            }
+        }
+        assert_eq!((tool.machine().len("sockets"), events(&mut tool)), (0, vec![]));
+    }
+
+    /// A listener is no connection, and enters nothing.
+    fn listener(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        assert_eq!(tool.call(100, OWNER, sock, CLOSE, LISTEN), FILTERED);
+        assert_eq!(tool.call(200, OWNER, sock, LISTEN, CLOSE), FILTERED);
+        assert_eq!((tool.machine().len("sockets"), events(&mut tool)), (0, vec![]));
+        // A socket may listen that was a connection before.
+        connect(&mut tool, sock);
+        let before = entry(&mut tool, sock);
+        assert_eq!(tool.call(300, OTHER, sock, CLOSE, LISTEN), FILTERED);
+        assert_eq!(tool.call(400, OTHER, sock, LISTEN, CLOSE), FILTERED);
+        assert_eq!((entry(&mut tool, sock), events(&mut tool)), (before, vec![]));
+    }
+
+    /// A table that is full is said, for each birth that finds no room; what is in it stays.
+    fn table_full(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let [first, second, third] = [(); 3].map(|()| tool.sock(&lab.spec()));
+        connect(&mut tool, first);
+        arrive(&mut tool, second);
+        assert_eq!(tool.call(100, OWNER, third, CLOSE, SYN_SENT), LOST_MAP);
+        assert_eq!(tool.softirq(100, third, LISTEN, SYN_RECV), LOST_MAP);
+        assert_eq!(entry(&mut tool, third), None);
+        assert_eq!(tool.softirq(300, first, ESTABLISHED, CLOSE), REPORTED);
+        tool.destroy(first);
+        assert_eq!(tool.call(100, OWNER, third, CLOSE, SYN_SENT), AGGREGATED);
+    }
+
+    /// A ring that is full is said, and nothing is sent.
+    fn ring_full(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        connect(&mut tool, sock);
+        tool.machine().ring_full = true;
+        assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), LOST_RING);
+        assert_eq!(events(&mut tool), []);
+    }
+
+    /// An entry holds what is known and nothing else.
+    fn entries(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let (active, passive) = (tool.sock(&lab.spec()), tool.sock(&lab.spec()));
+        connect(&mut tool, active);
+        let expected = Entry {
+            pid: OWNER.tgid,
+            rank: Rank::Used as u32,
+            comm: OWNER.comm,
+            birth: ns(100),
+            established: ns(200),
+            role: Role::Active as u8,
+            existing: 0,
+            reserved: [0; 6],
+        };
+        assert_eq!(entry(&mut tool, active), Some(expected));
+        arrive(&mut tool, passive);
+        let expected = Entry {
+            pid: 0,
+            rank: Rank::Unknown as u32,
+            comm: [0; 16],
+            birth: ns(110),
+            established: ns(220),
+            role: Role::Passive as u8,
+            ..expected
+        };
+        assert_eq!(entry(&mut tool, passive), Some(expected));
+    }
+
+    /// The kernel uses a socket's address again before the last one was seen to go: a birth forgets all that was.
+    fn address_reused(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        connect(&mut tool, sock);
+        assert_eq!(tool.softirq(1000, sock, LISTEN, SYN_RECV), AGGREGATED);
+        let passive = entry(&mut tool, sock).expect("entered");
+        assert_eq!((passive.pid, passive.rank, passive.comm), (0, Rank::Unknown as u32, [0; 16]));
+        assert_eq!((passive.birth, passive.established, passive.role), (ns(1000), 0, Role::Passive as u8));
+        assert_eq!(tool.call(2000, OTHER, sock, CLOSE, SYN_SENT), AGGREGATED);
+        let active = entry(&mut tool, sock).expect("entered");
+        assert_eq!((active.pid, active.rank, active.comm), (OTHER.tgid, Rank::Used as u32, OTHER.comm));
+        assert_eq!((active.birth, active.established, active.role), (ns(2000), 0, Role::Active as u8));
+        assert_eq!(tool.machine().len("sockets"), 1);
+    }
+
+    /// The kernel frees one socket: that one is forgotten, and no other; one that was never known is no trouble.
+    fn destroyed(lab) in [Narrow] {
+        let mut tool = lab.tcplife(&lab.life());
+        let [first, second, unknown] = [(); 3].map(|()| tool.sock(&lab.spec()));
+        connect(&mut tool, first);
+        connect(&mut tool, second);
+        tool.destroy(unknown);
+        tool.destroy(first);
+        assert_eq!(entry(&mut tool, first), None);
+        assert!(entry(&mut tool, second).is_some());
+    }
+
+    /// IPv6 addresses are told in full, mapped ones as the socket has them, and an IPv4 address is followed by zeroes.
+    fn addresses(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for spec in lab.specs() {
+            let sock = tool.sock(&spec);
+            connect(&mut tool, sock);
+            assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
+            let told = events(&mut tool);
+            assert_eq!((told[0].laddr, told[0].raddr, told[0].family), (spec.laddr, spec.raddr, spec.family));
+            tool.destroy(sock);
+        }
+    }
+
+    /// The other side's FIN is one flag of many.
+    fn fin_received(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for fin_received in [false, true] {
+            let sock = tool.sock(&Spec { fin_received, ..lab.spec() });
+            connect(&mut tool, sock);
+            assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
+            assert_eq!(events(&mut tool)[0].fin_received, u8::from(fin_received));
+            tool.destroy(sock);
+        }
+    }
+
+    /// A connection that was open when tracing began: known since then, and told as such. One whose SYN was under way then is
+    /// this side's, and may fail.
+    fn existing(lab) in [Wide] {
+        let ways = WALKERS.into_iter().flat_map(|walker| lab.specs().into_iter().map(move |spec| (walker, spec)));
+        for ((walker, spec), state) in ways.flat_map(|way| [ESTABLISHED, SYN_SENT].map(|state| (way.clone(), state))) {
+            let mut tool = lab.tcplife(&lab.life());
+            tool.walker = walker;
+            let sock = tool.sock(&spec);
+            tool.set_sock(sock, "sock_common.skc_state", state.0.into());
+            tool.walk(1000, OWNER, sock);
+            let (birth, established, role) = match state {
+                SYN_SENT => (ns(1000), 0, Role::Active as u8),
+                _ => (0, ns(1000), Role::Unknown as u8),
+            };
+            let (pid, rank, comm) = (OWNER.tgid, Rank::Held as u32, OWNER.comm);
+            let held = Entry { pid, rank, comm, birth, established, role, existing: 1, reserved: [0; 6] };
+            assert_eq!(entry(&mut tool, sock), Some(held), "{state:?}");
+            let next = if state == SYN_SENT { ESTABLISHED } else { CLOSE_WAIT };
+            assert_eq!(tool.softirq(2000, sock, state, next), AGGREGATED);
+            assert_eq!(tool.softirq(3000, sock, next, CLOSE), REPORTED);
+            let established = if state == SYN_SENT { ns(2000) } else { established };
+            let base = event(lab, &spec, OWNER);
+            let expected = Event { ts: ns(3000), birth, established, role, existing: 1, oldstate: next.0, ..base };
+            assert_eq!(events(&mut tool), [expected], "{state:?}");
+        }
+    }
+
+    /// Of the open sockets only connections are entered.
+    fn existing_by_state(lab) in [Wide] {
+        for (state, walker) in (1..=11).flat_map(|state| WALKERS.map(|walker| (state, walker))) {
+            let mut tool = lab.tcplife(&lab.life());
+            tool.walker = walker;
+            let sock = tool.sock(&lab.spec());
+            tool.set_sock(sock, "sock_common.skc_state", state);
+            tool.walk(1000, OWNER, sock);
+            let connection = state != u64::from(CLOSE.0) && state != u64::from(LISTEN.0);
+            // TCP_TIME_WAIT is never the state of a full socket, and only the typed walk looks.
+            if state != 6 {
+                assert_eq!(entry(&mut tool, sock).is_some(), connection, "{state}");
+            }
+        }
+    }
+
+    /// Without the wish to see such connections, nobody walks over them.
+    fn existing_not_asked_for(lab) in [Narrow, Filtered, Six] {
+        assert!(!lab.tcplife(&lab.life()).has("task_file"));
+    }
+
+    /// Memory that cannot be read is nobody's socket, rather than a socket of noise.
+    fn unreadable(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        let sock = tool.sock(&lab.spec());
+        tool.machine().unreadable = true;
+        let fate = tool.call(100, STRANGER, sock, CLOSE, SYN_SENT);
+        // Typed access reads without asking: the kernel answers what it cannot read with zeroes itself.
+        assert_eq!(fate, if lab.access == Access::Probed { NOTHING } else { AGGREGATED });
+    }
+}

@@ -1,0 +1,358 @@
+//! The kernel around a program: its maps, the current task, the clock, and what goes wrong when a test says so.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bpfasm::{MapDef, MapKind};
+
+use super::kernel::{Kernel, KernelObject};
+use super::memory::{Memory, peek, poke};
+
+/// Addresses of maps as programs see them: outside of everything readable.
+const MAP_BASE: u64 = 0xffff_c900_0000_0000;
+
+/// The address by which programs name the map of this place in their object.
+pub fn map_address(number: usize) -> u64 {
+    MAP_BASE + number as u64 * 256
+}
+
+pub const ENOENT: i64 = -2;
+pub const E2BIG: i64 = -7;
+pub const EAGAIN: i64 = -11;
+pub const EFAULT: i64 = -14;
+pub const EEXIST: i64 = -17;
+pub const EOPNOTSUPP: i64 = -95;
+
+/// A task, as the `current` helpers tell of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Task {
+    /// Process: the upper half of `bpf_get_current_pid_tgid`.
+    pub tgid: u32,
+    /// Thread: the lower half.
+    pub tid: u32,
+    /// Thread name, padded with zeroes.
+    pub comm: [u8; 16],
+}
+
+/// An event a program sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// The flags it was sent with.
+    pub flags: u64,
+    /// The event.
+    pub bytes: Vec<u8>,
+}
+
+/// A map and its values, each at an address that stays its own as long as the machine lives.
+#[derive(Debug)]
+struct Map {
+    def: MapDef,
+    values: BTreeMap<Vec<u8>, Memory>,
+    retired: Vec<Memory>,
+}
+
+/// What a program runs in. Everything public is for a test to set or to look at.
+pub struct Machine {
+    pub kernel: &'static Kernel,
+    /// What `bpf_ktime_get_ns` says.
+    pub now: u64,
+    /// Who is running.
+    pub task: Task,
+    /// What `bpf_ringbuf_query` says is waiting for the reader, in bytes.
+    pub ring_used: u64,
+    /// Sending fails.
+    pub ring_full: bool,
+    /// `bpf_probe_read_kernel` fails.
+    pub unreadable: bool,
+    /// What a function traced at its return returned; `None` fails as on a kernel that cannot tell.
+    pub returned: Option<u64>,
+    /// The socket of each file that has one.
+    pub sockets_of_files: BTreeMap<u64, u64>,
+    /// What was sent.
+    pub sent: Vec<Sent>,
+    maps: Vec<Map>,
+    objects: Vec<KernelObject>,
+    stack: Range<u64>,
+    context: u64,
+    fault: Option<String>,
+    /// Helper calls of this run.
+    calls: u32,
+}
+
+/// A helper that a verifier would not have let through.
+type Helped = Result<i64, String>;
+
+impl Machine {
+    /// A machine with these maps, empty.
+    pub fn new(kernel: &'static Kernel, task: Task, maps: &[MapDef]) -> Self {
+        let maps = maps
+            .iter()
+            .map(|def| {
+                let mut map = Map { def: def.clone(), values: BTreeMap::new(), retired: Vec::new() };
+                if map.def.kind == MapKind::PercpuArray {
+                    for key in 0..map.def.max_entries {
+                        let value = Memory::of(&vec![0; map.def.value_size as usize]);
+                        map.values.insert(key.to_ne_bytes().to_vec(), value);
+                    }
+                }
+                map
+            })
+            .collect();
+        Self {
+            kernel,
+            now: 0,
+            task,
+            ring_used: 0,
+            ring_full: false,
+            unreadable: false,
+            returned: None,
+            sockets_of_files: BTreeMap::new(),
+            sent: Vec::new(),
+            maps,
+            objects: Vec::new(),
+            stack: 0..0,
+            context: 0,
+            fault: None,
+            calls: 0,
+        }
+    }
+
+    /// Puts an object into the kernel's memory; returns its number.
+    pub fn add(&mut self, object: KernelObject) -> usize {
+        self.objects.push(object);
+        self.objects.len() - 1
+    }
+
+    /// The object of this number.
+    pub fn object(&self, number: usize) -> &KernelObject {
+        &self.objects[number]
+    }
+
+    /// A value as it is now.
+    pub fn value(&self, map: &str, key: &[u8]) -> Option<Vec<u8>> {
+        self.map_named(map).values.get(key).map(Memory::bytes)
+    }
+
+    /// How many values a map has.
+    pub fn len(&self, map: &str) -> usize {
+        self.map_named(map).values.len()
+    }
+
+    fn map_named(&self, name: &str) -> &Map {
+        self.maps.iter().find(|map| map.def.name == name).expect("a map of the object")
+    }
+
+    /// Prepares for a run with the context at `context`, where typed programs may read kernel objects directly. Returns all
+    /// that instructions may touch besides the stack.
+    pub(super) fn begin(&mut self, context: &Memory, typed: bool) -> Vec<Range<u64>> {
+        self.context = context.address();
+        self.fault = None;
+        self.calls = 0;
+        let values = self.maps.iter().flat_map(|map| map.values.values()).map(Memory::range);
+        let objects = self.objects.iter().filter(|_| typed).map(|object| object.memory.range());
+        std::iter::once(context.range()).chain(values).chain(objects).collect()
+    }
+
+    /// What was wrong with the first wrong helper call of the run.
+    pub(super) fn end(&mut self) -> Option<String> {
+        self.fault.take()
+    }
+
+    /// Takes a helper's answer; a wrong call is remembered and answered with 0.
+    pub(super) fn answer(&mut self, helper: &str, helped: Helped) -> u64 {
+        self.calls += 1;
+        // The interpreter would go on for ever.
+        assert!(self.calls < 1000, "the program loops");
+        helped.map_or_else(
+            |wrong| {
+                self.fault.get_or_insert(format!("{helper}: {wrong}"));
+                0
+            },
+            i64::cast_unsigned,
+        )
+    }
+
+    /// The program starts: fills the stack, so that nothing works because it happened to be zero. Returns the context.
+    pub(super) fn enter(&mut self, r10: u64) -> u64 {
+        self.stack = r10 - 512..r10;
+        poke(self.stack.start, &[0xa5; 512]).expect("the stack the interpreter told of");
+        self.context
+    }
+
+    fn map(&mut self, address: u64, kinds: &[MapKind]) -> Result<&mut Map, String> {
+        let at = usize::try_from(address.wrapping_sub(MAP_BASE) / 256).map_err(|error| error.to_string())?;
+        let aligned = address.is_multiple_of(256);
+        let map = self.maps.get_mut(at).filter(|_| aligned).ok_or(format!("{address:#x} is no map"))?;
+        if !kinds.contains(&map.def.kind) {
+            return Err(format!("not for a map of kind {:?}", map.def.kind));
+        }
+        Ok(map)
+    }
+
+    /// Memory a program may hand to a helper: its stack, or a value.
+    fn own(&self, address: u64, len: u64) -> Result<(), String> {
+        let end = address.checked_add(len).ok_or("address wraps")?;
+        let inside = |range: &Range<u64>| range.start <= address && end <= range.end;
+        let mut values = self.maps.iter().flat_map(|map| map.values.values()).map(Memory::range);
+        if inside(&self.stack) || values.any(|range| inside(&range)) {
+            return Ok(());
+        }
+        let off = address.wrapping_sub(self.stack.end).cast_signed();
+        Err(format!("{len} bytes at r10 {off:+} are neither on the stack nor in a value"))
+    }
+
+    fn take(&self, address: u64, len: u32) -> Result<Vec<u8>, String> {
+        self.own(address, len.into())?;
+        peek(address, len as usize).map_err(|error| error.to_string())
+    }
+
+    fn give(&self, address: u64, bytes: &[u8]) -> Result<(), String> {
+        self.own(address, bytes.len() as u64)?;
+        poke(address, bytes).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn map_lookup_elem(&mut self, map: u64, key: u64) -> Helped {
+        let key_size = self.map(map, &[MapKind::Hash, MapKind::PercpuArray])?.def.key_size;
+        let key = self.take(key, key_size)?;
+        let value = self.map(map, &[MapKind::Hash, MapKind::PercpuArray])?.values.get(&key);
+        Ok(value.map_or(0, |value| value.address().cast_signed()))
+    }
+
+    pub(super) fn map_update_elem(&mut self, map: u64, key: u64, value: u64, flags: u64) -> Helped {
+        let def = self.map(map, &[MapKind::Hash])?.def.clone();
+        let (key, value) = (self.take(key, def.key_size)?, self.take(value, def.value_size)?);
+        let map = self.map(map, &[MapKind::Hash])?;
+        let exists = map.values.contains_key(&key);
+        match flags {
+            0..=2 => {}
+            other => return Err(format!("flags {other:#x}")),
+        }
+        if exists && flags == 1 {
+            return Ok(EEXIST);
+        }
+        if !exists && flags == 2 {
+            return Ok(ENOENT);
+        }
+        if !exists && map.values.len() as u64 >= def.max_entries.into() {
+            return Ok(E2BIG);
+        }
+        // As in the kernel, a replaced value is another one; who has a pointer to the old one keeps it.
+        let old = map.values.insert(key, Memory::of(&value));
+        map.retired.extend(old);
+        Ok(0)
+    }
+
+    pub(super) fn map_delete_elem(&mut self, map: u64, key: u64) -> Helped {
+        let key_size = self.map(map, &[MapKind::Hash])?.def.key_size;
+        let key = self.take(key, key_size)?;
+        let map = self.map(map, &[MapKind::Hash])?;
+        let old = map.values.remove(&key);
+        let found = old.is_some();
+        map.retired.extend(old);
+        Ok(if found { 0 } else { ENOENT })
+    }
+
+    pub(super) fn ktime_get_ns(&self) -> Helped {
+        Ok(self.now.cast_signed())
+    }
+
+    pub(super) fn get_current_pid_tgid(&self) -> Helped {
+        Ok((u64::from(self.task.tgid) << 32 | u64::from(self.task.tid)).cast_signed())
+    }
+
+    pub(super) fn get_current_comm(&self, to: u64, size: u64) -> Helped {
+        // strscpy_pad(): always ends with a zero, and fills what was asked for.
+        let size = usize::try_from(size).map_err(|error| error.to_string())?;
+        let Some(last) = size.checked_sub(1) else { return Err("no room for the name".into()) };
+        let mut name = self.task.comm.to_vec();
+        name.resize(size, 0);
+        name[last] = 0;
+        self.give(to, &name)?;
+        Ok(0)
+    }
+
+    pub(super) fn probe_read_kernel(&self, to: u64, size: u64, from: u64) -> Helped {
+        let size = usize::try_from(size).map_err(|error| error.to_string())?;
+        let inside = |range: &Range<u64>| {
+            range.start <= from && from.checked_add(size as u64).is_some_and(|end| end <= range.end)
+        };
+        let readable = self.objects.iter().any(|object| inside(&object.memory.range()));
+        if self.unreadable || !readable {
+            self.give(to, &vec![0; size])?;
+            return Ok(EFAULT);
+        }
+        self.give(to, &peek(from, size).map_err(|error| error.to_string())?)?;
+        Ok(0)
+    }
+
+    fn send(&mut self, data: u64, size: u64, flags: u64) -> Helped {
+        let size = u32::try_from(size).map_err(|error| error.to_string())?;
+        let bytes = self.take(data, size)?;
+        if self.ring_full {
+            return Ok(EAGAIN);
+        }
+        self.sent.push(Sent { flags, bytes });
+        Ok(0)
+    }
+
+    pub(super) fn ringbuf_output(&mut self, map: u64, data: u64, size: u64, flags: u64) -> Helped {
+        self.map(map, &[MapKind::RingBuf])?;
+        if flags > 3 {
+            return Err(format!("flags {flags:#x}"));
+        }
+        self.send(data, size, flags)
+    }
+
+    pub(super) fn ringbuf_query(&mut self, map: u64, what: u64) -> Helped {
+        let size = self.map(map, &[MapKind::RingBuf])?.def.max_entries;
+        match what {
+            0 => Ok(self.ring_used.cast_signed()),
+            1 => Ok(size.into()),
+            // Positions of reader and writer, which no program has a use for.
+            2 | 3 => Ok(0x7777_7777),
+            other => Err(format!("query {other}")),
+        }
+    }
+
+    pub(super) fn perf_event_output(
+        &mut self,
+        ctx: u64,
+        map: u64,
+        flags: u64,
+        data: u64,
+        size: u64,
+    ) -> Helped {
+        self.map(map, &[MapKind::PerfEventArray])?;
+        if ctx != self.context {
+            return Err("the first argument is not the context".into());
+        }
+        self.send(data, size, flags)
+    }
+
+    /// `sk_fullsock()` and `sk_is_tcp()`, include/net/sock.h.
+    pub(super) fn skc_to_tcp_sock(&self, sk: u64) -> Helped {
+        let Some(object) = self.objects.iter().find(|object| object.address() == sk) else {
+            return Err(format!("{sk:#x} is no socket"));
+        };
+        let full = !matches!(object.get("sock_common.skc_state"), 6 | 12);
+        let inet = matches!(object.get("sock_common.skc_family"), 2 | 10);
+        let tcp = full && inet && object.get("sock.sk_protocol") == 6;
+        Ok(if tcp { sk.cast_signed() } else { 0 })
+    }
+
+    pub(super) fn sock_from_file(&self, file: u64) -> Helped {
+        if !self.objects.iter().any(|object| object.address() == file) {
+            return Err(format!("{file:#x} is no file"));
+        }
+        Ok(self.sockets_of_files.get(&file).map_or(0, |socket| socket.cast_signed()))
+    }
+
+    pub(super) fn get_func_ret(&self, ctx: u64, to: u64) -> Helped {
+        if ctx != self.context {
+            return Err("the first argument is not the context".into());
+        }
+        let Some(value) = self.returned else { return Ok(EOPNOTSUPP) };
+        self.give(to, &value.to_ne_bytes())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,9 @@
+//! A kernel in miniature: programs of an object are executed by `rbpf` with a real kernel's struct layouts, scripted helpers,
+//! and everything poisoned that the kernel does not promise.
+
+pub mod check;
+pub mod code;
+pub mod kernel;
+pub mod machine;
+pub mod memory;
+mod tests;
