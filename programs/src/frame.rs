@@ -36,3 +36,19 @@ pub const fn at(start: i16, offset: usize) -> i16 {
     let offset = offset as i16;
     start + offset
 }
+
+/// Where a member of the caller's `Event` lies on the stack.
+macro_rules! event {
+    ($member:ident) => {
+        $crate::frame::at($crate::frame::EVENT, ::std::mem::offset_of!(Event, $member))
+    };
+}
+pub(crate) use event;
+
+/// Where a member of the caller's new `Entry` lies on the stack.
+macro_rules! entry {
+    ($member:ident) => {
+        $crate::frame::at($crate::frame::ENTRY, ::std::mem::offset_of!(Entry, $member))
+    };
+}
+pub(crate) use entry;

@@ -28,6 +28,7 @@ pub mod frame;
 pub mod layout;
 pub mod owner;
 pub mod sock;
+pub mod state_tool;
 pub mod stats;
 pub mod table;
 pub mod tcp;

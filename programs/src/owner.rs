@@ -48,6 +48,20 @@ pub enum Rank {
     Used = 4,
 }
 
+/// Does not compile unless the caller's `Entry` starts with an [`Owner`].
+macro_rules! entry_starts_with_owner {
+    () => {
+        const _: () = {
+            use ::std::mem::offset_of;
+            use $crate::owner::Owner;
+            assert!(offset_of!(Entry, pid) == offset_of!(Owner, pid));
+            assert!(offset_of!(Entry, rank) == offset_of!(Owner, rank));
+            assert!(offset_of!(Entry, comm) == offset_of!(Owner, comm));
+        };
+    };
+}
+pub(crate) use entry_starts_with_owner;
+
 const PID: usize = offset_of!(Owner, pid);
 const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);

@@ -4,19 +4,21 @@ mod event;
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Need, Object};
+use bpfasm::object::Object;
 use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
 pub use self::event::{Event, Outcome, Role};
+use crate::emit;
 use crate::filter::Filter;
+use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
+use crate::state_tool::StateTool;
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
-use crate::{emit, frame};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,53 +57,19 @@ layout! {
     }
 }
 
-const _: () = assert!(
-    offset_of!(Entry, pid) == offset_of!(owner::Owner, pid)
-        && offset_of!(Entry, rank) == offset_of!(owner::Owner, rank)
-        && offset_of!(Entry, comm) == offset_of!(owner::Owner, comm)
-);
-
-/// Where a member of the event lies on the stack.
-macro_rules! event {
-    ($member:ident) => {
-        frame::at(frame::EVENT, offset_of!(Event, $member))
-    };
-}
-
-/// Where a member of the new entry lies on the stack.
-macro_rules! entry {
-    ($member:ident) => {
-        frame::at(frame::ENTRY, offset_of!(Entry, $member))
-    };
-}
+owner::entry_starts_with_owner!();
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let state_change = table::tracepoint_hook(
-        "state change",
-        Need::Required,
-        "inet_sock_set_state",
-        target,
-        state_change(options, target),
-    )?;
-    let mut hooks = vec![table::destroy_hook(target)?];
-    hooks.extend(owner::hooks(target)?);
-    // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
-    hooks.push(state_change);
-    if options.existing {
-        hooks.push(owner::seed_hook(Entry::LAYOUT, seed_entry)?);
+    StateTool {
+        name: "tcplife",
+        entry: Entry::LAYOUT,
+        max_sockets: options.max_sockets,
+        ring_bytes: options.ring_bytes,
+        state_change: state_change(options, target),
+        seed: options.existing.then_some(seed_entry as owner::Fill),
     }
-    Ok(Object {
-        name: "tcplife".into(),
-        license: crate::LICENSE.into(),
-        hooks,
-        maps: vec![
-            emit::map(target.ring, options.ring_bytes),
-            stats::map(),
-            table::map(Entry::LAYOUT, options.max_sockets),
-        ],
-        consts: Vec::new(),
-    })
+    .object(target)
 }
 
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`

@@ -1,0 +1,55 @@
+//! What tools have in common that follow sockets from state to state: the table, whose sockets they are, and one program of
+//! their own on `inet_sock_set_state`.
+
+use bpfasm::object::{Layout, Need, Object};
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment};
+
+use crate::owner::{self, Fill};
+use crate::{LICENSE, emit, stats, table};
+
+/// Such a tool.
+pub struct StateTool {
+    /// Its name.
+    pub name: &'static str,
+    /// What it keeps of a socket.
+    pub entry: Layout,
+    /// How many sockets the table has room for.
+    pub max_sockets: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+    /// Its program on `inet_sock_set_state`.
+    pub state_change: Fragment,
+    /// How the entry of a socket that was open before is completed, if such are wanted.
+    pub seed: Option<Fill>,
+}
+
+impl StateTool {
+    /// Its programs and maps.
+    pub fn object(self, target: &Target) -> Result<Object, AsmError> {
+        let mut hooks = vec![table::destroy_hook(target)?];
+        hooks.extend(owner::hooks(target)?);
+        // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
+        hooks.push(table::tracepoint_hook(
+            "state change",
+            Need::Required,
+            "inet_sock_set_state",
+            target,
+            self.state_change,
+        )?);
+        if let Some(fill) = self.seed {
+            hooks.push(owner::seed_hook(self.entry, fill)?);
+        }
+        Ok(Object {
+            name: self.name.into(),
+            license: LICENSE.into(),
+            hooks,
+            maps: vec![
+                emit::map(target.ring, self.ring_bytes),
+                stats::map(),
+                table::map(self.entry, self.max_sockets),
+            ],
+            consts: Vec::new(),
+        })
+    }
+}
