@@ -62,13 +62,10 @@ impl<'b> Index<'b> {
         };
         let strings = Strings::new(first.strings()?, second.map_or(Ok(&[][..]), Btf::strings)?);
         let mut names = Names::new(wanted);
-        let base =
-            Layer::pass(first.words()?, 1, endian, |id, record| names.note(strings, endian, id, record))
-                .map_err(|error| first.locate(error))?;
+        let base = Layer::pass(first.words()?, 1, endian, strings, &mut names)
+            .map_err(|error| first.locate(error))?;
         let split = match second {
-            Some(split) => Some(Layer::pass(split.words()?, base.end, endian, |id, record| {
-                names.note(strings, endian, id, record)
-            })?),
+            Some(split) => Some(Layer::pass(split.words()?, base.end, endian, strings, &mut names)?),
             None => None,
         };
         Ok(Self { btf, types: Types { base, split, strings, endian }, names })
@@ -191,14 +188,16 @@ impl<'b> Index<'b> {
 impl Names {
     /// Notes the record's name, or names, if wanted. Called for every type there is: nearly all leave at the
     /// filter, which is why it comes before the question which names matter for this kind.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, strings: Strings<'_>, endian: Endian, id: TypeId, record: &Record<'_>) {
+        let kind = record.head.kind();
         let tail = strings.tail(record.head.name_off).unwrap_or_default();
         if self.filter.passes(tail) {
-            self.note_name(record.head.kind(), tail, id);
+            self.note_name(kind, tail, id);
         }
-        if self.wants_enumerators && matches!(record.head.kind(), kind::ENUM | kind::ENUM64) {
-            self.note_enumerators(strings, endian, id, record);
+        if self.wants_enumerators && matches!(kind, kind::ENUM | kind::ENUM64) {
+            let stride = if kind == kind::ENUM { ENUM_WORDS } else { ENUM64_WORDS };
+            self.note_enumerators(strings, endian, id, record.tail.iter().step_by(stride));
         }
     }
 
@@ -218,9 +217,14 @@ impl Names {
         }
     }
 
-    fn note_enumerators(&mut self, strings: Strings<'_>, endian: Endian, id: TypeId, record: &Record<'_>) {
-        let stride = if record.head.kind() == kind::ENUM { ENUM_WORDS } else { ENUM64_WORDS };
-        for name in record.tail.iter().step_by(stride) {
+    fn note_enumerators<'w>(
+        &mut self,
+        strings: Strings<'_>,
+        endian: Endian,
+        id: TypeId,
+        names: impl Iterator<Item = &'w Word>,
+    ) {
+        for name in names {
             let tail = strings.tail(endian.u32(*name)).unwrap_or_default();
             if self.filter.passes(tail) {
                 self.enumerators.note(tail, id);
@@ -275,24 +279,47 @@ struct Layer<'b> {
 const STRIDE: u32 = 64;
 
 impl<'b> Layer<'b> {
-    /// Goes over every record once.
+    /// Goes over every record once, and notes the wanted names.
     fn pass(
         words: &'b [Word],
         first: u32,
         endian: Endian,
-        mut visit: impl FnMut(TypeId, &Record<'b>),
+        strings: Strings<'_>,
+        names: &mut Names,
+    ) -> Result<Self, BtfError> {
+        // A loop for each byte order: to find the end of one record is all that the next one waits for, and to
+        // choose on that way how to read a number costs a tenth of the whole pass.
+        match endian {
+            Endian::Little => Self::pass_in(words, first, Endian::Little, strings, names),
+            Endian::Big => Self::pass_in(words, first, Endian::Big, strings, names),
+        }
+    }
+
+    // Always inlined, and so is what it calls for each record, or `endian` would not be a constant in there.
+    #[inline(always)]
+    fn pass_in(
+        words: &'b [Word],
+        first: u32,
+        endian: Endian,
+        strings: Strings<'_>,
+        names: &mut Names,
     ) -> Result<Self, BtfError> {
         let mut marks = Vec::new();
         let mut position = 0;
         let mut id = first;
         while position < words.len() {
-            let (record, next) = Record::read(words, position, TypeId(id), endian)?;
+            let Some((record, next)) = Record::read(words, position, endian) else {
+                return Err(Record::flaw(words, position, TypeId(id), endian));
+            };
             if (id - first).is_multiple_of(STRIDE) {
                 marks.push(position);
             }
-            visit(TypeId(id), &record);
+            names.note(strings, endian, TypeId(id), &record);
             position = next;
-            id = id.checked_add(1).ok_or(BtfError::TooManyTypes)?;
+            id = match id.checked_add(1) {
+                Some(id) => id,
+                None => return Err(BtfError::TooManyTypes),
+            };
         }
         Ok(Self { words, first, end: id, marks })
     }
@@ -303,10 +330,14 @@ impl<'b> Layer<'b> {
         }
         let number = id.0 - self.first;
         let Some(mark) = self.marks.get((number / STRIDE) as usize) else { return Ok(None) };
+        let read = |position| {
+            let record = Record::read(self.words, position, endian);
+            record.ok_or_else(|| Record::flaw(self.words, position, id, endian))
+        };
         let mut position = *mark;
         for _ in 0..number % STRIDE {
-            (_, position) = Record::read(self.words, position, id, endian)?;
+            (_, position) = read(position)?;
         }
-        Record::read(self.words, position, id, endian).map(|(record, _)| Some(record))
+        read(position).map(|(record, _)| Some(record))
     }
 }

@@ -219,26 +219,29 @@ impl Head {
     /// How many words follow; `None` for an unknown kind.
     #[inline]
     pub(crate) fn tail_words(self) -> Option<usize> {
-        let [fixed, each] = (*TAIL_WORDS.get(self.kind() as usize)?)?;
+        // `void`'s kind, which no record has.
+        if self.kind() == 0 {
+            return None;
+        }
+        let [fixed, each] = *TAIL_WORDS.get(self.kind() as usize)?;
         Some(usize::from(fixed) + usize::from(each) * self.vlen() as usize)
     }
 }
 
 /// By kind: how many words follow a record's head, and how many more for each of its `vlen`. A table, as the
 /// kinds of a kernel's types follow each other in no order that a branch could be predicted from.
-const TAIL_WORDS: [Option<[u8; 2]>; 20] = {
-    let mut words = [Some([0, 0]); 20];
-    words[0] = None;
-    words[kind::INT as usize] = Some([1, 0]);
-    words[kind::ARRAY as usize] = Some([3, 0]);
-    words[kind::STRUCT as usize] = Some([0, 3]);
-    words[kind::UNION as usize] = Some([0, 3]);
-    words[kind::ENUM as usize] = Some([0, 2]);
-    words[kind::FUNC_PROTO as usize] = Some([0, 2]);
-    words[kind::VAR as usize] = Some([1, 0]);
-    words[kind::DATASEC as usize] = Some([0, 3]);
-    words[kind::DECL_TAG as usize] = Some([1, 0]);
-    words[kind::ENUM64 as usize] = Some([0, 3]);
+const TAIL_WORDS: [[u8; 2]; 20] = {
+    let mut words = [[0, 0]; 20];
+    words[kind::INT as usize] = [1, 0];
+    words[kind::ARRAY as usize] = [3, 0];
+    words[kind::STRUCT as usize] = [0, 3];
+    words[kind::UNION as usize] = [0, 3];
+    words[kind::ENUM as usize] = [0, 2];
+    words[kind::FUNC_PROTO as usize] = [0, 2];
+    words[kind::VAR as usize] = [1, 0];
+    words[kind::DATASEC as usize] = [0, 3];
+    words[kind::DECL_TAG as usize] = [1, 0];
+    words[kind::ENUM64 as usize] = [0, 3];
     words
 };
 
@@ -250,23 +253,30 @@ pub(crate) struct Record<'b> {
 }
 
 impl<'b> Record<'b> {
-    /// The record that starts `position` words into `words`, and where the next one starts.
+    /// The record that starts `position` words into `words`, and where the next one starts. `None` if no whole
+    /// record of a known kind does; [`Record::flaw`] tells why.
     #[inline]
-    pub(crate) fn read(
-        words: &'b [Word],
-        position: usize,
-        id: TypeId,
-        endian: Endian,
-    ) -> Result<(Self, usize), BtfError> {
-        let truncated =
-            || BtfError::Truncated { section: Section::Types, offset: words.len() * 4, len: words.len() * 4 };
-        let (head, rest) =
-            words.get(position..).and_then(|rest| rest.split_first_chunk()).ok_or_else(truncated)?;
+    pub(crate) fn read(words: &'b [Word], position: usize, endian: Endian) -> Option<(Self, usize)> {
+        let (head, rest) = words.get(position..)?.split_first_chunk()?;
         let head = Head::read(head, endian);
-        let len =
-            head.tail_words().ok_or(BtfError::UnknownKind { id, offset: position * 4, kind: head.kind() })?;
-        let tail = rest.get(..len).ok_or_else(truncated)?;
-        Ok((Self { head, tail }, position + HEAD_WORDS + len))
+        let len = head.tail_words()?;
+        Some((Self { head, tail: rest.get(..len)? }, position + HEAD_WORDS + len))
+    }
+
+    /// Why there is no record at `position`. A function of its own, to keep the making of errors, which takes
+    /// registers, out of the loop over all types.
+    #[cold]
+    pub(crate) fn flaw(words: &[Word], position: usize, id: TypeId, endian: Endian) -> BtfError {
+        let head = words.get(position..).and_then(<[Word]>::first_chunk);
+        match head.map(|head| Head::read(head, endian)) {
+            Some(head) if head.tail_words().is_none() => {
+                BtfError::UnknownKind { id, offset: position * 4, kind: head.kind() }
+            }
+            _ => {
+                let len = words.len() * 4;
+                BtfError::Truncated { section: Section::Types, offset: len, len }
+            }
+        }
     }
 }
 

@@ -143,21 +143,29 @@ impl Table {
     }
 }
 
-/// Tells quickly of most names that they are in no table: a bit for each hash of a wanted name's first four
-/// bytes.
+/// Tells quickly of nearly all names that they are in no table.
 #[derive(Clone, Debug)]
-pub(crate) struct Filter([u64; 64]);
+pub(crate) struct Filter {
+    /// Of the wanted names' first four bytes: cheap enough to be asked about every type there is.
+    heads: Hashes,
+    /// Of their first sixteen, which tell one `tcp_*` or `btf_trace_*` from another.
+    starts: Hashes,
+}
 
 impl Filter {
     pub(crate) fn new<'t>(tables: impl IntoIterator<Item = &'t Table>) -> Self {
-        let mut filter = Self([0; 64]);
+        let mut filter = Self { heads: Hashes([0; 64]), starts: Hashes([0; 64]) };
         for name in tables.into_iter().flat_map(|table| table.names.keys()) {
             let mut terminated = name.to_vec();
             terminated.push(0);
-            match place(&terminated) {
-                Some((word, bit)) => filter.0.iter_mut().skip(word).take(1).for_each(|word| *word |= bit),
+            match terminated.first_chunk() {
+                Some(head) => filter.heads.insert(head_hash(*head)),
                 // What stands behind so short a name may be anything.
-                None => filter.0 = [u64::MAX; 64],
+                None => filter.heads = Hashes([u64::MAX; 64]),
+            }
+            terminated.resize(terminated.len().max(START), 0);
+            if let Some(start) = terminated.first_chunk() {
+                filter.starts.insert(start_hash(*start));
             }
         }
         filter
@@ -166,18 +174,47 @@ impl Filter {
     /// Whether one of the tables may have the name that `tail` starts with.
     #[inline]
     pub(crate) fn passes(&self, tail: &[u8]) -> bool {
-        match place(tail) {
-            Some((word, bit)) => self.0.get(word).is_some_and(|word| word & bit != 0),
-            None => true,
-        }
+        // Too near the end to tell, they pass.
+        tail.first_chunk().is_none_or(|head| self.heads.contains(head_hash(*head)))
+            && tail.first_chunk().is_none_or(|start| self.starts.contains(start_hash(*start)))
     }
 }
 
+/// A set of hashes as far as their upper twelve bits tell: one bit for each value of these.
+#[derive(Clone, Debug)]
+struct Hashes([u64; 64]);
+
+impl Hashes {
+    fn insert(&mut self, hash: u32) {
+        self.0[(hash >> 26) as usize] |= 1 << ((hash >> 20) & 63);
+    }
+
+    #[inline]
+    fn contains(&self, hash: u32) -> bool {
+        self.0[(hash >> 26) as usize] & 1 << ((hash >> 20) & 63) != 0
+    }
+}
+
+/// Any odd number with its bits well mixed, whose upper quarter is odd too: the upper bits of a product with
+/// either depend on all bits of the other factor.
+const MIX: u128 = 0x9e37_79b1_7f4a_7c15_f39c_c060_5ced_c835;
+
 #[inline]
-fn place(tail: &[u8]) -> Option<(usize, u64)> {
-    // Any odd number with its bits well mixed; the product's upper bits depend on all four bytes.
-    let hash = u32::from_le_bytes(*tail.first_chunk()?).wrapping_mul(0x9e37_79b1);
-    Some(((hash >> 26) as usize, 1 << ((hash >> 20) & 63)))
+fn head_hash(head: [u8; 4]) -> u32 {
+    u32::from_le_bytes(head).wrapping_mul((MIX >> 96) as u32)
+}
+
+/// How much of a name [`start_hash`] looks at.
+const START: usize = 16;
+
+/// Of the name in `start`, or as much of it as is there; what stands behind its end does not count.
+fn start_hash(start: [u8; START]) -> u32 {
+    const ONES: u128 = u128::from_le_bytes([1; START]);
+    let start = u128::from_le_bytes(start);
+    // The lowest bit set here is the top one of the first byte that is 0.
+    let zeros = start.wrapping_sub(ONES) & !start & (ONES << 7);
+    let name = start & (zeros ^ zeros.wrapping_sub(1));
+    (name.wrapping_mul(MIX) >> 96) as u32
 }
 
 #[cfg(test)]
@@ -229,12 +266,23 @@ mod tests {
     fn the_filter_lets_every_wanted_name_through() {
         for name in ["sock", "net", "sk", "s", "a_very_long_name_of_a_function"] {
             let filter = Filter::new([&Wanted::new().func(name).table(Want::Func)]);
-            for behind in ["\0", "\0socket\0", "\0\0\0\0"] {
+            for behind in ["\0", "\0socket\0", "\0\0\0\0", "\0\u{1}\u{80}inet_connection_sock\0"] {
                 assert!(filter.passes(format!("{name}{behind}").as_bytes()), "{name} then {behind:?}");
             }
         }
         let filter = Filter::new([&Wanted::new().func("tcp_sendmsg").table(Want::Func)]);
         assert!(!filter.passes(b"udp_sendmsg\0"));
         assert!(filter.passes(b"\0"), "too near the end to tell");
+    }
+
+    #[test]
+    fn the_filter_looks_beyond_a_common_prefix() {
+        let names = Wanted::new().tracepoint("inet_sock_set_state").tracepoint("tcp_probe");
+        let filter = Filter::new([&names.table(Want::Tracepoint)]);
+        for others in ["kfree_skb", "sched_switch", "sys_enter", "tcp_retransmit_skb", ""] {
+            assert!(!filter.passes(format!("btf_trace_{others}\0{:16}", "").as_bytes()), "{others}");
+        }
+        assert!(filter.passes(b"btf_trace_tcp_probe\0"));
+        assert!(filter.passes(b"btf_\0"), "too near the end to tell");
     }
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use btf::{
-    Bits, Btf, BtfError, Builder, Bytes, Index, IntEncoding, Linkage, MemberDef, TypeId, Want, Wanted,
+    Bits, Btf, BtfError, Builder, Bytes, Endian, Index, IntEncoding, Linkage, MemberDef, Section, TypeId,
+    Want, Wanted,
 };
 use common::{KERNELS, everything, kernel, kernel_bytes, lines};
 
@@ -121,6 +122,41 @@ fn every_word_replaced() {
             damaged[at..at + 4].copy_from_slice(&word.to_ne_bytes());
             let _: Result<usize, BtfError> = ask(damaged);
         }
+    }
+}
+
+/// What is wrong with a record, and which one it is, also in the byte order that is not this machine's.
+#[test]
+fn errors_name_the_record() {
+    for endian in [Endian::Little, Endian::Big] {
+        let indexed = |info: u32| {
+            let mut types = Builder::with_endian(endian);
+            for name in ["first", "second", "third"] {
+                types.fwd(name, false).expect("a type");
+            }
+            let mut bytes = types.finish().expect("bytes");
+            // `info` of the second: behind the header, three words and a name.
+            bytes[24 + 12 + 4..][..4].copy_from_slice(&match endian {
+                Endian::Little => info.to_le_bytes(),
+                Endian::Big => info.to_be_bytes(),
+            });
+            let btf = Btf::from_source(bytes).expect("BTF");
+            btf.index(&Wanted::new().strukt("third")).map(|index| index.type_count())
+        };
+        for unknown in [0, 20, 0x7f] {
+            let result = indexed(unknown << 24 | 1);
+            assert!(
+                matches!(result, Err(BtfError::UnknownKind { id: TypeId(2), offset: 12, kind }) if kind == unknown),
+                "{endian} {unknown}: {result:?}"
+            );
+        }
+        // An array's three words would be the whole third record, a struct's five members more than there is.
+        assert!(matches!(indexed(3 << 24), Ok(3)), "{endian}");
+        let result = indexed(4 << 24 | 5);
+        assert!(
+            matches!(result, Err(BtfError::Truncated { section: Section::Types, offset: 36, len: 36 })),
+            "{endian}: {result:?}"
+        );
     }
 }
 
