@@ -24,7 +24,7 @@ impl VerifierLog {
     pub(crate) fn new(text: &str, program: &Program) -> Self {
         let text = text.trim_end_matches(['\0', '\n', ' ']);
         let lines: Vec<&str> = text.lines().collect();
-        let Explanation { lines: shown, slot } = explain(&lines);
+        let Explanation { lines: shown, slot } = explain(before_report(&lines));
         let source = slot.and_then(|slot| source_at(program, slot));
         let mut message = shown.join("; ");
         if message.contains(&format!("unknown#{POISON}")) {
@@ -74,6 +74,13 @@ impl fmt::Display for VerifierLog {
             n => write!(f, " ({n} lines omitted, -v shows them)"),
         }
     }
+}
+
+/// The log up to the report that a newer kernel (7.3) puts behind it: the same once more in sentences, the statements around it,
+/// and an advice to whom that may help. Where there is nothing before the report, the report is all there is.
+fn before_report<'a, 'b>(lines: &'b [&'a str]) -> &'b [&'a str] {
+    let begin = lines.iter().position(|line| line.starts_with("Verification failed: "));
+    begin.and_then(|begin| lines.get(..begin)).filter(|before| !before.is_empty()).unwrap_or(lines)
 }
 
 struct Explanation<'a> {
@@ -266,6 +273,16 @@ mod tests {
                 "invalid func unknown#195896080 (a field this kernel lacks, read outside of its `exists`)",
             ),
             (log!("5.10-combined_stack"), &[], None, "combined stack size of 2 calls is 832. Too large"),
+            (log!("7.3-scalar"), &[], Some(1), "R1 invalid mem access 'scalar'"),
+            (
+                log!("7.3-past_value"),
+                &[1],
+                Some(6),
+                "invalid access to map value, value_size=8 off=4 size=8; \
+                 R0 min value is outside of the allowed memory range",
+            ),
+            (log!("7.3-no_exit"), &[], None, "last insn is not an exit or jmp"),
+            (log!("7.3-unreachable"), &[], Some(2), "unreachable insn 2"),
         ] {
             let log = VerifierLog::new(text, &program(wide));
             assert_eq!(log.message(), message, "{name}");
@@ -313,6 +330,8 @@ mod tests {
             "from 1 to 2: R0",
             "é: (é1) x",
             "\0",
+            "Verification failed: ",
+            "\nVerification failed: x",
         ] {
             let log = VerifierLog::new(text, &program(&[]));
             let _ = format!("{log} {log:#}");

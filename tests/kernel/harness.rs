@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use kernel_tests::actor::Actor;
+use kernel_tests::deadline::{LIMIT, patient};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer::{self, Change};
@@ -46,7 +47,7 @@ fn a_veth_pair_carries_bytes() -> Outcome {
     let (_, address) = netns::join(&here, &there).expect("a veth pair");
     let listener = there.run(|| TcpListener::bind((address, 0))).expect("bind");
     let to = listener.local_addr().expect("an address");
-    let mut client = TcpStream::connect_timeout(&to, kernel_tests::deadline::LIMIT).expect("connect");
+    let mut client = TcpStream::connect_timeout(&to, patient(LIMIT)).expect("connect");
     let (mut server, from) = listener.accept().expect("accept");
     assert_eq!(from.ip(), Ipv4Addr::new(10, 87, 0, 1));
     client.write_all(b"over the wire").expect("write");
@@ -73,7 +74,7 @@ fn attempts_fail_as_they_should() -> Outcome {
     Netns::enter_new();
     let mut deaf = traffic::deaf();
     let timed_out = traffic::timed_out(&mut deaf);
-    assert!(timed_out.at_most < Duration::from_secs(5), "the time limit was shorter: {timed_out:?}");
+    assert!(timed_out.at_most < patient(Duration::from_secs(5)), "the time limit was shorter: {timed_out:?}");
     traffic::aborted(&mut deaf);
     needs(Feature::Veth)?;
     traffic::unreachable(&mut traffic::with_no_neighbour());

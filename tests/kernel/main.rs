@@ -10,7 +10,7 @@ mod tcpstates;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS, cli::TESTS, loader::TESTS]
-        .concat();
+    let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    tests.extend([cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

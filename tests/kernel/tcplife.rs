@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
+use kernel_tests::deadline::patient;
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer;
@@ -26,6 +27,9 @@ pub const TESTS: &[Test] = &[
     ("tcplife::client_killed", || plays(traffic::client_killed)),
     ("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
     ("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
+    ("tcplife::passed_on_unused", || plays(traffic::passed_on_unused)),
+    ("tcplife::who_uses_it_owns_it", who_uses_it_owns_it),
+    ("tcplife::who_accepted_it_owns_what_nobody_uses", who_accepted_it_owns_what_nobody_uses),
     ("tcplife::never_accepted", || plays(traffic::never_accepted)),
     ("tcplife::ipv6", ipv6),
     ("tcplife::mapped", mapped),
@@ -35,7 +39,8 @@ pub const TESTS: &[Test] = &[
     ("tcplife::unreachable", unreachable),
     ("tcplife::failed_connects_are_no_sessions", failed_connects_are_no_sessions),
     ("tcplife::open_before_the_tool", open_before_the_tool),
-    ("tcplife::existing", existing),
+    ("tcplife::existing", || existing(&["--existing"])),
+    ("tcplife::existing_by_sock_diag_and_proc", || existing(&["--existing", "--no-iter"])),
     ("tcplife::two_namespaces", two_namespaces),
     ("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
     ("tcplife::local_port", local_port),
@@ -44,12 +49,15 @@ pub const TESTS: &[Test] = &[
     ("tcplife::pid_of_client", pid_of_client),
     ("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
     ("tcplife::family", family),
-    ("tcplife::access_modes_agree", access_modes_agree),
+    ("tcplife::access_modes_and_rings_agree", access_modes_and_rings_agree),
     ("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
 ];
 
-/// What clocks may differ by: a row's time is the kernel's monotonic one, converted.
-const CLOCKS: Duration = Duration::from_millis(100);
+/// What times may differ by: a row's is the kernel's monotonic one, converted, and what ends a connection may still be in a queue
+/// of the kernel's when the last close returns.
+fn tolerance() -> Duration {
+    patient(Duration::from_millis(100))
+}
 
 /// Plays a scenario with the tool watching. Each end has to get its row, and nothing else one.
 #[track_caller]
@@ -86,6 +94,12 @@ type Key = (SocketAddr, SocketAddr);
 /// The rows of a namespace have to be the ends of these sessions: all of them, nothing else, and nothing else in them.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
+    assert_rows_but(output, netns, sessions, 0);
+}
+
+/// The same with so many faults at most.
+#[track_caller]
+fn assert_rows_but(output: &Output, netns: &Netns, sessions: &[Session], allowed: usize) {
     let mut rows: BTreeMap<Key, Vec<LifeRow>> = BTreeMap::new();
     for row in output.rows::<LifeRow>(netns.inode()) {
         let key = ((row.laddr, row.lport).into(), (row.raddr, row.rport).into());
@@ -105,7 +119,7 @@ fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
         }
     }
     faults.extend(rows.into_values().flatten().map(|row| format!("a row of no connection: {row:?}")));
-    assert!(faults.is_empty(), "{}\n{output}", faults.join("\n"));
+    assert!(faults.len() <= allowed, "{}\n{output}", faults.join("\n"));
 }
 
 /// What is wrong in a row.
@@ -128,7 +142,7 @@ fn differences(row: &LifeRow, end: &End, session: &Session) -> Vec<String> {
     check("existing", !row.existing);
     let duration = Duration::from_nanos(row.duration_ns);
     check("duration_ns (too short)", duration >= session.at_least);
-    check("duration_ns (too long)", duration <= session.at_most + CLOCKS);
+    check("duration_ns (too long)", duration <= session.at_most + tolerance());
     let established = end.path.contains("ESTABLISHED");
     match row.handshake_ns.map(Duration::from_nanos) {
         Some(took) => {
@@ -154,7 +168,29 @@ fn owner_fault(pid: Option<u32>, comm: Option<&str>, end: &End) -> Option<String
 fn in_span(ts: u64, session: &Session) -> bool {
     let at: SystemTime = UNIX_EPOCH + Duration::from_nanos(ts);
     let (begin, end) = session.span;
-    begin - CLOCKS <= at && at <= end + CLOCKS
+    begin - tolerance() <= at && at <= end + tolerance()
+}
+
+/// Where the kernel says who sends and receives, that is whose socket it is, whoever accepted it.
+fn who_uses_it_owns_it() -> Outcome {
+    needs(Feature::SocketLengths)?;
+    watched(&[], Via::V4, |stage| {
+        let mut session = traffic::handed_to_child(stage);
+        session.ends[1].owners.remove(0);
+        session
+    });
+    Ok(())
+}
+
+/// The process that accepted it, and not the one that happened to close it.
+fn who_accepted_it_owns_what_nobody_uses() -> Outcome {
+    needs(Feature::Kprobes)?;
+    watched(&[], Via::V4, |stage| {
+        let mut session = traffic::passed_on_unused(stage);
+        session.ends[1].owners.truncate(1);
+        session
+    });
+    Ok(())
 }
 
 fn ipv6() -> Outcome {
@@ -235,12 +271,12 @@ fn open_before_the_tool() -> Outcome {
 }
 
 /// With `--existing` it gets one: whose it is and what it carried is known, how long it lasted only from below.
-fn existing() -> Outcome {
+fn existing(args: &[&str]) -> Outcome {
     needs(Feature::KernelBtf)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = traffic::begun(&mut stage);
-    let tool = start(&["--existing"]);
+    let tool = start(args);
     let session = traffic::finish(&mut stage, pair);
     let output = finish(tool, &netns, 2);
     let rows = output.rows::<LifeRow>(netns.inode());
@@ -283,11 +319,11 @@ fn each_of_2000_exactly_once() -> Outcome {
     let mut tool = start(&["--stats"]);
     let mut stage = Stage::new(Via::V4);
     traffic::start_storm(&mut stage, COUNT);
-    tool.wait_rows(netns.inode(), 4000);
-    let sessions = traffic::end_storm(&mut stage, COUNT);
-    let output = finish(tool, &netns, 2 * sessions.len());
-    crate::cli::assert_nothing_lost(&output);
-    assert_rows(&output, &netns, &sessions);
+    let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
+    let output = finish(tool, &netns, 0);
+    // A run that was left out makes one row wrong, or takes it away.
+    let missed = crate::cli::assert_only_missed(&output);
+    assert_rows_but(&output, &netns, &sessions, missed);
     Ok(())
 }
 
@@ -390,10 +426,12 @@ fn family() -> Outcome {
 }
 
 /// Direct loads and probe reads see the same: both run at once on the same connections.
-fn access_modes_agree() -> Outcome {
+fn access_modes_and_rings_agree() -> Outcome {
     needs(Feature::KernelBtf)?;
+    needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
-    let tools = ["typed", "probed"].map(|access| start(&["--failed", "--access", access]));
+    let tools = [&["--access", "typed"][..], &["--access", "probed"], &["--perf"]]
+        .map(|way| start(&[&["--failed"], way].concat()));
     let mut stage = Stage::new(Via::V4);
     let sessions = [
         traffic::client_closes_first(&mut stage),

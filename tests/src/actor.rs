@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::deadline::{Deadline, LIMIT};
-use crate::role;
+use crate::deadline::{Deadline, LIMIT, patient};
 use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
+
+/// What the answer to a command may take: more than any socket call of an actor does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A connection of an actor, as its socket describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +86,7 @@ impl Actor {
     #[track_caller]
     fn greet(control: UnixStream, comm: &str, child: Option<Child>) -> Self {
         assert!(comm.len() < 16, "TASK_COMM_LEN is 16, its NUL included: {comm}");
-        control.set_read_timeout(Some(role::CALL_LIMIT + Duration::from_secs(5))).expect("set a time limit");
+        control.set_read_timeout(Some(patient(ANSWER_LIMIT))).expect("set a time limit");
         let mut actor = Self {
             who: Who { pid: 0, comm: comm.to_owned() },
             control: BufReader::new(control),

@@ -5,8 +5,10 @@ use std::fmt;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -168,12 +170,26 @@ impl Tool {
         });
     }
 
+    /// Reads while something else goes on that takes its time, so that the tool never waits for its reader.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn read_during<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
+        /// How soon the end of the work is seen when the tool says nothing.
+        const LOOK: u16 = 10;
+        thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() && self.pump(PollTimeout::from(LOOK)) {}
+            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
     #[track_caller]
     fn wait(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Deadline::after(LIMIT);
         while !holds(self) {
             let Some(timeout) = deadline.poll_timeout() else {
-                panic!("no {what} within {LIMIT:?}\n{}", self.seen());
+                panic!("no {what} within {:?}\n{}", deadline.limit(), self.seen());
             };
             if !self.pump(timeout) {
                 let status = self.reap();
@@ -206,7 +222,7 @@ impl Tool {
         let deadline = Deadline::after(LIMIT);
         loop {
             let Some(timeout) = deadline.poll_timeout() else {
-                panic!("the tool did not end within {LIMIT:?}\n{}", self.seen());
+                panic!("the tool did not end within {:?}\n{}", deadline.limit(), self.seen());
             };
             if !self.pump(timeout) {
                 break;

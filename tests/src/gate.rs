@@ -19,6 +19,12 @@ pub enum Feature {
     Veth,
     /// `/sys/kernel/btf/vmlinux`.
     KernelBtf,
+    /// The tracepoints `sock_send_length` and `sock_recv_length`, at which a process uses its socket.
+    SocketLengths,
+    /// The probes of `CONFIG_KPROBE_EVENTS`, which a lockdown forbids.
+    Kprobes,
+    /// Reads of kernel memory by address, `bpf_probe_read_kernel`, which a lockdown forbids.
+    ProbeReads,
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -26,13 +32,13 @@ pub enum Feature {
 /// Why a test was not run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Skip {
-    feature: Feature,
+    what: String,
     seen: String,
 }
 
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "needs {}: {}", self.feature, self.seen)
+        write!(f, "needs {}: {}", self.what, self.seen)
     }
 }
 
@@ -42,6 +48,9 @@ impl fmt::Display for Feature {
             Self::Ipv6 => f.write_str("IPv6"),
             Self::Veth => f.write_str("veth"),
             Self::KernelBtf => f.write_str("the kernel's BTF"),
+            Self::SocketLengths => f.write_str("sock_send_length and sock_recv_length"),
+            Self::Kprobes => f.write_str("kprobes"),
+            Self::ProbeReads => f.write_str("probe reads"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -49,7 +58,8 @@ impl fmt::Display for Feature {
 
 /// Which kernels have a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Claim {
+#[non_exhaustive]
+pub enum Claim {
     /// All from this version on, and none before.
     Since(u32, u32),
     /// Those that were built with it, or machines that have it installed: no version says.
@@ -66,22 +76,38 @@ enum Claim {
 #[track_caller]
 pub fn needs(feature: Feature) -> Result<(), Skip> {
     let (claim, absent) = look(feature);
-    check(feature, claim, absent, running_version())
+    check(&feature, claim, absent, running_version())
+}
+
+/// The same for what only the test itself can find out: it says what it needs and claims which kernels have it. `absent` is what
+/// the test saw when it is not there.
+///
+/// # Errors
+/// The skip.
+///
+/// # Panics
+/// When the kernel contradicts the claim.
+#[track_caller]
+pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Skip> {
+    check(&what, claim, absent, running_version())
 }
 
 #[track_caller]
-fn check(feature: Feature, claim: Claim, absent: Option<String>, version: (u32, u32)) -> Result<(), Skip> {
+fn check(
+    what: &dyn fmt::Display,
+    claim: Claim,
+    absent: Option<String>,
+    version: (u32, u32),
+) -> Result<(), Skip> {
     let (major, minor) = version;
     match (claim, absent) {
         (Claim::Since(a, b), Some(seen)) if version >= (a, b) => {
-            panic!(
-                "the gate claims that {feature} is there since {a}.{b}, and {major}.{minor} lacks it: {seen}"
-            )
+            panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} lacks it: {seen}")
         }
         (Claim::Since(a, b), None) if version < (a, b) => {
-            panic!("the gate claims that {feature} is there since {a}.{b}, and {major}.{minor} has it")
+            panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} has it")
         }
-        (_, Some(seen)) => Err(Skip { feature, seen }),
+        (_, Some(seen)) => Err(Skip { what: what.to_string(), seen }),
         (_, None) => Ok(()),
     }
 }
@@ -96,12 +122,36 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
             (Claim::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
         }
         // CONFIG_DEBUG_INFO_BTF is a choice of whoever builds the kernel; every Debian kernel since 5.10 has it.
-        Feature::KernelBtf => (Claim::Since(5, 10), file("/sys/kernel/btf/vmlinux")),
+        Feature::KernelBtf => (Claim::Since(5, 10), file(BTF)),
+        Feature::SocketLengths => (Claim::Since(6, 3), no_type("btf_trace_sock_send_length")),
+        Feature::Kprobes => {
+            (Claim::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
+        }
+        Feature::ProbeReads => (Claim::Optional, locked_down()),
         Feature::Program(name) => {
             let found = find_program(name);
             (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
         }
     }
+}
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// `None` when the kernel's BTF has a type of this name.
+fn no_type(name: &str) -> Option<String> {
+    let btf = match fs::read(BTF) {
+        Ok(btf) => btf,
+        Err(e) => return Some(format!("{BTF}: {e}")),
+    };
+    // Names stand between NULs, and nothing else in the file looks like one.
+    let found = btf.split(|&byte| byte == 0).any(|string| string == name.as_bytes());
+    (!found).then(|| format!("no type {name}"))
+}
+
+/// `None` unless the kernel is locked down so far that tracing may not read its memory.
+fn locked_down() -> Option<String> {
+    let state = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    state.contains("[confidentiality]").then(|| "locked down to keep its secrets".to_owned())
 }
 
 /// Where `PATH` has a program; the directories of administrators are looked at as well, `PATH` may lack them.
@@ -133,22 +183,22 @@ mod tests {
 
     #[test]
     fn a_true_claim_skips_or_runs() {
-        assert_eq!(check(F, Claim::Since(5, 8), None, (6, 1)), Ok(()));
-        let skip = check(F, Claim::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
+        assert_eq!(check(&F, Claim::Since(5, 8), None, (6, 1)), Ok(()));
+        let skip = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
         assert_eq!(skip.to_string(), "needs the kernel's BTF: no file");
-        assert!(check(F, Claim::Optional, Some("no file".into()), (6, 1)).is_err());
+        assert!(check(&F, Claim::Optional, Some("no file".into()), (6, 1)).is_err());
     }
 
     #[test]
     #[should_panic(expected = "since 5.8, and 5.10 lacks it: no file")]
     fn a_missing_feature_of_a_new_kernel_fails() {
-        let _ = check(F, Claim::Since(5, 8), Some("no file".into()), (5, 10));
+        let _ = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 10));
     }
 
     #[test]
     #[should_panic(expected = "since 5.8, and 5.4 has it")]
     fn a_present_feature_of_an_old_kernel_fails() {
-        let _ = check(F, Claim::Since(5, 8), None, (5, 4));
+        let _ = check(&F, Claim::Since(5, 8), None, (5, 4));
     }
 
     #[test]

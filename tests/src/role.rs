@@ -23,10 +23,10 @@ use nix::sys::socket::{
 };
 use nix::unistd::dup2_stdout;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, patient};
 
-/// What a single socket call of an actor may take. The test waits longer than this for the answer.
-pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// What a single socket call of an actor may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `storm` and `serve` send: the answer is this many times as long as the question.
 const ANSWER_FACTOR: u64 = 2;
@@ -317,8 +317,8 @@ fn tcp_socket(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
 
 /// No call of an actor blocks for ever. The sending limit holds for `connect(2)` as well.
 fn limit(stream: &TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(CALL_LIMIT))?;
-    stream.set_write_timeout(Some(CALL_LIMIT))
+    stream.set_read_timeout(Some(patient(CALL_LIMIT)))?;
+    stream.set_write_timeout(Some(patient(CALL_LIMIT)))
 }
 
 fn accept(listener: &TcpListener) -> Result<TcpStream, Failed> {

@@ -25,7 +25,7 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
-use crate::deadline::Deadline;
+use crate::deadline::{self, Deadline};
 use crate::gate::Skip;
 use crate::{leak, role};
 
@@ -47,7 +47,8 @@ const TEST_LIMIT: Duration = Duration::from_secs(60);
 const USAGE: &str = "\
 Usage: kernel [--list] [--exact] [--nocapture] [--skip PART]... [PART]...
 Runs the tests whose name contains one of the PARTs (all without a PART), as root, on the running kernel.
-The tool under test is $TCPTOOLS, or tcptools beside this program's directory.";
+The tool under test is $TCPTOOLS, or tcptools beside this program's directory.
+$KERNEL_TESTS_PATIENCE is a factor (default 1) for every time limit: 10 in a machine that is emulated.";
 
 /// What the command line asks for.
 #[derive(Default, PartialEq, Eq, Debug)]
@@ -153,6 +154,10 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         println!("\n{} tests, 0 benchmarks", chosen.len());
         return ExitCode::SUCCESS;
     }
+    if let Err(fault) = deadline::patience() {
+        eprintln!("{fault}");
+        return ExitCode::from(2);
+    }
     if !geteuid().is_root() {
         eprintln!("the kernel tests load BPF programs and make network namespaces: run them as root");
         return ExitCode::FAILURE;
@@ -252,7 +257,7 @@ impl Run {
         loop {
             let Some(timeout) = deadline.poll_timeout() else {
                 self.kill();
-                return Some(Verdict::Failed(format!("killed, it ran longer than {TEST_LIMIT:?}")));
+                return Some(Verdict::Failed(format!("killed, it ran longer than {:?}", deadline.limit())));
             };
             let mut fds = [
                 PollFd::new(self.report.as_fd(), PollFlags::POLLIN),

@@ -169,6 +169,21 @@ pub fn handed_to_child(stage: &mut Stage) -> Session {
     session
 }
 
+/// The same with a child that only closes it.
+#[track_caller]
+pub fn passed_on_unused(stage: &mut Stage) -> Session {
+    let pair = stage.open();
+    let (mut heir, inherited) = stage.server.heir(pair.server, "kt-heir");
+    stage.server.close(pair.server);
+    stage.closing();
+    heir.close(inherited);
+    stage.client.recv_eof(pair.client, 0);
+    stage.client.close(pair.client);
+    let mut session = stage.both(pair, (0, 0), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE));
+    session.ends[1].owners.push(heir.who());
+    session
+}
+
 /// Two processes hold the client's socket; the connection ends with the last close.
 #[track_caller]
 pub fn shared_with_child(stage: &mut Stage) -> Session {
@@ -297,9 +312,14 @@ pub fn with_no_neighbour() -> Stage {
 }
 
 /// Starts many connections one after the other, the client closing its sending side first; [`end_storm`] waits for their end.
+/// Each has a port of its own: in the namespace this process is in, no port is used again.
 /// Whoever watches them has to read the tool's rows meanwhile, or the tool waits for its reader and its ring runs over.
 #[track_caller]
 pub fn start_storm(stage: &mut Stage, count: u32) {
+    // A storm of seconds would take a port out of TIME_WAIT again, and two connections would be one tuple.
+    let netns = Netns::current();
+    netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
+    netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
     stage.begin();
     stage.server.start_serving(count);
     stage.client.start_storm(count, stage.target);

@@ -62,7 +62,7 @@ impl Books {
                  aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
                  dropped {dropped}, unreadable {unreadable}, untracked {untracked}"
             );
-        } else if self.lost() > 0 || *untracked > 0 {
+        } else {
             let reasons = [
                 (*lost_ring, "ring full, --ring-size makes it larger"),
                 (*lost_map, "table full, --max-sockets makes it larger"),
@@ -78,9 +78,11 @@ impl Books {
             if !reasons.is_empty() {
                 eprintln!("tcptools: {name}: {} events lost: {}", self.lost(), reasons.join("; "));
             }
-            if *untracked > 0 {
+            // What was lost for want of room is said already.
+            if untracked > lost_map {
                 eprintln!(
-                    "tcptools: {name}: {untracked} sockets found no room in the table; --max-sockets makes it larger"
+                    "tcptools: {name}: the table was full {untracked} times, and those sockets' later rows know less; \
+                     --max-sockets makes it larger"
                 );
             }
         }

@@ -1,0 +1,80 @@
+//! A link named like a tool is that tool.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use kernel_tests::cli::{Tool, binary, run};
+use kernel_tests::netns::Netns;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::scratch::Scratch;
+use kernel_tests::stage::{Stage, Via};
+use kernel_tests::traffic;
+
+use super::TOOLS;
+
+pub const TESTS: &[Test] = &[
+    ("cli::links_by_name", links_by_name),
+    ("cli::links_are_made", links_are_made),
+    ("cli::links_replace_nothing", links_replace_nothing),
+];
+
+/// Runs a link on real connections until it has printed these rows.
+#[track_caller]
+fn watches(link: &Path, tool: &str, rows: usize) {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let mut command = Command::new(link);
+    command.args(["--json", "-v"]);
+    let mut running = Tool::spawn(command);
+    running.wait_attached(tool);
+    traffic::client_closes_first(&mut stage);
+    running.wait_rows(netns.inode(), rows);
+    running.stop().assert_code(0);
+}
+
+fn links_by_name() -> Outcome {
+    let scratch = Scratch::new();
+    let link = scratch.path("tcplife");
+    symlink(binary(), &link).expect("symlink");
+    watches(&link, "tcplife", 2);
+    Ok(())
+}
+
+/// `tcptools links DIR`: one for each tool and nothing else, and what is there already is good.
+fn links_are_made() -> Outcome {
+    let scratch = Scratch::new();
+    let dir = scratch.path(".");
+    for _ in 0..2 {
+        let output = run([Path::new("links"), &dir]);
+        output.assert_code(0).assert_no_stdout();
+        assert_eq!(output.stderr, "", "{output}");
+    }
+    let names = fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().expect("ASCII")).collect();
+    names.sort();
+    assert_eq!(names, TOOLS);
+    for (tool, rows) in TOOLS.into_iter().zip([2, 10]) {
+        let link = scratch.path(tool);
+        let is_ours = fs::canonicalize(&link).ok() == fs::canonicalize(binary()).ok();
+        assert!(is_ours, "{} leads elsewhere", link.display());
+        watches(&link, tool, rows);
+    }
+    Ok(())
+}
+
+/// A file of a tool's name may be somebody's own.
+fn links_replace_nothing() -> Outcome {
+    let scratch = Scratch::new();
+    let own = scratch.file("tcplife", b"mine");
+    for (dir, named) in [(scratch.path("."), own.clone()), (scratch.path("missing"), scratch.path("missing"))]
+    {
+        let output = run([Path::new("links"), &dir]);
+        output.assert_code(1).assert_no_stdout();
+        let name = named.file_name().and_then(|name| name.to_str()).expect("ASCII");
+        assert!(output.one_line().contains(name), "the line has to name {name}\n{output}");
+    }
+    assert_eq!(fs::read(&own).expect("still a file"), b"mine");
+    Ok(())
+}

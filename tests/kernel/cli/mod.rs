@@ -1,0 +1,15 @@
+//! What holds for every tool: exit codes, messages, output to pipes and full disks, the books, and nothing left behind.
+
+mod books;
+mod links;
+mod run;
+mod table;
+mod usage;
+
+use kernel_tests::runner::Test;
+
+pub use books::assert_only_missed;
+
+pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
+
+const TOOLS: [&str; 2] = ["tcplife", "tcpstates"];

@@ -1,0 +1,238 @@
+//! Attached programs see what this process does, typed or probed, and detached ones do not; and nothing of them is left.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::parent_id;
+
+use bpfasm::object::{Attach, MapKind, Object};
+use bpfasm::{Fragment, bpf};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::leak::BpfObjects;
+use kernel_tests::netns::Netns;
+use kernel_tests::runner::{Outcome, Test};
+use nix::libc;
+
+use super::{ONLY, TRACEPOINT, attach, counter, load, load_only, map, only, only_rung, raw_tp, rung};
+
+pub const TESTS: &[Test] = &[
+    ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
+    ("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
+    ("loader::iterator_lists_our_files", iterator_lists_our_files),
+    ("loader::runs_are_counted", runs_are_counted),
+    ("loader::descriptors_do_not_leak", descriptors_do_not_leak),
+    ("loader::nothing_is_left", nothing_is_left),
+];
+
+/// Goes on only while this process is on the CPU: others of the machine do the same things. Keeps r1 in r6.
+fn only_this_process() -> Fragment {
+    let process = std::process::id().cast_signed();
+    bpf! {
+        r6 = r1;
+        call bpf_get_current_pid_tgid;
+        r0 >>= 32;
+        if w0 == {process} goto mine;
+        r0 = 0;
+        exit;
+    mine:
+    }
+}
+
+/// A program at `sys_enter` that counts each `getppid(2)` of this process in `counts` and sends its time to `events`.
+fn watcher() -> Object {
+    let getppid = i32::try_from(libc::SYS_getppid).expect("a small number");
+    let code = bpf! {
+        ..only_this_process();
+        r1 = *(u64 *)(r6 + 8);                          // id
+        if r1 != {getppid} goto out;
+        *(u32 *)(r10 - 4) = 0;
+        r1 = map counts ll;
+        r2 = r10;
+        r2 += -4;
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto out;
+        r1 = 1;
+        lock *(u64 *)(r0 + 0) += r1;
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 - 16) = r0;
+        r1 = map events ll;
+        r2 = r10;
+        r2 += -16;
+        w3 = 8;
+        w4 = 1;                                         // BPF_RB_NO_WAKEUP
+        call bpf_ringbuf_output;
+    out:
+        r0 = 0;
+        exit;
+    };
+    let maps = vec![
+        map("events", MapKind::RingBuf, (0, 0, 1 << 16)),
+        map("counts", MapKind::PercpuArray, (4, 8, 1)),
+    ];
+    only(raw_tp(ONLY, "sys_enter", code), maps)
+}
+
+/// Makes the system call so often.
+fn ask(times: usize) {
+    for _ in 0..times {
+        let _ = parent_id();
+    }
+}
+
+/// Events of what this test did, from attach to detach and not after.
+fn attached_sees_this_and_detached_does_not() -> Outcome {
+    let mut loaded = load(&watcher());
+    let mut events = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
+    let mut seen = || events.drain(&mut |_| ()).unwrap_or_else(|e| panic!("{e}")).records;
+    ask(5);
+    assert_eq!((seen(), counter(&loaded, "counts")), (0, 0), "not attached yet");
+    attach(&mut loaded);
+    ask(7);
+    assert_eq!((seen(), counter(&loaded, "counts")), (7, 7), "attached");
+    ask(3);
+    loaded.detach();
+    ask(5);
+    assert_eq!((seen(), counter(&loaded, "counts")), (3, 10), "what came before the detach is still there");
+    Ok(())
+}
+
+/// The same field through a typed pointer and through a probe read.
+fn typed_and_probed_read_the_same() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    needs(Feature::ProbeReads)?;
+    Netns::enter_new();
+    let store = || {
+        bpf! {
+            *(u32 *)(r10 - 8) = w0;
+            *(u32 *)(r10 - 4) = 0;
+            r1 = map out ll;
+            r2 = r10;
+            r2 += -4;
+            r3 = r10;
+            r3 += -8;
+            w4 = 0;
+            call bpf_map_update_elem;
+            r0 = 0;
+            exit;
+        }
+    };
+    let typed = bpf! {
+        ..only_this_process();
+        r1 = *(u64 *)(r6 + 0);
+        w0 = *(u16 *)(r1 + sock.sk_protocol);
+        ..store();
+    };
+    let probed = bpf! {
+        ..only_this_process();
+        r3 = *(u64 *)(r6 + 0);
+        r3 += sock.sk_protocol;
+        *(u64 *)(r10 - 16) = 0;
+        r1 = r10;
+        r1 += -16;
+        w2 = sizeof(sock.sk_protocol);
+        call bpf_probe_read_kernel;
+        w0 = *(u16 *)(r10 - 16);
+        ..store();
+    };
+    for program in [rung(ONLY, Attach::TpBtf(TRACEPOINT.into()), typed), raw_tp(ONLY, TRACEPOINT, probed)] {
+        let mut loaded = load(&only(program, vec![map("out", MapKind::Array, (4, 4, 1))]));
+        attach(&mut loaded);
+        // To LISTEN and back to CLOSE.
+        drop(TcpListener::bind("127.0.0.1:0").expect("a listener"));
+        let out = loaded.map("out").expect("the object's map").lookup(&0_u32.to_ne_bytes());
+        let tcp = libc::IPPROTO_TCP.to_ne_bytes().to_vec();
+        assert_eq!(out, Ok(Some(tcp)), "at {:?}", only_rung(&loaded).taken);
+    }
+    Ok(())
+}
+
+/// `iter/task_file` tells of every file that this test has open, and of whose it is.
+fn iterator_lists_our_files() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let code = bpf! {
+        r6 = r1;
+        r7 = *(u64 *)(r6 + bpf_iter__task_file.task);
+        if r7 == 0 goto out;
+        w1 = *(u32 *)(r7 + task_struct.tgid);
+        *(u32 *)(r10 - 8) = w1;
+        w1 = *(u32 *)(r6 + bpf_iter__task_file.fd);
+        *(u32 *)(r10 - 4) = w1;
+        r1 = *(u64 *)(r6 + bpf_iter__task_file.meta);
+        r1 = *(u64 *)(r1 + bpf_iter_meta.seq);
+        r2 = r10;
+        r2 += -8;
+        w3 = 8;
+        call bpf_seq_write;
+    out:
+        r0 = 0;
+        exit;
+    };
+    let mut loaded = load(&only(rung(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
+    assert!(matches!(loaded.run_iter(ONLY), Ok(None)), "before it is attached");
+    attach(&mut loaded);
+    // More than one read returns.
+    let files: Vec<File> = (0..900).map(|_| File::open("/dev/null").expect("open /dev/null")).collect();
+    for _ in 0..2 {
+        let bytes = loaded.run_iter(ONLY).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
+        let (words, rest) = bytes.as_chunks::<4>();
+        let (pairs, odd) = words.as_chunks::<2>();
+        assert!(rest.is_empty() && odd.is_empty(), "{} bytes", bytes.len());
+        let listed: HashSet<[u32; 2]> = pairs.iter().map(|pair| pair.map(u32::from_ne_bytes)).collect();
+        for file in &files {
+            let fd = u32::try_from(file.as_raw_fd()).expect("a descriptor");
+            assert!(listed.contains(&[std::process::id(), fd]), "file {fd} of {}", files.len());
+        }
+    }
+    Ok(())
+}
+
+/// `run_count` while statistics are on, and no run missed.
+fn runs_are_counted() -> Outcome {
+    let idle = load_only(bpf! { r0 = 0; exit; }, Vec::new());
+    let mut busy = load(&watcher());
+    let counting = loader::enable_stats().expect("BPF_ENABLE_STATS");
+    attach(&mut busy);
+    ask(1);
+    let count = |loaded: &loader::Loaded| {
+        let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
+        assert_eq!(stats.len(), 1, "{stats:?}");
+        stats[0].run_count
+    };
+    assert!(count(&busy) > 0);
+    drop(counting);
+    assert_eq!(busy.missed().unwrap_or_else(|e| panic!("{e:#}")), 0);
+    assert_eq!(count(&idle), 0, "never ran");
+    Ok(())
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("a directory").count()
+}
+
+/// Programs, maps, links and rings hold files while they live. What a test leaves open the runner finds, after every failure.
+fn descriptors_do_not_leak() -> Outcome {
+    let before = descriptors();
+    {
+        let mut loaded = load(&watcher());
+        let ring = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
+        attach(&mut loaded);
+        // Two maps, a program, its link, and what the ring is waited for with.
+        assert!(descriptors() >= before + 5, "{} files", descriptors() - before);
+        assert!(ring.as_fd().as_raw_fd() >= 0);
+    }
+    assert_eq!(descriptors(), before);
+    Ok(())
+}
+
+/// Perf buffers are the rings that hold most: an event for each CPU, and its place in the map.
+fn nothing_is_left() -> Outcome {
+    let before = BpfObjects::now()?;
+    let code = bpf! { r1 = map events ll; r0 = 0; exit; };
+    let mut loaded = load_only(code, vec![map("events", MapKind::PerfEventArray, (4, 4, 0))]);
+    let events = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
+    attach(&mut loaded);
+    drop((loaded, events));
+    before.assert_none_left();
+    Ok(())
+}

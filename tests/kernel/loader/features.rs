@@ -1,0 +1,30 @@
+//! What the kernel is found to have.
+
+use bpfasm::{Access, KernelVersion, Ring};
+use kernel_tests::gate::running_version;
+use kernel_tests::runner::{Outcome, Test};
+
+use super::kernel;
+
+pub const TESTS: &[Test] = &[("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
+
+/// What attaches was promised, and no kernel has what came after it.
+fn probe_agrees_with_doctor() -> Outcome {
+    let target = loader::probe(&kernel()).unwrap_or_else(|e| panic!("{e:#}"));
+    let KernelVersion { major, minor, .. } = target.version;
+    assert_eq!((u32::from(major), u32::from(minor)), running_version());
+    let reports = loader::doctor(&kernel()).unwrap_or_else(|e| panic!("{e:#}"));
+    let has = |name: &str| {
+        let report = reports.iter().find(|report| report.name.starts_with(name)).expect(name);
+        let has = *report.result.as_ref().unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        assert!(!has || target.version >= report.since, "{name} is older than {}", report.since);
+        has
+    };
+    assert_eq!(has("tp_btf"), target.access == Access::Typed);
+    assert_eq!(has("ring buffer"), target.ring == Ring::RingBuf);
+    // A probe only loads; lockdown may still forbid what it promises. The other way round it would be wrong.
+    assert!(target.trampolines || !has("fentry"));
+    assert!(target.kprobes || !has("kprobe"));
+    assert!(has("raw_tp"));
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The loader against the running kernel: programs that run exactly when asked (`BPF_PROG_TEST_RUN`) or at what this process
+//! does itself, and what is said when the kernel refuses.
+
+mod attach;
+mod features;
+mod insns;
+mod maps;
+mod messages;
+mod rings;
+mod rungs;
+mod seed;
+mod symbols;
+
+use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
+use bpfasm::{Fragment, Program};
+use btf::Btf;
+use kernel_tests::runner::Test;
+use loader::{LoadError, Loaded, Loader, RungReport};
+
+pub const TESTS: &[&[Test]] = &[
+    insns::TESTS,
+    symbols::TESTS,
+    maps::TESTS,
+    rings::TESTS,
+    attach::TESTS,
+    rungs::TESTS,
+    messages::TESTS,
+    features::TESTS,
+    seed::TESTS,
+];
+
+/// A raw tracepoint that every kernel with TCP has since 4.16, and that is quiet.
+const TRACEPOINT: &str = "inet_sock_set_state";
+
+/// The hook and the program of an object that needs only one.
+const ONLY: &str = "test";
+
+#[track_caller]
+fn kernel() -> Btf {
+    loader::kernel_btf(None).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+fn map(name: &'static str, kind: MapKind, (key_size, value_size, max_entries): (u32, u32, u32)) -> MapDef {
+    MapDef { name: name.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+}
+
+fn rung(name: &'static str, attach: Attach, code: Fragment) -> ProgramDef {
+    let program = Program::link(name, code).expect("a program that links");
+    ProgramDef { name: name.into(), attach, program }
+}
+
+fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> ProgramDef {
+    rung(name, Attach::RawTp(tracepoint.into()), code)
+}
+
+fn hook(name: &'static str, need: Need, rungs: Vec<ProgramDef>) -> Hook {
+    Hook { name: name.into(), need, rungs }
+}
+
+fn object(hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
+    Object { name: "test".into(), license: "GPL".into(), hooks, maps, consts: vec![("ANSWER".into(), 42)] }
+}
+
+/// An object of one required program.
+fn only(program: ProgramDef, maps: Vec<MapDef>) -> Object {
+    object(vec![hook(ONLY, Need::Required, vec![program])], maps)
+}
+
+fn try_load(object: &Object) -> Result<Loaded, LoadError> {
+    Loader::new(&kernel()).load(object)
+}
+
+#[track_caller]
+fn load(object: &Object) -> Loaded {
+    try_load(object).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// Loads one required program at [`TRACEPOINT`].
+#[track_caller]
+fn load_only(code: Fragment, maps: Vec<MapDef>) -> Loaded {
+    load(&only(raw_tp(ONLY, TRACEPOINT, code), maps))
+}
+
+#[track_caller]
+fn attach(loaded: &mut Loaded) {
+    loaded.attach().unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+/// Runs the only program once with these arguments, on a CPU if one is named.
+#[track_caller]
+fn run(loaded: &Loaded, args: &[u64], cpu: Option<u32>) -> u32 {
+    loaded.test_run(ONLY, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// The CPUs programs can be run on.
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+}
+
+/// What a single counter says, summed over the CPUs where it is one for each.
+#[track_caller]
+fn counter(loaded: &Loaded, map: &str) -> u64 {
+    loaded.map(map).expect("a map of the object").sum(&0_u32.to_ne_bytes()).expect("a sum")[0]
+}
+
+/// The report on the only hook.
+#[track_caller]
+fn only_rung(loaded: &Loaded) -> &RungReport {
+    let [report] = loaded.rungs() else { panic!("one hook: {:?}", loaded.rungs()) };
+    report
+}
+
+/// Why the only rung of the only hook was refused.
+#[track_caller]
+fn only_refusal(object: &Object) -> LoadError {
+    match try_load(object).expect_err("an object that cannot be loaded") {
+        LoadError::NoRung { hook, mut refused } => {
+            assert_eq!((hook.as_str(), refused.len()), (ONLY, 1), "{refused:?}");
+            refused.remove(0).1
+        }
+        error => panic!("{error:#}"),
+    }
+}

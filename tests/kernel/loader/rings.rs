@@ -1,0 +1,229 @@
+//! Rings: each event once, in order, and what finds no room is counted.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bpfasm::bpf;
+use bpfasm::object::{MapKind, Object};
+use bpfasm::reg::R6;
+use kernel_tests::deadline::{LIMIT, patient};
+use kernel_tests::runner::{Outcome, Test};
+use loader::{Drained, Events, Loaded, Loader};
+
+use super::{ONLY, TRACEPOINT, counter, cpus, kernel, load, map, only, raw_tp, run};
+
+pub const TESTS: &[Test] = &[
+    ("loader::ring_buffer_delivers_all_in_order", || delivers(Way::RingBuf(NO_WAKEUP))),
+    ("loader::perf_buffers_deliver_all_by_time", || delivers(Way::Perf)),
+    ("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
+    ("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
+    ("loader::ring_buffer_wakes_only_when_told", ring_buffer_wakes_only_when_told),
+    ("loader::perf_buffer_wakes_at_its_watermark", perf_buffer_wakes_at_its_watermark),
+];
+
+/// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`, linux/bpf.h.
+const NO_WAKEUP: i32 = 1;
+const FORCE_WAKEUP: i32 = 2;
+
+/// The smallest ring, which is a page.
+const PAGE: u32 = 4096;
+
+/// How events are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// With these flags.
+    RingBuf(i32),
+    Perf,
+}
+
+/// A program that sends its time and its two arguments, and counts in `lost` what found no room.
+fn sender(way: Way, bytes: u32) -> Object {
+    let emit = match way {
+        Way::RingBuf(flags) => bpf! {
+            r1 = map events ll;
+            r2 = r10;
+            r2 += -24;
+            w3 = 24;
+            w4 = {flags};
+            call bpf_ringbuf_output;
+        },
+        Way::Perf => bpf! {
+            r1 = {R6};
+            r2 = map events ll;
+            w3 = -1;                                    // BPF_F_CURRENT_CPU
+            r4 = r10;
+            r4 += -24;
+            w5 = 24;
+            call bpf_perf_event_output;
+        },
+    };
+    let code = bpf! {
+        r6 = r1;
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 - 24) = r0;
+        r1 = *(u64 *)(r6 + 0);
+        *(u64 *)(r10 - 16) = r1;
+        r1 = *(u64 *)(r6 + 8);
+        *(u64 *)(r10 - 8) = r1;
+        ..emit;
+        if r0 s>= 0 goto out;
+        *(u32 *)(r10 - 28) = 0;
+        r1 = map lost ll;
+        r2 = r10;
+        r2 += -28;
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto out;
+        r1 = 1;
+        lock *(u64 *)(r0 + 0) += r1;
+    out:
+        r0 = 0;
+        exit;
+    };
+    let events = match way {
+        Way::RingBuf(_) => map("events", MapKind::RingBuf, (0, 0, bytes)),
+        Way::Perf => map("events", MapKind::PerfEventArray, (4, 4, 0)),
+    };
+    only(raw_tp(ONLY, TRACEPOINT, code), vec![events, map("lost", MapKind::Array, (4, 8, 1))])
+}
+
+/// A sender by perf buffers of one page each.
+#[track_caller]
+fn load_small_perf() -> Loaded {
+    let loader = kernel();
+    let loader = Loader::new(&loader).perf_buffer(PAGE as usize);
+    loader.load(&sender(Way::Perf, 0)).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+#[track_caller]
+fn events(loaded: &Loaded) -> Events {
+    loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// Sends an event for each number, with its complement, from all CPUs in turn.
+#[track_caller]
+fn send(loaded: &Loaded, numbers: Range<u64>) {
+    for number in numbers {
+        let cpu = u32::try_from(number % u64::from(cpus())).expect("a CPU");
+        run(loaded, &[number, !number], Some(cpu));
+    }
+}
+
+/// Drains, looks at each record, and says which numbers came.
+#[track_caller]
+fn drain(events: &mut Events) -> (Vec<u64>, Drained) {
+    let (mut numbers, mut time) = (Vec::new(), 0);
+    let drained = events.drain(&mut |record| {
+        // A perf buffer's record may have padding behind it.
+        let (words, _) = record.as_chunks::<8>();
+        let [at, number, complement] = [0, 1, 2].map(|at| u64::from_ne_bytes(words[at]));
+        assert!(at >= time, "in the order of time");
+        assert_eq!(complement, !number, "whole");
+        time = at;
+        numbers.push(number);
+    });
+    let drained = drained.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(drained.records, numbers.len() as u64);
+    (numbers, drained)
+}
+
+/// None missing, none twice, in order, many times around the ring; one drain sorts the perf buffers of all CPUs.
+fn delivers(way: Way) -> Outcome {
+    const BATCH: u64 = 500;
+    let loaded = load(&sender(way, 1 << 16));
+    let mut events = events(&loaded);
+    assert!(drain(&mut events).0.is_empty(), "an empty ring");
+    for batch in 0..20 {
+        let numbers = batch * BATCH..(batch + 1) * BATCH;
+        send(&loaded, numbers.clone());
+        let (got, drained) = drain(&mut events);
+        assert!(got.iter().copied().eq(numbers), "batch {batch}: {got:?}");
+        assert_eq!(drained.lost, 0);
+    }
+    assert_eq!(counter(&loaded, "lost"), 0);
+    assert!(drain(&mut events).0.is_empty(), "nothing is left");
+    Ok(())
+}
+
+/// A full ring refuses, keeps what it has, and takes more when it is drained. What it refused, the program knows.
+fn a_full_ring_buffer_counts_and_recovers() -> Outcome {
+    // 24 bytes and a header of 8 for each record; the last place may stay free.
+    const FITS: u64 = PAGE as u64 / 32;
+    const SENT: u64 = 1000;
+    let loaded = load(&sender(Way::RingBuf(NO_WAKEUP), PAGE));
+    let mut events = events(&loaded);
+    let mut delivered = 0;
+    for round in 0..3 {
+        let first = round * SENT;
+        send(&loaded, first..first + SENT);
+        let (got, drained) = drain(&mut events);
+        let taken = got.len() as u64;
+        assert!((FITS - 1..=FITS).contains(&taken), "{taken} records");
+        assert!(got.iter().copied().eq(first..first + taken), "the first ones: {got:?}");
+        delivered += taken;
+        assert_eq!(delivered + counter(&loaded, "lost"), (round + 1) * SENT);
+        assert_eq!(drained.lost, 0, "a ring buffer does not lose behind the program's back");
+    }
+    Ok(())
+}
+
+/// The kernel counts, and says so with the next event that finds room.
+fn a_full_perf_buffer_counts_what_it_lost() -> Outcome {
+    let loaded = load_small_perf();
+    let mut events = events(&loaded);
+    for number in 0..1000 {
+        run(&loaded, &[number, !number], Some(0));
+    }
+    let (first, before) = drain(&mut events);
+    assert!(!first.is_empty() && first.len() < 1000, "{} records", first.len());
+    assert!(first.iter().copied().eq(0..first.len() as u64), "the first ones: {first:?}");
+    run(&loaded, &[1000, !1000], Some(0));
+    let (second, after) = drain(&mut events);
+    assert_eq!(second, [1000]);
+    let lost = before.lost + after.lost;
+    assert_eq!(first.len() as u64 + lost, 1000);
+    assert_eq!(lost, counter(&loaded, "lost"), "the program saw each of them fail");
+    Ok(())
+}
+
+#[track_caller]
+fn is_woken(events: &Events, within: Duration) -> bool {
+    events.wait(within).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A drain on time costs nothing; a wake-up costs microseconds.
+fn ring_buffer_wakes_only_when_told() -> Outcome {
+    let loaded = load(&sender(Way::RingBuf(NO_WAKEUP), PAGE));
+    let mut quiet = events(&loaded);
+    send(&loaded, 0..100);
+    assert!(!is_woken(&quiet, Duration::ZERO), "BPF_RB_NO_WAKEUP");
+    assert_eq!(drain(&mut quiet).0.len(), 100);
+    let loaded = load(&sender(Way::RingBuf(FORCE_WAKEUP), PAGE));
+    let mut loud = events(&loaded);
+    assert!(!is_woken(&loud, Duration::ZERO), "nothing was sent");
+    send(&loaded, 0..1);
+    assert!(is_woken(&loud, patient(LIMIT)), "BPF_RB_FORCE_WAKEUP");
+    send(&loaded, 1..2);
+    assert_eq!(drain(&mut loud).0, [0, 1]);
+    assert!(!is_woken(&loud, Duration::ZERO), "the drain has cleared it");
+    Ok(())
+}
+
+/// Readable when half of a buffer has been written since the last time.
+fn perf_buffer_wakes_at_its_watermark() -> Outcome {
+    // A record is 8 bytes of header, 4 of length, 24 of ours and 4 of padding.
+    const HALF: u64 = PAGE as u64 / 2 / 40;
+    let loaded = load_small_perf();
+    let mut events = events(&loaded);
+    let send = |numbers: Range<u64>| {
+        for number in numbers {
+            run(&loaded, &[number, !number], Some(0));
+        }
+    };
+    send(0..HALF - 1);
+    assert!(!is_woken(&events, Duration::ZERO), "not yet half");
+    send(HALF - 1..HALF + 1);
+    assert!(is_woken(&events, patient(LIMIT)), "half of it");
+    assert_eq!(drain(&mut events).0.len() as u64, HALF + 1);
+    assert!(!is_woken(&events, Duration::ZERO), "the drain has cleared it");
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Names in a program become the numbers of the running kernel, or are told to be absent.
+
+use std::fs;
+
+use bpfasm::object::Attach;
+use bpfasm::{Access, bpf};
+use btf::Btf;
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::scratch::Scratch;
+use loader::{LoadError, Loader};
+
+use super::{ONLY, TRACEPOINT, kernel, load_only, object, only_rung, raw_tp, run, rung};
+
+pub const TESTS: &[Test] = &[
+    ("loader::fields_are_found_by_name", fields_are_found_by_name),
+    ("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
+    ("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
+    ("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
+];
+
+/// A field symbol becomes the offset that the kernel's BTF says, which `bpf_get_current_task` can be asked about.
+fn fields_are_found_by_name() -> Outcome {
+    needs(Feature::ProbeReads)?;
+    let code = bpf! {
+        call bpf_get_current_task;
+        r3 = r0;
+        r3 += task_struct.tgid;
+        r1 = r10;
+        r1 += -8;
+        w2 = sizeof(task_struct.tgid);
+        call bpf_probe_read_kernel;
+        w0 = *(u32 *)(r10 - 8);
+        exit;
+    };
+    // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+    let ran = run(&load_only(code, Vec::new()), &[], None);
+    assert_eq!(ran, std::process::id(), "the program runs in this process");
+    Ok(())
+}
+
+/// Code for a field that is not there, behind its `exists`.
+fn dead_code_behind_exists_loads() -> Outcome {
+    let code = bpf! {
+        r2 = *(u64 *)(r1 + 0);
+        w0 = 1;
+        w3 = exists(sock.no_such_field);
+        if w3 == 0 goto out;
+        w0 = *(u32 *)(r2 + sock.no_such_field);
+        r2 += sock.no_such_field.of_its_own;
+    out:
+        exit;
+    };
+    assert_eq!(run(&load_only(code, Vec::new()), &[0], None), 1);
+    Ok(())
+}
+
+/// Fields read in the wrong place look like values, so a file has to be the running kernel's where that can be told.
+fn a_file_of_another_kernel_is_refused() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let scratch = Scratch::new();
+    let mut bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");
+    let copy = scratch.file("copy", &bytes);
+    let btf = loader::kernel_btf(Some(&copy)).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!(btf.path(), kernel().path(), "a copy of the kernel's own is as good");
+    // The last letter of the last name.
+    let at = bytes.len() - 2;
+    bytes[at] ^= 1;
+    let other = scratch.file("other", &bytes);
+    match loader::kernel_btf(Some(&other)) {
+        Err(error @ LoadError::OtherKernel { .. }) => {
+            assert!(error.to_string().contains(&other.display().to_string()), "{error}");
+        }
+        unexpected => panic!("{unexpected:?}"),
+    }
+    Ok(())
+}
+
+/// Type information from a file, where the kernel brings none, says where fields are, and nothing about what the running
+/// kernel numbers how.
+fn a_file_gives_fields_but_no_attach_points() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");
+    let file = Btf::from_source(bytes).expect("BTF").with_path("somewhere/vmlinux");
+    let rungs = vec![
+        rung("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
+        raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
+    ];
+    let object = object(vec![super::hook(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
+    let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
+    let refused = &only_rung(&loaded).refused;
+    assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");
+    assert_eq!(run(&loaded, &[0], None), 2);
+    assert_eq!(loader::probe(&file).expect("a target").access, Access::Probed);
+    Ok(())
+}
