@@ -1,0 +1,271 @@
+//! What came of a machine: every test's verdict, every hook's rung, and whether all of it is good.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::console::{Event, Verdict, test_line};
+use crate::costs::{Cost, Program};
+use crate::matrix::Run;
+use crate::qemu::End;
+
+/// How many of the console's last lines a failure shows.
+const TAIL: usize = 40;
+
+/// How PID 1 says that a tool chose its access mode itself, and that it had no options.
+const CHOICE: &str = "default";
+const NO_OPTIONS: &str = "+";
+
+/// Ways to attach, as the tools name them, each before the name of what it is attached to.
+const KINDS: [&str; 9] =
+    ["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "kretprobe", "iter", "tracepoint", "kprobe_multi"];
+
+/// What a tool was started with: itself, its access mode, its options.
+pub type Start = (String, String, String);
+
+/// How a hook was taken: `fexit inet_csk_accept`, or `None` when it was not.
+pub type Rung = Option<String>;
+
+/// All that a machine said, sorted.
+#[derive(Default, Debug)]
+pub struct Outcome {
+    /// The kernel's release, once PID 1 runs.
+    pub release: Option<String>,
+    /// Tests in the order they ran.
+    pub tests: Vec<(String, Verdict)>,
+    /// Tool, access mode and hook, and how it was taken without options.
+    pub rungs: BTreeMap<(String, String, String), Rung>,
+    /// What the verifier made of the programs without options.
+    pub costs: BTreeMap<Program, Cost>,
+    /// What gave up, and its last words.
+    pub refused: BTreeMap<Start, String>,
+    /// What is wrong, one line each; empty when all is well.
+    pub faults: Vec<String>,
+    /// Modules that could not be loaded.
+    pub modules: Vec<String>,
+    /// The tests' output from their list of failures on.
+    pub details: Vec<String>,
+    /// How long it took, from the start of QEMU.
+    pub took: Duration,
+    verdict: Option<String>,
+    /// What a tool said that has not attached yet, its hooks apart.
+    last_words: Option<String>,
+    tail: VecDeque<String>,
+}
+
+impl Outcome {
+    /// Takes in what was said.
+    pub fn event(&mut self, event: Event) {
+        if event.is_alarm()
+            && let Event::Console(line) = &event
+        {
+            self.faults.push(format!("the kernel complains: {line}"));
+        }
+        match event {
+            Event::Booted(release) => self.release = Some(release),
+            Event::Module(line) if line.ends_with(" ok") => {}
+            Event::Module(line) => self.modules.push(line),
+            Event::Rung { tool, access, options, line } => self.rung((tool, access, options), &line),
+            Event::Output(line) => self.output(line),
+            Event::Verdict(verdict) => self.verdict = Some(verdict),
+            Event::Console(line) => {
+                if self.tail.len() == TAIL {
+                    self.tail.pop_front();
+                }
+                self.tail.push_back(line);
+            }
+        }
+    }
+
+    fn output(&mut self, line: String) {
+        if let Some((name, verdict)) = test_line(&line) {
+            self.tests.push((name.to_owned(), verdict));
+        } else if !self.details.is_empty() || line == "failures:" {
+            self.details.push(line);
+        } else if self.tests.is_empty() {
+            // What a payload says that never comes to its first test.
+            self.tail.push_back(line);
+        }
+    }
+
+    /// A line of a tool's `-vv`.
+    fn rung(&mut self, start: Start, line: &str) {
+        if line == "ended" {
+            let words = self.last_words.take().unwrap_or_else(|| "it ended without a word".into());
+            self.refused.insert(start, words);
+            return;
+        }
+        if line.ends_with(": attached") {
+            self.last_words = None;
+            return;
+        }
+        let (tool, access, options) = start;
+        let own =
+            line.strip_prefix("tcptools: ").and_then(|rest| rest.strip_prefix(&tool)?.strip_prefix(": "));
+        let Some((what, how)) = own.and_then(|own| own.split_once(": ")) else {
+            if !line.starts_with(' ') {
+                self.last_words = Some(line.to_owned());
+            }
+            return;
+        };
+        if options != NO_OPTIONS {
+            return;
+        }
+        let kind = how.split(' ').next().unwrap_or(how);
+        if let Some(program) = what.strip_prefix("program ") {
+            if let Some(cost) = Cost::parse(how)
+                && access != CHOICE
+            {
+                self.costs.insert((tool, access, program.to_owned()), cost);
+            }
+        } else if KINDS.contains(&kind) {
+            self.rungs.insert((tool, access, what.to_owned()), Some(how.to_owned()));
+        } else if how == "not seen here" {
+            self.rungs.entry((tool, access, what.to_owned())).or_insert(None);
+        }
+    }
+
+    /// Draws the conclusions once the machine has ended.
+    pub fn conclude(&mut self, run: &Run<'_>, end: End, took: Duration) {
+        self.took = took;
+        match (end, &self.verdict) {
+            (End::Silent, _) => self.faults.push("it hangs: nothing was said for too long".into()),
+            (End::Overdue, _) => self.faults.push("it takes too long".into()),
+            (End::Exited, None) => self.faults.push("it ended without a verdict".into()),
+            (End::Exited, Some(verdict)) if verdict != "ok" => self.faults.push(format!("tests: {verdict}")),
+            (End::Exited, Some(_)) => {}
+        }
+        for ((tool, access, options), words) in &self.refused {
+            if !run.variant.refuses.contains(access) {
+                self.faults.push(format!("{tool} {access} {options} does not run: {words}"));
+            }
+        }
+        for (tool, access, _) in
+            self.rungs.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
+        {
+            self.faults.push(format!("{tool} {access} runs, and kernels.toml says it cannot"));
+        }
+        self.check_rungs(run);
+        if self.verdict.is_none() {
+            self.details = self.tail.iter().cloned().collect();
+        }
+    }
+
+    /// The hooks a tool's own choice has taken have to be what `kernels.toml` says.
+    fn check_rungs(&mut self, run: &Run<'_>) {
+        let mut faults = Vec::new();
+        for ((tool, access, hook), rung) in &self.rungs {
+            if access != CHOICE {
+                continue;
+            }
+            let (absent, wanted) = (run.lacks(hook), run.kernel.rungs.get(hook));
+            match (rung, wanted) {
+                (None, _) if !absent => faults.push(format!("{tool}: `{hook}` is not seen, and has to be")),
+                (Some(rung), _) if absent => {
+                    faults.push(format!(
+                        "{tool}: `{hook}` is taken by {rung}, and kernels.toml says it cannot be"
+                    ));
+                }
+                (Some(rung), Some(wanted)) if !rung.starts_with(wanted.as_str()) => {
+                    faults.push(format!("{tool}: `{hook}` is taken by {rung}, and has to be by {wanted}"));
+                }
+                _ => {}
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    /// How many tests passed, failed and were skipped.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count =
+            |wanted: fn(&Verdict) -> bool| self.tests.iter().filter(|(_, verdict)| wanted(verdict)).count();
+        (
+            count(|v| *v == Verdict::Passed),
+            count(|v| *v == Verdict::Failed),
+            count(|v| matches!(v, Verdict::Skipped(_))),
+        )
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.faults.is_empty() && self.counts().1 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::{Choice, Matrix};
+
+    /// What is left of a 5.10 that said this.
+    fn outcome(lines: &[&str], end: End) -> Outcome {
+        let matrix = Matrix::read().unwrap();
+        let run = matrix.choose(Choice::Named(&["5.10".to_owned()])).unwrap()[0];
+        let mut outcome = Outcome::default();
+        for line in lines {
+            outcome.event(Event::parse(line));
+        }
+        outcome.conclude(&run, end, Duration::ZERO);
+        outcome
+    }
+
+    const GOOD: [&str; 4] =
+        ["vm 0.1 boot 5.10", "vm 1.0 out test a::b ... ok", "vm 1.0 verdict ok", "[ 9.0] reboot: Power down"];
+
+    #[test]
+    fn a_good_end_is_good() {
+        let outcome = outcome(&GOOD, End::Exited);
+        assert!(outcome.is_good(), "{outcome:?}");
+        assert_eq!(outcome.counts(), (1, 0, 0));
+    }
+
+    #[test]
+    fn whatever_is_missing_is_a_failure() {
+        assert!(!outcome(&GOOD[..2], End::Exited).is_good(), "no verdict");
+        assert!(!outcome(&GOOD, End::Silent).is_good(), "a hang");
+        assert!(!outcome(&["vm 1.0 verdict exit code 1"], End::Exited).is_good(), "failed tests");
+        let panic = [&GOOD[..], &["[ 3.1] Kernel panic - not syncing: x"]].concat();
+        assert!(!outcome(&panic, End::Exited).is_good(), "a panic");
+        let tail = outcome(&["[ 0.1] last words"], End::Exited);
+        assert_eq!(tail.details, ["[ 0.1] last words"], "the console is shown");
+    }
+
+    #[test]
+    fn rungs_are_what_the_matrix_says() {
+        let said = |line: &str| {
+            let line = format!("vm 0.5 rung tcplife default + tcptools: tcplife: {line}");
+            outcome(&[&[line.as_str()][..], &GOOD].concat(), End::Exited)
+        };
+        assert!(said("state change: tp_btf inet_sock_set_state").is_good());
+        assert!(said("first send: not seen here").is_good(), "5.10 has no such tracepoint");
+        assert!(!said("state change: not seen here").is_good());
+        assert!(!said("first send: tp_btf sock_send_length").is_good(), "the matrix is out of date");
+        let remark = said("open sockets: sockets that were open before have no owner");
+        assert!(remark.rungs.is_empty(), "{remark:?}");
+    }
+
+    #[test]
+    fn a_tool_that_gives_up_is_a_failure() {
+        let lines =
+            ["vm 0.5 rung tcplife typed -4 tcptools: tcplife: no way", "vm 0.5 rung tcplife typed -4 ended"];
+        let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
+        assert_eq!(outcome.faults, ["tcplife typed -4 does not run: tcptools: tcplife: no way"]);
+        assert_eq!(outcome.refused.len(), 1);
+    }
+
+    #[test]
+    fn the_verifiers_numbers_are_kept_by_access_mode() {
+        let line = |start: &str| {
+            format!(
+                "vm 0.5 rung {start} tcptools: tcplife: program p: 1 instructions, 2 verified, stack 3, 4 bytes"
+            )
+        };
+        let lines = [line("tcplife default +"), line("tcplife typed +"), line("tcplife typed -4")];
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
+        let cost = Cost { instructions: 1, verified: 2, stack: Some(3), bytes: 4 };
+        let expected = [(("tcplife".to_owned(), "typed".to_owned(), "p".to_owned()), cost)];
+        assert_eq!(outcome.costs, BTreeMap::from(expected));
+    }
+}
