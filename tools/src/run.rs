@@ -189,7 +189,13 @@ fn follow(
         epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data)).map_err(Failure::failed)?;
     }
     let output = Output::new(shared.format, session.columns(), Zone::local(), io::stdout());
-    let mut rows = Rows { output, left: shared.count.unwrap_or(u64::MAX), dropped: 0, unreadable: 0 };
+    let mut rows = Rows {
+        clock: Clock::now().map_err(Failure::failed)?,
+        output,
+        left: shared.count.unwrap_or(u64::MAX),
+        dropped: 0,
+        unreadable: 0,
+    };
     let stop_at = shared.duration.map(|duration| Instant::now() + duration);
     say.verbose("attached");
     rows.output.header();
@@ -245,6 +251,7 @@ fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
 
 /// The way of a record to standard output.
 struct Rows {
+    clock: Clock,
     output: Output<Stdout>,
     /// Rows still wanted.
     left: u64,
@@ -257,11 +264,11 @@ struct Rows {
 impl Rows {
     /// Prints what is in the ring; gives the number of records.
     fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<u64, Failure> {
-        let clock = Clock::now().map_err(Failure::failed)?;
-        let Self { output, left, dropped, unreadable } = self;
+        self.clock.renew().map_err(Failure::failed)?;
+        let Self { clock, output, left, dropped, unreadable } = self;
         let drained = events
             .drain(&mut |record| {
-                let read = session.event(record, clock, &mut |row| {
+                let read = session.event(record, *clock, &mut |row| {
                     if *left > 0 {
                         *left -= 1;
                         output.row(row);

@@ -11,20 +11,30 @@ use nix::time::{ClockId, clock_gettime};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     offset: i128,
+    /// How long the reading took: two clocks cannot be read at once, so the distance is only as true as that.
+    error: i128,
 }
 
 impl Clock {
-    /// As they are now. To be taken anew now and then: the wall clock is set and slewed.
+    /// As they are now.
     pub fn now() -> nix::Result<Self> {
-        // Two clocks cannot be read at once. Of a few tries the one that was interrupted least is right to its own length.
-        let mut best = (i128::MAX, 0);
-        for _ in 0..3 {
-            let before = nanoseconds(ClockId::CLOCK_MONOTONIC)?;
-            let wall = nanoseconds(ClockId::CLOCK_REALTIME)?;
-            let took = nanoseconds(ClockId::CLOCK_MONOTONIC)? - before;
-            best = best.min((took, wall - before - took / 2));
+        let before = nanoseconds(ClockId::CLOCK_MONOTONIC)?;
+        let wall = nanoseconds(ClockId::CLOCK_REALTIME)?;
+        let error = nanoseconds(ClockId::CLOCK_MONOTONIC)? - before;
+        Ok(Self { offset: wall - before - error / 2, error })
+    }
+
+    /// Looks again, as the wall clock is set and slewed. What differs by no more than the readings' own errors is no change, or
+    /// events of two looks would move against each other.
+    pub fn renew(&mut self) -> nix::Result<()> {
+        self.update(Self::now()?);
+        Ok(())
+    }
+
+    fn update(&mut self, new: Self) {
+        if (new.offset - self.offset).abs() > new.error + self.error {
+            *self = new;
         }
-        Ok(Self { offset: best.1 })
     }
 
     /// A monotonic time as nanoseconds since 1970.
@@ -118,6 +128,17 @@ mod tests {
         assert!(since.seconds(2_000_000_000).abs() < 1e-9);
         assert!((since.seconds(2_500_000_000) - 0.5).abs() < 1e-9);
         assert!((since.seconds(1_000_000_000) + 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn only_a_clock_that_was_set_moves_events() {
+        let mut clock = Clock { offset: 1_000_000, error: 100 };
+        clock.update(Clock { offset: 1_005_000, error: 5_000 });
+        assert_eq!(clock.wall(0), 1_000_000, "a reading that was interrupted");
+        clock.update(Clock { offset: 1_005_000, error: 50 });
+        assert_eq!(clock.wall(0), 1_005_000, "set forward");
+        clock.update(Clock { offset: 0, error: 50 });
+        assert_eq!(clock.wall(0), 0, "set back");
     }
 
     #[test]
