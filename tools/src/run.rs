@@ -8,7 +8,7 @@ use bpfasm::object::Object;
 use bpfasm::target::{Access, Ring, Target};
 use btf::{Index, Wanted};
 use clap::ArgMatches;
-use loader::{AttachName, Events, LoadError, Loaded, Loader, relocate};
+use loader::{AttachName, Drained, Events, LoadError, Loaded, Loader, relocate};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
@@ -206,11 +206,15 @@ fn follow(
     let mut poll = POLL_IDLE;
     while rows.left > 0 {
         let now = Instant::now();
-        let left = stop_at.map_or(poll, |stop_at| stop_at.saturating_duration_since(now).min(poll));
-        if stop_at.is_some() && left.is_zero() || signalled(&epoll, left)? {
+        let wait = stop_at.map_or(poll, |stop_at| stop_at.saturating_duration_since(now).min(poll));
+        if stop_at.is_some_and(|stop_at| now >= stop_at) || signalled(&epoll, wait)? {
             break;
         }
-        poll = if rows.drain(events, session)? == 0 { POLL_IDLE } else { POLL_BUSY };
+        poll = match rows.drain(events, session)? {
+            Drained { behind: true, .. } => Duration::ZERO,
+            Drained { records: 0, .. } => POLL_IDLE,
+            _ => POLL_BUSY,
+        };
         if !told && now >= look_at {
             look_at = now + LOOK;
             told = tell_of_loss(loaded, say)?;
@@ -262,8 +266,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Prints what is in the ring; gives the number of records.
-    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<u64, Failure> {
+    /// Prints what is in the ring.
+    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<Drained, Failure> {
         self.clock.renew().map_err(Failure::failed)?;
         let Self { clock, output, left, dropped, unreadable } = self;
         let drained = events
@@ -279,6 +283,6 @@ impl Rows {
             .map_err(Failure::failed)?;
         *dropped += drained.lost;
         output.flush().map_err(|error| Failure::output(&error))?;
-        Ok(drained.records)
+        Ok(drained)
     }
 }

@@ -75,6 +75,9 @@ pub struct Drained {
     /// Records for which the kernel found no room in a perf buffer. A ring buffer's losses are known to the program alone,
     /// which counts them itself.
     pub lost: u64,
+    /// A quarter of the ring has filled up again meanwhile. Programs wake the reader when that quarter is passed, and it is
+    /// passed already: without another drain at once nobody would.
+    pub behind: bool,
 }
 
 /// The reader of a map of events. Closed on drop; it keeps the map's memory alive, not the programs.
@@ -184,7 +187,7 @@ impl Events {
                         },
                     )?;
                 }
-                Ok(Drained { records: batch.hand_out(sink), lost })
+                Ok(Drained { records: batch.hand_out(sink), lost, behind: false })
             }
         }
     }

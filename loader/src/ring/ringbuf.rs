@@ -94,6 +94,7 @@ impl<'a> RingBuf<'a> {
                 position.publish();
             }
         }
+        drained.behind = self.producer.load(Ordering::Relaxed).wrapping_sub(position.at) >= self.size / 4;
         Ok(drained)
     }
 }
@@ -165,7 +166,7 @@ mod tests {
                 RingBuf::new(Region::of(&self.consumer), Region::of(&self.producer), Region::of(&self.data))
                     .unwrap();
             let drained = ring.drain(&mut Vec::new(), &mut |record| records.push(record.to_vec()))?;
-            assert_eq!(drained, Drained { records: records.len() as u64, lost: 0 });
+            assert_eq!((drained.records, drained.lost), (records.len() as u64, 0));
             Ok(records)
         }
 
@@ -218,6 +219,26 @@ mod tests {
         ring.put(16, &7u32.to_ne_bytes());
         ring.put(24, b"not yet");
         assert_eq!(ring.drain(), Ok(vec![b"not yet".to_vec(), b"behind".to_vec()]));
+    }
+
+    #[test]
+    fn says_when_a_quarter_has_filled_up_meanwhile() {
+        let ring = Ring::new(0);
+        let behind = |meanwhile: &[&[u8]]| {
+            ring.submit(0, b"seen");
+            let view =
+                RingBuf::new(Region::of(&ring.consumer), Region::of(&ring.producer), Region::of(&ring.data))
+                    .unwrap();
+            let drained = view.drain(&mut Vec::new(), &mut |record| {
+                if record == b"seen" {
+                    meanwhile.iter().for_each(|record| ring.submit(0, record));
+                }
+            });
+            drained.unwrap().behind
+        };
+        assert!(!behind(&[]));
+        assert!(behind(&[b"a quarter"]), "16 of 64 bytes and more");
+        assert!(!behind(&[]), "all of it was handed out");
     }
 
     #[test]
