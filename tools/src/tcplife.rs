@@ -146,7 +146,8 @@ impl Session for Life {
                 Role::Passive => Value::Word("passive"),
                 Role::Unknown => Value::Unknown,
             },
-            Value::Flag(existing),
+            // Of a connection that nobody saw begin, and that no walk found, it cannot be told.
+            known(existing || event.role() != Role::Unknown, Value::Flag(existing)),
             known(event.netns != 0, Value::Number(event.netns.into())),
         ]);
         Some(())
