@@ -39,9 +39,9 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     if let Some(form) = shared.ebpf {
         return ebpf::one_tool(tool.name(), session.as_ref(), form, &shared);
     }
-    session.prepare().map_err(Failure::Failed)?;
     // First of all: a signal during the start ends the run in order as soon as it has begun.
     let signals = Signals::block()?;
+    session.prepare().map_err(Failure::Failed)?;
     let say = Say { name: tool.name(), verbose: shared.verbose, verified: shared.verified };
 
     let (mut loaded, mut events) = start(session.as_ref(), &shared, &say)?;
