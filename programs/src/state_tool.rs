@@ -3,10 +3,12 @@
 
 use bpfasm::object::{Layout, Need, Object};
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment};
+use bpfasm::{AsmError, Fragment, bpf};
 
 use crate::owner::{self, Fill};
-use crate::{LICENSE, emit, stats, table};
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::{LICENSE, emit, table};
 
 /// Such a tool.
 pub struct StateTool {
@@ -53,3 +55,26 @@ impl StateTool {
         })
     }
 }
+
+/// How such a program begins: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`.
+///
+/// Keeps the context in `r9`, makes the socket in `r6` readable, stores its key and counts the change; jumps to `out` when it is
+/// none, or not of TCP.
+pub fn begin(sock: Sock, out: &'static str) -> Fragment {
+    bpf! {
+        r9 = r1;
+        w1 = *(u32 *)(r9 + {OLDSTATE});
+        w2 = *(u32 *)(r9 + {NEWSTATE});
+        if w1 == w2 goto {out};                         // MPTCP repeats itself
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..table::key();
+        ..sock.tcp(out);
+        ..stats::open(out);
+        ..count(Count::Seen);
+    }
+}
+
+/// Where the context has the old state: arguments are eight bytes apart.
+pub const OLDSTATE: i16 = 8;
+/// Where the context has the new state.
+pub const NEWSTATE: i16 = 16;

@@ -15,8 +15,8 @@ use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
-use crate::state_tool::StateTool;
-use crate::stats::{self, Count, count};
+use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::stats::{Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
 
@@ -76,23 +76,14 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 fn state_change(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
     bpf! {
-        r9 = r1;
-        w1 = *(u32 *)(r9 + 8);                          // oldstate
-        w2 = *(u32 *)(r9 + 16);                         // newstate
-        if w1 == w2 goto out;                           // MPTCP repeats itself
-        r6 = *(u64 *)(r9 + 0);                          // sk
-        ..table::key();
-        ..sock.tcp("out");
-        ..stats::open("out");
-        ..count(Count::Seen);
-
-        w1 = *(u32 *)(r9 + 8);
-        w2 = *(u32 *)(r9 + 16);
+        ..begin(sock, "out");
+        w1 = *(u32 *)(r9 + {OLDSTATE});
+        w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::SYN_SENT.0} goto connecting;
         if w1 == {State::LISTEN.0} goto from_listener;
         if w2 == {State::LISTEN.0} goto filtered;       // a listener is no connection
         ..table::lookup();
-        w2 = *(u32 *)(r9 + 16);
+        w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::CLOSE.0} goto closed;
         if r8 == 0 goto filtered;                       // it was there before, or the table was full
         if w2 == {State::ESTABLISHED.0} goto established;
@@ -152,7 +143,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
     // Nobody saw it begin, but it was still about to be established when it ended.
     let failed = (!options.failed).then(|| {
         bpf! {
-            w1 = *(u32 *)(r9 + 8);
+            w1 = *(u32 *)(r9 + {OLDSTATE});
             if w1 == {State::SYN_SENT.0} goto filtered;
             if w1 == {State::SYN_RECV.0} goto filtered;
         }
@@ -200,7 +191,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
 
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;
-        w1 = *(u32 *)(r9 + 8);
+        w1 = *(u32 *)(r9 + {OLDSTATE});
         *(u8 *)(r10 + {event!(oldstate)}) = w1;
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
         *(u16 *)(r10 + {event!(family)}) = w1;

@@ -14,8 +14,8 @@ use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
-use crate::state_tool::StateTool;
-use crate::stats::{self, Count, count};
+use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::stats::{Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
 use crate::{emit, frame};
@@ -65,17 +65,11 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 fn state_change(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
     bpf! {
-        r9 = r1;
-        w1 = *(u32 *)(r9 + 8);                          // oldstate
-        w2 = *(u32 *)(r9 + 16);                         // newstate
-        if w1 == w2 goto out;                           // MPTCP repeats itself
+        ..begin(sock, "out");
+        w1 = *(u32 *)(r9 + {OLDSTATE});
         *(u8 *)(r10 + {event!(oldstate)}) = w1;
-        *(u8 *)(r10 + {event!(newstate)}) = w2;
-        r6 = *(u64 *)(r9 + 0);                          // sk
-        ..table::key();
-        ..sock.tcp("out");
-        ..stats::open("out");
-        ..count(Count::Seen);
+        w1 = *(u32 *)(r9 + {NEWSTATE});
+        *(u8 *)(r10 + {event!(newstate)}) = w1;
 
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;

@@ -27,8 +27,8 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         what: &["half"],
         why: "a rank is 0 to 4, and the entry was cleared",
     },
-    Equivalent { place: &["*(u32 *)(r9 + 8)"], what: &["half"], why: "a state is 1 to 12" },
-    Equivalent { place: &["*(u32 *)(r9 + 16)"], what: &["half"], why: "a state is 1 to 12" },
+    Equivalent { place: &["(r9 + {OLDSTATE})"], what: &["half"], why: "a state is 1 to 12" },
+    Equivalent { place: &["(r9 + {NEWSTATE})"], what: &["half"], why: "a state is 1 to 12" },
     Equivalent { place: &["skc_family"], what: &["half"], why: "the internet's families are 2 and 10" },
     Equivalent { place: &["skc_flags"], what: &["half"], why: "SOCK_DONE is one of the lowest bits" },
     Equivalent {
