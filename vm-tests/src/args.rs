@@ -50,9 +50,9 @@ fn command() -> Command {
                 .long("jobs")
                 .short('j')
                 .value_name("N")
-                .default_value("1")
+                .default_value("2")
                 .value_parser(value_parser!(u16).range(1..))
-                .help("Machines to run at a time; each has two CPUs"),
+                .help("Machines to run at a time; each takes one CPU"),
         )
         .arg(flag("bless", "Write what the programs cost into programs.txt"))
         .arg(flag("update", "Look for newer kernels than those of the cache"))

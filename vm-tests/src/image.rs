@@ -12,8 +12,8 @@ use crate::apt::Apt;
 use crate::error::{Doing, Error, Result, run};
 use crate::matrix::{Kernel, Pinned};
 
-/// Modules by file name without its endings. No other of them depends on another.
-pub const MODULES: [&str; 2] = ["veth", "sch_netem"];
+/// Modules by file name without its endings, each after what it depends on.
+pub const MODULES: [&str; 4] = ["inet_diag", "tcp_diag", "veth", "sch_netem"];
 
 /// What the files of an image are called in its folder.
 const VMLINUZ: &str = "vmlinuz";
@@ -33,6 +33,9 @@ pub struct Image {
 #[derive(Serialize, Deserialize)]
 struct Record {
     packages: BTreeMap<String, String>,
+    /// [`MODULES`] of the time: a kernel that was kept without a module has to be fetched again.
+    #[serde(default)]
+    modules: Vec<String>,
 }
 
 impl Image {
@@ -57,6 +60,9 @@ impl Image {
         let record: Record = serde_json::from_slice(&record)
             .map_err(io::Error::from)
             .doing(format_args!("read {}", folder.join(RECORD).display()))?;
+        if record.modules != MODULES {
+            return Ok(None);
+        }
         let module = |name: &&str| {
             [".ko", ".ko.xz"]
                 .map(|ending| folder.join(format!("{name}{ending}")))
@@ -129,9 +135,10 @@ impl Image {
                 package: files.first().map_or_else(String::new, |f| f.path.clone()),
             });
         }
-        let record = serde_json::to_vec_pretty(&Record { packages })
-            .map_err(io::Error::from)
-            .doing("write a record")?;
+        let record =
+            serde_json::to_vec_pretty(&Record { packages, modules: MODULES.map(str::to_owned).to_vec() })
+                .map_err(io::Error::from)
+                .doing("write a record")?;
         fs::write(fresh.join(RECORD), record)
             .doing(format_args!("write {}", fresh.join(RECORD).display()))?;
         fs::rename(&fresh, &folder).doing(format_args!("rename {}", fresh.display()))?;

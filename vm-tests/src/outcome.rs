@@ -102,8 +102,14 @@ impl Outcome {
         let own =
             line.strip_prefix("tcptools: ").and_then(|rest| rest.strip_prefix(&tool)?.strip_prefix(": "));
         let Some((what, how)) = own.and_then(|own| own.split_once(": ")) else {
-            if !line.starts_with(' ') {
-                self.last_words = Some(line.to_owned());
+            match &mut self.last_words {
+                // The first line below says why.
+                Some(words) if line.starts_with(' ') && !words.contains('\n') => {
+                    words.push('\n');
+                    words.push_str(line);
+                }
+                _ if line.starts_with(' ') => {}
+                words => *words = Some(line.to_owned()),
             }
             return;
         };
@@ -247,10 +253,15 @@ mod tests {
 
     #[test]
     fn a_tool_that_gives_up_is_a_failure() {
-        let lines =
-            ["vm 0.5 rung tcplife typed -4 tcptools: tcplife: no way", "vm 0.5 rung tcplife typed -4 ended"];
+        let lines = [
+            "vm 0.5 rung tcplife typed -4 tcptools: tcplife: no way",
+            "vm 0.5 rung tcplife typed -4   tp_btf x: no such field",
+            "vm 0.5 rung tcplife typed -4   (more)",
+            "vm 0.5 rung tcplife typed -4 ended",
+        ];
         let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
-        assert_eq!(outcome.faults, ["tcplife typed -4 does not run: tcptools: tcplife: no way"]);
+        let expected = "tcplife typed -4 does not run: tcptools: tcplife: no way\n  tp_btf x: no such field";
+        assert_eq!(outcome.faults, [expected]);
         assert_eq!(outcome.refused.len(), 1);
     }
 

@@ -53,7 +53,9 @@ fn command(run: &Run<'_>, vmlinuz: &Path, initramfs: &Path) -> Command {
         // Not `max`: it emulates pointer authentication, which makes a boot three times as long.
         command.args(["-machine", "virt", "-cpu", "cortex-a72"]);
     }
-    command.args(["-accel", "tcg", "-display", "none", "-nodefaults", "-no-reboot"]);
+    // One thread for all CPUs of a machine: with a thread for each, QEMU may execute a breakpoint that the kernel has already
+    // taken back after patching its code, as it does whenever a tracepoint is switched, and the kernel dies of it (`Oops: int3`).
+    command.args(["-accel", "tcg,thread=single", "-display", "none", "-nodefaults", "-no-reboot"]);
     command.args(["-smp", &run.variant.cpus.to_string(), "-m", &MEMORY.to_string()]);
     command.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
     // A dead PID 1 is a panic, a panic is a reboot, and a reboot is the end of QEMU. Warnings are shown (`loglevel=5`).
