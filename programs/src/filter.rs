@@ -1,8 +1,13 @@
 //! Which sockets a command line wants. What is not asked for costs no instruction.
 
-use bpfasm::{Fragment, Reg, Size, bpf};
+use bpfasm::reg::R6;
+use bpfasm::{Fragment, Reg, bpf};
+use ipnet::IpNet;
 
+use crate::cgroup;
+use crate::ends::{Ends, Side};
 use crate::sock::Sock;
+use crate::subnet;
 
 /// The IP version on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,32 +28,72 @@ pub struct Filter {
     pub local_ports: Vec<u16>,
     /// Only these remote ports; empty: any.
     pub remote_ports: Vec<u16>,
+    /// Only connections with an end, this one or the other, in one of these; empty: any. Not to
+    /// [hold everything](subnet::hold_everything).
+    pub subnets: Vec<IpNet>,
+    /// Only this network namespace, by the number of `/proc/PID/ns/net`.
+    pub netns: Option<u32>,
+    /// Only sockets of this cgroup (version 2) and those below it, by the inode of its directory.
+    pub cgroup: Option<u64>,
 }
 
 /// More ports than this do not fit a program next to everything else.
 pub const MAX_PORTS: usize = 1024;
 
+/// More subnets than this do not either.
+pub const MAX_SUBNETS: usize = 64;
+
 impl Filter {
-    /// Jumps to `reject` unless family and ports of the socket in `r6` are wanted.
+    /// Whether nothing is asked for, so that everything is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Jumps to `reject` unless the socket in `r6` is wanted, whoever it belongs to.
     pub fn socket(&self, sock: Sock, reject: &'static str) -> Fragment {
+        bpf! {
+            ..self.ends(Ends::Sock(sock), reject);
+            ..self.cgroup(R6, reject);
+        }
+    }
+
+    /// Jumps to `reject` unless family, ports, addresses and network namespace are wanted.
+    pub fn ends(&self, ends: Ends, reject: &'static str) -> Fragment {
         let mut fragment = Fragment::new();
         if let Some(family) = self.family {
-            fragment.splice(sock.goto_if_ipv6(family == Family::V4, reject));
+            fragment.splice(ends.goto_if_ipv6(family == Family::V4, reject));
         }
-        if !self.remote_ports.is_empty() {
+        for (side, ports) in [(Side::Remote, &self.remote_ports), (Side::Local, &self.local_ports)] {
+            if !ports.is_empty() {
+                fragment.splice(bpf! {
+                    ..ends.port(side);
+                    ..any_of(ports, reject);
+                });
+            }
+        }
+        if !self.subnets.is_empty() {
+            let found = |_| bpf! { goto held; };
             fragment.splice(bpf! {
-                ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
-                ..any_of(&self.remote_ports, reject);
+                ..subnet::first(ends, Side::Remote, &self.subnets, &found);
+                ..subnet::first(ends, Side::Local, &self.subnets, &found);
+                goto {reject};
+            held:
             });
         }
-        if !self.local_ports.is_empty() {
-            // Not skc_num: that one is 0 once the port is given back, which is before the change to CLOSE.
+        if let Some(netns) = self.netns {
             fragment.splice(bpf! {
-                ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
-                ..any_of(&self.local_ports, reject);
+                ..ends.netns();
+                if w1 != {netns.cast_signed()} goto {reject};
             });
         }
         fragment
+    }
+
+    /// Jumps to `reject` unless the cgroup of the socket in `sk` is wanted. A socket keeps the cgroup of the process that made
+    /// it, an accepted one that of its listener.
+    pub fn cgroup(&self, sk: Reg, reject: &'static str) -> Fragment {
+        self.cgroup.map(|id| cgroup::goto_unless_in(sk, id, reject)).into()
     }
 
     /// Jumps to `reject` unless the process number `pid` bytes from `r10` is wanted.
@@ -58,6 +103,18 @@ impl Filter {
             Some(wanted) => bpf! {
                 w1 = *(u32 *)(r10 + {pid});
                 if w1 != {wanted.cast_signed()} goto {reject};
+            },
+        }
+    }
+
+    /// Jumps to `reject` unless the current task's process is wanted. For moments in process context.
+    pub fn current(&self, reject: &'static str) -> Fragment {
+        match self.pid {
+            None => Fragment::new(),
+            Some(wanted) => bpf! {
+                call bpf_get_current_pid_tgid;
+                r0 >>= 32;
+                if w0 != {wanted.cast_signed()} goto {reject};
             },
         }
     }

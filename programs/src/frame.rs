@@ -18,11 +18,14 @@ pub const ZERO: i16 = KEY - 8;
 /// A new table entry, built before it is stored; 96 bytes at most.
 pub const ENTRY: i16 = ZERO - 96;
 
-/// The event; the rest of the stack, 300 bytes.
+/// The cgroup that [`crate::filter`] looks at.
+pub const CGROUP: i16 = ENTRY - 8;
+
+/// The event; the rest of the stack.
 pub const EVENT: i16 = -512;
 
-/// Room between [`EVENT`] and [`ENTRY`].
-pub const EVENT_MAX: u16 = EVENT.abs_diff(ENTRY);
+/// Room between [`EVENT`] and what lies above it: 296 bytes.
+pub const EVENT_MAX: u16 = EVENT.abs_diff(CGROUP);
 
 /// The place of a struct's member, given where the struct starts.
 ///

@@ -22,14 +22,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod emit;
+pub mod ends;
 pub mod filter;
 pub mod frame;
 pub mod layout;
 pub mod owner;
+pub mod ownership;
 pub mod sock;
 pub mod state_tool;
 pub mod stats;
+pub mod subnet;
 pub mod table;
 pub mod tcp;
 pub mod tcplife;

@@ -96,7 +96,7 @@ impl Sock {
     }
 
     /// `dst` = `size` bytes that lie `addend` bytes into a member of `struct sock_common`; clobbers nothing but `dst`.
-    fn common_at(self, dst: Reg, size: Size, path: &'static str, addend: i16) -> Fragment {
+    pub(crate) fn common_at(self, dst: Reg, size: Size, path: &'static str, addend: i16) -> Fragment {
         match self.access {
             Access::Typed => load(dst, size, R6, path, addend),
             Access::Probed => load(dst, size, R10, path, COMMON + addend),
@@ -130,25 +130,6 @@ impl Sock {
         v6:
             ..v6("sock_common.skc_v6_daddr", remote);
             ..v6("sock_common.skc_v6_rcv_saddr", local);
-        done:
-        }
-    }
-
-    /// Jumps to `label` when the socket carries IPv6, or when it carries IPv4; an AF_INET6 socket with mapped addresses
-    /// carries IPv4. Clobbers `r1`.
-    pub fn goto_if_ipv6(self, ipv6: bool, label: &'static str) -> Fragment {
-        // ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2: eighty zero bits, sixteen ones.
-        const MAPPED_PREFIX: u32 = 0xffff_u32 << 16;
-        const { assert!(cfg!(target_endian = "little"), "the constant above is for little-endian targets") };
-        let (on_v6, on_v4) = if ipv6 { (label, "done") } else { ("done", label) };
-        bpf! {
-            ..self.common(Reg::R1, Size::B2, "sock_common.skc_family");
-            if w1 == {AF_INET} goto {on_v4};
-            ..self.common_at(Reg::R1, Size::B8, "sock_common.skc_v6_daddr", 0);
-            if r1 != 0 goto {on_v6};
-            ..self.common_at(Reg::R1, Size::B4, "sock_common.skc_v6_daddr", 8);
-            if w1 != {MAPPED_PREFIX.cast_signed()} goto {on_v6};
-            goto {on_v4};
         done:
         }
     }

@@ -1,6 +1,6 @@
 //! Addresses and ports as programs send them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use programs::tcp::{AF_INET, AF_INET6};
 
@@ -29,6 +29,13 @@ pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
         Value::Ip(ip) if ip.is_unspecified() => Value::Unknown,
         value => value,
     }
+}
+
+/// An address of that family and a port in network order.
+#[allow(dead_code, reason = "for tools that show both in one column")]
+pub fn endpoint(family: u16, bytes: [u8; 16], wire: u16) -> Value<'static> {
+    ip_addr(family, bytes)
+        .map_or(Value::Unknown, |ip| Value::Endpoint(SocketAddr::new(ip, u16::from_be(wire))))
 }
 
 /// 4 or 6: the socket's family, as these tools always had it, also where it talks to a mapped address.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bpfasm::target::{Access, Target};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use programs::filter::{Family, Filter, MAX_PORTS};
 
 use crate::ebpf::Form;
 use crate::output::Format;
@@ -198,74 +197,6 @@ pub fn csv() -> Arg {
     switch("csv", "Comma-separated values")
 }
 
-/// `-p`: only sockets of this process.
-pub fn pid() -> Arg {
-    Arg::new("pid")
-        .short('p')
-        .long("pid")
-        .value_name("PID")
-        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-        .help("Only sockets of this process")
-}
-
-/// `-L`: only these local ports.
-pub fn local_port() -> Arg {
-    port_list("localport", 'L', "Only these local ports, separated by commas")
-}
-
-/// `-D`: only these remote ports.
-pub fn remote_port() -> Arg {
-    port_list("remoteport", 'D', "Only these remote ports, separated by commas")
-}
-
-fn port_list(id: &'static str, letter: char, help: &'static str) -> Arg {
-    Arg::new(id).short(letter).long(id).value_name("PORTS").value_parser(ports).help(help)
-}
-
-/// `-4` and `-6`.
-pub fn families() -> [Arg; 2] {
-    [
-        switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
-        switch("ipv6", "Only IPv6").short('6'),
-    ]
-}
-
-/// What the options above ask for; a tool that lacks one of them does not filter by it.
-pub fn read_filter(matches: &ArgMatches) -> Filter {
-    let flag = |id| matches.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(false);
-    let ports =
-        |id| matches.try_get_one::<Ports>(id).ok().flatten().map(|ports| ports.0.clone()).unwrap_or_default();
-    Filter {
-        pid: matches.try_get_one("pid").ok().flatten().copied(),
-        family: match (flag("ipv4"), flag("ipv6")) {
-            (true, _) => Some(Family::V4),
-            (_, true) => Some(Family::V6),
-            _ => None,
-        },
-        local_ports: ports("localport"),
-        remote_ports: ports("remoteport"),
-    }
-}
-
-/// A list of ports.
-#[derive(Clone, Debug, PartialEq)]
-struct Ports(Vec<u16>);
-
-fn ports(text: &str) -> Result<Ports, String> {
-    const RIGHT: &str = "ports are numbers from 1 to 65535, separated by commas";
-    let ports = text
-        .split(',')
-        .map(|word| match word.trim().parse() {
-            Ok(0) | Err(_) => Err(RIGHT.to_owned()),
-            Ok(port) => Ok(port),
-        })
-        .collect::<Result<Vec<u16>, _>>()?;
-    if ports.len() > MAX_PORTS {
-        return Err(format!("more than {MAX_PORTS} ports do not fit a program"));
-    }
-    Ok(Ports(ports))
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -290,18 +221,6 @@ fn ring_size(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn port_lists() {
-        assert_eq!(ports("22"), Ok(Ports(vec![22])));
-        assert_eq!(ports("22, 65535"), Ok(Ports(vec![22, 65535])));
-        for wrong in ["", "abc", "0", "70000", "22,", ",22", "-1", "22;80"] {
-            assert!(ports(wrong).is_err(), "{wrong:?}");
-        }
-        let many = |count| vec!["1"; count].join(",");
-        assert!(ports(&many(MAX_PORTS)).is_ok());
-        assert!(ports(&many(MAX_PORTS + 1)).is_err());
-    }
 
     #[test]
     fn ring_sizes() {

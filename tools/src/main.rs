@@ -9,6 +9,7 @@ mod args;
 mod books;
 mod ebpf;
 mod failure;
+mod filters;
 mod held;
 mod journal;
 mod links;
@@ -99,7 +100,7 @@ fn tool_command(tool: &dyn Tool) -> Command {
         .display_name(tool.name())
         .version(env!("CARGO_PKG_VERSION"))
         .about(tool.about());
-    let command = args::shared(tool.flags(command));
+    let command = filters::add(args::shared(tool.flags(command)));
     // A tool whose history knows no -s brings no --csv of its own.
     if command.get_arguments().any(|arg| arg.get_id() == "csv") { command } else { command.arg(args::csv()) }
 }

@@ -1,6 +1,7 @@
 //! A tool's run: load, attach, read until told to stop, account.
 
-use std::io::{self, Stdout};
+use std::fmt;
+use std::io::{self, IsTerminal, Stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,10 @@ use crate::books::{Books, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
 use crate::held::Held;
-use crate::output::Output;
+use crate::output::{Column, Output, Page, Value};
 use crate::target::target_words;
 use crate::time::{Clock, Zone};
-use crate::tool::{Session, Tool};
+use crate::tool::{Moment, Schedule, Session, Tool};
 use crate::verified;
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
@@ -41,10 +42,10 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     }
     // First of all: a signal during the start ends the run in order as soon as it has begun.
     let signals = Signals::block()?;
-    session.prepare().map_err(Failure::Failed)?;
+    session.prepare()?;
     let say = Say { name: tool.name(), verbose: shared.verbose, verified: shared.verified };
 
-    let (mut loaded, mut events) = start(session.as_ref(), &shared, &say)?;
+    let (mut loaded, mut events) = start(session.as_mut(), &shared, &say)?;
     for seed in session.seeds() {
         let walked = !shared.no_iter && loaded.run_iter(seed).map_err(Failure::failed)?.is_some();
         if !walked {
@@ -55,7 +56,7 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
             }
         }
     }
-    let books = follow(&mut loaded, &mut events, session.as_mut(), &shared, &signals, &say)?;
+    let books = follow(&mut loaded, events.as_mut(), session.as_mut(), &shared, &signals, &say)?;
     if let Some(note) = session.closing_note() {
         say.always(&note);
     }
@@ -100,7 +101,7 @@ impl Signals {
 /// Loads and attaches what the kernel takes, best first.
 ///
 /// Nothing is probed beforehand: the programs themselves are the probe, and cost nothing where they hold.
-fn start(session: &dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, Events), Failure> {
+fn start(session: &mut dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, Option<Events>), Failure> {
     let btf = loader::kernel_btf(shared.btf.as_deref()).map_err(Failure::failed)?;
     let objects = ways(shared)?
         .into_iter()
@@ -111,7 +112,9 @@ fn start(session: &dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, E
     for (_, object) in &objects {
         relocate::want(&mut wanted, object);
     }
+    session.names(&mut wanted);
     let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
+    session.resolve(&index)?;
     let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
     let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
@@ -149,10 +152,11 @@ fn attach(
     index: &Index<'_>,
     object: &Object,
     say: &Say,
-) -> Result<(Loaded, Events), LoadError> {
+) -> Result<(Loaded, Option<Events>), LoadError> {
     let mut loaded = loader.load_indexed(object, index)?;
     // Before anything is attached, so that the first event finds a ring.
-    let events = loaded.events(emit::MAP)?;
+    let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
+    let events = if has_ring { Some(loaded.events(emit::MAP)?) } else { None };
     loaded.attach()?;
     for note in loaded.notes() {
         say.verbose(&note.to_string());
@@ -175,55 +179,121 @@ fn attach(
     Ok((loaded, events))
 }
 
-/// Reads until a signal, the time, the count or a closed pipe says stop; then detaches, drains and counts.
+/// Reads and reports until a signal, the time, a count or a closed pipe says stop; then detaches, drains and counts.
 fn follow(
     loaded: &mut Loaded,
-    events: &mut Events,
+    mut events: Option<&mut Events>,
     session: &mut dyn Session,
     shared: &Shared,
     signals: &Signals,
     say: &Say,
 ) -> Result<Books, Failure> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Failure::failed)?;
-    for (fd, data) in [(signals.0.as_fd(), SIGNAL), (events.as_fd(), EVENTS)] {
+    let ring = events.as_ref().map(|events| (events.as_fd(), EVENTS));
+    for (fd, data) in [(signals.0.as_fd(), SIGNAL)].into_iter().chain(ring) {
         epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data)).map_err(Failure::failed)?;
     }
-    let output = Output::new(shared.format, session.columns(), Zone::local(), io::stdout());
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    let output = Output::new(shared.format, session.columns(), Zone::local(), stdout).terminal(terminal);
     let mut rows = Rows {
         clock: Clock::now().map_err(Failure::failed)?,
-        output,
-        left: shared.count.unwrap_or(u64::MAX),
+        sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false },
         dropped: 0,
         unreadable: 0,
     };
-    let stop_at = shared.duration.map(|duration| Instant::now() + duration);
+    let begin = Instant::now();
+    let stop_at = shared.duration.map(|duration| begin + duration);
+    let mut reports = Reports::new(session.schedule(), begin);
     say.verbose("attached");
-    rows.output.header();
-    rows.output.flush().map_err(|error| Failure::output(&error))?;
+    rows.sheet.output.header(session.headings());
+    rows.flush()?;
 
     let mut told = false;
-    let mut look_at = Instant::now() + LOOK;
+    let mut look_at = begin + LOOK;
     let mut poll = POLL_IDLE;
-    while rows.left > 0 {
+    while rows.sheet.left > 0 {
         let now = Instant::now();
-        let wait = stop_at.map_or(poll, |stop_at| stop_at.saturating_duration_since(now).min(poll));
-        if stop_at.is_some_and(|stop_at| now >= stop_at) || signalled(&epoll, wait)? {
+        if stop_at.is_some_and(|stop_at| now >= stop_at) {
             break;
         }
-        poll = match rows.drain(events, session)? {
-            Drained { behind: true, .. } => Duration::ZERO,
-            Drained { records: 0, .. } => POLL_IDLE,
-            _ => POLL_BUSY,
-        };
-        if !told && now >= look_at {
+        if let Some(elapsed) = reports.due(now) {
+            rows.report(loaded, session, elapsed, false)?;
+            if reports.done() {
+                break;
+            }
+        }
+        // Without a ring there is nothing to look for in between.
+        let next = [stop_at, reports.next(), events.is_some().then(|| now + poll), Some(look_at)];
+        let next = next.into_iter().flatten().min().unwrap_or(now);
+        if signalled(&epoll, next.saturating_duration_since(Instant::now()))? {
+            break;
+        }
+        if let Some(events) = &mut events {
+            poll = match rows.drain(events, session)? {
+                Drained { behind: true, .. } => Duration::ZERO,
+                Drained { records: 0, .. } => POLL_IDLE,
+                _ => POLL_BUSY,
+            };
+        }
+        if now >= look_at {
             look_at = now + LOOK;
-            told = tell_of_loss(loaded, say)?;
+            told = told || tell_of_loss(loaded, say)?;
         }
     }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
-    rows.drain(events, session)?;
+    if let Some(events) = events {
+        rows.drain(events, session)?;
+    }
+    if !reports.done() {
+        rows.report(loaded, session, reports.since(Instant::now()), true)?;
+    }
     Books::close(loaded, rows.dropped, rows.unreadable)
+}
+
+/// When the next report is due. Reports keep to the grid that the start gave: one that takes long delays none after it.
+struct Reports {
+    schedule: Option<Schedule>,
+    last: Instant,
+    next: Option<Instant>,
+    written: u64,
+}
+
+impl Reports {
+    fn new(schedule: Option<Schedule>, begin: Instant) -> Self {
+        Self { schedule, last: begin, next: schedule.map(|schedule| begin + schedule.interval), written: 0 }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// The time since the last report, if another is due; it counts as written then.
+    fn due(&mut self, now: Instant) -> Option<Duration> {
+        let (schedule, next) = (self.schedule?, self.next?);
+        if now < next {
+            return None;
+        }
+        let elapsed = self.since(now);
+        self.last = now;
+        self.written += 1;
+        let mut next = next + schedule.interval;
+        while next <= now {
+            next += schedule.interval;
+        }
+        self.next = Some(next);
+        Some(elapsed)
+    }
+
+    fn since(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last)
+    }
+
+    /// Whether all reports that were asked for are written.
+    fn done(&self) -> bool {
+        self.schedule.and_then(|schedule| schedule.reports).is_some_and(|reports| self.written >= reports)
+    }
 }
 
 const SIGNAL: u64 = 0;
@@ -256,9 +326,7 @@ fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
 /// The way of a record to standard output.
 struct Rows {
     clock: Clock,
-    output: Output<Stdout>,
-    /// Rows still wanted.
-    left: u64,
+    sheet: Sheet,
     /// Records that a perf buffer had no room for.
     dropped: u64,
     /// Records that were no event.
@@ -269,20 +337,66 @@ impl Rows {
     /// Prints what is in the ring.
     fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<Drained, Failure> {
         self.clock.renew().map_err(Failure::failed)?;
-        let Self { clock, output, left, dropped, unreadable } = self;
+        let Self { clock, sheet, dropped, unreadable } = self;
         let drained = events
             .drain(&mut |record| {
-                let read = session.event(record, *clock, &mut |row| {
-                    if *left > 0 {
-                        *left -= 1;
-                        output.row(row);
-                    }
-                });
+                let read = session.event(record, *clock, sheet);
                 *unreadable += u64::from(read.is_none());
             })
             .map_err(Failure::failed)?;
         *dropped += drained.lost;
-        output.flush().map_err(|error| Failure::output(&error))?;
+        self.flush()?;
         Ok(drained)
+    }
+
+    /// Prints what has gathered.
+    fn report(
+        &mut self,
+        loaded: &Loaded,
+        session: &mut dyn Session,
+        elapsed: Duration,
+        last: bool,
+    ) -> Result<(), Failure> {
+        let wall = Clock::wall_now().map_err(Failure::failed)?;
+        session.report(loaded, Moment { wall, elapsed, last }, &mut self.sheet)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.sheet.output.flush().map_err(|error| Failure::output(&error))
+    }
+}
+
+/// Standard output, up to the number of rows that was asked for.
+struct Sheet {
+    output: Output<Stdout>,
+    /// Rows still wanted.
+    left: u64,
+    /// A row came after the last one that was wanted.
+    full: bool,
+}
+
+impl Page for Sheet {
+    fn row(&mut self, values: &[Value<'_>]) {
+        self.full = self.left == 0;
+        if !self.full {
+            self.left -= 1;
+            self.output.row(values);
+        }
+    }
+
+    fn line(&mut self, text: fmt::Arguments<'_>) {
+        // What belongs to the last row is still to come when that is written.
+        if !self.full {
+            self.output.line(text);
+        }
+    }
+
+    fn table(&mut self, columns: Vec<Column>) {
+        self.output.table(columns);
+    }
+
+    fn clear(&mut self) {
+        self.output.clear();
     }
 }

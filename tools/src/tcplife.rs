@@ -9,8 +9,9 @@ use programs::tcplife::{self, Event, Options, Role};
 
 use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
+use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::output::{Column, Format, Value};
+use crate::output::{Column, Format, Page, Value};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -29,10 +30,8 @@ impl Tool for Tcplife {
     fn flags(&self, command: Command) -> Command {
         command
             .args(args::table_args())
-            .arg(args::pid())
-            .arg(args::local_port())
-            .arg(args::remote_port())
-            .args(args::families())
+            .arg(filters::local_port().short('L'))
+            .arg(filters::remote_port().short('D'))
             .arg(switch(
                 "existing",
                 "Also connections that were open at the start; MS is then a lower bound: >12.34",
@@ -43,7 +42,7 @@ impl Tool for Tcplife {
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
         Box::new(Life {
             options: Options {
-                filter: args::read_filter(matches),
+                filter: filters::read(matches),
                 existing: matches.get_flag("existing"),
                 failed: matches.get_flag("failed"),
                 max_sockets: shared.max_sockets,
@@ -117,16 +116,15 @@ impl Session for Life {
         ]
     }
 
-    fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
+    fn event(&mut self, record: &[u8], clock: Clock, page: &mut dyn Page) -> Option<()> {
         let mut event = Event::decode(record)?;
         self.recall(&mut event);
-        let known = |is_known: bool, value| if is_known { value } else { Value::Unknown };
         let existing = event.existing != 0;
-        row(&[
+        page.row(&[
             Value::Wall(clock.wall(event.ts)),
             Value::Seconds(self.since.seconds(event.ts)),
-            known(event.pid != 0, Value::Number(event.pid.into())),
-            known(event.pid != 0, Value::Comm(&event.comm)),
+            Value::Number(event.pid.into()).if_known(event.pid != 0),
+            Value::Comm(&event.comm).if_known(event.pid != 0),
             address::version(event.family),
             address::ip_if_any(event.family, event.laddr),
             address::port(event.lport),
@@ -147,8 +145,8 @@ impl Session for Life {
                 Role::Unknown => Value::Unknown,
             },
             // Of a connection that nobody saw begin, and that no walk found, it cannot be told.
-            known(existing || event.role() != Role::Unknown, Value::Flag(existing)),
-            known(event.netns != 0, Value::Number(event.netns.into())),
+            Value::Flag(existing).if_known(existing || event.role() != Role::Unknown),
+            Value::Number(event.netns.into()).if_known(event.netns != 0),
         ]);
         Some(())
     }

@@ -10,9 +10,11 @@ use programs::tcpstates::{self, Event, Options};
 
 use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
+use crate::failure::Failure;
+use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::journal::Journal;
-use crate::output::{Column, Format, Value};
+use crate::output::{Column, Format, Page, Value};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -31,16 +33,15 @@ impl Tool for Tcpstates {
     fn flags(&self, command: Command) -> Command {
         command
             .args(args::table_args())
-            .arg(args::local_port())
-            .arg(args::remote_port())
+            .arg(filters::local_port().short('L'))
+            .arg(filters::remote_port().short('D'))
             .arg(switch("journal", "Also send each change to the systemd journal").short('Y'))
-            .args(args::families())
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
         Box::new(States {
             options: Options {
-                filter: args::read_filter(matches),
+                filter: filters::read(matches),
                 max_sockets: shared.max_sockets,
                 ring_bytes: shared.ring_bytes,
             },
@@ -126,9 +127,9 @@ impl Session for States {
         ]
     }
 
-    fn prepare(&mut self) -> Result<(), String> {
+    fn prepare(&mut self) -> Result<(), Failure> {
         if self.to_journal {
-            self.journal = Some(Journal::connect()?);
+            self.journal = Some(Journal::connect().map_err(Failure::Failed)?);
         }
         Ok(())
     }
@@ -138,20 +139,19 @@ impl Session for States {
         (unsent > 0).then(|| format!("the journal did not take {unsent} changes"))
     }
 
-    fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()> {
+    fn event(&mut self, record: &[u8], clock: Clock, page: &mut dyn Page) -> Option<()> {
         let mut event = Event::decode(record)?;
         self.recall(&mut event);
         if let Some(journal) = &mut self.journal {
             journal.send(&event, clock);
         }
-        let known = |is_known: bool, value| if is_known { value } else { Value::Unknown };
         let state = |state: State| state.name().map_or(Value::Number(state.0.into()), Value::Word);
-        row(&[
+        page.row(&[
             Value::Wall(clock.wall(event.ts)),
             Value::Seconds(self.since.seconds(event.ts)),
             Value::Address(event.skaddr),
-            known(event.pid != 0, Value::Number(event.pid.into())),
-            known(event.pid != 0, Value::Comm(&event.comm)),
+            Value::Number(event.pid.into()).if_known(event.pid != 0),
+            Value::Comm(&event.comm).if_known(event.pid != 0),
             address::version(event.family),
             local_address(&event),
             address::port(event.lport),
@@ -161,7 +161,7 @@ impl Session for States {
             Value::Word("->"),
             state(event.newstate()),
             event.span_ns().map_or(Value::Unknown, |ns| Value::Millis { ns, digits: 3, at_least: false }),
-            known(event.netns != 0, Value::Number(event.netns.into())),
+            Value::Number(event.netns.into()).if_known(event.netns != 0),
         ]);
         Some(())
     }

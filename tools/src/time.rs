@@ -24,6 +24,11 @@ impl Clock {
         Ok(Self { offset: wall - before - error / 2, error })
     }
 
+    /// The wall clock, in nanoseconds since 1970.
+    pub fn wall_now() -> nix::Result<i128> {
+        nanoseconds(ClockId::CLOCK_REALTIME)
+    }
+
     /// Looks again, as the wall clock is set and slewed. What differs by no more than the readings' own errors is no change, or
     /// events of two looks would move against each other.
     pub fn renew(&mut self) -> nix::Result<()> {

@@ -1,13 +1,18 @@
 //! What a tool is, and which there are.
 
+use std::time::Duration;
+
 use bpfasm::AsmError;
 use bpfasm::object::Object;
 use bpfasm::target::Target;
+use btf::{Index, Wanted};
 use clap::{ArgMatches, Command};
+use loader::Loaded;
 
 use crate::args::Shared;
+use crate::failure::Failure;
 use crate::held::Held;
-use crate::output::{Column, Value};
+use crate::output::{Column, Page};
 use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
@@ -34,20 +39,49 @@ pub trait Session {
     fn object(&self, target: &Target) -> Result<Object, AsmError>;
 
     /// Iterator hooks to run once everything is attached.
-    fn seeds(&self) -> &'static [&'static str];
+    fn seeds(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Takes the owners of open sockets, where no such hook did it.
-    fn hold(&mut self, held: Held);
+    fn hold(&mut self, _held: Held) {}
 
     /// The columns of its rows.
     fn columns(&self) -> Vec<Column>;
+
+    /// Whether the table's headings are written once, at the start. A tool that reports at intervals writes its own.
+    fn headings(&self) -> bool {
+        self.schedule().is_none()
+    }
 
     /// What has to be there before anything is attached, besides the kernel.
     ///
     /// # Errors
     ///
     /// One line on what is missing.
-    fn prepare(&mut self) -> Result<(), String> {
+    fn prepare(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// What it asks of the running kernel's BTF itself, besides what its programs do.
+    fn names(&self, _wanted: &mut Wanted) {}
+
+    /// Takes the answers, before anything is attached.
+    ///
+    /// # Errors
+    ///
+    /// One line on what this kernel does not know.
+    fn resolve(&mut self, _index: &Index<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// When it reports, if it does so at intervals.
+    fn schedule(&self) -> Option<Schedule> {
+        None
+    }
+
+    /// Writes what has gathered in its maps: at each interval, and once more at the end, when nothing is attached any more.
+    fn report(&mut self, _loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -56,8 +90,30 @@ pub trait Session {
         None
     }
 
-    /// Turns what a program sent into rows. `None` when these are not the bytes of an event.
-    fn event(&mut self, record: &[u8], clock: Clock, row: &mut dyn FnMut(&[Value<'_>])) -> Option<()>;
+    /// Writes what a program sent. `None` when these are not the bytes of an event.
+    fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
+        None
+    }
+}
+
+/// When a tool reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Schedule {
+    /// From one report to the next.
+    pub interval: Duration,
+    /// After so many it is done; `None`: it goes on until told to stop.
+    pub reports: Option<u64>,
+}
+
+/// When a report is written.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Moment {
+    /// Nanoseconds since 1970.
+    pub wall: i128,
+    /// Since the report before, or the start.
+    pub elapsed: Duration,
+    /// Nothing is attached any more and nothing comes after it. It may be less than an interval.
+    pub last: bool,
 }
 
 /// The tool of this name.

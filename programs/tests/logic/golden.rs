@@ -24,6 +24,7 @@ fn filter() -> Filter {
         family: Some(Family::V4),
         local_ports: vec![22],
         remote_ports: vec![53, 80, 443, 8080, 8443],
+        ..Filter::default()
     }
 }
 

@@ -166,12 +166,13 @@ impl Lab {
                 family: Some(Family::V4),
                 local_ports: vec![7, Spec::V4.lport],
                 remote_ports: vec![1, 80, 443, Spec::V4.rport, 65535],
+                ..Filter::default()
             },
             Set::Six => Filter {
                 pid: None,
                 family: Some(Family::V6),
                 local_ports: vec![9, 2049, 3306, Spec::V6.lport, 27017, 50051],
-                remote_ports: Vec::new(),
+                ..Filter::default()
             },
         }
     }

@@ -18,7 +18,13 @@ fn filters() -> Vec<Filter> {
         for family in [None, Some(Family::V4), Some(Family::V6)] {
             for local_ports in [vec![], vec![0], vec![22, 80, 443, 8080, 65535]] {
                 for remote_ports in [vec![], vec![65535]] {
-                    filters.push(Filter { pid, family, local_ports: local_ports.clone(), remote_ports });
+                    filters.push(Filter {
+                        pid,
+                        family,
+                        local_ports: local_ports.clone(),
+                        remote_ports,
+                        ..Filter::default()
+                    });
                 }
             }
         }
@@ -26,7 +32,13 @@ fn filters() -> Vec<Filter> {
     let ports: Vec<u16> =
         (1..=u16::try_from(MAX_PORTS).expect("fits")).map(|port| port.wrapping_mul(63)).collect();
     let (pid, family) = (Some(u32::MAX), Some(Family::V6));
-    filters.push(Filter { pid, family, local_ports: ports.clone(), remote_ports: ports });
+    filters.push(Filter {
+        pid,
+        family,
+        local_ports: ports.clone(),
+        remote_ports: ports,
+        ..Filter::default()
+    });
     filters
 }
 
@@ -107,6 +119,7 @@ fn every_program_is_sound_on_every_kernel() {
         family: Some(Family::V4),
         local_ports: vec![1, 2, 3, 4, 5, 6],
         remote_ports: vec![1, 2, 3, 4, 5, 6],
+        ..Filter::default()
     };
     for kernel in KERNELS.iter() {
         for target in targets(kernel) {
@@ -140,8 +153,13 @@ fn no_program_jumps_backwards() {
 /// Every field that a program uses is there on every kernel: none is needed that came later or went away.
 #[test]
 fn fields() {
-    let filter =
-        Filter { family: Some(Family::V6), local_ports: vec![1], remote_ports: vec![1], pid: Some(1) };
+    let filter = Filter {
+        family: Some(Family::V6),
+        local_ports: vec![1],
+        remote_ports: vec![1],
+        pid: Some(1),
+        ..Filter::default()
+    };
     for kernel in KERNELS.iter() {
         let mut used = BTreeSet::new();
         let objects: Vec<Object> =

@@ -13,6 +13,10 @@ impl Csv {
         Self { columns, cell: String::new() }
     }
 
+    pub(super) fn columns(&mut self, columns: Vec<Column>) {
+        self.columns = columns;
+    }
+
     pub(super) fn header(&mut self, buffer: &mut Vec<u8>) {
         let headings = self.columns.iter().filter(|column| column.csv).filter_map(|column| column.heading);
         write(buffer, |writer| headings.into_iter().try_for_each(|heading| writer.write_field(heading)));

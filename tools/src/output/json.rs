@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::{Column, Comm, Value};
+use super::{Column, Escaped, Value, comm};
 
 pub(super) struct Json {
     columns: Vec<Column>,
@@ -13,6 +13,10 @@ pub(super) struct Json {
 impl Json {
     pub(super) fn new(columns: Vec<Column>) -> Self {
         Self { columns, text: String::new() }
+    }
+
+    pub(super) fn columns(&mut self, columns: Vec<Column>) {
+        self.columns = columns;
     }
 
     pub(super) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
@@ -45,10 +49,40 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
             string(word, buffer);
             return;
         }
-        Value::Comm(comm) => write_string(format_args!("{}", Comm(comm)), text, buffer),
+        Value::Decimal { value, .. } => write!(buffer, "{value}"),
+        Value::Text(shown) => write_string(format_args!("{}", Escaped(shown.as_bytes())), text, buffer),
+        Value::Comm(name) => write_string(format_args!("{}", comm(name)), text, buffer),
         Value::Ip(ip) => write_string(format_args!("{ip}"), text, buffer),
+        Value::Endpoint(endpoint) => write_string(format_args!("{endpoint}"), text, buffer),
+        Value::List(texts) => {
+            buffer.push(b'[');
+            for (at, shown) in texts.iter().enumerate() {
+                separate(at, buffer);
+                write_value(&Value::Text(shown), text, buffer);
+            }
+            buffer.push(b']');
+            return;
+        }
+        Value::Object(members) => {
+            buffer.push(b'{');
+            for (at, (key, value)) in members.iter().enumerate() {
+                separate(at, buffer);
+                string(key, buffer);
+                buffer.push(b':');
+                write_value(value, text, buffer);
+            }
+            buffer.push(b'}');
+            return;
+        }
         Value::Address(address) => write_string(format_args!("{address:x}"), text, buffer),
     };
+}
+
+/// A comma before all but the first.
+fn separate(at: usize, buffer: &mut Vec<u8>) {
+    if at > 0 {
+        buffer.push(b',');
+    }
 }
 
 /// A string of whatever displays itself.

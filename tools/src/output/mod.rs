@@ -9,7 +9,7 @@ mod table;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::time::{LocalTime, Zone};
 
@@ -117,26 +117,53 @@ pub enum Value<'a> {
     Wall(i128),
     /// Seconds relative to another event, six digits.
     Seconds(f64),
+    /// A number with so many digits after the point.
+    Decimal {
+        /// The number.
+        value: f64,
+        /// The digits.
+        digits: usize,
+    },
     /// A word.
     Word(&'static str),
+    /// Text of the kernel or of the command line.
+    Text(&'a str),
     /// A task's name: bytes that a process chose.
     Comm(&'a [u8; 16]),
     /// An address.
     Ip(IpAddr),
+    /// An address and a port: `192.0.2.1:22`, `[2001:db8::1]:22`.
+    Endpoint(SocketAddr),
     /// A kernel address, in hexadecimal; a string in JSON.
     Address(u64),
     /// Yes or no.
     Flag(bool),
+    /// Several texts; an array in JSON, separated by spaces elsewhere.
+    List(&'a [String]),
+    /// Names and their values; an object in JSON, which alone can show it.
+    Object(&'a [(&'a str, Self)]),
 }
 
-/// A task's name as text. It is a process's own choice, so control characters, broken UTF-8 and the escape sign itself are
-/// escaped: no name can end a row or start another.
-struct Comm<'a>(&'a [u8; 16]);
+impl Value<'_> {
+    /// Itself, or unknown.
+    #[must_use]
+    pub fn if_known(self, known: bool) -> Self {
+        if known { self } else { Value::Unknown }
+    }
+}
 
-impl fmt::Display for Comm<'_> {
+/// A task's name, up to its first zero.
+fn comm(name: &[u8; 16]) -> Escaped<'_> {
+    Escaped(name.split(|&byte| byte == 0).next().unwrap_or_default())
+}
+
+/// Bytes as text. A task's name is a process's own choice, so control characters, broken UTF-8 and the escape sign itself are
+/// escaped: no name can end a row or start another.
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
-        for chunk in name.utf8_chunks() {
+        for chunk in self.0.utf8_chunks() {
             for char in chunk.valid().chars() {
                 match char {
                     '\\' => f.write_str("\\\\")?,
@@ -176,13 +203,33 @@ impl Value<'_> {
             }
             Value::Wall(ns) => write!(text, "{}", LocalTime::new(ns, zone)),
             Value::Seconds(seconds) => write!(text, "{seconds:.6}"),
+            Value::Decimal { value, digits } => write!(text, "{value:.digits$}"),
             Value::Word(word) => text.write_str(word),
-            Value::Comm(comm) => write!(text, "{}", Comm(comm)),
+            Value::Text(shown) => write!(text, "{}", Escaped(shown.as_bytes())),
+            Value::Comm(name) => write!(text, "{}", comm(name)),
             Value::Ip(ip) => write!(text, "{ip}"),
+            Value::Endpoint(endpoint) => write!(text, "{endpoint}"),
             Value::Address(address) => write!(text, "{address:x}"),
             Value::Flag(flag) => write!(text, "{flag}"),
+            Value::List(texts) => write!(text, "{}", Escaped(texts.join(" ").as_bytes())),
+            Value::Object(_) => Ok(()),
         };
     }
+}
+
+/// What a tool writes on.
+pub trait Page {
+    /// A row: a value for each column.
+    fn row(&mut self, values: &[Value<'_>]);
+
+    /// A line that is no row. Only the table has such.
+    fn line(&mut self, text: fmt::Arguments<'_>);
+
+    /// From here on rows have these columns, and in the table these headings, which are written now.
+    fn table(&mut self, columns: Vec<Column>);
+
+    /// Begins a new screen, where the table goes to a terminal.
+    fn clear(&mut self);
 }
 
 /// Renders rows into a buffer; a row is in the buffer whole or not at all.
@@ -198,6 +245,44 @@ pub struct Output<W> {
     zone: Zone,
     buffer: Vec<u8>,
     sink: W,
+    terminal: bool,
+}
+
+/// Erases a terminal's screen and goes to its first line (ECMA-48: CUP, ED).
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
+
+impl<W: Write> Page for Output<W> {
+    fn row(&mut self, values: &[Value<'_>]) {
+        match &mut self.renderer {
+            Renderer::Table(table) => table.row(values, &self.zone, &mut self.buffer),
+            Renderer::Csv(csv) => csv.row(values, &self.zone, &mut self.buffer),
+            Renderer::Json(json) => json.row(values, &mut self.buffer),
+        }
+    }
+
+    fn line(&mut self, text: fmt::Arguments<'_>) {
+        if let Renderer::Table(_) = self.renderer {
+            // Writing to a Vec cannot fail.
+            let _ = writeln!(self.buffer, "{text}");
+        }
+    }
+
+    fn table(&mut self, columns: Vec<Column>) {
+        match &mut self.renderer {
+            Renderer::Table(table) => {
+                table.columns(columns);
+                table.header(&mut self.buffer);
+            }
+            Renderer::Csv(csv) => csv.columns(columns),
+            Renderer::Json(json) => json.columns(columns),
+        }
+    }
+
+    fn clear(&mut self) {
+        if matches!(self.renderer, Renderer::Table(_)) && self.terminal {
+            self.buffer.extend_from_slice(CLEAR);
+        }
+    }
 }
 
 impl<W: Write> Output<W> {
@@ -208,24 +293,20 @@ impl<W: Write> Output<W> {
             Format::Csv => Renderer::Csv(csv::Csv::new(columns)),
             Format::Json => Renderer::Json(json::Json::new(columns)),
         };
-        Self { renderer, zone, buffer: Vec::new(), sink }
+        Self { renderer, zone, buffer: Vec::new(), sink, terminal: false }
     }
 
-    /// The line of headings, where the format has one.
-    pub fn header(&mut self) {
+    /// Whether `sink` is a terminal.
+    pub fn terminal(self, terminal: bool) -> Self {
+        Self { terminal, ..self }
+    }
+
+    /// The line of headings, where the format has one; in the table only if `wanted`.
+    pub fn header(&mut self, wanted: bool) {
         match &mut self.renderer {
-            Renderer::Table(table) => table.header(&mut self.buffer),
+            Renderer::Table(table) if wanted => table.header(&mut self.buffer),
             Renderer::Csv(csv) => csv.header(&mut self.buffer),
-            Renderer::Json(_) => {}
-        }
-    }
-
-    /// A row: a value for each column.
-    pub fn row(&mut self, values: &[Value<'_>]) {
-        match &mut self.renderer {
-            Renderer::Table(table) => table.row(values, &self.zone, &mut self.buffer),
-            Renderer::Csv(csv) => csv.row(values, &self.zone, &mut self.buffer),
-            Renderer::Json(json) => json.row(values, &mut self.buffer),
+            Renderer::Table(_) | Renderer::Json(_) => {}
         }
     }
 
@@ -254,11 +335,17 @@ mod tests {
     }
 
     fn rendered(format: Format, rows: &[[Value<'_>; 7]]) -> String {
+        shown(format, |output| {
+            output.header(true);
+            for row in rows {
+                output.row(row);
+            }
+        })
+    }
+
+    fn shown(format: Format, write: impl FnOnce(&mut Output<Vec<u8>>)) -> String {
         let mut output = Output::new(format, columns(), Zone::utc(), Vec::new());
-        output.header();
-        for row in rows {
-            output.row(row);
-        }
+        write(&mut output);
         output.flush().expect("a Vec takes everything");
         String::from_utf8(output.sink).expect("UTF-8")
     }
@@ -313,6 +400,47 @@ PID   COMM   ADDR      -> TX_KB MS
     }
 
     #[test]
+    fn a_page_has_lines_and_tables_for_people_only() {
+        let write = |output: &mut Output<Vec<u8>>| {
+            output.header(false);
+            output.line(format_args!("[10:04:50]"));
+            output.table(vec![Column::new("SUBNET", 12).key("subnet"), Column::new("BYTES", 6).right()]);
+            output.row(&[Value::Text("192.0.2.0/24"), Value::Number(856)]);
+            output.clear();
+        };
+        let table = "[10:04:50]\nSUBNET        BYTES\n192.0.2.0/24    856\n";
+        assert_eq!(shown(Format::Table, write), table);
+        assert_eq!(shown(Format::Json, write), "{\"subnet\":\"192.0.2.0/24\"}\n");
+        assert_eq!(shown(Format::Csv, write), "PID,COMM,ADDR,TX_KB,MS\n192.0.2.0/24,856\n");
+        let mut output = Output::new(Format::Table, columns(), Zone::utc(), Vec::new()).terminal(true);
+        output.clear();
+        assert_eq!(output.buffer, CLEAR);
+    }
+
+    #[test]
+    fn lists_and_objects_are_json() {
+        let names = ["a\"b".to_owned(), "c".to_owned()];
+        let members = [("x", Value::Number(1)), ("y", Value::Decimal { value: 1.953_125, digits: 0 })];
+        let columns = vec![Column::json_only("stack"), Column::json_only("entries")];
+        let mut output = Output::new(Format::Json, columns, Zone::utc(), Vec::new());
+        output.row(&[Value::List(&names), Value::Object(&members)]);
+        let expected = "{\"stack\":[\"a\\\"b\",\"c\"],\"entries\":{\"x\":1,\"y\":1.953125}}\n";
+        assert_eq!(String::from_utf8_lossy(&output.buffer), expected);
+    }
+
+    #[test]
+    fn ports_of_ipv6_stand_apart() {
+        let text = |endpoint: &str| {
+            let mut text = String::new();
+            let endpoint = Value::Endpoint(endpoint.parse().expect("an endpoint"));
+            endpoint.write_text(&mut text, &Zone::utc());
+            text
+        };
+        assert_eq!(text("192.0.2.1:22"), "192.0.2.1:22");
+        assert_eq!(text("[2001:db8::1]:22"), "[2001:db8::1]:22");
+    }
+
+    #[test]
     fn a_lower_bound_says_so() {
         let mut text = String::new();
         let value = Value::Millis { ns: 12_345_678, digits: 2, at_least: true };
@@ -322,7 +450,7 @@ PID   COMM   ADDR      -> TX_KB MS
 
     #[test]
     fn no_name_can_forge_a_row() {
-        let shown = |comm: &[u8; 16]| Comm(comm).to_string();
+        let shown = |name: &[u8; 16]| comm(name).to_string();
         assert_eq!(shown(b"a\n1 b\t\x1b[2J\0\0\0\0\0\0"), "a\\x0a1 b\\x09\\x1b[2J");
         assert_eq!(shown(b"caf\xe9 \xff\0\0\0\0\0\0\0\0\0\0"), "caf\\xe9 \\xff");
         assert_eq!(

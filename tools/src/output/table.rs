@@ -13,6 +13,10 @@ impl Table {
         Self { columns, cell: String::new() }
     }
 
+    pub(super) fn columns(&mut self, columns: Vec<Column>) {
+        self.columns = columns;
+    }
+
     pub(super) fn header(&mut self, buffer: &mut Vec<u8>) {
         let mut line = Line::default();
         for column in &mut self.columns {

@@ -116,8 +116,13 @@ impl Kernel {
 
 /// Objects that together use every name there is in a program: everything asked for, in both ways.
 fn every_object(version: KernelVersion, arch: Arch) -> Vec<Object> {
-    let filter =
-        Filter { pid: Some(1), family: Some(Family::V6), local_ports: vec![1], remote_ports: vec![1] };
+    let filter = Filter {
+        pid: Some(1),
+        family: Some(Family::V6),
+        local_ports: vec![1],
+        remote_ports: vec![1],
+        ..Filter::default()
+    };
     let life = tcplife::Options {
         filter: filter.clone(),
         existing: true,

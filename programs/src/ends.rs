@@ -1,0 +1,155 @@
+//! The two ends of a connection, wherever a program has them: in the socket, or already written into an event.
+
+use bpfasm::{Fragment, Reg, Size, bpf};
+
+use crate::sock::Sock;
+use crate::tcp::AF_INET;
+
+/// Where they are read from.
+#[derive(Clone, Copy, Debug)]
+pub enum Ends {
+    /// The socket in `r6`.
+    Sock(Sock),
+    /// A struct of ours.
+    Event(Place),
+}
+
+/// Where a struct has them: offsets from a register. Addresses have 16 bytes, an IPv4 address in the first four; ports are in
+/// network order.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// What the offsets count from: `r10`, or a register that helper calls leave alone.
+    pub base: Reg,
+    /// `u16`, `AF_INET` or `AF_INET6`
+    pub family: i16,
+    /// 16 bytes
+    pub laddr: i16,
+    /// 16 bytes
+    pub raddr: i16,
+    /// `u16`
+    pub lport: i16,
+    /// `u16`
+    pub rport: i16,
+    /// `u32`, 0 where it is not known
+    pub netns: i16,
+}
+
+/// Where the caller's `Event` on the stack has the ends of its connection.
+#[allow(unused_macros, reason = "for tools whose ends are not a socket's")]
+macro_rules! event_ends {
+    () => {
+        $crate::ends::Place {
+            base: ::bpfasm::Reg::R10,
+            family: $crate::frame::event!(family),
+            laddr: $crate::frame::event!(laddr),
+            raddr: $crate::frame::event!(raddr),
+            lport: $crate::frame::event!(lport),
+            rport: $crate::frame::event!(rport),
+            netns: $crate::frame::event!(netns),
+        }
+    };
+}
+#[allow(unused_imports, reason = "for tools whose ends are not a socket's")]
+pub(crate) use event_ends;
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// This host's.
+    Local,
+    /// The other's.
+    Remote,
+}
+
+/// `::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2: eighty zero bits, sixteen ones. The second four-byte word of three.
+const MAPPED_PREFIX: u32 = 0xffff_u32 << 16;
+const _: () = assert!(cfg!(target_endian = "little"), "the constant above is for little-endian targets");
+
+impl Ends {
+    /// `w1` = the family.
+    pub fn family(self) -> Fragment {
+        match self {
+            Self::Sock(sock) => sock.common(Reg::R1, Size::B2, "sock_common.skc_family"),
+            Self::Event(Place { base, family, .. }) => bpf! { w1 = *(u16 *)({base} + {family}); },
+        }
+    }
+
+    /// `w1` = the port, in network order.
+    pub fn port(self, side: Side) -> Fragment {
+        match (self, side) {
+            // Not skc_num: that one is 0 once the port is given back, which is before the change to CLOSE.
+            (Self::Sock(sock), Side::Local) => sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport"),
+            (Self::Sock(sock), Side::Remote) => sock.common(Reg::R1, Size::B2, "sock_common.skc_dport"),
+            (Self::Event(Place { base, lport, .. }), Side::Local) => {
+                bpf! { w1 = *(u16 *)({base} + {lport}); }
+            }
+            (Self::Event(Place { base, rport, .. }), Side::Remote) => {
+                bpf! { w1 = *(u16 *)({base} + {rport}); }
+            }
+        }
+    }
+
+    /// `dst` = the IPv4 address of an end of `AF_INET`. Clobbers nothing else.
+    pub fn ipv4(self, side: Side, dst: Reg) -> Fragment {
+        match (self, side) {
+            (Self::Sock(sock), Side::Local) => sock.common(dst, Size::B4, "sock_common.skc_rcv_saddr"),
+            (Self::Sock(sock), Side::Remote) => sock.common(dst, Size::B4, "sock_common.skc_daddr"),
+            (Self::Event(place), _) => place.address(side, dst, Size::B4, 0),
+        }
+    }
+
+    /// `dst` = a part of the address of an end of `AF_INET6`, `addend` bytes into it. Clobbers nothing else.
+    pub fn ipv6(self, side: Side, dst: Reg, size: Size, addend: i16) -> Fragment {
+        match (self, side) {
+            (Self::Sock(sock), Side::Local) => {
+                sock.common_at(dst, size, "sock_common.skc_v6_rcv_saddr", addend)
+            }
+            (Self::Sock(sock), Side::Remote) => sock.common_at(dst, size, "sock_common.skc_v6_daddr", addend),
+            (Self::Event(place), _) => place.address(side, dst, size, addend),
+        }
+    }
+
+    /// `w1` = the number of the network namespace, as `/proc/PID/ns/net` shows it.
+    pub fn netns(self) -> Fragment {
+        match self {
+            Self::Sock(sock) => sock.netns(),
+            Self::Event(Place { base, netns, .. }) => bpf! { w1 = *(u32 *)({base} + {netns}); },
+        }
+    }
+
+    /// Jumps to `label` when the connection carries IPv6, or when it carries IPv4; an AF_INET6 socket with mapped addresses
+    /// carries IPv4. Clobbers `r1`.
+    pub fn goto_if_ipv6(self, ipv6: bool, label: &'static str) -> Fragment {
+        let (on_v6, on_v4) = if ipv6 { (label, "done") } else { ("done", label) };
+        bpf! {
+            ..self.family();
+            if w1 == {AF_INET} goto {on_v4};
+            ..self.goto_unless_mapped(Side::Remote, on_v6);
+            goto {on_v4};
+        done:
+        }
+    }
+
+    /// Jumps to `label` unless an end of `AF_INET6` is a mapped IPv4 address, whose four bytes are then the last. Clobbers `r1`.
+    pub fn goto_unless_mapped(self, side: Side, label: &'static str) -> Fragment {
+        bpf! {
+            ..self.ipv6(side, Reg::R1, Size::B8, 0);
+            if r1 != 0 goto {label};
+            ..self.ipv6(side, Reg::R1, Size::B4, 8);
+            if w1 != {MAPPED_PREFIX.cast_signed()} goto {label};
+        }
+    }
+}
+
+impl Place {
+    fn address(self, side: Side, dst: Reg, size: Size, addend: i16) -> Fragment {
+        let base = self.base;
+        let off = addend + if side == Side::Local { self.laddr } else { self.raddr };
+        match size {
+            Size::B1 => bpf! { {dst} = *(u8 *)({base} + {off}); },
+            Size::B2 => bpf! { {dst} = *(u16 *)({base} + {off}); },
+            Size::B4 => bpf! { {dst} = *(u32 *)({base} + {off}); },
+            Size::B8 => bpf! { {dst} = *(u64 *)({base} + {off}); },
+        }
+    }
+}
