@@ -284,8 +284,6 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     Ok(Hook { name: SEED_HOOK.into(), need: Need::Optional, rungs })
 }
 
-/// include/linux/net.h
-const SOCK_STREAM: u16 = 1;
 /// include/uapi/asm-generic/errno-base.h
 const EEXIST: i32 = 17;
 /// include/uapi/linux/stat.h
@@ -305,10 +303,7 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         ..find;
         if r6 == 0 goto skip;
         ..table::key();
-        ..sock.tcp("skip");
-        // A raw socket may be of protocol TCP as well, and is never told to be destroyed.
-        ..sock.load(R1, Size::B2, "sock.sk_type");
-        if w1 != {SOCK_STREAM} goto skip;
+        ..sock.stream("skip");                          // the kernel never says that a raw socket is destroyed
         ..table::clear(entry);
         w1 = *(u32 *)(r9 + task_struct.tgid);
         *(u32 *)(r10 + {at(PID)}) = w1;

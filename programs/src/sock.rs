@@ -14,6 +14,9 @@ use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
 /// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.
 pub const COMMON_LEN: u16 = COMMON.unsigned_abs();
 
+/// `enum sock_type`, include/linux/net.h: the same everywhere that eBPF is.
+const SOCK_STREAM: u16 = 1;
+
 /// How a program reads its socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Sock {
@@ -52,6 +55,15 @@ impl Sock {
                 ..self.load(Reg::R1, Size::B2, "sock.sk_protocol");
                 if w1 != {IPPROTO_TCP} goto {other};
             },
+        }
+    }
+
+    /// As [`Sock::tcp`], for moments that a raw socket may come to as well: one of those can be of protocol TCP, too.
+    pub fn stream(self, other: &'static str) -> Fragment {
+        bpf! {
+            ..self.tcp(other);
+            ..self.load(Reg::R1, Size::B2, "sock.sk_type");
+            if w1 != {SOCK_STREAM} goto {other};
         }
     }
 

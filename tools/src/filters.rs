@@ -11,17 +11,11 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
 
-use crate::args::switch;
+use crate::args::{add_missing, switch};
 
 /// Adds the filters that the tool has not defined itself, with letters of its own.
 pub fn add(command: Command) -> Command {
-    let mut command = command.next_help_heading("Filters");
-    for arg in all() {
-        if !command.get_arguments().any(|own| own.get_id() == arg.get_id()) {
-            command = command.arg(arg);
-        }
-    }
-    command
+    add_missing(command.next_help_heading("Filters"), all())
 }
 
 fn all() -> Vec<Arg> {

@@ -1,0 +1,129 @@
+//! tcpsubnet: bytes sent to each of some subnets, counted where they are sent.
+//!
+//! Nothing is sent to the reader. Counters only grow, and the reader takes differences, so that none is lost at the edge of an
+//! interval.
+
+use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, bpf};
+use ipnet::IpNet;
+
+use crate::ends::{Ends, Side};
+use crate::filter::Filter;
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::{LICENSE, frame, subnet, table, trie};
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which connections.
+    pub filter: Filter,
+    /// What is counted apart: bytes belong to the first of these that holds the other end.
+    pub subnets: Vec<IpNet>,
+}
+
+/// More subnets than this are looked up in a trie, which costs the same however many they are.
+pub const MAX_COMPARED: usize = 32;
+
+/// The name of the map of counters: for each CPU and subnet, by number, the bytes sent so far.
+pub const MAP: &str = "bytes";
+
+/// Programs and maps for these options on this target.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    let mut maps = vec![stats::map(), counters(options.subnets.len())];
+    if options.subnets.len() > MAX_COMPARED {
+        maps.extend(trie::maps(options.subnets.len()));
+    }
+    Ok(Object {
+        name: "tcpsubnet".into(),
+        license: LICENSE.into(),
+        hooks: vec![table::tracepoint_hook(
+            "send",
+            Need::Required,
+            "sock_send_length",
+            target,
+            sent(options, Sock::new(target.access)),
+        )?],
+        maps,
+        consts: Vec::new(),
+    })
+}
+
+fn counters(subnets: usize) -> MapDef {
+    MapDef {
+        name: MAP.into(),
+        kind: MapKind::PercpuArray,
+        key_size: 4,
+        value_size: 8,
+        max_entries: u32::try_from(subnets).unwrap_or(u32::MAX),
+        flags: 0,
+        key: None,
+        value: None,
+    }
+}
+
+/// Where the context has the result: arguments are eight bytes apart.
+const RET: i16 = 8;
+
+/// Where the number of the subnet is kept on the stack.
+const SUBNET: i16 = frame::ENTRY;
+
+/// `sock_send_length(struct sock *sk, int ret, int flags)`, kernel 6.3: always the calling process.
+fn sent(options: &Options, sock: Sock) -> Fragment {
+    bpf! {
+        r9 = r1;
+        w1 = *(u32 *)(r9 + {RET});
+        if w1 s<= 0 goto out;                           // an error, or nothing
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..sock.stream("out");
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..only_wanted(options, sock);
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {SUBNET};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto out;                            // there is a counter for each
+        w1 = *(u32 *)(r9 + {RET});
+        lock *(u64 *)(r0 + 0) += r1;
+        ..count(Count::Aggregated);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Counts the event as filtered and jumps to `out` unless its connection is wanted and goes to one of the subnets, whose number
+/// is then at [`SUBNET`].
+fn only_wanted(options: &Options, sock: Sock) -> Fragment {
+    let found = |number: usize| {
+        bpf! {
+            *(u32 *)(r10 + {SUBNET}) = {number};
+            goto wanted;
+        }
+    };
+    let ends = Ends::Sock(sock);
+    let subnets = &options.subnets;
+    let which = if subnets.len() > MAX_COMPARED {
+        trie::first(ends, Side::Remote, SUBNET)
+    } else {
+        subnet::first(ends, Side::Remote, subnets, &found)
+    };
+    if options.filter.is_empty() && subnet::hold_everything(subnets) && subnets.len() <= MAX_COMPARED {
+        // The verifier refuses code that cannot be reached.
+        return bpf! {
+            ..which;
+        wanted:
+        };
+    }
+    bpf! {
+        ..options.filter.current("filtered");
+        ..options.filter.socket(sock, "filtered");
+        ..which;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}
