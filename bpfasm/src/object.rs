@@ -41,8 +41,24 @@ pub struct Hook {
     pub name: Text,
     /// What happens when no rung holds.
     pub need: Need,
+    /// An earlier, optional hook in whose stead this one is, where no rung of that one holds. Where one does, or where that
+    /// hook is not needed itself, this one is neither loaded nor attached, and `need` does not count.
+    pub instead_of: Option<Text>,
     /// The ways, best first.
     pub rungs: Vec<ProgramDef>,
+}
+
+impl Hook {
+    /// A hook in its own right.
+    pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
+        Self { name: name.into(), need, instead_of: None, rungs }
+    }
+
+    /// The same, only where no rung of that earlier, optional hook holds.
+    #[must_use]
+    pub fn instead_of(self, earlier: impl Into<Text>) -> Self {
+        Self { instead_of: Some(earlier.into()), ..self }
+    }
 }
 
 /// A program and where it attaches.
@@ -125,6 +141,19 @@ pub struct MapDef {
     pub key: Option<Layout>,
     /// The value's members.
     pub value: Option<Layout>,
+}
+
+impl MapDef {
+    /// A map without flags, whose keys and values are plain bytes.
+    pub fn new(
+        name: impl Into<Text>,
+        kind: MapKind,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    ) -> Self {
+        Self { name: name.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+    }
 }
 
 /// All that one tool brings to the kernel.

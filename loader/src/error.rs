@@ -96,8 +96,15 @@ pub enum LoadError {
     NoRung {
         /// The hook's name.
         hook: String,
-        /// Each way, and why not.
+        /// Each way, and why not; first those of the hooks in whose stead it is.
         refused: Vec<(Attach, LoadError)>,
+    },
+    /// A hook in the stead of one that is no optional hook before it.
+    InsteadOf {
+        /// The hook's name.
+        hook: String,
+        /// The one it names.
+        earlier: String,
     },
     /// A ring was not opened.
     Ring {
@@ -286,6 +293,9 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
+            Self::InsteadOf { hook, earlier } => {
+                write!(f, "`{hook}` stands in for `{earlier}`, which is no optional hook before it")
+            }
             Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Behind(hint)),
             Self::NotARing { map } => write!(f, "map `{map}` holds no events"),
             Self::NoMap { map } => write!(f, "no map `{map}`"),
@@ -339,7 +349,7 @@ impl LoadError {
         // Of two types of one name, nobody knows which is meant. That is so on this kernel, perhaps not on the next.
         let damaged = |error: &BtfError| !matches!(error.root(), BtfError::Ambiguous { .. });
         match self {
-            Self::Asm { .. } => true,
+            Self::Asm { .. } | Self::InsteadOf { .. } => true,
             Self::Btf(error) => damaged(error),
             Self::Reloc { error, .. } => match &**error {
                 RelocError::Btf { error, .. } => damaged(error),

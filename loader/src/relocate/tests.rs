@@ -46,7 +46,7 @@ fn object(fragment: Fragment) -> Object {
     Object {
         name: "t".into(),
         license: "GPL".into(),
-        hooks: vec![Hook { name: "h".into(), need: Need::Required, rungs: vec![rung] }],
+        hooks: vec![Hook::new("h", Need::Required, vec![rung])],
         maps: vec![],
         consts: vec![("ANSWER".into(), 42)],
     }

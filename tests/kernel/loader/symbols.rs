@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bpfasm::object::Attach;
+use bpfasm::object::{Attach, Hook};
 use bpfasm::{Access, bpf};
 use btf::Btf;
 use kernel_tests::gate::{Feature, needs};
@@ -86,7 +86,7 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
         rung("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
         raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
     ];
-    let object = object(vec![super::hook(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
+    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
     let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
     let refused = &only_rung(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");

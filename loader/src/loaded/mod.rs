@@ -1,20 +1,24 @@
-//! An object in the kernel: maps, programs, and which rung each hook stands on.
+//! An object in the kernel: maps, programs, links.
+
+mod ladder;
+mod report;
 
 use std::ffi::CString;
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use bpfasm::{Attach, Hook, Need, Object, Text};
-use btf::{Btf, BuildError, Index};
+use bpfasm::Object;
+use btf::{Btf, Index};
 
+use self::ladder::{Active, HookState, prepare};
+pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, MapTypes, create_error};
-use crate::prog::{LoadOptions, Prepared, Prog, load_btf};
-use crate::relocate::{relocate, resolve_maps, wanted};
+use crate::prog::load_btf;
+use crate::relocate::wanted;
 use crate::ring::Events;
 use crate::sys::bpf;
 use crate::sys::bpf::EnableStats;
@@ -26,84 +30,6 @@ pub struct Loader<'b> {
     btf: &'b Btf,
     log_level: u32,
     perf_bytes: usize,
-}
-
-/// Something that did not work and did not matter, for `-v`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Note {
-    /// The memory limit was not lifted; maps were created nonetheless.
-    Memlock,
-    /// The object's BTF could not be built: no function names, source lines or map members in the kernel.
-    DebugInfo(BuildError),
-    /// The kernel did not take the object's BTF; the same is missing.
-    Btf(Errno),
-    /// A map was created without the types of its members.
-    MapTypes {
-        /// The map.
-        map: String,
-        /// What the kernel said to them.
-        errno: Errno,
-    },
-    /// A program was loaded without source lines.
-    SourceLines {
-        /// The program.
-        program: String,
-        /// What the kernel said to them.
-        errno: Errno,
-    },
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memlock => f.write_str("the locked-memory limit was not lifted, and was not needed"),
-            Self::DebugInfo(error) => write!(f, "no source lines in the kernel: {error}"),
-            Self::Btf(errno) => write!(f, "no source lines in the kernel: load BTF: {errno}"),
-            Self::MapTypes { map, errno } => {
-                write!(f, "map `{map}` has no member names in the kernel: {errno}")
-            }
-            Self::SourceLines { program, errno } => {
-                write!(f, "program `{program}` has no source lines in the kernel: {errno}")
-            }
-        }
-    }
-}
-
-/// Which way a hook took.
-#[derive(Debug)]
-pub struct RungReport {
-    /// The hook's name.
-    pub hook: Text,
-    /// Whether the tool needs it.
-    pub need: Need,
-    /// Where it is attached; `None` before [`Loaded::attach`], and where no way held.
-    pub taken: Option<Attach>,
-    /// The better ways that the kernel refused.
-    pub refused: Vec<(Attach, LoadError)>,
-}
-
-/// What the kernel counts about a program.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProgStats {
-    /// The hook it stands for.
-    pub hook: Text,
-    /// Its name.
-    pub name: String,
-    /// Its number in the kernel (`bpftool prog show id`).
-    pub id: u32,
-    /// Runs, while [`enable_stats`] is held.
-    pub run_count: u64,
-    /// Nanoseconds in them.
-    pub run_time_ns: u64,
-    /// Times it was not run because it, or a map operation, was already running on that CPU (kernel 5.12).
-    pub missed: u64,
-    /// Slots after the verifier's rewriting.
-    pub slots: u32,
-    /// Bytes of machine code.
-    pub jited_bytes: u32,
-    /// Instructions the verifier looked at (kernel 5.16).
-    pub verified: u32,
 }
 
 /// What every ring of ours is, unless the tool says otherwise: 256 KiB for each CPU.
@@ -131,7 +57,7 @@ impl<'b> Loader<'b> {
         self
     }
 
-    /// Creates the maps and loads, for each hook, the first rung that the kernel takes. Attaches nothing.
+    /// Creates the maps and loads, for each hook that is needed, the first rung that the kernel takes. Attaches nothing.
     pub fn load(&self, object: &Object) -> Result<Loaded, LoadError> {
         self.load_indexed(object, &self.btf.index(&wanted(object))?)
     }
@@ -155,6 +81,8 @@ impl<'b> Loader<'b> {
         let reports = object.hooks.iter().map(|hook| RungReport {
             hook: hook.name.clone(),
             need: hook.need,
+            instead_of: hook.instead_of.clone(),
+            unneeded: false,
             taken: None,
             refused: Vec::new(),
         });
@@ -171,7 +99,7 @@ impl<'b> Loader<'b> {
             perf_bytes: self.perf_bytes,
         };
         for at in 0..loaded.hooks.len() {
-            loaded.load_next(at)?;
+            loaded.load_hook(at)?;
         }
         Ok(loaded)
     }
@@ -205,54 +133,6 @@ fn create_maps(
     Ok(maps)
 }
 
-/// Resolves all symbols but maps, of every rung: a rung may be needed later, when the BTF is no longer at hand.
-fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
-    let mut number = 0;
-    let mut hooks = Vec::with_capacity(object.hooks.len());
-    for Hook { rungs, .. } in &object.hooks {
-        let mut ready = Vec::with_capacity(rungs.len());
-        for def in rungs {
-            let prepared = relocate(&def.program, index, &object.consts)
-                .map_err(|error| LoadError::Reloc { program: def.name.to_string(), error: Box::new(error) })
-                .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
-            let prepared = match prepared {
-                Err(error) if error.is_mistake() => return Err(error),
-                other => Box::new(other),
-            };
-            ready.push(Rung { attach: def.attach.clone(), number, prepared });
-            number += 1;
-        }
-        // Taken from the end.
-        ready.reverse();
-        hooks.push(HookState { rest: ready, active: None });
-    }
-    Ok(hooks)
-}
-
-/// A hook's way down the ladder.
-#[derive(Debug)]
-struct HookState {
-    /// Rungs not tried yet, the best one last.
-    rest: Vec<Rung>,
-    active: Option<Active>,
-}
-
-#[derive(Debug)]
-struct Rung {
-    attach: Attach,
-    /// Its place among all rungs of the object.
-    number: usize,
-    prepared: Box<Result<Prepared, LoadError>>,
-}
-
-/// The rung a hook stands on. The link is dropped first.
-#[derive(Debug)]
-struct Active {
-    link: Option<Link>,
-    prog: Prog,
-    attach: Attach,
-}
-
 /// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were opened from it.
 #[derive(Debug)]
 pub struct Loaded {
@@ -271,54 +151,6 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the hook's next rung that the kernel takes. An error if there is none and the hook is required.
-    fn load_next(&mut self, at: usize) -> Result<(), LoadError> {
-        let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
-            return Ok(());
-        };
-        while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
-            let maps = &self.maps;
-            let debug =
-                self.btf.as_ref().zip(self.programs.get(number)).map(|(btf, info)| (btf.as_fd(), info));
-            let loaded = prepared.and_then(|prepared| {
-                let mut program = prepared.program.clone();
-                resolve_maps(&mut program, |name| {
-                    maps.iter().find(|map| map.name() == name).map(|map| map.as_fd().as_raw_fd())
-                })
-                .map_err(|error| LoadError::Reloc {
-                    program: prepared.name.clone(),
-                    error: Box::new(error),
-                })?;
-                let options = LoadOptions {
-                    license: &self.license,
-                    kern_version: self.kern_version,
-                    debug,
-                    log_level: self.log_level,
-                };
-                Prog::load(&prepared, &program, &options)
-            });
-            match loaded {
-                Ok(prog) => {
-                    if let Some(errno) = prog.plain {
-                        self.notes.push(Note::SourceLines { program: prog.name.clone(), errno });
-                    }
-                    hook.active = Some(Active { link: None, prog, attach });
-                    return Ok(());
-                }
-                // No other way would be open either, or it would only hide what is wrong with this one.
-                Err(error) if error.is_unprivileged() || error.is_mistake() => return Err(error),
-                Err(error) => report.refused.push((attach, error)),
-            }
-        }
-        match report.need {
-            Need::Optional => Ok(()),
-            Need::Required => Err(LoadError::NoRung {
-                hook: report.hook.to_string(),
-                refused: std::mem::take(&mut report.refused),
-            }),
-        }
-    }
-
     /// A map by its name in the object.
     pub fn map(&self, name: &str) -> Result<&Map, LoadError> {
         self.maps
@@ -336,35 +168,13 @@ impl Loaded {
         Events::open(self.map(map)?, self.perf_bytes, &online)
     }
 
-    /// Attaches every hook, in order, going down its rungs where the kernel refuses.
+    /// Attaches every hook that is needed, in order, going down its rungs where the kernel refuses.
     ///
     /// # Errors
-    /// When no rung of a required hook holds. What was attached stays so until `self` is dropped.
+    /// When no rung of a required hook that is needed holds. What was attached stays so until `self` is dropped.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         for at in 0..self.hooks.len() {
-            while let Some(active) = self.hooks.get_mut(at).and_then(|hook| hook.active.as_mut()) {
-                if active.link.is_some() {
-                    break;
-                }
-                let result = Link::new(active.prog.as_fd(), &active.attach);
-                let attach = active.attach.clone();
-                let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
-                    break;
-                };
-                match (result, &mut hook.active) {
-                    (Ok(link), Some(active)) => {
-                        active.link = Some(link);
-                        report.taken = Some(attach);
-                    }
-                    (Err(error), _) if error.is_unprivileged() => return Err(error),
-                    (Err(error), active) => {
-                        *active = None;
-                        report.refused.push((attach, error));
-                        self.load_next(at)?;
-                    }
-                    (Ok(_), None) => {}
-                }
-            }
+            self.attach_hook(at)?;
         }
         Ok(())
     }
@@ -397,8 +207,8 @@ impl Loaded {
         self.active().find(|(report, _)| report.hook == hook).map(|(_, active)| active)
     }
 
-    /// Runs an iterator to its end; what its program wrote. `None` when the hook is optional and the kernel has no way to it.
-    /// To be called after [`Loaded::attach`].
+    /// Runs an iterator to its end; what its program wrote. `None` when the hook is optional and the kernel has no way to it,
+    /// and when it is not needed. To be called after [`Loaded::attach`].
     pub fn run_iter(&self, hook: &str) -> Result<Option<Vec<u8>>, LoadError> {
         let known = self.reports.iter().any(|report| report.hook == hook);
         let link = self.active_of(hook).and_then(|active| active.link.as_ref());
