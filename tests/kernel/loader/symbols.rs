@@ -10,11 +10,14 @@ use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
-use super::{ONLY, TRACEPOINT, kernel, load_only, object, only_rung, raw_tp, run, rung};
+use super::{
+    ONLY, TRACEPOINT, kernel, load, load_only, object, only, only_refusal, only_rung, raw_tp, run, rung,
+};
 
 pub const TESTS: &[Test] = &[
     ("loader::fields_are_found_by_name", fields_are_found_by_name),
     ("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
+    ("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
     ("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
     ("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
 ];
@@ -52,6 +55,33 @@ fn dead_code_behind_exists_loads() -> Outcome {
         exit;
     };
     assert_eq!(run(&load_only(code, Vec::new()), &[0], None), 1);
+    Ok(())
+}
+
+/// What a tracepoint passes is known before the program is loaded, so a branch for kernels where it passes more is never
+/// looked at. Without the question, the same read is refused.
+fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let typed = |code| only(rung(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
+    // (const struct sock *sk, const int oldstate, const int newstate)
+    load(&typed(bpf! {
+        w0 = params(btf_trace_inet_sock_set_state);
+        if w0 < 4 goto out;
+        r0 = *(u64 *)(r1 + 24);
+    out:
+        w0 = 0;
+        exit;
+    }));
+    let error = only_refusal(&typed(bpf! { r0 = *(u64 *)(r1 + 24); w0 = 0; exit; }));
+    assert!(matches!(error, LoadError::Load { .. }), "{error:#}");
+    let code = bpf! {
+        w0 = params(btf_trace_inet_sock_set_state);
+        w1 = params(tcp_v4_connect);                    // (struct sock *sk, struct sockaddr *uaddr, int addr_len)
+        w0 *= 10;
+        w0 += w1;
+        exit;
+    };
+    assert_eq!(run(&load_only(code, Vec::new()), &[0], None), 33);
     Ok(())
 }
 
