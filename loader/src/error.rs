@@ -125,6 +125,11 @@ pub enum LoadError {
         /// Its name.
         map: String,
     },
+    /// A map of the object that was not created, because no program that was loaded uses it.
+    UnusedMap {
+        /// Its name.
+        map: String,
+    },
     /// A hook that is not in the object, or holds no iterator.
     NoHook {
         /// Its name.
@@ -299,6 +304,7 @@ impl fmt::Display for LoadError {
             Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Behind(hint)),
             Self::NotARing { map } => write!(f, "map `{map}` holds no events"),
             Self::NoMap { map } => write!(f, "no map `{map}`"),
+            Self::UnusedMap { map } => write!(f, "no program that was loaded uses map `{map}`"),
             Self::NoHook { hook } => write!(f, "no iterator `{hook}`"),
             Self::Iter { hook, errno } => write!(f, "iterate `{hook}`: {errno}"),
             Self::Program { program, errno } => write!(f, "program `{program}`: {errno}"),

@@ -91,18 +91,20 @@ impl Loaded {
             return Ok(());
         };
         while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
+            if let Ok(prepared) = &*prepared {
+                let btf = self.btf.as_ref().map(AsFd::as_fd);
+                self.maps.create_used(&prepared.program, btf, &mut self.notes)?;
+            }
             let maps = &self.maps;
             let debug =
                 self.btf.as_ref().zip(self.programs.get(number)).map(|(btf, info)| (btf.as_fd(), info));
             let loaded = prepared.and_then(|prepared| {
                 let mut program = prepared.program.clone();
-                resolve_maps(&mut program, |name| {
-                    maps.iter().find(|map| map.name() == name).map(|map| map.as_fd().as_raw_fd())
-                })
-                .map_err(|error| LoadError::Reloc {
-                    program: prepared.name.clone(),
-                    error: Box::new(error),
-                })?;
+                resolve_maps(&mut program, |name| maps.get(name).ok().map(|map| map.as_fd().as_raw_fd()))
+                    .map_err(|error| LoadError::Reloc {
+                        program: prepared.name.clone(),
+                        error: Box::new(error),
+                    })?;
                 let options = LoadOptions {
                     license: &self.license,
                     kern_version: self.kern_version,

@@ -1,22 +1,24 @@
 //! An object in the kernel: maps, programs, links.
 
 mod ladder;
+mod maps;
 mod report;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bpfasm::Object;
 use btf::{Btf, Index};
 
 use self::ladder::{Active, HookState, prepare};
+use self::maps::Maps;
 pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
-use crate::map::{Map, MapTypes, create_error};
+use crate::map::Map;
 use crate::prog::load_btf;
 use crate::relocate::wanted;
 use crate::ring::Events;
@@ -57,7 +59,10 @@ impl<'b> Loader<'b> {
         self
     }
 
-    /// Creates the maps and loads, for each hook that is needed, the first rung that the kernel takes. Attaches nothing.
+    /// Loads, for each hook that is needed, the first rung that the kernel takes, with the maps it uses. Attaches nothing.
+    ///
+    /// A map is created when the first program that uses it is about to be loaded. That this fails is an error whether or
+    /// not the hook is required.
     pub fn load(&self, object: &Object) -> Result<Loaded, LoadError> {
         self.load_indexed(object, &self.btf.index(&wanted(object))?)
     }
@@ -77,7 +82,7 @@ impl<'b> Loader<'b> {
         let btf = debug
             .as_ref()
             .and_then(|debug| load_btf(&debug.bytes).map_err(|errno| notes.push(Note::Btf(errno))).ok());
-        let maps = create_maps(object, debug.as_ref().zip(btf.as_ref()), stuck, &mut notes)?;
+        let maps = Maps::new(object, debug.as_ref(), stuck)?;
         let reports = object.hooks.iter().map(|hook| RungReport {
             hook: hook.name.clone(),
             need: hook.need,
@@ -105,41 +110,13 @@ impl<'b> Loader<'b> {
     }
 }
 
-/// Creates the maps, with the types of their entries where the kernel takes them.
-fn create_maps(
-    object: &Object,
-    debug: Option<(&DebugInfo, &OwnedFd)>,
-    memlock_stuck: bool,
-    notes: &mut Vec<Note>,
-) -> Result<Vec<Map>, LoadError> {
-    let cpus = kernel::possible_cpus().map_err(LoadError::Cpus)?;
-    let mut maps = Vec::with_capacity(object.maps.len());
-    for (at, def) in object.maps.iter().enumerate() {
-        let types = debug.and_then(|(debug, btf)| {
-            let (key, value) = debug.maps.get(at).copied().flatten()?;
-            Some(MapTypes { btf: btf.as_fd(), key, value })
-        });
-        let plain = || Map::create(def, None, cpus).map_err(|errno| create_error(def, errno, memlock_stuck));
-        maps.push(match Map::create(def, types, cpus) {
-            Ok(map) => map,
-            Err(errno) if types.is_some() => {
-                let map = plain()?;
-                notes.push(Note::MapTypes { map: def.name.to_string(), errno });
-                map
-            }
-            Err(errno) => return Err(create_error(def, errno, memlock_stuck)),
-        });
-    }
-    Ok(maps)
-}
-
 /// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were opened from it.
 #[derive(Debug)]
 pub struct Loaded {
     reports: Vec<RungReport>,
     /// As `reports`.
     hooks: Vec<HookState>,
-    maps: Vec<Map>,
+    maps: Maps,
     /// The object's BTF, needed when another rung is loaded.
     btf: Option<OwnedFd>,
     programs: Vec<ProgramInfo>,
@@ -152,11 +129,17 @@ pub struct Loaded {
 
 impl Loaded {
     /// A map by its name in the object.
+    ///
+    /// # Errors
+    /// [`LoadError::UnusedMap`] for a map that no program loaded so far uses, which was therefore not created.
     pub fn map(&self, name: &str) -> Result<&Map, LoadError> {
-        self.maps
-            .iter()
-            .find(|map| map.name() == name)
-            .ok_or_else(|| LoadError::NoMap { map: name.to_owned() })
+        self.maps.get(name)
+    }
+
+    /// Whether the object has the map, and a program that was loaded uses it.
+    #[must_use]
+    pub fn has_map(&self, name: &str) -> bool {
+        self.maps.get(name).is_ok()
     }
 
     /// Opens the ring of a map, whichever kind it is. To be done before [`Loaded::attach`], or the first events are lost.

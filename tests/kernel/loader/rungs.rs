@@ -1,11 +1,11 @@
 //! The ladder: the first way that holds is taken, and why not the others is told.
 
-use bpfasm::object::{Attach, Hook, Need};
+use bpfasm::object::{Attach, Hook, MapKind, Need};
 use bpfasm::{Fragment, bpf};
 use kernel_tests::runner::{Outcome, Test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, attach, load, object, only_rung, raw_tp, rung, try_load};
+use super::{ONLY, TRACEPOINT, attach, load, map, object, only_rung, raw_tp, rung, try_load};
 
 pub const TESTS: &[Test] = &[
     ("loader::falls_through_rungs_and_says_why", falls_through_rungs_and_says_why),
@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("loader::a_required_hook_has_to_hold", a_required_hook_has_to_hold),
     ("loader::mistakes_are_not_passed_over", mistakes_are_not_passed_over),
     ("loader::a_stand_in_waits_for_the_other_to_fail", a_stand_in_waits_for_the_other_to_fail),
+    ("loader::maps_of_untried_rungs_are_not_created", maps_of_untried_rungs_are_not_created),
     ("loader::a_stand_in_has_to_hold_once_it_is_needed", a_stand_in_has_to_hold_once_it_is_needed),
 ];
 
@@ -187,5 +188,27 @@ fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
     ];
     let error = try_load(&object(later, Vec::new())).expect_err("a hook in the stead of a later one");
     assert!(matches!(error, LoadError::InsteadOf { .. }), "{error:#}");
+    Ok(())
+}
+
+/// A map is there once a program that uses it is, be that when another rung is taken while attaching.
+fn maps_of_untried_rungs_are_not_created() -> Outcome {
+    let uses = |name| bpf! { r1 = map {name} ll; r0 = 0; exit; };
+    let rungs = vec![
+        rung("absent", Attach::TpBtf(NOWHERE.into()), uses("absent")),
+        raw_tp("falls", NOWHERE, uses("falls")),
+        raw_tp("holds", TRACEPOINT, uses("holds")),
+        raw_tp("untried", TRACEPOINT, uses("untried")),
+    ];
+    let names = ["absent", "falls", "holds", "untried", "unused"];
+    let maps = names.map(|name| map(name, MapKind::Array, (4, 4, 1))).to_vec();
+    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, rungs)], maps));
+    let there = |loaded: &loader::Loaded| names.map(|name| loaded.has_map(name));
+    assert_eq!(there(&loaded), [false, true, false, false, false]);
+    attach(&mut loaded);
+    assert_eq!(there(&loaded), [false, true, true, false, false]);
+    assert!(matches!(loaded.map("untried"), Err(LoadError::UnusedMap { map }) if map == "untried"));
+    assert!(matches!(loaded.map("unknown"), Err(LoadError::NoMap { map }) if map == "unknown"));
+    assert!(!loaded.has_map("unknown"));
     Ok(())
 }
