@@ -84,8 +84,29 @@ pub enum MapKind {
     PercpuArray,
     LpmTrie,
     StackTrace,
+    /// Its values are maps: see [`MapDef::inner`].
+    ArrayOfMaps,
     RingBuf,
     PerfEventArray,
+}
+
+impl MapKind {
+    /// Its number in `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Hash => 1,
+            Self::Array => 2,
+            Self::PerfEventArray => 4,
+            Self::PercpuHash => 5,
+            Self::PercpuArray => 6,
+            Self::StackTrace => 7,
+            Self::LruHash => 9,
+            Self::LpmTrie => 11,
+            Self::ArrayOfMaps => 12,
+            Self::RingBuf => 27,
+        }
+    }
 }
 
 /// The shape of a member of a map's key or value, or of an event.
@@ -129,9 +150,9 @@ pub struct MapDef {
     pub name: Text,
     /// Its kind.
     pub kind: MapKind,
-    /// Bytes of a key; 0 for a ring buffer.
+    /// Bytes of a key; 0 for a ring buffer; 4 for an array.
     pub key_size: u32,
-    /// Bytes of a value; 0 for a ring buffer.
+    /// Bytes of a value; 0 for a ring buffer; 4 for an array of maps.
     pub value_size: u32,
     /// Entries; bytes (a power of two, whole pages) for a ring buffer; 0 for a perf event array means one for each CPU.
     pub max_entries: u32,
@@ -141,6 +162,9 @@ pub struct MapDef {
     pub key: Option<Layout>,
     /// The value's members.
     pub value: Option<Layout>,
+    /// For an array of maps, the maps of the object that are put into it, all of one kind and shape. They are created with
+    /// it, whether or not a program names them, and the first is in slot 0 from the start.
+    pub inner: Vec<Text>,
 }
 
 impl MapDef {
@@ -152,7 +176,17 @@ impl MapDef {
         value_size: u32,
         max_entries: u32,
     ) -> Self {
-        Self { name: name.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+        Self {
+            name: name.into(),
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags: 0,
+            key: None,
+            value: None,
+            inner: Vec::new(),
+        }
     }
 }
 

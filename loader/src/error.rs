@@ -125,6 +125,14 @@ pub enum LoadError {
         /// Its name.
         map: String,
     },
+    /// A map that names another to be put into it, and one of the two is not of that sort: only an array of maps holds maps, it
+    /// has to name at least one, and those are maps of the object that hold none themselves.
+    InnerMap {
+        /// Its name.
+        map: String,
+        /// The other's; empty where it names none.
+        inner: String,
+    },
     /// A map of the object that was not created, because no program that was loaded uses it.
     UnusedMap {
         /// Its name.
@@ -304,6 +312,7 @@ impl fmt::Display for LoadError {
             Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Behind(hint)),
             Self::NotARing { map } => write!(f, "map `{map}` holds no events"),
             Self::NoMap { map } => write!(f, "no map `{map}`"),
+            Self::InnerMap { map, inner } => write!(f, "map `{map}` cannot hold a map `{inner}`"),
             Self::UnusedMap { map } => write!(f, "no program that was loaded uses map `{map}`"),
             Self::NoHook { hook } => write!(f, "no iterator `{hook}`"),
             Self::Iter { hook, errno } => write!(f, "iterate `{hook}`: {errno}"),
@@ -355,7 +364,7 @@ impl LoadError {
         // Of two types of one name, nobody knows which is meant. That is so on this kernel, perhaps not on the next.
         let damaged = |error: &BtfError| !matches!(error.root(), BtfError::Ambiguous { .. });
         match self {
-            Self::Asm { .. } | Self::InsteadOf { .. } => true,
+            Self::Asm { .. } | Self::InsteadOf { .. } | Self::InnerMap { .. } => true,
             Self::Btf(error) => damaged(error),
             Self::Reloc { error, .. } => match &**error {
                 RelocError::Btf { error, .. } => damaged(error),

@@ -174,7 +174,7 @@ impl<'a> Prober<'a> {
         let (size, max_entries) =
             if ring { (0, u32::try_from(page_size()).map_err(|_| Errno::INVAL)?) } else { (4, 1) };
         let def = MapDef::new("probe", kind, size, size, max_entries);
-        Map::create(&def, None, kernel::possible_cpus()?).map(|_| true)
+        Map::create(&def, None, None, kernel::possible_cpus()?).map(|_| true)
     }
 
     /// The inner error is the kernel's answer, the outer one is about the question.

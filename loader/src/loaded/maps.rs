@@ -1,12 +1,13 @@
 //! The maps of an object. Each is created when the first program that uses it is about to be loaded, so that one which only
 //! an untried rung names costs nothing.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use bpfasm::{MapDef, Object, Program, Symbol};
+use bpfasm::{MapDef, MapKind, Object, Program, Symbol, Text};
 
 use super::Note;
 use crate::debug::DebugInfo;
+use crate::errno::Errno;
 use crate::error::LoadError;
 use crate::kernel;
 use crate::map::{Map, MapTypes, create_error};
@@ -54,18 +55,64 @@ impl Maps {
     ) -> Result<(), LoadError> {
         for (_, symbol) in &program.symbols {
             if let Symbol::Map(name) = symbol
-                && let Some(slot) = self.slots.iter_mut().find(|slot| slot.def.name == *name)
-                && slot.map.is_none()
+                && let Some(at) = self.place(name)
             {
-                slot.map = Some(slot.create(btf, self.cpus, self.memlock_stuck, notes)?);
+                self.create(at, btf, notes)?;
             }
         }
         Ok(())
     }
 
+    fn place(&self, name: &str) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.def.name == name)
+    }
+
+    /// Creates a map unless it is there, after those that are put into it.
+    fn create(
+        &mut self,
+        at: usize,
+        btf: Option<BorrowedFd<'_>>,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), LoadError> {
+        let inner = match self.slots.get(at) {
+            Some(Slot { map: None, def, .. }) => self.inner(def)?,
+            _ => return Ok(()),
+        };
+        for at in &inner {
+            self.create(*at, btf, notes)?;
+        }
+        let first = inner.first().and_then(|at| self.slots.get(*at)?.map.as_ref());
+        let Some(slot) = self.slots.get(at) else { return Ok(()) };
+        let map = slot.create(btf, first, self.cpus, notes).and_then(|map| {
+            first.map_or(Ok(()), |first| map.set_fd(0, first.as_fd()))?;
+            Ok(map)
+        });
+        let map = map.map_err(|errno| create_error(&slot.def, errno, self.memlock_stuck))?;
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.map = Some(map);
+        }
+        Ok(())
+    }
+
+    /// The places of the maps that are put into an array of maps; no other map has any.
+    fn inner(&self, def: &MapDef) -> Result<Vec<usize>, LoadError> {
+        let wrong = |inner: &str| LoadError::InnerMap { map: def.name.to_string(), inner: inner.to_owned() };
+        let is_array = def.kind == MapKind::ArrayOfMaps;
+        match def.inner.first() {
+            Some(first) if !is_array => return Err(wrong(first)),
+            None if is_array => return Err(wrong("")),
+            _ => {}
+        }
+        let place = |name: &Text| {
+            let fits = |slot: &Slot| slot.def.name == *name && slot.def.kind != MapKind::ArrayOfMaps;
+            self.slots.iter().position(fits).ok_or_else(|| wrong(name))
+        };
+        def.inner.iter().map(place).collect()
+    }
+
     /// The map of that name, which has to be there already.
     pub(super) fn get(&self, name: &str) -> Result<&Map, LoadError> {
-        let slot = self.slots.iter().find(|slot| slot.def.name == name);
+        let slot = self.place(name).and_then(|at| self.slots.get(at));
         let slot = slot.ok_or_else(|| LoadError::NoMap { map: name.to_owned() })?;
         slot.map.as_ref().ok_or_else(|| LoadError::UnusedMap { map: name.to_owned() })
     }
@@ -76,16 +123,14 @@ impl Slot {
     fn create(
         &self,
         btf: Option<BorrowedFd<'_>>,
+        inner: Option<&Map>,
         cpus: usize,
-        memlock_stuck: bool,
         notes: &mut Vec<Note>,
-    ) -> Result<Map, LoadError> {
-        let failed = |errno| create_error(&self.def, errno, memlock_stuck);
-        let Some((btf, (key, value))) = btf.zip(self.types) else {
-            return Map::create(&self.def, None, cpus).map_err(failed);
-        };
-        Map::create(&self.def, Some(MapTypes { btf, key, value }), cpus).or_else(|errno| {
-            let map = Map::create(&self.def, None, cpus).map_err(failed)?;
+    ) -> Result<Map, Errno> {
+        let create = |types| Map::create(&self.def, types, inner, cpus);
+        let Some((btf, (key, value))) = btf.zip(self.types) else { return create(None) };
+        create(Some(MapTypes { btf, key, value })).or_else(|errno| {
+            let map = create(None)?;
             notes.push(Note::MapTypes { map: self.def.name.to_string(), errno });
             Ok(map)
         })

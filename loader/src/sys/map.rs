@@ -19,6 +19,8 @@ pub(crate) struct MapSpec<'a> {
     pub(crate) name: &'a str,
     /// BTF object, id of the key's type, id of the value's.
     pub(crate) btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    /// A map like those that a map of maps holds.
+    pub(crate) inner: Option<BorrowedFd<'a>>,
     /// Possible CPUs when the map has a value for each, else `None`.
     pub(crate) per_cpu: Option<usize>,
 }
@@ -110,7 +112,7 @@ impl RawMap {
             value_size: spec.value_size,
             max_entries: spec.max_entries,
             map_flags: spec.flags,
-            inner_map_fd: UserFd::NONE,
+            inner_map_fd: spec.inner.map_or(UserFd::NONE, UserFd::new),
             numa_node: 0,
             map_name: object_name(spec.name),
             map_ifindex: 0,

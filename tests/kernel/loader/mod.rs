@@ -3,6 +3,7 @@
 
 mod attach;
 mod features;
+mod inner;
 mod insns;
 mod maps;
 mod messages;
@@ -21,6 +22,7 @@ pub const TESTS: &[&[Test]] = &[
     insns::TESTS,
     symbols::TESTS,
     maps::TESTS,
+    inner::TESTS,
     rings::TESTS,
     attach::TESTS,
     rungs::TESTS,
