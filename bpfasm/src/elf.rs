@@ -187,7 +187,8 @@ impl<'a> File<'a> {
     }
 
     /// A map: the numbers of the old `struct bpf_map_def` (type, key size, value size, entries, flags), for want of type
-    /// information, which says the same today.
+    /// information, which says the same today. Which maps are put into an array of maps, or where one is pinned, is not among
+    /// them.
     fn map(&mut self, map: &'a MapDef) {
         let section = self.section(".maps", SectionKind::Data);
         let fields = [map.kind.number(), map.key_size, map.value_size, map.max_entries, map.flags];

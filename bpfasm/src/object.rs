@@ -1,5 +1,7 @@
 //! What an ELF file would carry: programs, maps, and no number that only a kernel knows.
 
+use std::path::PathBuf;
+
 use crate::program::Program;
 use crate::symbol::Text;
 
@@ -165,6 +167,10 @@ pub struct MapDef {
     /// For an array of maps, the maps of the object that are put into it, all of one kind and shape. They are created with
     /// it, whether or not a program names them, and the first is in slot 0 from the start.
     pub inner: Vec<Text>,
+    /// Where somebody else has pinned the map (a path in a BPF file system): it is opened there instead of being created. It
+    /// has to be a hash map, LRU or not, with keys and values of the sizes given here; how many entries it has is its own
+    /// affair. Programs should only read it.
+    pub pinned: Option<PathBuf>,
 }
 
 impl MapDef {
@@ -186,6 +192,7 @@ impl MapDef {
             key: None,
             value: None,
             inner: Vec::new(),
+            pinned: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use btf::{Absent, BtfError};
 
 use crate::errno::Errno;
 use crate::kernel::{KERNEL_BTF, KernelError};
+use crate::pinned::{PinnedError, PinnedFound};
 use crate::privileges::Capability;
 use crate::relocate::RelocError;
 use crate::verifier::VerifierLog;
@@ -46,6 +47,8 @@ pub enum LoadError {
         /// What may help.
         hint: Option<Hint>,
     },
+    /// What stands at a path is not the map that should be pinned there.
+    Pinned(Box<PinnedError>),
     /// A program cannot be expressed for this kernel.
     Reloc {
         /// Its name.
@@ -280,6 +283,7 @@ impl fmt::Display for LoadError {
             Self::Btf(error) => write!(f, "{}", Chain(error)),
             Self::Cpus(errno) => write!(f, "list of CPUs in /sys/devices/system/cpu: {errno}"),
             Self::Map { map, errno, hint } => write!(f, "create map `{map}`: {errno}{}", Behind(hint)),
+            Self::Pinned(error) => write!(f, "{error}"),
             Self::Reloc { program, error } => write!(f, "program `{program}`: {error}"),
             Self::Asm { program, error } => write!(f, "program `{program}`: {error}"),
             Self::Load { program, errno, log, hint } => {
@@ -330,6 +334,7 @@ impl std::error::Error for LoadError {
         match self {
             Self::Kernel(error) => Some(error),
             Self::Btf(error) => Some(error),
+            Self::Pinned(error) => Some(&**error),
             Self::Reloc { error, .. } => Some(&**error),
             Self::Asm { error, .. } => Some(&**error),
             _ => None,
@@ -384,6 +389,9 @@ impl LoadError {
             | Self::Attach { hint, .. }
             | Self::Ring { hint, .. }
             | Self::Probe { hint, .. } => matches!(hint, Some(Hint::Capabilities(_))),
+            Self::Pinned(error) => {
+                matches!(&error.found, PinnedFound::Nothing { hint: Some(Hint::Capabilities(_)), .. })
+            }
             _ => false,
         }
     }

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use bpfasm::object::{MapDef, MapKind};
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
+use crate::pinned;
 use crate::sys::map::{MapSpec, RawMap};
 
 /// A map operation that failed.
@@ -40,7 +42,7 @@ pub enum Update {
     Existing,
 }
 
-/// A map of a loaded object; closed on drop.
+/// A map of a loaded object; closed on drop. One that somebody else has pinned can only be read.
 #[derive(Debug)]
 pub struct Map {
     raw: RawMap,
@@ -84,6 +86,15 @@ impl Map {
         })?;
         let def = MapDef { max_entries, ..def.clone() };
         Ok(Self { raw, def, values: if per_cpu { cpus } else { 1 } })
+    }
+
+    /// Opens the map that somebody else has pinned at `path`. An update through it is refused.
+    pub(crate) fn open(def: &MapDef, path: &Path) -> Result<Self, LoadError> {
+        let (fd, info) = pinned::open(path, def.key_size, &[def.value_size])?;
+        let found = if info.map_type == MapKind::LruHash.number() { MapKind::LruHash } else { MapKind::Hash };
+        let def = MapDef { kind: found, max_entries: info.max_entries, flags: info.map_flags, ..def.clone() };
+        let raw = RawMap::opened(fd, &info).map_err(|errno| create_error(&def, errno, false))?;
+        Ok(Self { raw, def, values: 1 })
     }
 
     /// Its name in the object.

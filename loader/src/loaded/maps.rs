@@ -67,7 +67,7 @@ impl Maps {
         self.slots.iter().position(|slot| slot.def.name == name)
     }
 
-    /// Creates a map unless it is there, after those that are put into it.
+    /// Creates a map unless it is there, after those that are put into it; or opens it where it is pinned.
     fn create(
         &mut self,
         at: usize,
@@ -83,11 +83,13 @@ impl Maps {
         }
         let first = inner.first().and_then(|at| self.slots.get(*at)?.map.as_ref());
         let Some(slot) = self.slots.get(at) else { return Ok(()) };
-        let map = slot.create(btf, first, self.cpus, notes).and_then(|map| {
-            first.map_or(Ok(()), |first| map.set_fd(0, first.as_fd()))?;
-            Ok(map)
-        });
-        let map = map.map_err(|errno| create_error(&slot.def, errno, self.memlock_stuck))?;
+        let map = match &slot.def.pinned {
+            Some(path) => Map::open(&slot.def, path)?,
+            None => slot
+                .create(btf, first, self.cpus, notes)
+                .and_then(|map| first.map_or(Ok(()), |first| map.set_fd(0, first.as_fd())).map(|()| map))
+                .map_err(|errno| create_error(&slot.def, errno, self.memlock_stuck))?,
+        };
         if let Some(slot) = self.slots.get_mut(at) {
             slot.map = Some(map);
         }

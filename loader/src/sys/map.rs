@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{MapCreate, object_name};
+use super::bpf::{MapCreate, MapInfo, object_name};
 use super::ptr::{UserFd, UserPtr};
 use super::{Command, bpf, layout};
 use crate::errno::Errno;
@@ -122,6 +122,12 @@ impl RawMap {
             unused: 0,
         })?;
         Ok(Self { fd, key_len, value_len })
+    }
+
+    /// A map that somebody else has made, whose keys and values have these sizes, and which has one value for each key.
+    pub(crate) fn opened(fd: OwnedFd, info: &MapInfo) -> Result<Self, Errno> {
+        let len = |size: u32| usize::try_from(size).map_err(|_| Errno::INVAL);
+        Ok(Self { fd, key_len: len(info.key_size)?, value_len: len(info.value_size)? })
     }
 
     /// Bytes of a key.

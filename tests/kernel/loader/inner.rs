@@ -102,7 +102,6 @@ fn a_swap_loses_no_increment() -> Outcome {
     });
     assert_eq!(count(one) + count(two), 0, "all is read");
     let all = u64::try_from(THREADS * EACH).expect("a count");
-    let all = u64::try_from(THREADS * EACH).expect("a count");
     assert_eq!((late, total), (0, all), "increments behind a read, and all that were read in {swaps} swaps");
     assert!(swaps > 2, "{swaps} swaps");
     Ok(())

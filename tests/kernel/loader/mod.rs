@@ -7,6 +7,7 @@ mod inner;
 mod insns;
 mod maps;
 mod messages;
+mod pinned;
 mod rings;
 mod rungs;
 mod seed;
@@ -23,6 +24,7 @@ pub const TESTS: &[&[Test]] = &[
     symbols::TESTS,
     maps::TESTS,
     inner::TESTS,
+    pinned::TESTS,
     rings::TESTS,
     attach::TESTS,
     rungs::TESTS,
