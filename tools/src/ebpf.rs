@@ -154,6 +154,7 @@ impl Kernel {
                 "program": rung.name,
                 "hook": hook.name,
                 "need": need,
+                "instead_of": hook.instead_of,
                 "attach": AttachName(&rung.attach).to_string(),
                 "kernel": kernel,
                 "license": object.license,
@@ -168,6 +169,9 @@ impl Kernel {
         let mut header = || {
             writeln!(text, "// {}: {}", object.name, rung.name)?;
             writeln!(text, "// hook: {} ({need}), {}", hook.name, AttachName(&rung.attach))?;
+            if let Some(earlier) = &hook.instead_of {
+                writeln!(text, "// instead of: {earlier}")?;
+            }
             writeln!(text, "// kernel: {kernel}")?;
             writeln!(text, "// license: {}", object.license)?;
             writeln!(text, "// {} instructions, {} bytes, crc32 {crc:08x}", bytes.len() / 8, bytes.len())?;

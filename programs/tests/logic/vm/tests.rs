@@ -11,18 +11,10 @@ use super::memory::Memory;
 
 /// A table of sixteen-byte values by eight-byte keys, and one value of counters.
 fn maps() -> Vec<MapDef> {
-    [("table", MapKind::Hash, 8, 16, 1), ("counters", MapKind::PercpuArray, 4, 8, 1)]
-        .map(|(name, kind, key_size, value_size, max_entries)| MapDef {
-            name: name.into(),
-            kind,
-            key_size,
-            value_size,
-            max_entries,
-            flags: 0,
-            key: None,
-            value: None,
-        })
-        .to_vec()
+    vec![
+        MapDef::new("table", MapKind::Hash, 8, 16, 1),
+        MapDef::new("counters", MapKind::PercpuArray, 4, 8, 1),
+    ]
 }
 
 fn machine() -> Machine {
