@@ -11,6 +11,7 @@ mod links;
 mod mutants;
 mod owner;
 mod spec;
+mod specimens;
 mod tcplife;
 mod tcpstates;
 mod tool;
