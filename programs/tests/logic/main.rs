@@ -8,6 +8,7 @@ mod filter;
 mod golden;
 mod lab;
 mod links;
+mod made_up;
 mod mutants;
 mod owner;
 mod spec;

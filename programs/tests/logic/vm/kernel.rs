@@ -61,13 +61,25 @@ kernels! {
     7 . 3 Aarch64 "7.3-aarch64",
 }
 
+/// Types whose objects tests make or look into, whatever programs use.
+const ROOTS: [&str; 10] = [
+    "sock",
+    "sock_common",
+    "sk_buff",
+    "net",
+    "socket",
+    "file",
+    "inode",
+    "task_struct",
+    "pt_regs",
+    "user_pt_regs",
+];
+
 impl Kernel {
     fn open(name: &'static str, version: KernelVersion, arch: Arch, bytes: &'static [u8]) -> Self {
         // What programs use and what only these tests do.
         let mut wanted = Wanted::new().enumeration("sock_flags");
-        for root in
-            ["sock_common", "net", "socket", "file", "inode", "task_struct", "pt_regs", "user_pt_regs"]
-        {
+        for root in ROOTS {
             wanted.add(Want::Type, root);
         }
         let filter =
