@@ -35,7 +35,7 @@ cases! {
     /// An event wakes the reader only as the ring passes a quarter.
     fn waking(lab) in [Narrow, Wide, Filtered, Six] {
         for (specimen, tells) in telling(lab) {
-            let size = specimen.events[0].size;
+            let Some(size) = specimen.events.first().map(|event| event.size) else { continue };
             for (used, flags) in waiting(size) {
                 let mut tool = specimen.tool(lab, &lab.filter());
                 tool.machine().ring_used = used;

@@ -50,7 +50,10 @@ impl Ready {
                         true => format!("{}, rung {}", def.name, rung + 1),
                         false => def.name.to_string(),
                     },
-                    typed: matches!(def.attach, Attach::TpBtf(_) | Attach::Iter(_)),
+                    typed: matches!(
+                        def.attach,
+                        Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) | Attach::Iter(_)
+                    ),
                     program,
                     code,
                     fingerprint: hasher.finish(),
