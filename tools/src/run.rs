@@ -168,7 +168,7 @@ fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
     for note in loaded.notes() {
         say.verbose(&note.to_string());
     }
-    for rung in loaded.rungs() {
+    for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
         let taken = rung
             .taken
             .as_ref()
