@@ -25,15 +25,10 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 /// The maps, with room for so many subnets. The reader fills them with [`entries`] before anything is attached.
 #[must_use]
 pub fn maps(subnets: usize) -> [MapDef; 2] {
+    let max_entries = u32::try_from(subnets).unwrap_or(u32::MAX);
     [(V4, 8), (V6, 20)].map(|(name, key_size)| MapDef {
-        name: name.into(),
-        kind: MapKind::LpmTrie,
-        key_size,
-        value_size: 4,
-        max_entries: u32::try_from(subnets).unwrap_or(u32::MAX),
         flags: BPF_F_NO_PREALLOC,
-        key: None,
-        value: None,
+        ..MapDef::new(name, MapKind::LpmTrie, key_size, 4, max_entries)
     })
 }
 

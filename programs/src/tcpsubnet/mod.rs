@@ -51,16 +51,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 }
 
 fn counters(subnets: usize) -> MapDef {
-    MapDef {
-        name: MAP.into(),
-        kind: MapKind::PercpuArray,
-        key_size: 4,
-        value_size: 8,
-        max_entries: u32::try_from(subnets).unwrap_or(u32::MAX),
-        flags: 0,
-        key: None,
-        value: None,
-    }
+    MapDef::new(MAP, MapKind::PercpuArray, 4, 8, u32::try_from(subnets).unwrap_or(u32::MAX))
 }
 
 /// Where the context has the result: arguments are eight bytes apart.
