@@ -34,12 +34,14 @@ pub mod ownership;
 pub mod sock;
 pub mod state_tool;
 pub mod stats;
+pub mod stream;
 pub mod subnet;
 pub mod table;
 pub mod tcp;
 pub mod tcplife;
 pub mod tcpstates;
 pub mod tcpsubnet;
+pub mod tcptop;
 pub mod trie;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.

@@ -90,7 +90,7 @@ fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
 }
 
 /// Jumps to `label` unless the current task holds the socket's lock, so acts for it.
-fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
+pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     bpf! {
         ..sock.load(R1, Size::B4, "sock.sk_lock.owned");
         if w1 == 0 goto {label};
@@ -253,10 +253,39 @@ pub const SEED_HOOK: &str = "open sockets";
 /// jump to `skip`, and clobber all registers.
 pub type Fill = fn(Sock) -> Fragment;
 
+/// Enters the TCP sockets that processes hold already, with their owners.
+///
+/// `fill` completes the entry at [`frame::ENTRY`].
+pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+    walk_hook(&|sock| {
+        bpf! {
+            ..table::clear(entry);
+            ..holder();
+            ..fill(sock);
+        }
+    })
+}
+
+/// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.
+fn holder() -> Fragment {
+    let at = |offset| frame::at(frame::ENTRY, offset);
+    let comm_tail = at(COMM) + 8;
+    bpf! {
+        w1 = *(u32 *)(r9 + task_struct.tgid);
+        *(u32 *)(r10 + {at(PID)}) = w1;
+        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
+        r1 = *(u64 *)(r9 + task_struct.comm);
+        *(u64 *)(r10 + {at(COMM)}) = r1;
+        r1 = *(u64 *)(r9 + task_struct.comm + 8);
+        *(u64 *)(r10 + {comm_tail}) = r1;
+    }
+}
+
 /// Enters the TCP sockets that processes hold already, of all network namespaces: `iter/task_file`, kernel 5.8.
 ///
-/// `fill` completes the entry at [`frame::ENTRY`]. Sockets that other hooks entered in the meantime are left as they are.
-pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+/// `build` builds the entry at [`frame::ENTRY`], with the socket in `r6`, read by the given [`Sock`], and the task in `r9`. It may
+/// jump to `skip`, and clobber all registers. Sockets that other hooks entered in the meantime are left as they are.
+pub fn walk_hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
     // The helper knows a socket's file from any other, and the verifier its result (kernel 5.11).
     let by_helper = bpf! {
         call bpf_sock_from_file;
@@ -277,7 +306,7 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let rungs = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
         .into_iter()
         .map(|(find, access)| {
-            let program = Program::link("task_file", seed(entry, find, fill, Sock::new(access)))?;
+            let program = Program::link("task_file", step(find, build, Sock::new(access)))?;
             Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
         })
         .collect::<Result<_, AsmError>>()?;
@@ -292,9 +321,7 @@ const S_IFMT: i32 = 0o170_000;
 const S_IFSOCK: i32 = 0o140_000;
 
 /// One step of the walk; `find` gets the file in `r1` and leaves its socket in `r6`, or jumps to `skip`.
-fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
-    let at = |offset| frame::at(frame::ENTRY, offset);
-    let comm_tail = at(COMM) + 8;
+fn step(find: Fragment, build: &dyn Fn(Sock) -> Fragment, sock: Sock) -> Fragment {
     bpf! {
         r9 = *(u64 *)(r1 + bpf_iter__task_file.task);
         if r9 == 0 goto skip;                           // the end of the walk
@@ -304,15 +331,7 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         if r6 == 0 goto skip;
         ..table::key();
         ..sock.stream("skip");                          // the kernel never says that a raw socket is destroyed
-        ..table::clear(entry);
-        w1 = *(u32 *)(r9 + task_struct.tgid);
-        *(u32 *)(r10 + {at(PID)}) = w1;
-        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
-        r1 = *(u64 *)(r9 + task_struct.comm);
-        *(u64 *)(r10 + {at(COMM)}) = r1;
-        r1 = *(u64 *)(r9 + task_struct.comm + 8);
-        *(u64 *)(r10 + {comm_tail}) = r1;
-        ..fill(sock);
+        ..build(sock);
         ..table::store(IfExists::Keep);
         if w0 == 0 goto skip;
         if w0 == {-EEXIST} goto skip;

@@ -72,16 +72,21 @@ pub fn first(ends: Ends, side: Side, number: i16) -> Fragment {
         *(u64 *)(r10 + {ADDRESS}) = r1;
         ..ends.ipv6(side, Reg::R1, Size::B8, 8);
         *(u64 *)(r10 + {ADDRESS + 8}) = r1;
-        *(u32 *)(r10 + {KEY}) = 128;
-        r1 = map {V6} ll;
-        goto look_up;
+        ..look_up(V6, 128, number);
     inet:
         ..ends.ipv4(side, Reg::R1);
     four:
         *(u32 *)(r10 + {ADDRESS}) = w1;
-        *(u32 *)(r10 + {KEY}) = 32;
-        r1 = map {V4} ll;
-    look_up:
+        ..look_up(V4, 32, number);
+    none:
+    }
+}
+
+/// With the address on the stack. Jumps to `wanted` or to `none`.
+fn look_up(map: &'static str, bits: i32, number: i16) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {KEY}) = {bits};
+        r1 = map {map} ll;
         r2 = r10;
         r2 += {KEY};
         call bpf_map_lookup_elem;
@@ -89,7 +94,6 @@ pub fn first(ends: Ends, side: Side, number: i16) -> Fragment {
         w1 = *(u32 *)(r0 + 0);
         *(u32 *)(r10 + {number}) = w1;
         goto wanted;
-    none:
     }
 }
 

@@ -21,6 +21,7 @@ mod target;
 mod tcplife;
 mod tcpstates;
 mod tcpsubnet;
+mod tcptop;
 mod time;
 mod tool;
 mod verified;

@@ -11,7 +11,7 @@ use clap::{Arg, ArgMatches, Command};
 use ipnet::IpNet;
 use loader::{Loaded, Update};
 use programs::tcpsubnet::{self, MAX_COMPARED, Options};
-use programs::{subnet, trie};
+use programs::{owner, subnet, trie};
 
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
@@ -75,7 +75,7 @@ impl Tool for Tcpsubnet {
         let (texts, subnets) = subnets.flat_map(|Subnets(subnets)| subnets.iter().cloned()).unzip();
         let interval: u32 = *matches.get_one("interval").expect("it has a default");
         Box::new(Subnet {
-            options: Options { filter: filters::read(matches), subnets },
+            options: Options { filter: filters::read(matches), subnets, max_sockets: shared.max_sockets },
             texts,
             format: shared.format,
             unit: Unit::of(matches.get_one::<String>("format").expect("it has a default")),
@@ -191,6 +191,10 @@ impl Subnet {
 impl Session for Subnet {
     fn object(&self, target: &Target) -> Result<Object, AsmError> {
         tcpsubnet::object(&self.options, target)
+    }
+
+    fn seeds(&self) -> &'static [&'static str] {
+        &[owner::SEED_HOOK]
     }
 
     fn columns(&self) -> Vec<Column> {

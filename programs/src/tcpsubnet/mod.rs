@@ -12,7 +12,7 @@ use crate::ends::{Ends, Side};
 use crate::filter::Filter;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
-use crate::{LICENSE, frame, subnet, table, trie};
+use crate::{LICENSE, frame, stream, subnet, table, trie};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub filter: Filter,
     /// What is counted apart: bytes belong to the first of these that holds the other end.
     pub subnets: Vec<IpNet>,
+    /// Sockets the table has room for; it is only there before kernel 6.3.
+    pub max_sockets: u32,
 }
 
 /// More subnets than this are looked up in a trie, which costs the same however many they are.
@@ -31,43 +33,48 @@ pub const MAP: &str = "bytes";
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut maps = vec![stats::map(), counters(options.subnets.len())];
+    let mut hooks = vec![table::tracepoint_hook(
+        SEND,
+        Need::Optional,
+        "sock_send_length",
+        target,
+        sent(options, Sock::new(target.access)),
+    )?];
+    let release = stream::release_hook("release", target, &|sock| add(options, sock))?;
+    let instead = [release].into_iter().chain(stream::table_hooks(target)?);
+    hooks.extend(instead.map(|hook| hook.instead_of(SEND)));
+    let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
+    let mut maps = vec![stats::map(), counters(options.subnets.len()), table];
     if options.subnets.len() > MAX_COMPARED {
         maps.extend(trie::maps(options.subnets.len()));
     }
-    Ok(Object {
-        name: "tcpsubnet".into(),
-        license: LICENSE.into(),
-        hooks: vec![table::tracepoint_hook(
-            "send",
-            Need::Required,
-            "sock_send_length",
-            target,
-            sent(options, Sock::new(target.access)),
-        )?],
-        maps,
-        consts: Vec::new(),
-    })
+    Ok(Object { name: "tcpsubnet".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
 }
+
+/// The hook that kernels have since 6.3. The others are for those before.
+const SEND: &str = "send";
 
 fn counters(subnets: usize) -> MapDef {
     MapDef::new(MAP, MapKind::PercpuArray, 4, 8, u32::try_from(subnets).unwrap_or(u32::MAX))
 }
 
-/// Where the context has the result: arguments are eight bytes apart.
-const RET: i16 = 8;
-
 /// Where the number of the subnet is kept on the stack.
 const SUBNET: i16 = frame::ENTRY;
 
-/// `sock_send_length(struct sock *sk, int ret, int flags)`, kernel 6.3: always the calling process.
+/// `sock_send_length(struct sock *sk, int ret, int flags)`
 fn sent(options: &Options, sock: Sock) -> Fragment {
     bpf! {
-        r9 = r1;
-        w1 = *(u32 *)(r9 + {RET});
-        if w1 s<= 0 goto out;                           // an error, or nothing
-        r6 = *(u64 *)(r9 + 0);                          // sk
-        ..sock.stream("out");
+        ..stream::sent(sock, "out");
+        ..add(options, sock);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Adds what was sent to the subnet that it went to. For the calling process.
+fn add(options: &Options, sock: Sock) -> Fragment {
+    bpf! {
         ..stats::open("out");
         ..count(Count::Seen);
         ..only_wanted(options, sock);
@@ -76,12 +83,9 @@ fn sent(options: &Options, sock: Sock) -> Fragment {
         r2 += {SUBNET};
         call bpf_map_lookup_elem;
         if r0 == 0 goto out;                            // there is a counter for each
-        w1 = *(u32 *)(r9 + {RET});
+        r1 = *(u64 *)(r10 + {stream::MOVED});
         lock *(u64 *)(r0 + 0) += r1;
         ..count(Count::Aggregated);
-    out:
-        r0 = 0;
-        exit;
     }
 }
 
