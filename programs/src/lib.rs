@@ -37,6 +37,7 @@ pub mod subnet;
 pub mod table;
 pub mod tcp;
 pub mod tcplife;
+pub mod tcpretrans;
 pub mod tcpstates;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.

@@ -17,6 +17,7 @@ mod output;
 mod run;
 mod target;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod time;
 mod tool;
