@@ -39,7 +39,7 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         }
         // Taken from the end.
         ready.reverse();
-        hooks.push(HookState { instead_of, rest: ready, active: None });
+        hooks.push(HookState { instead_of, tried: false, rest: ready, active: None });
     }
     Ok(hooks)
 }
@@ -49,6 +49,8 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
 pub(super) struct HookState {
     /// The place of the hook in whose stead it is, before its own.
     instead_of: Option<usize>,
+    /// Whether the first rung was tried.
+    tried: bool,
     /// Rungs not tried yet, the best one last.
     rest: Vec<Rung>,
     pub(super) active: Option<Active>,
@@ -71,14 +73,14 @@ pub(super) struct Active {
 }
 
 impl Loaded {
-    /// Loads the hook, unless it stands on a rung already, or is not needed because the one in whose stead it is holds so far.
+    /// Loads the hook, unless that was tried already, or it is not needed because the one in whose stead it is holds so far.
     pub(super) fn load_hook(&mut self, at: usize) -> Result<(), LoadError> {
         let Some(hook) = self.hooks.get(at) else { return Ok(()) };
         let unneeded = hook.instead_of.is_some_and(|earlier| {
             let held = self.hooks.get(earlier).is_some_and(|hook| hook.active.is_some());
             held || self.reports.get(earlier).is_some_and(|report| report.unneeded)
         });
-        let untried = hook.active.is_none() && !hook.rest.is_empty();
+        let untried = !hook.tried;
         if let Some(report) = self.reports.get_mut(at) {
             report.unneeded = unneeded;
         }
@@ -90,6 +92,7 @@ impl Loaded {
         let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
             return Ok(());
         };
+        hook.tried = true;
         while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
             if let Ok(prepared) = &*prepared {
                 let btf = self.btf.as_ref().map(AsFd::as_fd);

@@ -96,6 +96,8 @@ fn a_required_hook_has_to_hold() -> Outcome {
         );
         assert!(error.to_string().contains(NOWHERE), "{shown}: {error}");
     }
+    let without = object(vec![Hook::new(ONLY, Need::Required, Vec::new())], Vec::new());
+    assert!(matches!(try_load(&without), Err(LoadError::NoRung { .. })), "no way is not enough");
     Ok(())
 }
 
