@@ -14,6 +14,7 @@ mod owner;
 mod spec;
 mod specimens;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tool;
 mod vm;
