@@ -35,7 +35,6 @@ pub struct Place {
 }
 
 /// Where the caller's `Event` on the stack has the ends of its connection.
-#[allow(unused_macros, reason = "for tools whose ends are not a socket's")]
 macro_rules! event_ends {
     () => {
         $crate::ends::Place {
@@ -49,7 +48,6 @@ macro_rules! event_ends {
         }
     };
 }
-#[allow(unused_imports, reason = "for tools whose ends are not a socket's")]
 pub(crate) use event_ends;
 
 /// One of them.

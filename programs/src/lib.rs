@@ -39,6 +39,7 @@ pub mod subnet;
 pub mod table;
 pub mod tcp;
 pub mod tcplife;
+pub mod tcpretrans;
 pub mod tcpstates;
 pub mod tcpsubnet;
 pub mod tcptop;

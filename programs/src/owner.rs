@@ -136,9 +136,7 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         ..copy_comm(R8, frame::at(0, COMM), R10, comm);
         goto told;
     unknown:
-        ..nobody_into_event(pid, comm);
-        ..unless_owned(sock, "told");
-        ..current(R10, pid, comm);
+        ..acting_into_event(sock, pid, comm);
     told:
     }
 }
@@ -151,6 +149,24 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         ..current(R10, pid, comm);
         goto told;
     stored:
+        ..stored_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the current task into an event if it acts for the socket, else nobody. For tools without a table.
+pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        ..unless_owned(sock, "told");
+        ..current(R10, pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event, else nobody.
+pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
         ..nobody_into_event(pid, comm);
         if r8 == 0 goto told;
         w1 = *(u32 *)(r8 + {RANK});
@@ -162,7 +178,8 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
+/// Writes into an event that nobody is known.
+pub fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {pid}) = 0;
         *(u64 *)(r10 + {comm}) = 0;

@@ -19,6 +19,7 @@ mod output;
 mod run;
 mod target;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;

@@ -15,6 +15,7 @@ mod renamed;
 mod spec;
 mod specimens;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tool;
 mod vm;
