@@ -28,6 +28,7 @@ pub mod ends;
 pub mod filter;
 pub mod frame;
 pub mod layout;
+pub mod outcome;
 pub mod owner;
 pub mod ownership;
 pub mod sock;
@@ -36,6 +37,7 @@ pub mod stats;
 pub mod subnet;
 pub mod table;
 pub mod tcp;
+pub mod tcpconnlat;
 pub mod tcplife;
 pub mod tcpstates;
 

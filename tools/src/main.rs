@@ -16,6 +16,7 @@ mod links;
 mod output;
 mod run;
 mod target;
+mod tcpconnlat;
 mod tcplife;
 mod tcpstates;
 mod time;
