@@ -159,6 +159,7 @@ fn number(sum: Sum<Infallible>, symbol: &mut Option<Symbol>) -> Result<i128, Pro
         ast::Symbol::BitShift(path) => Symbol::BitShift(text(path)),
         ast::Symbol::BitMask(path) => Symbol::BitMask(text(path)),
         ast::Symbol::Enum { name, variant } => Symbol::Enum { name: text(name), variant: text(variant) },
+        ast::Symbol::Params(name) => Symbol::Params(text(name)),
         ast::Symbol::Const(name) => Symbol::Const(text(name)),
     });
     Ok(0)

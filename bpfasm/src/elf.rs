@@ -27,7 +27,7 @@ use object::{
 use crate::encode::encode;
 use crate::error::AsmError;
 use crate::insn::{Callee, Dest, Imm64, Insn};
-use crate::object::{Attach, MapDef, MapKind, Object, ProgramDef};
+use crate::object::{Attach, MapDef, Object, ProgramDef};
 use crate::symbol::{Symbol, Text};
 
 /// Bytes of a slot.
@@ -187,10 +187,11 @@ impl<'a> File<'a> {
     }
 
     /// A map: the numbers of the old `struct bpf_map_def` (type, key size, value size, entries, flags), for want of type
-    /// information, which says the same today.
+    /// information, which says the same today. Which maps are put into an array of maps, or where one is pinned, is not among
+    /// them.
     fn map(&mut self, map: &'a MapDef) {
         let section = self.section(".maps", SectionKind::Data);
-        let fields = [kind_number(map.kind), map.key_size, map.value_size, map.max_entries, map.flags];
+        let fields = [map.kind.number(), map.key_size, map.value_size, map.max_entries, map.flags];
         let data: Vec<u8> = fields.into_iter().flat_map(u32::to_le_bytes).collect();
         let at = self.out.append_section_data(section, &data, SLOT);
         let size = u64::try_from(data.len()).unwrap_or_default();
@@ -284,20 +285,5 @@ impl<'a> File<'a> {
             number += 1;
         }
         unique
-    }
-}
-
-/// `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
-const fn kind_number(kind: MapKind) -> u32 {
-    match kind {
-        MapKind::Hash => 1,
-        MapKind::Array => 2,
-        MapKind::PerfEventArray => 4,
-        MapKind::PercpuHash => 5,
-        MapKind::PercpuArray => 6,
-        MapKind::StackTrace => 7,
-        MapKind::LruHash => 9,
-        MapKind::LpmTrie => 11,
-        MapKind::RingBuf => 27,
     }
 }

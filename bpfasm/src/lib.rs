@@ -168,6 +168,7 @@
 //! r1 >>= shift(inet_connection_sock.icsk_ca_state);    // a bit-field, in a load of its bytes
 //! r1 &= mask(inet_connection_sock.icsk_ca_state);
 //! r1 = exists(sock.sk_drop_counters);                  // 1 or 0
+//! w1 = params(btf_trace_kfree_skb);                    // of a tracepoint or, params(inet_csk_accept), of a function
 //! r1 = const TGID;                                     // a number that the loader is given
 //! call kfunc bpf_sock_destroy;
 //! # };

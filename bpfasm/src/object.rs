@@ -1,5 +1,7 @@
 //! What an ELF file would carry: programs, maps, and no number that only a kernel knows.
 
+use std::path::PathBuf;
+
 use crate::program::Program;
 use crate::symbol::Text;
 
@@ -41,8 +43,24 @@ pub struct Hook {
     pub name: Text,
     /// What happens when no rung holds.
     pub need: Need,
+    /// An earlier, optional hook in whose stead this one is, where no rung of that one holds. Where one does, or where that
+    /// hook is not needed itself, this one is neither loaded nor attached, and `need` does not count.
+    pub instead_of: Option<Text>,
     /// The ways, best first.
     pub rungs: Vec<ProgramDef>,
+}
+
+impl Hook {
+    /// A hook in its own right.
+    pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
+        Self { name: name.into(), need, instead_of: None, rungs }
+    }
+
+    /// The same, only where no rung of that earlier, optional hook holds.
+    #[must_use]
+    pub fn instead_of(self, earlier: impl Into<Text>) -> Self {
+        Self { instead_of: Some(earlier.into()), ..self }
+    }
 }
 
 /// A program and where it attaches.
@@ -68,8 +86,29 @@ pub enum MapKind {
     PercpuArray,
     LpmTrie,
     StackTrace,
+    /// Its values are maps: see [`MapDef::inner`].
+    ArrayOfMaps,
     RingBuf,
     PerfEventArray,
+}
+
+impl MapKind {
+    /// Its number in `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Hash => 1,
+            Self::Array => 2,
+            Self::PerfEventArray => 4,
+            Self::PercpuHash => 5,
+            Self::PercpuArray => 6,
+            Self::StackTrace => 7,
+            Self::LruHash => 9,
+            Self::LpmTrie => 11,
+            Self::ArrayOfMaps => 12,
+            Self::RingBuf => 27,
+        }
+    }
 }
 
 /// The shape of a member of a map's key or value, or of an event.
@@ -113,9 +152,9 @@ pub struct MapDef {
     pub name: Text,
     /// Its kind.
     pub kind: MapKind,
-    /// Bytes of a key; 0 for a ring buffer.
+    /// Bytes of a key; 0 for a ring buffer; 4 for an array.
     pub key_size: u32,
-    /// Bytes of a value; 0 for a ring buffer.
+    /// Bytes of a value; 0 for a ring buffer; 4 for an array of maps.
     pub value_size: u32,
     /// Entries; bytes (a power of two, whole pages) for a ring buffer; 0 for a perf event array means one for each CPU.
     pub max_entries: u32,
@@ -125,6 +164,37 @@ pub struct MapDef {
     pub key: Option<Layout>,
     /// The value's members.
     pub value: Option<Layout>,
+    /// For an array of maps, the maps of the object that are put into it, all of one kind and shape. They are created with
+    /// it, whether or not a program names them, and the first is in slot 0 from the start.
+    pub inner: Vec<Text>,
+    /// Where somebody else has pinned the map (a path in a BPF file system): it is opened there instead of being created. It
+    /// has to be a hash map, LRU or not, with keys and values of the sizes given here; how many entries it has is its own
+    /// affair. Programs should only read it.
+    pub pinned: Option<PathBuf>,
+}
+
+impl MapDef {
+    /// A map without flags, whose keys and values are plain bytes.
+    pub fn new(
+        name: impl Into<Text>,
+        kind: MapKind,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags: 0,
+            key: None,
+            value: None,
+            inner: Vec::new(),
+            pinned: None,
+        }
+    }
 }
 
 /// All that one tool brings to the kernel.

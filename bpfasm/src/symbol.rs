@@ -41,6 +41,9 @@ pub enum Symbol {
         /// The enumerator.
         variant: Text,
     },
+    /// `params(inet_csk_accept)`: how many parameters a kernel function has; `params(btf_trace_kfree_skb)`: how many arguments
+    /// a tracepoint passes to programs.
+    Params(Text),
     /// `const NAME`: a number the loader is given by name.
     Const(Text),
     /// `call kfunc bpf_sock_destroy`: a kernel function's BTF id.
@@ -56,6 +59,7 @@ impl Symbol {
             | Self::Exists(name)
             | Self::BitShift(name)
             | Self::BitMask(name)
+            | Self::Params(name)
             | Self::Const(name)
             | Self::Kfunc(name) => (name, None),
             Self::Field { path, from, .. } => (path, from.as_ref()),
@@ -86,6 +90,7 @@ impl fmt::Display for Symbol {
             Self::BitShift(path) => write!(f, "shift({path})"),
             Self::BitMask(path) => write!(f, "mask({path})"),
             Self::Enum { name, variant } => write!(f, "enum({name}.{variant})"),
+            Self::Params(name) => write!(f, "params({name})"),
             Self::Const(name) => write!(f, "const {name}"),
             Self::Kfunc(name) => write!(f, "kfunc {name}"),
         }

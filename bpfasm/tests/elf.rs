@@ -49,14 +49,13 @@ fn program(name: &str) -> Program {
 }
 
 fn map(name: &'static str, kind: MapKind) -> MapDef {
-    let name = Text::from(name);
-    MapDef { name, kind, key_size: 8, value_size: 16, max_entries: 1024, flags: 1, key: None, value: None }
+    MapDef { flags: 1, ..MapDef::new(name, kind, 8, 16, 1024) }
 }
 
 fn object() -> Object {
     let rung = |name: &'static str, attach| ProgramDef { name: name.into(), attach, program: program(name) };
     let state = || Text::from("inet_sock_set_state");
-    let hook = |rungs| Hook { name: "hook".into(), need: Need::Required, rungs };
+    let hook = |rungs| Hook::new("hook", Need::Required, rungs);
     Object {
         name: "tool".into(),
         license: "Dual MIT/GPL".into(),

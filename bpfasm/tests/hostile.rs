@@ -76,7 +76,7 @@ fn each_character_replaced_or_left_out() {
 #[test]
 fn words_in_any_order() {
     let words: Vec<&str> = "r0 r1 w0 w1 r10 r11 w s if goto gotol call exit lock u8 u16 u32 u64 s8 s64 skb ll map map_fd \
-        map_value map_value_fd btf_var code_addr map_idx kfunc const field enum sizeof exists shift mask be16 le64 bswap32 \
+        map_value map_value_fd btf_var code_addr map_idx kfunc const field enum sizeof exists shift mask params be16 le64 bswap32 \
         xchg_64 xchg32_32 cmpxchg_64 cmpxchg32_32 atomic_fetch_add bpf_map_lookup_elem bpf_no pc a a.b a[1] 0 1 -1 0x80000000 \
         4294967295 18446744073709551615 99999999999999999999 1_0 0x 5u32 = += s>>= == != < & ( ) [ ] , . : ; # // { } .. * - + \
         \u{3b1} ' \""

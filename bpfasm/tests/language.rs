@@ -89,6 +89,7 @@ fn every_form() -> Fragment {
         r1 >>= shift(inet_connection_sock.icsk_ca_state);
         w1 &= mask(inet_connection_sock.icsk_ca_state);
         if r1 == enum(sock_flags.SOCK_DONE) goto out;
+        if w1 < params(btf_trace_kfree_skb) goto out;
         r1 = const TGID ll;
         out:
         exit;
@@ -184,6 +185,7 @@ fn values_come_from_rust() {
         r3 = {port} - 3 + {port};
         r3 += field {path.clone()} - field {"sock.sk_type"} + {OFFSET};
         r2 = sizeof({path});
+        w2 = params({"inet_csk_accept"});
         r1 = map {"conns"} ll;
         if w{reg} == {0xffff_ffffu32} goto {label.clone()};
         call {helper};
@@ -204,6 +206,7 @@ fn values_come_from_rust() {
             "r3 = 883",
             "r3 += 0",
             "r2 = 0",
+            "w2 = 0",
             "r1 = map_fd 0 ll",
             "if w7 == -1 goto to_443",
             "call bpf_get_prandom_u32",
@@ -213,7 +216,15 @@ fn values_come_from_rust() {
     );
     let field = Symbol::Field { path: "sock.sk_mark".into(), from: Some("sock.sk_type".into()), addend: -24 };
     let symbols: Vec<_> = fragment.symbols().flatten().cloned().collect();
-    assert_eq!(symbols, [field, Symbol::Size("sock.sk_mark".into()), Symbol::Map("conns".into())]);
+    assert_eq!(
+        symbols,
+        [
+            field,
+            Symbol::Size("sock.sk_mark".into()),
+            Symbol::Params("inet_csk_accept".into()),
+            Symbol::Map("conns".into())
+        ]
+    );
     assert_eq!(
         fragment.sources().flatten().next().map(|source| source.text),
         Some("{reg} = {port}"),

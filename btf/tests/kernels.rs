@@ -135,6 +135,7 @@ fn functions_keep_their_parameters() {
             found(text(name, "tcp_sendmsg")),
             "int (struct sock * sk, struct msghdr * msg, size_t size)"
         );
+        assert_eq!(found(text(name, "tcp_release_cb")), "void (struct sock * sk)");
         assert_eq!(absent(text(name, "tcp_drop")), Absent::Func { name: "tcp_drop".into() });
     }
     assert!(!text("6.12-x86_64", "tcp_drop_reason").is_found());

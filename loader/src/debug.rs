@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn map(kind: MapKind, key_size: u32, key: Option<Layout>, value: Option<Layout>) -> MapDef {
-        MapDef { name: "m".into(), kind, key_size, value_size: 16, max_entries: 1, flags: 0, key, value }
+        MapDef { key, value, ..MapDef::new("m", kind, key_size, 16, 1) }
     }
 
     const PAIR: Layout = Layout {
@@ -212,7 +212,7 @@ mod tests {
             ..Program::default()
         };
         let rung = ProgramDef { name: "p".into(), attach: Attach::RawTp("x".into()), program };
-        let hook = Hook { name: "h".into(), need: Need::Required, rungs: vec![rung] };
+        let hook = Hook::new("h", Need::Required, vec![rung]);
         let object = Object {
             name: "t".into(),
             license: "GPL".into(),

@@ -9,6 +9,7 @@ use btf::{Absent, BtfError};
 
 use crate::errno::Errno;
 use crate::kernel::{KERNEL_BTF, KernelError};
+use crate::pinned::{PinnedError, PinnedFound};
 use crate::privileges::Capability;
 use crate::relocate::RelocError;
 use crate::verifier::VerifierLog;
@@ -46,6 +47,8 @@ pub enum LoadError {
         /// What may help.
         hint: Option<Hint>,
     },
+    /// What stands at a path is not the map that should be pinned there.
+    Pinned(Box<PinnedError>),
     /// A program cannot be expressed for this kernel.
     Reloc {
         /// Its name.
@@ -96,8 +99,15 @@ pub enum LoadError {
     NoRung {
         /// The hook's name.
         hook: String,
-        /// Each way, and why not.
+        /// Each way, and why not; first those of the hooks in whose stead it is.
         refused: Vec<(Attach, LoadError)>,
+    },
+    /// A hook in the stead of one that is no optional hook before it.
+    InsteadOf {
+        /// The hook's name.
+        hook: String,
+        /// The one it names.
+        earlier: String,
     },
     /// A ring was not opened.
     Ring {
@@ -115,6 +125,19 @@ pub enum LoadError {
     },
     /// A map that is not in the object.
     NoMap {
+        /// Its name.
+        map: String,
+    },
+    /// A map that names another to be put into it, and one of the two is not of that sort: only an array of maps holds maps, it
+    /// has to name at least one, and those are maps of the object that hold none themselves.
+    InnerMap {
+        /// Its name.
+        map: String,
+        /// The other's; empty where it names none.
+        inner: String,
+    },
+    /// A map of the object that was not created, because no program that was loaded uses it.
+    UnusedMap {
         /// Its name.
         map: String,
     },
@@ -260,6 +283,7 @@ impl fmt::Display for LoadError {
             Self::Btf(error) => write!(f, "{}", Chain(error)),
             Self::Cpus(errno) => write!(f, "list of CPUs in /sys/devices/system/cpu: {errno}"),
             Self::Map { map, errno, hint } => write!(f, "create map `{map}`: {errno}{}", Behind(hint)),
+            Self::Pinned(error) => write!(f, "{error}"),
             Self::Reloc { program, error } => write!(f, "program `{program}`: {error}"),
             Self::Asm { program, error } => write!(f, "program `{program}`: {error}"),
             Self::Load { program, errno, log, hint } => {
@@ -286,9 +310,14 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
+            Self::InsteadOf { hook, earlier } => {
+                write!(f, "`{hook}` stands in for `{earlier}`, which is no optional hook before it")
+            }
             Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Behind(hint)),
             Self::NotARing { map } => write!(f, "map `{map}` holds no events"),
             Self::NoMap { map } => write!(f, "no map `{map}`"),
+            Self::InnerMap { map, inner } => write!(f, "map `{map}` cannot hold a map `{inner}`"),
+            Self::UnusedMap { map } => write!(f, "no program that was loaded uses map `{map}`"),
             Self::NoHook { hook } => write!(f, "no iterator `{hook}`"),
             Self::Iter { hook, errno } => write!(f, "iterate `{hook}`: {errno}"),
             Self::Program { program, errno } => write!(f, "program `{program}`: {errno}"),
@@ -305,6 +334,7 @@ impl std::error::Error for LoadError {
         match self {
             Self::Kernel(error) => Some(error),
             Self::Btf(error) => Some(error),
+            Self::Pinned(error) => Some(&**error),
             Self::Reloc { error, .. } => Some(&**error),
             Self::Asm { error, .. } => Some(&**error),
             _ => None,
@@ -339,7 +369,7 @@ impl LoadError {
         // Of two types of one name, nobody knows which is meant. That is so on this kernel, perhaps not on the next.
         let damaged = |error: &BtfError| !matches!(error.root(), BtfError::Ambiguous { .. });
         match self {
-            Self::Asm { .. } => true,
+            Self::Asm { .. } | Self::InsteadOf { .. } | Self::InnerMap { .. } => true,
             Self::Btf(error) => damaged(error),
             Self::Reloc { error, .. } => match &**error {
                 RelocError::Btf { error, .. } => damaged(error),
@@ -359,6 +389,9 @@ impl LoadError {
             | Self::Attach { hint, .. }
             | Self::Ring { hint, .. }
             | Self::Probe { hint, .. } => matches!(hint, Some(Hint::Capabilities(_))),
+            Self::Pinned(error) => {
+                matches!(&error.found, PinnedFound::Nothing { hint: Some(Hint::Capabilities(_)), .. })
+            }
             _ => false,
         }
     }

@@ -171,17 +171,10 @@ impl<'a> Prober<'a> {
 
     fn map(&self, kind: MapKind) -> Result<bool, Errno> {
         let ring = kind == MapKind::RingBuf;
-        let def = MapDef {
-            name: "probe".into(),
-            kind,
-            key_size: if ring { 0 } else { 4 },
-            value_size: if ring { 0 } else { 4 },
-            max_entries: if ring { u32::try_from(page_size()).map_err(|_| Errno::INVAL)? } else { 1 },
-            flags: 0,
-            key: None,
-            value: None,
-        };
-        Map::create(&def, None, kernel::possible_cpus()?).map(|_| true)
+        let (size, max_entries) =
+            if ring { (0, u32::try_from(page_size()).map_err(|_| Errno::INVAL)?) } else { (4, 1) };
+        let def = MapDef::new("probe", kind, size, size, max_entries);
+        Map::create(&def, None, None, kernel::possible_cpus()?).map(|_| true)
     }
 
     /// The inner error is the kernel's answer, the outer one is about the question.

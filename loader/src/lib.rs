@@ -5,8 +5,8 @@
 //! 1. [`kernel_btf`] maps the kernel's type information; [`probe`] finds out what the kernel takes, and the tool builds its
 //!    object for that.
 //! 2. [`Loader::load`] lifts the memory limit where maps are charged to it (before 5.11), makes one pass over the BTF for the
-//!    names the object uses, puts numbers in place of symbols, creates the maps, loads the object's own BTF, and for each
-//!    hook loads the first rung that the kernel takes. A wrong field or a refused program is found here, before anything
+//!    names the object uses, puts numbers in place of symbols, loads the object's own BTF, and for each hook that is needed
+//!    creates the maps and loads the first rung that the kernel takes. A wrong field or a refused program is found here, before anything
 //!    is attached.
 //! 3. [`Loaded::events`] opens the rings. Before attaching, or the first events are lost.
 //! 4. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
@@ -30,6 +30,7 @@ mod kernel_btf;
 mod link;
 mod loaded;
 pub mod map;
+mod pinned;
 mod privileges;
 mod prog;
 pub mod relocate;
@@ -47,6 +48,7 @@ pub use features::{doctor, probe};
 pub use kernel_btf::kernel_btf;
 pub use loaded::{Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
 pub use map::{Entries, Map, MapError, PerCpu, Update};
+pub use pinned::{PinnedError, PinnedFound, check_pinned};
 pub use privileges::Capability;
 pub use relocate::{RelocError, relocate, wanted};
 pub use ring::{Drained, Events, RingError};

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use bpfasm::object::{MapDef, MapKind};
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
+use crate::pinned;
 use crate::sys::map::{MapSpec, RawMap};
 
 /// A map operation that failed.
@@ -40,29 +42,13 @@ pub enum Update {
     Existing,
 }
 
-/// A map of a loaded object; closed on drop.
+/// A map of a loaded object; closed on drop. One that somebody else has pinned can only be read.
 #[derive(Debug)]
 pub struct Map {
     raw: RawMap,
     def: MapDef,
     /// Values for each key: possible CPUs in a per-CPU map, else 1.
     values: usize,
-}
-
-/// `enum bpf_map_type`
-fn map_type(kind: MapKind) -> Option<u32> {
-    Some(match kind {
-        MapKind::Hash => 1,
-        MapKind::Array => 2,
-        MapKind::PerfEventArray => 4,
-        MapKind::PercpuHash => 5,
-        MapKind::PercpuArray => 6,
-        MapKind::StackTrace => 7,
-        MapKind::LruHash => 9,
-        MapKind::LpmTrie => 11,
-        MapKind::RingBuf => 27,
-        _ => return None,
-    })
 }
 
 /// The types of a map's key and value in a BTF object of ours.
@@ -74,8 +60,13 @@ pub(crate) struct MapTypes<'a> {
 }
 
 impl Map {
-    /// Creates the map. `cpus` is the number of possible CPUs.
-    pub(crate) fn create(def: &MapDef, types: Option<MapTypes<'_>>, cpus: usize) -> Result<Self, Errno> {
+    /// Creates the map. `inner` is a map like those that an array of maps shall hold, `cpus` the number of possible CPUs.
+    pub(crate) fn create(
+        def: &MapDef,
+        types: Option<MapTypes<'_>>,
+        inner: Option<&Self>,
+        cpus: usize,
+    ) -> Result<Self, Errno> {
         let per_cpu = matches!(def.kind, MapKind::PercpuArray | MapKind::PercpuHash);
         let events = def.kind == MapKind::PerfEventArray;
         let max_entries = match def.max_entries {
@@ -83,17 +74,27 @@ impl Map {
             entries => entries,
         };
         let raw = RawMap::create(&MapSpec {
-            map_type: map_type(def.kind).ok_or(Errno::INVAL)?,
+            map_type: def.kind.number(),
             key_size: if events { 4 } else { def.key_size },
             value_size: if events { 4 } else { def.value_size },
             max_entries,
             flags: def.flags,
             name: &def.name,
             btf: types.map(|types| (types.btf, types.key, types.value)),
+            inner: inner.map(AsFd::as_fd),
             per_cpu: per_cpu.then_some(cpus),
         })?;
         let def = MapDef { max_entries, ..def.clone() };
         Ok(Self { raw, def, values: if per_cpu { cpus } else { 1 } })
+    }
+
+    /// Opens the map that somebody else has pinned at `path`. An update through it is refused.
+    pub(crate) fn open(def: &MapDef, path: &Path) -> Result<Self, LoadError> {
+        let (fd, info) = pinned::open(path, def.key_size, &[def.value_size])?;
+        let found = if info.map_type == MapKind::LruHash.number() { MapKind::LruHash } else { MapKind::Hash };
+        let def = MapDef { kind: found, max_entries: info.max_entries, flags: info.map_flags, ..def.clone() };
+        let raw = RawMap::opened(fd, &info).map_err(|errno| create_error(&def, errno, false))?;
+        Ok(Self { raw, def, values: 1 })
     }
 
     /// Its name in the object.
@@ -284,10 +285,21 @@ impl Map {
         Ok(entries)
     }
 
-    /// Lets programs on `cpu` send to this perf event. The slot keeps the event alive until the map is closed.
-    pub(crate) fn set_perf_event(&self, cpu: u32, event: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// Puts another map into a slot of this array of maps, in place of the one that is there.
+    ///
+    /// When this returns, no program still uses the one that was replaced, and none will: `BPF_MAP_UPDATE_ELEM` waits for an
+    /// RCU grace period on maps of maps (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`, since 4.20). So a tool that lets
+    /// its programs count in one of two maps, and reads the one while they use the other, loses no increment. The price is the
+    /// grace period: some milliseconds, up to tens of them. Kernels before 4.20 do not wait.
+    pub fn set_inner(&self, slot: u32, inner: &Self) -> Result<(), MapError> {
+        self.set_fd(slot, inner.as_fd()).map_err(self.failed("replace a map"))
+    }
+
+    /// Puts what a descriptor stands for into a slot: a map, or the perf event of a CPU that programs there may send to. The
+    /// slot keeps it alive until it is overwritten or the map is closed.
+    pub(crate) fn set_fd(&self, slot: u32, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         use std::os::fd::AsRawFd;
-        self.raw.update(&cpu.to_ne_bytes(), &event.as_raw_fd().to_ne_bytes(), 0)
+        self.raw.update(&slot.to_ne_bytes(), &fd.as_raw_fd().to_ne_bytes(), 0)
     }
 }
 

@@ -31,7 +31,7 @@ pub fn map(ring: Ring, bytes: u32) -> MapDef {
         Ring::RingBuf => (MapKind::RingBuf, 0, 0, bytes),
         Ring::PerfEventArray => (MapKind::PerfEventArray, 4, 4, 0),
     };
-    MapDef { name: MAP.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+    MapDef::new(MAP, kind, key_size, value_size, max_entries)
 }
 
 /// Sends the event at [`frame::EVENT`] and counts it as reported or lost. `r9` is the context.

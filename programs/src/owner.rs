@@ -243,7 +243,7 @@ fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
             Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
         })
         .collect::<Result<_, AsmError>>()?;
-    Ok(Hook { name: "accept".into(), need: Need::Optional, rungs })
+    Ok(Hook::new("accept", Need::Optional, rungs))
 }
 
 /// The hook's name, for the loader to run it by.
@@ -281,7 +281,7 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
             Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
         })
         .collect::<Result<_, AsmError>>()?;
-    Ok(Hook { name: SEED_HOOK.into(), need: Need::Optional, rungs })
+    Ok(Hook::new(SEED_HOOK, Need::Optional, rungs))
 }
 
 /// include/linux/net.h

@@ -60,16 +60,8 @@ pub const MAP: &str = "stats";
 /// The map.
 #[must_use]
 pub fn map() -> MapDef {
-    MapDef {
-        name: MAP.into(),
-        kind: MapKind::PercpuArray,
-        key_size: 4,
-        value_size: Stats::SIZE.into(),
-        max_entries: 1,
-        flags: 0,
-        key: None,
-        value: Some(Stats::LAYOUT),
-    }
+    let plain = MapDef::new(MAP, MapKind::PercpuArray, 4, Stats::SIZE.into(), 1);
+    MapDef { value: Some(Stats::LAYOUT), ..plain }
 }
 
 /// What an event is counted as.

@@ -16,16 +16,8 @@ pub const MAP: &str = "sockets";
 /// The map, with room for `max_entries` sockets whose entries look like `value`.
 #[must_use]
 pub fn map(value: Layout, max_entries: u32) -> MapDef {
-    MapDef {
-        name: MAP.into(),
-        kind: MapKind::Hash,
-        key_size: 8,
-        value_size: value.size.into(),
-        max_entries,
-        flags: 0,
-        key: None,
-        value: Some(value),
-    }
+    let plain = MapDef::new(MAP, MapKind::Hash, 8, value.size.into(), max_entries);
+    MapDef { value: Some(value), ..plain }
 }
 
 /// Stores the key, which is the address in `r6`. To be done before [`crate::sock::Sock::tcp`] changes what `r6` means to the
@@ -105,7 +97,7 @@ pub fn tracepoint_hook(
 ) -> Result<Hook, AsmError> {
     let program = Program::link(name, body)?;
     let attach = tracepoint(name, target);
-    Ok(Hook { name: hook.into(), need, rungs: vec![ProgramDef { name: name.into(), attach, program }] })
+    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
 /// Forgets a socket when the kernel does: `tcp_destroy_sock(struct sock *sk)`.

@@ -26,6 +26,17 @@ pub fn mount_tracefs() {
 /// Puts an empty file system over a directory that exists.
 #[track_caller]
 pub fn mount_empty(directory: &str) {
-    mount(Some("nodev"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)
-        .unwrap_or_else(|e| panic!("mount a tmpfs on {directory}: {e}"));
+    mount_over(directory, "tmpfs");
+}
+
+/// Puts a BPF file system, with nothing pinned in it, over a directory that exists.
+#[track_caller]
+pub fn mount_bpf(directory: &str) {
+    mount_over(directory, "bpf");
+}
+
+#[track_caller]
+fn mount_over(directory: &str, kind: &str) {
+    mount(Some("nodev"), directory, Some(kind), MsFlags::empty(), None::<&str>)
+        .unwrap_or_else(|e| panic!("mount a {kind} on {directory}: {e}"));
 }

@@ -111,7 +111,8 @@ impl Kernel {
                     match relocate(&rung.program, &index, &object.consts) {
                         Ok(program) => hook.rungs.push(ProgramDef { program, ..rung }),
                         // A way that names what this kernel does not have is no way here; the loader passes over it too.
-                        Err(RelocError::Absent { .. }) if hook.need == Need::Optional => {}
+                        Err(RelocError::Absent { .. })
+                            if hook.need == Need::Optional || hook.instead_of.is_some() => {}
                         Err(error) => return Err(failed(&error)),
                     }
                 }
@@ -154,6 +155,7 @@ impl Kernel {
                 "program": rung.name,
                 "hook": hook.name,
                 "need": need,
+                "instead_of": hook.instead_of,
                 "attach": AttachName(&rung.attach).to_string(),
                 "kernel": kernel,
                 "license": object.license,
@@ -168,6 +170,9 @@ impl Kernel {
         let mut header = || {
             writeln!(text, "// {}: {}", object.name, rung.name)?;
             writeln!(text, "// hook: {} ({need}), {}", hook.name, AttachName(&rung.attach))?;
+            if let Some(earlier) = &hook.instead_of {
+                writeln!(text, "// instead of: {earlier}")?;
+            }
             writeln!(text, "// kernel: {kernel}")?;
             writeln!(text, "// license: {}", object.license)?;
             writeln!(text, "// {} instructions, {} bytes, crc32 {crc:08x}", bytes.len() / 8, bytes.len())?;
@@ -182,5 +187,38 @@ impl Kernel {
             writeln!(text)
         };
         header().map_err(|error: io::Error| Failure::failed(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::parse_target;
+    use bpfasm::{Attach, Program, bpf};
+
+    #[test]
+    fn a_hook_that_stands_in_says_for_which() {
+        let hook = |name: &'static str| {
+            let program = Program::link(name, bpf! { r0 = 0; exit; }).expect("a program that links");
+            let rung = ProgramDef { name: name.into(), attach: Attach::RawTp("x".into()), program };
+            Hook::new(name, Need::Optional, vec![rung])
+        };
+        let hooks = vec![hook("first"), hook("second").instead_of("first")];
+        let (name, license) = ("t".into(), "GPL".into());
+        let object = Object { name, license, hooks, maps: vec![], consts: vec![] };
+        let kernel = Kernel { target: parse_target("6.1-x86_64-typed").expect("a target"), btf: None };
+        let text = |form| String::from_utf8(kernel.render(&object, form).expect("a text")).expect("UTF-8");
+        for form in [Form::Listing, Form::Hex] {
+            let text = text(form);
+            assert_eq!(text.lines().filter(|line| line.contains("instead")).count(), 1, "{text}");
+            assert!(
+                text.contains("// hook: second (optional), raw_tp x\n// instead of: first\n// kernel: "),
+                "{text}"
+            );
+        }
+        let values: Vec<serde_json::Value> =
+            text(Form::Json).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(values[0]["instead_of"], serde_json::Value::Null);
+        assert_eq!(values[1]["instead_of"], "first");
     }
 }

@@ -161,7 +161,7 @@ fn attach(
     for note in loaded.notes() {
         say.verbose(&note.to_string());
     }
-    for rung in loaded.rungs() {
+    for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
         let taken = rung
             .taken
             .as_ref()

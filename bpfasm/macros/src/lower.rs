@@ -304,6 +304,7 @@ impl Lower {
             Symbol::Exists(path) => ("Exists", path),
             Symbol::BitShift(path) => ("BitShift", path),
             Symbol::BitMask(path) => ("BitMask", path),
+            Symbol::Params(name) => ("Params", name),
             Symbol::Const(name) => ("Const", name),
         };
         emit.call(&format!("Symbol::{kind}"), [self.text(name)])

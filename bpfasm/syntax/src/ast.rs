@@ -102,6 +102,7 @@ pub enum Symbol<V> {
     BitShift(Name<V>),
     BitMask(Name<V>),
     Enum { name: Name<V>, variant: Name<V> },
+    Params(Name<V>),
     Const(Name<V>),
 }
 

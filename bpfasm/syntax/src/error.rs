@@ -140,7 +140,7 @@ impl fmt::Display for Problem {
             Self::Name(name) => write!(
                 f,
                 "`{name}` is no constant; there are numbers, fields `{name}.member`, sizeof(…), exists(…), shift(…), mask(…), \
-                 enum(…), `const {name}` and, in bpf!, `{{{name}}}` for a Rust value"
+                 enum(…), params(…), `const {name}` and, in bpf!, `{{{name}}}` for a Rust value"
             ),
             Self::DuplicateLabel(name) => write!(f, "the label `{name}` is already defined in this block"),
             Self::Addend => write!(f, "only a field takes an addend: `sock.sk_protocol + 4`"),

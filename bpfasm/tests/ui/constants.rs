@@ -20,7 +20,7 @@ fn main() {
         r1 = map_fd 4294967295 ll; //~ 21 4294967295 does not fit
         r1 = map_value_fd 3 + 4294967296 ll; //~ 31 4294967296 does not fit
         call 4294967296; //~ 14 4294967296 does not fit
-        r1 = PORT; //~ 14 `PORT` is no constant; there are numbers, fields `PORT.member`, sizeof(…), exists(…), shift(…), mask(…), enum(…), `const PORT` and, in bpf!, `{PORT}` for a Rust value
+        r1 = PORT; //~ 14 `PORT` is no constant; there are numbers, fields `PORT.member`, sizeof(…), exists(…), shift(…), mask(…), enum(…), params(…), `const PORT` and, in bpf!, `{PORT}` for a Rust value
         r1 = size_of(sock); //~ 14 `size_of` is no constant
         r1 = sizeof(sock) + 4; //~ 29 only a field takes an addend: `sock.sk_protocol + 4`
         r1 = sock.a + sock.b; //~ 23 an instruction has room for one symbol

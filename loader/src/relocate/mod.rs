@@ -47,6 +47,10 @@ pub fn want(wanted: &mut Wanted, object: &Object) {
                 | Symbol::BitMask(path) => {
                     want_root(wanted, path);
                 }
+                Symbol::Params(name) => match tracepoint_of(name) {
+                    Some(tracepoint) => wanted.add(Want::Tracepoint, tracepoint),
+                    None => wanted.add(Want::Func, name),
+                },
                 Symbol::Enum { name, .. } => wanted.add(Want::Enum, name),
                 Symbol::Kfunc(name) => wanted.add(Want::Func, name),
                 _ => {}
@@ -58,6 +62,11 @@ pub fn want(wanted: &mut Wanted, object: &Object) {
 /// The kernel function that stands for an iterator (`DEFINE_BPF_ITER_FUNC` in `include/linux/bpf.h`).
 pub(crate) fn iter_func(target: &str) -> String {
     format!("bpf_iter_{target}")
+}
+
+/// The tracepoint whose typedef this name is (`include/trace/bpf_probe.h`).
+fn tracepoint_of(name: &str) -> Option<&str> {
+    name.strip_prefix("btf_trace_")
 }
 
 /// A path that is none is asked for as it is, and reported with its statement when it is resolved.
@@ -199,6 +208,7 @@ impl Resolver<'_> {
                 let value = self.index.enum_value(name, variant).map_err(|error| site.btf(error))?;
                 present(value, site)?
             }
+            Symbol::Params(name) => i64::try_from(self.params(name, site)?).unwrap_or(i64::MAX),
             Symbol::Const(name) => {
                 let found = self.consts.iter().find(|(known, _)| known == name);
                 let missing = || RelocError::Const { name: name.clone(), source: site.source };
@@ -211,6 +221,15 @@ impl Resolver<'_> {
             _ => return Err(site.place()),
         };
         Ok(Value::Number(number))
+    }
+
+    /// How many values a tracepoint or a function takes.
+    fn params(&self, name: &str, site: &Site<'_>) -> Result<usize, RelocError> {
+        let lookup = match tracepoint_of(name) {
+            Some(tracepoint) => self.index.tracepoint(tracepoint).map(|found| found.map(|it| it.args.len())),
+            None => self.index.func(name).map(|found| found.map(|it| it.params.len())),
+        };
+        present(lookup.map_err(|error| site.btf(error))?, site)
     }
 
     /// The field; `None` when it is absent and the program is prepared for that.

@@ -37,6 +37,12 @@ fn types() -> Btf {
     b.enumeration64("flags", Bytes(8), true, &[("DONE", 3), ("ODD", -2), ("HUGE", 1 << 40)]).unwrap();
     let proto = b.func_proto(TypeId::VOID, &[]).unwrap();
     b.func("do_it", proto, btf::Linkage::Static).unwrap();
+    let proto = b.func_proto(int32, &[("sk", pointer), ("flags", int32)]).unwrap();
+    b.func("accept", proto, btf::Linkage::Static).unwrap();
+    let traced =
+        b.func_proto(TypeId::VOID, &[("__data", pointer), ("skb", pointer), ("location", pointer)]).unwrap();
+    let traced = b.ptr(traced).unwrap();
+    b.typedef("btf_trace_free", traced).unwrap();
     Btf::from_source(b.finish().unwrap()).unwrap()
 }
 
@@ -46,7 +52,7 @@ fn object(fragment: Fragment) -> Object {
     Object {
         name: "t".into(),
         license: "GPL".into(),
-        hooks: vec![Hook { name: "h".into(), need: Need::Required, rungs: vec![rung] }],
+        hooks: vec![Hook::new("h", Need::Required, vec![rung])],
         maps: vec![],
         consts: vec![("ANSWER".into(), 42)],
     }
@@ -85,6 +91,9 @@ fn numbers_go_where_the_instruction_takes_them() {
         r1 = exists(sock.next);
         r1 = exists(sock.prev);
         r1 = exists(gone);
+        w1 = params(do_it);
+        r1 += params(accept);
+        if w1 < params(btf_trace_free) goto out;
         w1 = const ANSWER;
         *(u64 *)(r1 + sock.next) = r2;
         call kfunc do_it;
@@ -104,13 +113,16 @@ fn numbers_go_where_the_instruction_takes_them() {
         r1 = 1;
         r1 = 0;
         r1 = 0;
+        w1 = 0;
+        r1 += 2;
+        if w1 < 2 goto out;
         w1 = 42;
         *(u64 *)(r1 + 32) = r2;
         call {0};
     out:
         exit;
     });
-    assert_eq!(got[..14], want[..14]);
+    assert_eq!(got[..17], want[..17]);
     let program = resolve(bpf! { call kfunc do_it; exit; }).unwrap();
     assert!(matches!(program.insns[0], Insn::Call(Callee::Kfunc(id)) if id > 0));
 }
@@ -175,6 +187,8 @@ fn what_is_absent_needs_a_guard() {
     assert!(matches!(why, Absent::Member { member, .. } if member == "gone"));
     assert!(statement.contains("sock.gone"), "{statement}");
     absent(bpf! { r1 = sizeof(none); exit; });
+    absent(bpf! { w1 = params(none); exit; });
+    absent(bpf! { w1 = params(btf_trace_none); exit; });
     absent(bpf! { r1 = enum(flags.NONE); exit; });
     absent(bpf! { call kfunc none; exit; });
     // Another field's guard is no guard, nor is one whose name merely starts alike.

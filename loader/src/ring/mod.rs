@@ -149,7 +149,7 @@ impl Events {
                     let memory = Mapping::new(event.as_fd(), 0, page + bytes, true)
                         .map_err(|error| failed(error.into()))?;
                     sys::perf::enable(event.as_fd()).map_err(failed)?;
-                    map.set_perf_event(cpu, event.as_fd()).map_err(failed)?;
+                    map.set_fd(cpu, event.as_fd()).map_err(failed)?;
                     watch(event.as_fd())?;
                     buffers.push(PerfRing { memory, _event: event });
                 }

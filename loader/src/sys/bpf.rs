@@ -241,10 +241,58 @@ unsafe impl Command for ObjInfo<'_> {
 }
 
 impl<'a> ObjInfo<'a> {
+    /// About a map, likewise.
+    pub(crate) fn map(fd: BorrowedFd<'a>, info: &'a mut MapInfo) -> Self {
+        let info_len = const { record_size::<MapInfo>() };
+        Self { bpf_fd: UserFd::new(fd), info_len, info: UserPtr::write(std::slice::from_mut(info)) }
+    }
+
     /// About a program. The kernel fills what both sides know and leaves the rest as it is.
     pub(crate) fn prog(fd: BorrowedFd<'a>, info: &'a mut ProgInfo) -> Self {
         let info_len = const { record_size::<ProgInfo>() };
         Self { bpf_fd: UserFd::new(fd), info_len, info: UserPtr::write(std::slice::from_mut(info)) }
+    }
+}
+
+/// The first part of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct MapInfo {
+    /// `enum bpf_map_type`
+    pub(crate) map_type: u32,
+    id: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    pub(crate) map_flags: u32,
+}
+layout!(MapInfo, size 24, key_size at 8, map_flags at 20);
+
+// SAFETY: integers only, which fill it.
+unsafe impl Plain for MapInfo {}
+
+/// `BPF_OBJ_GET`: what is pinned at a path.
+#[repr(C)]
+pub(crate) struct ObjGet<'a> {
+    pathname: UserPtr<'a>,
+    /// Here it only has to be zero.
+    bpf_fd: u32,
+    file_flags: u32,
+}
+layout!(ObjGet<'_>, size 16, file_flags at 12);
+
+// SAFETY: laid out as checked above; the path is a borrowed C string.
+unsafe impl Command for ObjGet<'_> {
+    const CMD: u32 = 7;
+    type Out = OwnedFd;
+}
+
+impl<'a> ObjGet<'a> {
+    /// For system calls that read.
+    pub(crate) fn read_only(path: &'a CStr) -> Self {
+        /// `BPF_F_RDONLY`
+        const RDONLY: u32 = 1 << 3;
+        Self { pathname: UserPtr::c_str(path), bpf_fd: 0, file_flags: RDONLY }
     }
 }
 

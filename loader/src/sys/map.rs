@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{MapCreate, object_name};
+use super::bpf::{MapCreate, MapInfo, object_name};
 use super::ptr::{UserFd, UserPtr};
 use super::{Command, bpf, layout};
 use crate::errno::Errno;
@@ -19,6 +19,8 @@ pub(crate) struct MapSpec<'a> {
     pub(crate) name: &'a str,
     /// BTF object, id of the key's type, id of the value's.
     pub(crate) btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    /// A map like those that a map of maps holds.
+    pub(crate) inner: Option<BorrowedFd<'a>>,
     /// Possible CPUs when the map has a value for each, else `None`.
     pub(crate) per_cpu: Option<usize>,
 }
@@ -110,7 +112,7 @@ impl RawMap {
             value_size: spec.value_size,
             max_entries: spec.max_entries,
             map_flags: spec.flags,
-            inner_map_fd: UserFd::NONE,
+            inner_map_fd: spec.inner.map_or(UserFd::NONE, UserFd::new),
             numa_node: 0,
             map_name: object_name(spec.name),
             map_ifindex: 0,
@@ -120,6 +122,12 @@ impl RawMap {
             unused: 0,
         })?;
         Ok(Self { fd, key_len, value_len })
+    }
+
+    /// A map that somebody else has made, whose keys and values have these sizes, and which has one value for each key.
+    pub(crate) fn opened(fd: OwnedFd, info: &MapInfo) -> Result<Self, Errno> {
+        let len = |size: u32| usize::try_from(size).map_err(|_| Errno::INVAL);
+        Ok(Self { fd, key_len: len(info.key_size)?, value_len: len(info.value_size)? })
     }
 
     /// Bytes of a key.

@@ -1,12 +1,10 @@
 //! How events leave: whole, and without waking anybody unless the ring is filling.
 
 use bpfasm::{MapKind, Ring};
-use programs::{emit, tcplife, tcpstates};
+use programs::emit;
 
-use crate::lab::fate::REPORTED;
-use crate::lab::state::*;
 use crate::lab::{RING_BYTES, cases};
-use crate::spec::OWNER;
+use crate::specimens::telling;
 use crate::vm::machine::Sent;
 
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`, include/uapi/linux/bpf.h.
@@ -34,31 +32,18 @@ fn waiting(size: u16) -> Vec<(u64, u64)> {
 }
 
 cases! {
-    /// tcplife's events wake the reader only as the ring passes a quarter.
-    fn life(lab) in [Narrow, Wide, Filtered, Six] {
-        for (used, flags) in waiting(tcplife::Event::SIZE) {
-            let mut tool = lab.tcplife(&lab.life());
-            let sock = tool.sock(&lab.spec());
-            tool.call(10, OWNER, sock, CLOSE, SYN_SENT);
-            tool.softirq(20, sock, SYN_SENT, ESTABLISHED);
-            tool.machine().ring_used = used;
-            assert_eq!(tool.softirq(30, sock, ESTABLISHED, CLOSE), REPORTED);
-            let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
-            let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
-            assert_eq!(sent, [(flags, usize::from(tcplife::Event::SIZE))], "with {used} bytes waiting");
-        }
-    }
-
-    /// tcpstates' likewise.
-    fn states(lab) in [Narrow, Wide, Filtered, Six] {
-        for (used, flags) in waiting(tcpstates::Event::SIZE) {
-            let mut tool = lab.tcpstates(&lab.states());
-            let sock = tool.sock(&lab.spec());
-            tool.machine().ring_used = used;
-            assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), REPORTED);
-            let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
-            let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
-            assert_eq!(sent, [(flags, usize::from(tcpstates::Event::SIZE))], "with {used} bytes waiting");
+    /// An event wakes the reader only as the ring passes a quarter.
+    fn waking(lab) in [Narrow, Wide, Filtered, Six] {
+        for (specimen, tells) in telling(lab) {
+            let Some(size) = specimen.events.first().map(|event| event.size) else { continue };
+            for (used, flags) in waiting(size) {
+                let mut tool = specimen.tool(lab, &lab.filter());
+                tool.machine().ring_used = used;
+                assert!(tells(&mut tool, &lab.spec()));
+                let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
+                let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
+                assert_eq!(sent, [(flags, usize::from(size))], "{} with {used} bytes waiting", specimen.name);
+            }
         }
     }
 }

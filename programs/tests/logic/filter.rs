@@ -2,47 +2,23 @@
 
 use bpfasm::{Access, Ring};
 use programs::filter::{Family, Filter, MAX_PORTS};
-use programs::{tcplife, tcpstates};
 
-use crate::lab::fate::{AGGREGATED, FILTERED, REPORTED};
-use crate::lab::state::*;
 use crate::lab::{Lab, Set, cases};
 use crate::spec::{OTHER, OWNER, Spec};
-use crate::tool::Tool;
+use crate::specimens::telling;
+use crate::tcpstates;
 use crate::vm::kernel::Kernel;
 
-/// Whether tcplife tells of a connection like this one that `OWNER` makes.
-fn life_tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
-    let sock = tool.sock(spec);
-    assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED, "filters wait for the end");
-    assert_eq!(tool.softirq(20, sock, SYN_SENT, ESTABLISHED), AGGREGATED);
-    let fate = tool.softirq(30, sock, ESTABLISHED, CLOSE);
-    tool.destroy(sock);
-    told(tool, fate)
-}
-
-/// Whether tcpstates tells of a change of a socket like this one.
-fn states_tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
-    let sock = tool.sock(spec);
-    let fate = tool.call(10, OWNER, sock, ESTABLISHED, FIN_WAIT1);
-    tool.destroy(sock);
-    told(tool, fate)
-}
-
-fn told(tool: &mut Tool<'_>, fate: programs::stats::Stats) -> bool {
-    assert!(fate == REPORTED || fate == FILTERED, "{fate:?}");
-    let sent = tool.sent().len();
-    assert_eq!(sent, usize::from(fate == REPORTED));
-    sent == 1
-}
-
-/// Checks with both tools that of these sockets exactly the wanted ones are told.
+/// Checks with every tool that of these sockets exactly the wanted ones are told.
 fn check(lab: &Lab, filter: &Filter, sockets: impl IntoIterator<Item = (Spec, bool)>) {
-    let mut life = lab.tcplife(&tcplife::Options { filter: filter.clone(), ..lab.life() });
-    let mut states = lab.tcpstates(&tcpstates::Options { filter: filter.clone(), ..lab.states() });
+    let mut tools: Vec<_> =
+        telling(lab).map(|(specimen, tells)| (specimen.name, specimen.tool(lab, filter), tells)).collect();
     for (spec, wanted) in sockets {
-        assert_eq!(life_tells(&mut life, &spec), wanted, "tcplife {filter:?}: {spec:?}");
-        assert_eq!(states_tells(&mut states, &spec), wanted, "tcpstates {filter:?}: {spec:?}");
+        for (name, tool, tells) in &mut tools {
+            let told = tells(tool, &spec);
+            assert_eq!(told, wanted, "{name} {filter:?}: {spec:?}");
+            assert_eq!(tool.sent().len(), usize::from(told), "{name} {filter:?}: {spec:?}");
+        }
     }
 }
 
@@ -189,11 +165,11 @@ fn as_many_ports_as_there_may_be() {
     let [_, lab] = labs();
     let ports = ports(MAX_PORTS);
     let filter = Filter { local_ports: ports.clone(), remote_ports: ports.clone(), ..Filter::default() };
-    let mut tool = lab.tcpstates(&tcpstates::Options { filter, ..lab.states() });
+    let mut tool = tcpstates::SPECIMEN.tool(&lab, &filter);
     for port in around(&ports) {
         let both = [(port, ports[0]), (ports[0], port)];
         for (lport, rport) in both {
-            let told = states_tells(&mut tool, &Spec { lport, rport, ..Spec::V4 });
+            let told = tcpstates::tells(&mut tool, &Spec { lport, rport, ..Spec::V4 });
             assert_eq!(told, ports.contains(&port), "{lport}, {rport}");
         }
     }

@@ -8,17 +8,20 @@ use std::{env, fs};
 
 use bpfasm::{Access, Arch, KernelVersion, Object, Ring, Target, listing};
 use programs::filter::{Family, Filter};
-use programs::{tcplife, tcpstates};
+
+use crate::specimens::ALL;
 
 /// `BPF_MAXINSNS`: what kernels before 5.2 take.
 const MOST_SLOTS: usize = 4096;
 
-fn target(access: Access, ring: Ring) -> Target {
+/// What listings are made for, unless they are about another way to read a socket or to send.
+pub fn target(access: Access, ring: Ring) -> Target {
     let version = KernelVersion { major: 6, minor: 1, patch: 0 };
     Target { version, arch: Arch::X86_64, access, ring, trampolines: true, kprobes: true }
 }
 
-fn filter() -> Filter {
+/// The filter of listings that are about filters.
+pub fn filter() -> Filter {
     Filter {
         pid: Some(1234),
         family: Some(Family::V4),
@@ -28,37 +31,9 @@ fn filter() -> Filter {
     }
 }
 
-fn life(filter: Filter, existing: bool, failed: bool) -> tcplife::Options {
-    tcplife::Options { filter, existing, failed, max_sockets: 16384, ring_bytes: 1 << 22 }
-}
-
-fn states(filter: Filter) -> tcpstates::Options {
-    tcpstates::Options { filter, max_sockets: 16384, ring_bytes: 1 << 22 }
-}
-
-/// The representative ones: each option, each way to read a socket, each ring.
+/// The representative ones of every tool: each option, each way to read a socket, each ring.
 fn objects() -> Vec<(&'static str, Object)> {
-    let typed = target(Access::Typed, Ring::RingBuf);
-    let probed = target(Access::Probed, Ring::RingBuf);
-    let perf = target(Access::Probed, Ring::PerfEventArray);
-    let six = Filter { family: Some(Family::V6), ..Filter::default() };
-    let life = |options, target: &Target| tcplife::object(&options, target).expect("links");
-    let states = |options, target: &Target| tcpstates::object(&options, target).expect("links");
-    vec![
-        ("tcplife-typed-ringbuf", life(self::life(Filter::default(), false, false), &typed)),
-        ("tcplife-probed-ringbuf", life(self::life(Filter::default(), false, false), &probed)),
-        ("tcplife-probed-perf", life(self::life(Filter::default(), false, false), &perf)),
-        ("tcplife-existing-failed-typed-ringbuf", life(self::life(Filter::default(), true, true), &typed)),
-        ("tcplife-existing-probed-ringbuf", life(self::life(Filter::default(), true, false), &probed)),
-        ("tcplife-filtered-typed-ringbuf", life(self::life(filter(), false, false), &typed)),
-        ("tcplife-filtered-probed-perf", life(self::life(filter(), false, false), &perf)),
-        ("tcplife-ipv6-typed-ringbuf", life(self::life(six, false, false), &typed)),
-        ("tcpstates-typed-ringbuf", states(self::states(Filter::default()), &typed)),
-        ("tcpstates-probed-ringbuf", states(self::states(Filter::default()), &probed)),
-        ("tcpstates-probed-perf", states(self::states(Filter::default()), &perf)),
-        ("tcpstates-filtered-typed-ringbuf", states(self::states(filter()), &typed)),
-        ("tcpstates-filtered-probed-perf", states(self::states(filter()), &perf)),
-    ]
+    ALL.iter().flat_map(|specimen| (specimen.golden)()).collect()
 }
 
 /// All of an object's programs. A program's first line says how many slots it takes: its budget.

@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use bpfasm::{Access, Object, Ring};
+use bpfasm::{Access, Object, Ring, Target};
 use programs::filter::{Family, Filter};
 use programs::stats::Stats;
-use programs::{tcplife, tcpstates};
 
 use crate::spec::{OWNER, Spec};
 use crate::tool::{Ready, Tool};
@@ -46,6 +45,12 @@ pub mod fate {
     pub const FILTERED_UNTRACKED: Stats = Stats { seen: 1, filtered: 1, untracked: 1, ..ZERO };
     /// Sent, but later events of the socket will know less.
     pub const REPORTED_UNTRACKED: Stats = Stats { seen: 1, reported: 1, untracked: 1, ..ZERO };
+
+    /// Whether an event was sent that only a filter could have stopped.
+    pub fn told(fate: Stats) -> bool {
+        assert!(fate == REPORTED || fate == FILTERED, "{fate:?}");
+        fate == REPORTED
+    }
 }
 
 /// States by their names alone.
@@ -157,6 +162,11 @@ impl Lab {
         Self { kernel, access, ring, set, mutant: None, ran: RefCell::default() }
     }
 
+    /// What programs are built for here.
+    pub fn target(&self) -> Target {
+        self.kernel.target(self.access, self.ring)
+    }
+
     /// The filter of this set.
     pub fn filter(&self) -> Filter {
         match self.set {
@@ -191,43 +201,14 @@ impl Lab {
         }
     }
 
-    /// tcplife's options of this set.
-    pub fn life(&self) -> tcplife::Options {
-        tcplife::Options {
-            filter: self.filter(),
-            existing: self.set == Set::Wide,
-            failed: self.set == Set::Six,
-            max_sockets: 2,
-            ring_bytes: RING_BYTES,
-        }
-    }
-
-    /// tcpstates' options of this set.
-    pub fn states(&self) -> tcpstates::Options {
-        tcpstates::Options { filter: self.filter(), max_sockets: 2, ring_bytes: RING_BYTES }
-    }
-
-    /// tcplife at work.
-    pub fn tcplife(&self, options: &tcplife::Options) -> Tool<'_> {
-        let key = format!("tcplife {options:?}");
-        let target = self.kernel.target(self.access, self.ring);
-        self.tool(key, || tcplife::object(options, &target).expect("links"))
-    }
-
-    /// tcpstates at work.
-    pub fn tcpstates(&self, options: &tcpstates::Options) -> Tool<'_> {
-        let key = format!("tcpstates {options:?}");
-        let target = self.kernel.target(self.access, self.ring);
-        self.tool(key, || tcpstates::object(options, &target).expect("links"))
-    }
-
-    fn tool(&self, options: String, object: impl FnOnce() -> Object) -> Tool<'_> {
+    /// A tool at work. The key tells its object from those of all other tools and options.
+    pub fn tool(&self, key: &str, object: impl FnOnce(&Target) -> Object) -> Tool<'_> {
         /// By options and target: a case is run many times.
         static READY: LazyLock<Mutex<HashMap<String, Arc<Ready>>>> = LazyLock::new(Mutex::default);
-        let key = format!("{options} {} {:?} {:?}", self.kernel.name, self.access, self.ring);
+        let key = format!("{key} {} {:?} {:?}", self.kernel.name, self.access, self.ring);
         let ready = READY.lock().expect("no panic in here").get(&key).cloned();
         let ready = ready.unwrap_or_else(|| {
-            let ready = Arc::new(Ready::new(self.kernel, object()));
+            let ready = Arc::new(Ready::new(self.kernel, object(&self.target())));
             READY.lock().expect("no panic in here").insert(key, Arc::clone(&ready));
             ready
         });

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use bpfasm::{Access, Arch, Attach, MapKind, Object, Ring, Symbol, Target};
 use btf::Lookup;
 use programs::filter::{Family, Filter, MAX_PORTS};
-use programs::{frame, sock, stats, table, tcplife, tcpstates};
+use programs::{emit, frame, sock, stats, table};
 
+use crate::specimens::{ALL, Lacking, Specimen, Tracepoint, Way};
 use crate::vm::check::{backward_jump, check};
 use crate::vm::kernel::{KERNELS, Kernel};
 
@@ -42,23 +43,9 @@ fn filters() -> Vec<Filter> {
     filters
 }
 
-/// Every way a kernel may take the programs, with all that it can attach.
-fn targets(kernel: &Kernel) -> impl Iterator<Item = Target> {
-    [Access::Typed, Access::Probed]
-        .into_iter()
-        .flat_map(|access| [Ring::RingBuf, Ring::PerfEventArray].map(|ring| kernel.target(access, ring)))
-}
-
+/// Every object of every tool.
 fn objects(filter: &Filter, target: &Target, ring_bytes: u32) -> Vec<Object> {
-    let filter = || filter.clone();
-    let mut objects = Vec::new();
-    for (existing, failed) in [(false, false), (false, true), (true, false), (true, true)] {
-        let options = tcplife::Options { filter: filter(), existing, failed, max_sockets: 1, ring_bytes };
-        objects.push(tcplife::object(&options, target).expect("links"));
-    }
-    let options = tcpstates::Options { filter: filter(), max_sockets: 1 << 20, ring_bytes };
-    objects.push(tcpstates::object(&options, target).expect("links"));
-    objects
+    ALL.iter().flat_map(|specimen| (specimen.every)(filter, target, ring_bytes)).collect()
 }
 
 /// Every program of these objects, by what it is called.
@@ -74,7 +61,7 @@ fn programs(objects: &[Object]) -> impl Iterator<Item = (String, &Object, &bpfas
 fn every_combination_links() {
     // Of a kernel, only its machine matters here.
     for kernel in [Kernel::named("6.18-x86_64"), Kernel::named("7.3-aarch64")] {
-        for target in targets(kernel) {
+        for target in kernel.targets() {
             for filter in filters() {
                 for (name, _, def) in programs(&objects(&filter, &target, 1 << 22)) {
                     let slots = def.program.slots().unwrap_or_else(|error| panic!("{name}: {error}")).len();
@@ -89,22 +76,22 @@ fn every_combination_links() {
 #[test]
 fn rungs_follow_the_target() {
     let kernel = Kernel::named("6.18-x86_64");
-    for target in targets(kernel) {
+    for target in kernel.targets() {
         for (trampolines, kprobes) in [(false, false), (false, true), (true, false), (true, true)] {
             let target = Target { trampolines, kprobes, ..target.clone() };
-            for object in objects(&Filter::default(), &target, 4096) {
-                let attached = |wanted: fn(&Attach) -> bool| {
-                    object.hooks.iter().flat_map(|hook| &hook.rungs).any(|def| wanted(&def.attach))
-                };
-                assert_eq!(attached(|attach| matches!(attach, Attach::Fexit(_))), trampolines);
-                assert_eq!(attached(|attach| matches!(attach, Attach::Kretprobe(_))), kprobes);
-                assert_eq!(
-                    attached(|attach| matches!(attach, Attach::TpBtf(_))),
-                    target.access == Access::Typed
-                );
-                assert_eq!(
-                    attached(|attach| matches!(attach, Attach::RawTp(_))),
-                    target.access == Access::Probed
+            for specimen in ALL {
+                let ways: BTreeSet<Way> = (specimen.every)(&Filter::default(), &target, 4096)
+                    .iter()
+                    .flat_map(|object| &object.hooks)
+                    .flat_map(|hook| &hook.rungs)
+                    .map(|def| Way::of(&def.attach))
+                    .collect();
+                let expected: BTreeSet<Way> = (specimen.ways)(&target).into_iter().collect();
+                assert_eq!(ways, expected, "{} on {target:?}", specimen.name);
+                assert!(
+                    ways.iter().all(|way| way.fits(&target)),
+                    "{} on {target:?}: {ways:?}",
+                    specimen.name
                 );
             }
         }
@@ -122,7 +109,7 @@ fn every_program_is_sound_on_every_kernel() {
         ..Filter::default()
     };
     for kernel in KERNELS.iter() {
-        for target in targets(kernel) {
+        for target in kernel.targets() {
             for filter in
                 [Filter::default(), full.clone(), Filter { family: Some(Family::V6), ..Filter::default() }]
             {
@@ -142,7 +129,7 @@ fn every_program_is_sound_on_every_kernel() {
 #[test]
 fn no_program_jumps_backwards() {
     let mut wrong = BTreeSet::new();
-    for target in targets(Kernel::named("6.18-x86_64")) {
+    for target in Kernel::named("6.18-x86_64").targets() {
         for (name, _, def) in programs(&objects(&Filter::default(), &target, 4096)) {
             wrong.extend(backward_jump(&def.program).map(|jump| format!("{name}: {jump}")));
         }
@@ -150,7 +137,42 @@ fn no_program_jumps_backwards() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Every field that a program uses is there on every kernel: none is needed that came later or went away.
+/// What the programs of an object use: fields that must be there, and fields of which they ask whether they are.
+fn used(objects: &[Object]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut used, mut optional) = (BTreeSet::new(), BTreeSet::new());
+    for (name, _, def) in programs(objects) {
+        let asked: Vec<&str> = def
+            .program
+            .symbols
+            .iter()
+            .filter_map(|(_, symbol)| if let Symbol::Exists(path) = symbol { Some(&**path) } else { None })
+            .collect();
+        let guarded = |path: &str| {
+            let part = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+            asked.iter().any(|asked| path.strip_prefix(asked).is_some_and(part))
+        };
+        for (_, symbol) in &def.program.symbols {
+            let paths: &[_] = match symbol {
+                Symbol::Field { path, from: Some(from), .. } => &[path, from],
+                Symbol::Field { path, from: None, .. }
+                | Symbol::Size(path)
+                | Symbol::Exists(path)
+                | Symbol::BitShift(path)
+                | Symbol::BitMask(path) => &[path],
+                Symbol::Map(_) | Symbol::Enum { .. } | Symbol::Const(_) => &[],
+                other => panic!("{name}: {other} is not looked at here"),
+            };
+            for path in paths {
+                let set = if guarded(path) { &mut optional } else { &mut used };
+                set.insert(path.to_string());
+            }
+        }
+    }
+    (used, optional)
+}
+
+/// Every field that a program uses is there on every kernel: none is needed that came later or went away, but for those that
+/// the program asks for.
 #[test]
 fn fields() {
     let filter = Filter {
@@ -160,88 +182,73 @@ fn fields() {
         pid: Some(1),
         ..Filter::default()
     };
-    for kernel in KERNELS.iter() {
-        let mut used = BTreeSet::new();
-        let objects: Vec<Object> =
-            targets(kernel).flat_map(|target| objects(&filter, &target, 4096)).collect();
-        for (name, _, def) in programs(&objects) {
-            for (_, symbol) in &def.program.symbols {
-                match symbol {
-                    Symbol::Field { path, from: None, .. } | Symbol::Size(path) => {
-                        _ = used.insert(path.to_string())
-                    }
-                    Symbol::Map(_) | Symbol::Enum { .. } => {}
-                    other => panic!("{name}: {other} is not looked at here"),
+    for specimen in ALL {
+        let name = specimen.name;
+        for kernel in KERNELS.iter() {
+            let there = |path: &str| kernel.index.field(path).expect("asked for").is_found();
+            let (mut used, optional) = used(&specimen.everywhere(kernel, &filter));
+            let absent: Vec<_> = used.iter().filter(|path| !there(path)).collect();
+            assert!(absent.is_empty(), "{name}: {kernel:?} has no {absent:?}");
+            let registers: BTreeSet<_> = match kernel.arch {
+                Arch::X86_64 => {
+                    specimen.registers.iter().map(|register| format!("pt_regs.{register}")).collect()
                 }
+                Arch::Aarch64 => specimen.registers.iter().map(|_| "user_pt_regs.regs".to_owned()).collect(),
+            };
+            let is_register =
+                |path: &String| path.starts_with("pt_regs.") || path.starts_with("user_pt_regs.");
+            assert_eq!(
+                used.extract_if(.., is_register).collect::<BTreeSet<_>>(),
+                registers,
+                "{name} on {kernel:?}"
+            );
+            assert_eq!(
+                used,
+                specimen.fields.iter().copied().map(str::to_owned).collect(),
+                "{name} on {kernel:?}"
+            );
+            let expected = specimen.optional.iter().map(|lacking| lacking.name.to_owned()).collect();
+            assert_eq!(optional, expected, "{name} on {kernel:?}");
+            for Lacking { name: path, kernels } in specimen.optional {
+                assert_eq!(there(path), !kernels.contains(&kernel.name), "{name}: {path} on {kernel:?}");
             }
         }
-        let absent: Vec<_> =
-            used.iter().filter(|path| !kernel.index.field(path).expect("asked for").is_found()).collect();
-        assert!(absent.is_empty(), "{kernel:?} has no {absent:?}");
-        let result = match kernel.arch {
-            Arch::X86_64 => "pt_regs.ax",
-            Arch::Aarch64 => "user_pt_regs.regs",
-        };
-        let expected: BTreeSet<_> = FIELDS.into_iter().chain([result]).map(str::to_owned).collect();
-        assert_eq!(used, expected, "{kernel:?}");
     }
 }
-
-/// The fields that programs use, but for the register of a function's result. One more is one more that every kernel must
-/// have.
-const FIELDS: [&str; 29] = [
-    "bpf_iter__task_file.file",
-    "bpf_iter__task_file.task",
-    "file.f_inode",
-    "file.private_data",
-    "inet_sock.inet_sport",
-    "inode.i_mode",
-    "net.ns.inum",
-    "sock.sk_err",
-    "sock.sk_lock.owned",
-    "sock.sk_protocol",
-    "sock.sk_type",
-    "sock_common.skc_daddr",
-    "sock_common.skc_dport",
-    "sock_common.skc_family",
-    "sock_common.skc_flags",
-    "sock_common.skc_net.net",
-    "sock_common.skc_rcv_saddr",
-    "sock_common.skc_state",
-    "sock_common.skc_v6_daddr",
-    "sock_common.skc_v6_rcv_saddr",
-    "socket.sk",
-    "task_struct.comm",
-    "task_struct.tgid",
-    "tcp_sock.bytes_acked",
-    "tcp_sock.bytes_received",
-    "tcp_sock.bytes_retrans",
-    "tcp_sock.bytes_sent",
-    "tcp_sock.snd_una",
-    "tcp_sock.write_seq",
-];
 
 /// The tracepoints that programs attach to, and the kernels that lack one.
 #[test]
 fn tracepoints_that_kernels_lack() {
-    let mut absent = Vec::new();
-    for kernel in KERNELS.iter() {
-        for name in ["inet_sock_set_state", "tcp_destroy_sock", "sock_send_length", "sock_recv_length"] {
-            match kernel.index.tracepoint(name).expect("asked for") {
-                Lookup::Found(found) => {
-                    assert_eq!(found.args[0].pointee(), Some("sock"), "{name} on {kernel:?}")
+    for specimen in ALL {
+        let tool = specimen.name;
+        let mut attached = BTreeSet::new();
+        for object in KERNELS.iter().flat_map(|kernel| specimen.everywhere(kernel, &Filter::default())) {
+            for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+                if let Attach::TpBtf(name) | Attach::RawTp(name) = &def.attach {
+                    attached.insert(name.to_string());
                 }
-                Lookup::Absent(_) => absent.push((kernel.name, name)),
+            }
+        }
+        let expected = specimen.tracepoints.iter().map(|tracepoint| tracepoint.name.to_owned()).collect();
+        assert_eq!(attached, expected, "{tool}");
+        for Tracepoint { name, first, lacking } in specimen.tracepoints {
+            let mut absent = Vec::new();
+            let mut firsts = BTreeSet::new();
+            for kernel in KERNELS.iter() {
+                match kernel.index.tracepoint(name).expect("asked for") {
+                    Lookup::Found(found) => {
+                        _ = firsts.insert(found.args[0].pointee().map(str::to_owned));
+                    }
+                    Lookup::Absent(_) => absent.push(kernel.name),
+                }
+            }
+            assert_eq!(absent, *lacking, "{tool}: {name}");
+            match first {
+                Some(first) => assert_eq!(firsts, [Some((*first).to_owned())].into(), "{tool}: {name}"),
+                None => assert!(firsts.len() > 1 || firsts.contains(&None), "{tool}: {name}: {firsts:?}"),
             }
         }
     }
-    // Both came with 6.3.
-    let lengths = ["sock_send_length", "sock_recv_length"];
-    let expected: Vec<_> = ["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"]
-        .into_iter()
-        .flat_map(|kernel| lengths.map(|name| (kernel, name)))
-        .collect();
-    assert_eq!(absent, expected);
 }
 
 /// The copied head of a socket fits its place on every kernel, and nothing but the addresses' end decides its length.
@@ -271,38 +278,31 @@ fn the_head_of_a_socket_fits_the_frame() {
 /// Events and entries fit their places on the stack, and maps are made for them.
 #[test]
 fn structs_fit() {
-    let entry = frame::ENTRY.abs_diff(frame::ZERO);
-    for (size, room) in [
-        (tcplife::Entry::SIZE, entry),
-        (tcpstates::Entry::SIZE, entry),
-        (tcplife::Event::SIZE, frame::EVENT_MAX),
-        (tcpstates::Event::SIZE, frame::EVENT_MAX),
-    ] {
-        assert!(size <= room, "{size} bytes where there is room for {room}");
-        // An entry is cleared eight bytes at a time, and an event is sent whole.
-        assert!(size.is_multiple_of(8), "{size}");
-    }
     let target = Kernel::named("6.18-x86_64").target(Access::Typed, Ring::RingBuf);
-    for (object, entry) in objects(&Filter::default(), &target, 8192)
-        .iter()
-        .zip([tcplife::Entry::LAYOUT; 4].into_iter().chain([tcpstates::Entry::LAYOUT]))
-    {
-        let map = |name| object.maps.iter().find(|map| map.name == name).expect("a map of the object");
-        let sockets = map(table::MAP);
-        assert_eq!(
-            (sockets.kind, sockets.key_size, sockets.value_size),
-            (MapKind::Hash, 8, entry.size.into())
-        );
-        assert_eq!(sockets.value, Some(entry));
-        let books = map(stats::MAP);
-        assert_eq!(
-            (books.kind, books.key_size, books.value_size, books.max_entries),
-            (MapKind::PercpuArray, 4, 64, 1)
-        );
-        assert_eq!(map("events").max_entries, 8192);
-        for layout in [entry, tcplife::Event::LAYOUT, tcpstates::Event::LAYOUT] {
+    for Specimen { name, events, entry, every, .. } in ALL {
+        let room = frame::ENTRY.abs_diff(frame::ZERO);
+        let entries = entry.iter().map(|entry| (entry, room));
+        for (layout, room) in entries.chain(events.iter().map(|event| (event, frame::EVENT_MAX))) {
+            let size = layout.size;
+            assert!(size <= room, "{name}: {size} bytes where there is room for {room}");
+            // An entry is cleared eight bytes at a time, and an event is sent whole.
+            assert!(size.is_multiple_of(8), "{name}: {size}");
             let end = layout.members.last().map(|member| member.offset);
-            assert!(end < Some(layout.size), "{}", layout.name);
+            assert!(end < Some(size), "{}", layout.name);
+        }
+        for object in every(&Filter::default(), &target, 8192) {
+            let map = |name: &str| object.maps.iter().find(|map| map.name == name);
+            let sockets = map(table::MAP).map(|map| (map.kind, map.key_size, map.value_size, map.value));
+            let expected = entry.map(|entry| (MapKind::Hash, 8, entry.size.into(), Some(entry)));
+            assert_eq!(sockets, expected, "{name}");
+            let books = map(stats::MAP).expect("every tool keeps books");
+            assert_eq!(
+                (books.kind, books.key_size, books.value_size, books.max_entries),
+                (MapKind::PercpuArray, 4, 64, 1)
+            );
+            let ring = map(emit::MAP);
+            assert!(ring.is_some() || events.is_empty(), "{name} has no ring");
+            assert!(ring.is_none_or(|ring| ring.max_entries == 8192), "{name}");
         }
     }
 }

@@ -16,6 +16,7 @@ use programs::frame;
 
 use crate::equivalents::EQUIVALENTS;
 use crate::lab::{Case, Lab, Mutant, Set};
+use crate::specimens::ALL;
 use crate::tool::Ready;
 use crate::vm::check::check;
 use crate::vm::code::{Code, nop};
@@ -189,24 +190,15 @@ fn lab(place: (Access, Ring, Set)) -> Lab {
 
 /// Every program that the cases execute at these places.
 fn subjects() -> Vec<Subject> {
-    let cases: Vec<Case> = [
-        crate::tcplife::CASES,
-        crate::tcpstates::CASES,
-        crate::owner::CASES,
-        crate::filter::CASES,
-        crate::emit::CASES,
-    ]
-    .concat();
+    let shared = [crate::owner::CASES, crate::filter::CASES, crate::emit::CASES];
+    let own = ALL.iter().filter(|specimen| specimen.mutate).map(|specimen| specimen.cases);
+    let cases: Vec<Case> = own.chain(shared).flatten().copied().collect();
     let mut subjects: Vec<Subject> = Vec::new();
     let mut number: HashMap<u64, usize> = HashMap::new();
     for place in places() {
         let lab_here = lab(place);
-        let target = lab_here.kernel.target(place.0, place.1);
-        for object in [
-            programs::tcplife::object(&lab_here.life(), &target),
-            programs::tcpstates::object(&lab_here.states(), &target),
-        ] {
-            let object = object.expect("links");
+        for specimen in ALL.iter().filter(|specimen| specimen.mutate) {
+            let object = (specimen.object)(&lab_here, &lab_here.filter(), &lab_here.target());
             let (tool, maps) = (object.name.clone(), object.maps.clone());
             let symbols: Vec<_> = object
                 .hooks

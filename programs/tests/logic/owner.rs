@@ -1,13 +1,30 @@
 //! Whose socket it is: what each moment teaches, and which of two moments is believed.
 
+use bpfasm::Target;
 use programs::owner::{Owner, Rank};
 use programs::stats::Stats;
 
 use crate::lab::state::*;
 use crate::lab::{Lab, cases, fate};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
+use crate::specimens::{Tracepoint, Way, fitting};
 use crate::tool::{S_IFSOCK, Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
+
+/// The tracepoints of a tool that follows sockets and learns who owns them.
+pub const TRACEPOINTS: &[Tracepoint] = &[
+    Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
+    Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
+    Tracepoint { name: "sock_send_length", first: Some("sock"), lacking: BEFORE_6_3 },
+    Tracepoint { name: "sock_recv_length", first: Some("sock"), lacking: BEFORE_6_3 },
+];
+
+const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
+
+/// The ways in which such a tool attaches.
+pub fn ways(target: &Target) -> Vec<Way> {
+    fitting(&[Way::TpBtf, Way::RawTp, Way::Fexit, Way::Kretprobe, Way::Iter], target)
+}
 
 /// Both tools: what they keep of a socket starts with the same owner.
 fn tools(lab: &Lab) -> [Tool<'_>; 2] {
@@ -209,8 +226,8 @@ cases! {
 
     /// Without the means to see an accept, the hook has no program, and the tool still knows the rest.
     fn no_way_to_see_accept(lab) in [Narrow] {
-        for object in [programs::tcplife::object(&lab.life(), &bare(lab)), programs::tcpstates::object(&lab.states(), &bare(lab))] {
-            let object = object.expect("links");
+        for specimen in [crate::tcplife::SPECIMEN, crate::tcpstates::SPECIMEN] {
+            let object = (specimen.object)(lab, &lab.filter(), &bare(lab));
             let accept = object.hooks.iter().find(|hook| hook.name == "accept").expect("the hook itself");
             assert_eq!((accept.rungs.len(), accept.need), (0, bpfasm::Need::Optional));
         }
@@ -218,6 +235,6 @@ cases! {
 }
 
 /// A kernel with tracepoints only.
-fn bare(lab: &Lab) -> bpfasm::Target {
-    bpfasm::Target { trampolines: false, kprobes: false, ..lab.kernel.target(lab.access, lab.ring) }
+fn bare(lab: &Lab) -> Target {
+    Target { trampolines: false, kprobes: false, ..lab.target() }
 }

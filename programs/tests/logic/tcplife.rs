@@ -1,15 +1,129 @@
 //! tcplife: what becomes of a connection, from birth to CLOSE.
 
-use bpfasm::Access;
+use bpfasm::{Access, Object, Ring};
+use programs::filter::{Family, Filter};
 use programs::owner::Rank;
-use programs::tcplife::{Entry, Event, Options, Role};
+use programs::tcplife::{self, Entry, Event, Options, Role};
 
-use crate::lab::fate::{AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
+use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
-use crate::lab::{Lab, Set, cases, ns};
+use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::specimens::Specimen;
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
+use crate::{golden, owner};
+
+/// What the tests of every tool know of it.
+pub const SPECIMEN: Specimen = Specimen {
+    name: "tcplife",
+    object: |lab, filter, target| {
+        let options = Options { filter: filter.clone(), ..lab.life() };
+        tcplife::object(&options, target).expect("links")
+    },
+    every: |filter, target, ring_bytes| {
+        [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(existing, failed)| {
+                let filter = filter.clone();
+                let options = Options { filter, existing, failed, max_sockets: 1, ring_bytes };
+                tcplife::object(&options, target).expect("links")
+            })
+            .into()
+    },
+    golden,
+    cases: CASES,
+    tells: Some(tells),
+    events: &[Event::LAYOUT],
+    entry: Some(Entry::LAYOUT),
+    fields: &[
+        "bpf_iter__task_file.file",
+        "bpf_iter__task_file.task",
+        "file.f_inode",
+        "file.private_data",
+        "inet_sock.inet_sport",
+        "inode.i_mode",
+        "net.ns.inum",
+        "sock.sk_err",
+        "sock.sk_lock.owned",
+        "sock.sk_protocol",
+        "sock.sk_type",
+        "sock_common.skc_daddr",
+        "sock_common.skc_dport",
+        "sock_common.skc_family",
+        "sock_common.skc_flags",
+        "sock_common.skc_net.net",
+        "sock_common.skc_rcv_saddr",
+        "sock_common.skc_state",
+        "sock_common.skc_v6_daddr",
+        "sock_common.skc_v6_rcv_saddr",
+        "socket.sk",
+        "task_struct.comm",
+        "task_struct.tgid",
+        "tcp_sock.bytes_acked",
+        "tcp_sock.bytes_received",
+        "tcp_sock.bytes_retrans",
+        "tcp_sock.bytes_sent",
+        "tcp_sock.snd_una",
+        "tcp_sock.write_seq",
+    ],
+    registers: &["ax"],
+    optional: &[],
+    tracepoints: owner::TRACEPOINTS,
+    ways: owner::ways,
+    wanted: &[],
+    mutate: true,
+};
+
+fn golden() -> Vec<(&'static str, Object)> {
+    let typed = golden::target(Access::Typed, Ring::RingBuf);
+    let probed = golden::target(Access::Probed, Ring::RingBuf);
+    let perf = golden::target(Access::Probed, Ring::PerfEventArray);
+    let none = Filter::default();
+    let six = Filter { family: Some(Family::V6), ..Filter::default() };
+    let object = |filter: &Filter, existing, failed, target| {
+        let filter = filter.clone();
+        let options = Options { filter, existing, failed, max_sockets: 16384, ring_bytes: 1 << 22 };
+        tcplife::object(&options, target).expect("links")
+    };
+    vec![
+        ("tcplife-typed-ringbuf", object(&none, false, false, &typed)),
+        ("tcplife-probed-ringbuf", object(&none, false, false, &probed)),
+        ("tcplife-probed-perf", object(&none, false, false, &perf)),
+        ("tcplife-existing-failed-typed-ringbuf", object(&none, true, true, &typed)),
+        ("tcplife-existing-probed-ringbuf", object(&none, true, false, &probed)),
+        ("tcplife-filtered-typed-ringbuf", object(&golden::filter(), false, false, &typed)),
+        ("tcplife-filtered-probed-perf", object(&golden::filter(), false, false, &perf)),
+        ("tcplife-ipv6-typed-ringbuf", object(&six, false, false, &typed)),
+    ]
+}
+
+/// Whether it tells of a connection like this one that `OWNER` makes.
+fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+    let sock = tool.sock(spec);
+    assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED, "filters wait for the end");
+    assert_eq!(tool.softirq(20, sock, SYN_SENT, ESTABLISHED), AGGREGATED);
+    let fate = tool.softirq(30, sock, ESTABLISHED, CLOSE);
+    tool.destroy(sock);
+    fate::told(fate)
+}
+
+impl Lab {
+    /// tcplife's options of this set.
+    pub fn life(&self) -> Options {
+        Options {
+            filter: self.filter(),
+            existing: self.set == Set::Wide,
+            failed: self.set == Set::Six,
+            max_sockets: 2,
+            ring_bytes: RING_BYTES,
+        }
+    }
+
+    /// tcplife at work.
+    pub fn tcplife(&self, options: &Options) -> Tool<'_> {
+        self.tool(&format!("tcplife {options:?}"), |target| tcplife::object(options, target).expect("links"))
+    }
+}
 
 /// The event of a socket with these fields that `task` owns, without what its history tells.
 pub fn event(lab: &Lab, spec: &Spec, task: Task) -> Event {

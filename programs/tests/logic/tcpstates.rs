@@ -1,16 +1,106 @@
 //! tcpstates: what is told of each change of state.
 
-use bpfasm::Access;
+use bpfasm::{Access, Object, Ring};
+use programs::filter::Filter;
 use programs::owner::Rank;
 use programs::tcp::State;
-use programs::tcpstates::{Entry, Event};
+use programs::tcpstates::{self, Entry, Event, Options};
 
-use crate::lab::fate::{FILTERED, FILTERED_UNTRACKED, LOST_RING, NOTHING, REPORTED, REPORTED_UNTRACKED};
+use crate::lab::fate::{
+    self, FILTERED, FILTERED_UNTRACKED, LOST_RING, NOTHING, REPORTED, REPORTED_UNTRACKED,
+};
 use crate::lab::state::*;
-use crate::lab::{Lab, Set, cases, ns};
+use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::specimens::Specimen;
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
+use crate::{golden, owner};
+
+/// What the tests of every tool know of it.
+pub const SPECIMEN: Specimen = Specimen {
+    name: "tcpstates",
+    object: |lab, filter, target| {
+        let options = Options { filter: filter.clone(), ..lab.states() };
+        tcpstates::object(&options, target).expect("links")
+    },
+    every: |filter, target, ring_bytes| {
+        let options = Options { filter: filter.clone(), max_sockets: 1 << 20, ring_bytes };
+        vec![tcpstates::object(&options, target).expect("links")]
+    },
+    golden,
+    cases: CASES,
+    tells: Some(tells),
+    events: &[Event::LAYOUT],
+    entry: Some(Entry::LAYOUT),
+    fields: &[
+        "bpf_iter__task_file.file",
+        "bpf_iter__task_file.task",
+        "file.f_inode",
+        "file.private_data",
+        "inet_sock.inet_sport",
+        "inode.i_mode",
+        "net.ns.inum",
+        "sock.sk_lock.owned",
+        "sock.sk_protocol",
+        "sock.sk_type",
+        "sock_common.skc_daddr",
+        "sock_common.skc_dport",
+        "sock_common.skc_family",
+        "sock_common.skc_net.net",
+        "sock_common.skc_rcv_saddr",
+        "sock_common.skc_v6_daddr",
+        "sock_common.skc_v6_rcv_saddr",
+        "socket.sk",
+        "task_struct.comm",
+        "task_struct.tgid",
+    ],
+    registers: &["ax"],
+    optional: &[],
+    tracepoints: owner::TRACEPOINTS,
+    ways: owner::ways,
+    wanted: &[],
+    mutate: true,
+};
+
+fn golden() -> Vec<(&'static str, Object)> {
+    let typed = golden::target(Access::Typed, Ring::RingBuf);
+    let probed = golden::target(Access::Probed, Ring::RingBuf);
+    let perf = golden::target(Access::Probed, Ring::PerfEventArray);
+    let object = |filter, target| {
+        let options = Options { filter, max_sockets: 16384, ring_bytes: 1 << 22 };
+        tcpstates::object(&options, target).expect("links")
+    };
+    vec![
+        ("tcpstates-typed-ringbuf", object(Filter::default(), &typed)),
+        ("tcpstates-probed-ringbuf", object(Filter::default(), &probed)),
+        ("tcpstates-probed-perf", object(Filter::default(), &perf)),
+        ("tcpstates-filtered-typed-ringbuf", object(golden::filter(), &typed)),
+        ("tcpstates-filtered-probed-perf", object(golden::filter(), &perf)),
+    ]
+}
+
+/// Whether it tells of a change of a socket like this one that `OWNER` makes.
+pub fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+    let sock = tool.sock(spec);
+    let fate = tool.call(10, OWNER, sock, ESTABLISHED, FIN_WAIT1);
+    tool.destroy(sock);
+    fate::told(fate)
+}
+
+impl Lab {
+    /// tcpstates' options of this set.
+    pub fn states(&self) -> Options {
+        Options { filter: self.filter(), max_sockets: 2, ring_bytes: RING_BYTES }
+    }
+
+    /// tcpstates at work.
+    pub fn tcpstates(&self, options: &Options) -> Tool<'_> {
+        self.tool(&format!("tcpstates {options:?}"), |target| {
+            tcpstates::object(options, target).expect("links")
+        })
+    }
+}
 
 /// The event of a change that `task` makes, on a socket with these fields.
 fn event(spec: &Spec, sock: Sock, task: Task, times: (u64, u64), states: (State, State)) -> Event {

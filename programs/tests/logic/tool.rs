@@ -50,7 +50,10 @@ impl Ready {
                         true => format!("{}, rung {}", def.name, rung + 1),
                         false => def.name.to_string(),
                     },
-                    typed: matches!(def.attach, Attach::TpBtf(_) | Attach::Iter(_)),
+                    typed: matches!(
+                        def.attach,
+                        Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) | Attach::Iter(_)
+                    ),
                     program,
                     code,
                     fingerprint: hasher.finish(),
@@ -67,7 +70,8 @@ pub const S_IFSOCK: u64 = 0o140_000;
 /// A socket in the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Sock {
-    object: usize,
+    /// Its number, for [`Tool::set`].
+    pub object: usize,
     /// Its address.
     pub address: u64,
 }
@@ -109,6 +113,17 @@ impl<'a> Tool<'a> {
         self.seed += 1;
         let object = self.lab.kernel.object(root, self.seed);
         self.machine().add(object)
+    }
+
+    /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address. Programs reach them only by
+    /// `bpf_probe_read_kernel`.
+    pub fn bytes(&mut self, bytes: &[u8]) -> u64 {
+        self.machine().add_bytes(bytes)
+    }
+
+    /// Where an object is.
+    pub fn address(&mut self, object: usize) -> u64 {
+        self.machine().object(object).address()
     }
 
     /// Sets a field of an object.
@@ -226,14 +241,46 @@ impl<'a> Tool<'a> {
     /// `task`'s accept returns `returned`, seen from a probe at its return.
     pub fn accept_ret(&mut self, task: Task, returned: u64) {
         self.at(0, task);
-        let kernel = self.lab.kernel;
-        let (root, result) = match kernel.arch {
-            Arch::X86_64 => ("pt_regs", "pt_regs.ax"),
-            Arch::Aarch64 => ("user_pt_regs", "user_pt_regs.regs"),
+        assert_eq!(self.returns("accept_ret", returned), fate::NOTHING);
+    }
+
+    /// Runs a program on a probe at a function's return. Returns what it was counted as.
+    pub fn returns(&mut self, program: &str, returned: u64) -> Stats {
+        match self.lab.kernel.arch {
+            Arch::X86_64 => self.probe(program, &[("pt_regs.ax", returned)]),
+            Arch::Aarch64 => self.probe(program, &[("user_pt_regs.regs", returned)]),
+        }
+    }
+
+    /// Runs a program on a probe at a function's entry, with these arguments. Returns what it was counted as.
+    pub fn enters(&mut self, program: &str, arguments: &[u64]) -> Stats {
+        match self.lab.kernel.arch {
+            Arch::X86_64 => {
+                let names =
+                    ["pt_regs.di", "pt_regs.si", "pt_regs.dx", "pt_regs.cx", "pt_regs.r8", "pt_regs.r9"];
+                assert!(arguments.len() <= names.len());
+                let registers: Vec<_> = names.into_iter().zip(arguments.iter().copied()).collect();
+                self.probe(program, &registers)
+            }
+            Arch::Aarch64 => {
+                let regs = self.lab.kernel.object("user_pt_regs", 77);
+                let words: Vec<u8> = arguments.iter().flat_map(|word| word.to_le_bytes()).collect();
+                regs.set_bytes("user_pt_regs.regs", &words);
+                self.run_at(program, &regs.memory)
+            }
+        }
+    }
+
+    fn probe(&mut self, program: &str, registers: &[(&'static str, u64)]) -> Stats {
+        let root = match self.lab.kernel.arch {
+            Arch::X86_64 => "pt_regs",
+            Arch::Aarch64 => "user_pt_regs",
         };
-        let regs = kernel.object(root, 77);
-        regs.set_bytes(result, &returned.to_le_bytes());
-        assert_eq!(self.run_at("accept_ret", &regs.memory), fate::NOTHING);
+        let regs = self.lab.kernel.object(root, 77);
+        for (register, value) in registers {
+            regs.set_bytes(register, &value.to_le_bytes());
+        }
+        self.run_at(program, &regs.memory)
     }
 
     /// The walk over open files comes to a socket that `task` holds, and finds room for it.

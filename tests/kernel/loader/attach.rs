@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Goes on only while this process is on the CPU: others of the machine do the same things. Keeps r1 in r6.
-fn only_this_process() -> Fragment {
+pub fn only_this_process() -> Fragment {
     let process = std::process::id().cast_signed();
     bpf! {
         r6 = r1;
@@ -74,7 +74,7 @@ fn watcher() -> Object {
 }
 
 /// Makes the system call so often.
-fn ask(times: usize) {
+pub fn ask(times: usize) {
     for _ in 0..times {
         let _ = parent_id();
     }

@@ -3,9 +3,11 @@
 
 mod attach;
 mod features;
+mod inner;
 mod insns;
 mod maps;
 mod messages;
+mod pinned;
 mod rings;
 mod rungs;
 mod seed;
@@ -21,6 +23,8 @@ pub const TESTS: &[&[Test]] = &[
     insns::TESTS,
     symbols::TESTS,
     maps::TESTS,
+    inner::TESTS,
+    pinned::TESTS,
     rings::TESTS,
     attach::TESTS,
     rungs::TESTS,
@@ -41,7 +45,7 @@ fn kernel() -> Btf {
 }
 
 fn map(name: &'static str, kind: MapKind, (key_size, value_size, max_entries): (u32, u32, u32)) -> MapDef {
-    MapDef { name: name.into(), kind, key_size, value_size, max_entries, flags: 0, key: None, value: None }
+    MapDef::new(name, kind, key_size, value_size, max_entries)
 }
 
 fn rung(name: &'static str, attach: Attach, code: Fragment) -> ProgramDef {
@@ -53,17 +57,13 @@ fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> Progr
     rung(name, Attach::RawTp(tracepoint.into()), code)
 }
 
-fn hook(name: &'static str, need: Need, rungs: Vec<ProgramDef>) -> Hook {
-    Hook { name: name.into(), need, rungs }
-}
-
 fn object(hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
     Object { name: "test".into(), license: "GPL".into(), hooks, maps, consts: vec![("ANSWER".into(), 42)] }
 }
 
 /// An object of one required program.
 fn only(program: ProgramDef, maps: Vec<MapDef>) -> Object {
-    object(vec![hook(ONLY, Need::Required, vec![program])], maps)
+    object(vec![Hook::new(ONLY, Need::Required, vec![program])], maps)
 }
 
 fn try_load(object: &Object) -> Result<Loaded, LoadError> {

@@ -1,17 +1,20 @@
 //! The ladder: the first way that holds is taken, and why not the others is told.
 
-use bpfasm::object::{Attach, Need};
+use bpfasm::object::{Attach, Hook, MapKind, Need};
 use bpfasm::{Fragment, bpf};
 use kernel_tests::runner::{Outcome, Test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, attach, hook, load, object, only_rung, raw_tp, rung, try_load};
+use super::{ONLY, TRACEPOINT, attach, load, map, object, only_rung, raw_tp, rung, try_load};
 
 pub const TESTS: &[Test] = &[
     ("loader::falls_through_rungs_and_says_why", falls_through_rungs_and_says_why),
     ("loader::optional_hooks_may_have_no_rung", optional_hooks_may_have_no_rung),
     ("loader::a_required_hook_has_to_hold", a_required_hook_has_to_hold),
     ("loader::mistakes_are_not_passed_over", mistakes_are_not_passed_over),
+    ("loader::a_stand_in_waits_for_the_other_to_fail", a_stand_in_waits_for_the_other_to_fail),
+    ("loader::maps_of_untried_rungs_are_not_created", maps_of_untried_rungs_are_not_created),
+    ("loader::a_stand_in_has_to_hold_once_it_is_needed", a_stand_in_has_to_hold_once_it_is_needed),
 ];
 
 const NOWHERE: &str = "no_such_tracepoint";
@@ -29,7 +32,7 @@ fn falls_through_rungs_and_says_why() -> Outcome {
         raw_tp("four", TRACEPOINT, nothing()),
         raw_tp("five", TRACEPOINT, nothing()),
     ];
-    let mut loaded = load(&object(vec![hook(ONLY, Need::Required, rungs)], Vec::new()));
+    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, rungs)], Vec::new()));
     assert_eq!(only_rung(&loaded).taken, None, "nothing is attached yet");
     attach(&mut loaded);
     let report = only_rung(&loaded);
@@ -53,12 +56,12 @@ fn falls_through_rungs_and_says_why() -> Outcome {
 
 /// Without its optional hooks, whether they fail when they are loaded or when they are attached, an object goes on.
 fn optional_hooks_may_have_no_rung() -> Outcome {
-    let optional = |name, program| hook(name, Need::Optional, vec![program]);
+    let optional = |name, program| Hook::new(name, Need::Optional, vec![program]);
     let hooks = vec![
         optional("unloaded", rung("one", Attach::TpBtf(NOWHERE.into()), nothing())),
         optional("unattached", raw_tp("two", NOWHERE, nothing())),
         optional("list", rung("three", Attach::Iter("nothing".into()), nothing())),
-        hook(ONLY, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
+        Hook::new(ONLY, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
     ];
     let mut loaded = load(&object(hooks, Vec::new()));
     attach(&mut loaded);
@@ -81,7 +84,7 @@ fn a_required_hook_has_to_hold() -> Outcome {
     for attach in [Attach::TpBtf(NOWHERE.into()), Attach::RawTp(NOWHERE.into())] {
         let shown = format!("{attach:?}");
         let object =
-            object(vec![hook(ONLY, Need::Required, vec![rung("one", attach, nothing())])], Vec::new());
+            object(vec![Hook::new(ONLY, Need::Required, vec![rung("one", attach, nothing())])], Vec::new());
         let error = match try_load(&object) {
             Err(error) => error,
             // A raw tracepoint is looked up when it is attached.
@@ -93,6 +96,8 @@ fn a_required_hook_has_to_hold() -> Outcome {
         );
         assert!(error.to_string().contains(NOWHERE), "{shown}: {error}");
     }
+    let without = object(vec![Hook::new(ONLY, Need::Required, Vec::new())], Vec::new());
+    assert!(matches!(try_load(&without), Err(LoadError::NoRung { .. })), "no way is not enough");
     Ok(())
 }
 
@@ -103,10 +108,109 @@ fn mistakes_are_not_passed_over() -> Outcome {
         (bpf! { r0 = const NOWHERE; exit; }, "NOWHERE"),
     ] {
         let rungs = vec![raw_tp("wrong", TRACEPOINT, wrong), raw_tp("right", TRACEPOINT, nothing())];
-        match try_load(&object(vec![hook(ONLY, Need::Optional, rungs)], Vec::new())) {
+        match try_load(&object(vec![Hook::new(ONLY, Need::Optional, rungs)], Vec::new())) {
             Err(error @ LoadError::Reloc { .. }) => assert!(error.to_string().contains(named), "{error}"),
             other => panic!("{other:?}"),
         }
     }
+    Ok(())
+}
+
+/// Where a hook holds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Holds {
+    Well,
+    /// It loads and does not attach.
+    Loaded,
+    Not,
+}
+
+/// Three hooks, each in the stead of the one before; the last is the required one.
+fn chain(holds: [Holds; 3]) -> Vec<Hook> {
+    let names = ["first", "second", "third"];
+    let mut hooks = Vec::new();
+    for (at, (name, holds)) in names.into_iter().zip(holds).enumerate() {
+        let attach = match holds {
+            Holds::Well => Attach::RawTp(TRACEPOINT.into()),
+            Holds::Loaded => Attach::RawTp(NOWHERE.into()),
+            Holds::Not => Attach::TpBtf(NOWHERE.into()),
+        };
+        let need = if at == 2 { Need::Required } else { Need::Optional };
+        let hook = Hook::new(name, need, vec![rung(name, attach, nothing())]);
+        hooks.push(match at.checked_sub(1).and_then(|before| names.get(before)) {
+            Some(earlier) => hook.instead_of(*earlier),
+            None => hook,
+        });
+    }
+    hooks
+}
+
+/// The first that holds is loaded and attached, and no other is left loaded, whenever it is that the ones before it fail.
+fn a_stand_in_waits_for_the_other_to_fail() -> Outcome {
+    use Holds::{Loaded, Not, Well};
+    for (holds, at_load, at_last) in [
+        ([Well, Well, Well], 0, 0),
+        ([Not, Well, Well], 1, 1),
+        ([Loaded, Well, Not], 0, 1),
+        ([Not, Loaded, Well], 1, 2),
+        ([Loaded, Loaded, Well], 0, 2),
+        ([Not, Not, Well], 2, 2),
+    ] {
+        let mut loaded = load(&object(chain(holds), Vec::new()));
+        let stands = |loaded: &loader::Loaded| -> Vec<String> {
+            let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
+            stats.into_iter().map(|stats| stats.name).collect()
+        };
+        let names = ["first", "second", "third"];
+        assert_eq!(stands(&loaded), [names[at_load]], "{holds:?}");
+        attach(&mut loaded);
+        assert_eq!(stands(&loaded), [names[at_last]], "{holds:?}");
+        for (at, report) in loaded.rungs().iter().enumerate() {
+            assert_eq!(report.taken.is_some(), at == at_last, "{holds:?}: {report:?}");
+            assert_eq!(report.unneeded, at > at_last, "{holds:?}: {report:?}");
+            assert_eq!(report.refused.len(), usize::from(at < at_last), "{holds:?}: {report:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Then the reasons against all of them are told.
+fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
+    for first in [Holds::Not, Holds::Loaded] {
+        let object = object(chain([first, Holds::Not, Holds::Loaded]), Vec::new());
+        let error = try_load(&object).and_then(|mut loaded| loaded.attach()).expect_err("no way at all");
+        assert!(
+            matches!(&error, LoadError::NoRung { hook, refused } if hook == "third" && refused.len() == 3),
+            "{first:?}: {error:#}"
+        );
+    }
+    let later = vec![
+        Hook::new("one", Need::Optional, vec![raw_tp("one", TRACEPOINT, nothing())]).instead_of("two"),
+        Hook::new("two", Need::Optional, vec![raw_tp("two", TRACEPOINT, nothing())]),
+    ];
+    let error = try_load(&object(later, Vec::new())).expect_err("a hook in the stead of a later one");
+    assert!(matches!(error, LoadError::InsteadOf { .. }), "{error:#}");
+    Ok(())
+}
+
+/// A map is there once a program that uses it is, be that when another rung is taken while attaching.
+fn maps_of_untried_rungs_are_not_created() -> Outcome {
+    let uses = |name| bpf! { r1 = map {name} ll; r0 = 0; exit; };
+    let rungs = vec![
+        rung("absent", Attach::TpBtf(NOWHERE.into()), uses("absent")),
+        raw_tp("falls", NOWHERE, uses("falls")),
+        raw_tp("holds", TRACEPOINT, uses("holds")),
+        raw_tp("untried", TRACEPOINT, uses("untried")),
+    ];
+    let names = ["absent", "falls", "holds", "untried", "unused"];
+    let maps = names.map(|name| map(name, MapKind::Array, (4, 4, 1))).to_vec();
+    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, rungs)], maps));
+    let there = |loaded: &loader::Loaded| names.map(|name| loaded.has_map(name));
+    assert_eq!(there(&loaded), [false, true, false, false, false]);
+    attach(&mut loaded);
+    assert_eq!(there(&loaded), [false, true, true, false, false]);
+    assert!(matches!(loaded.map("untried"), Err(LoadError::UnusedMap { map }) if map == "untried"));
+    assert!(matches!(loaded.map("unknown"), Err(LoadError::NoMap { map }) if map == "unknown"));
+    assert!(!loaded.has_map("unknown"));
     Ok(())
 }

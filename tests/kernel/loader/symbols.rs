@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bpfasm::object::Attach;
+use bpfasm::object::{Attach, Hook};
 use bpfasm::{Access, bpf};
 use btf::Btf;
 use kernel_tests::gate::{Feature, needs};
@@ -10,11 +10,14 @@ use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
-use super::{ONLY, TRACEPOINT, kernel, load_only, object, only_rung, raw_tp, run, rung};
+use super::{
+    ONLY, TRACEPOINT, kernel, load, load_only, object, only, only_refusal, only_rung, raw_tp, run, rung,
+};
 
 pub const TESTS: &[Test] = &[
     ("loader::fields_are_found_by_name", fields_are_found_by_name),
     ("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
+    ("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
     ("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
     ("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
 ];
@@ -55,6 +58,33 @@ fn dead_code_behind_exists_loads() -> Outcome {
     Ok(())
 }
 
+/// What a tracepoint passes is known before the program is loaded, so a branch for kernels where it passes more is never
+/// looked at. Without the question, the same read is refused.
+fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    let typed = |code| only(rung(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
+    // (const struct sock *sk, const int oldstate, const int newstate)
+    load(&typed(bpf! {
+        w0 = params(btf_trace_inet_sock_set_state);
+        if w0 < 4 goto out;
+        r0 = *(u64 *)(r1 + 24);
+    out:
+        w0 = 0;
+        exit;
+    }));
+    let error = only_refusal(&typed(bpf! { r0 = *(u64 *)(r1 + 24); w0 = 0; exit; }));
+    assert!(matches!(error, LoadError::Load { .. }), "{error:#}");
+    let code = bpf! {
+        w0 = params(btf_trace_inet_sock_set_state);
+        w1 = params(tcp_v4_connect);                    // (struct sock *sk, struct sockaddr *uaddr, int addr_len)
+        w0 *= 10;
+        w0 += w1;
+        exit;
+    };
+    assert_eq!(run(&load_only(code, Vec::new()), &[0], None), 33);
+    Ok(())
+}
+
 /// Fields read in the wrong place look like values, so a file has to be the running kernel's where that can be told.
 fn a_file_of_another_kernel_is_refused() -> Outcome {
     needs(Feature::KernelBtf)?;
@@ -86,7 +116,7 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
         rung("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
         raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
     ];
-    let object = object(vec![super::hook(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
+    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
     let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
     let refused = &only_rung(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");

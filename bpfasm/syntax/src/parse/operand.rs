@@ -255,6 +255,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
                 "exists" => Symbol::Exists,
                 "shift" => Symbol::BitShift,
                 "mask" => Symbol::BitMask,
+                "params" => return self.params(),
                 "enum" => return self.enumerator(),
                 _ => return Err(self.error(Problem::Name(word.to_owned()))),
             };
@@ -277,6 +278,15 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
             _ if self.register_ahead(0) => Err(self.expected("a constant")),
             _ => Err(self.error(Problem::Name(word.to_owned()))),
         }
+    }
+
+    /// `params(name)`
+    fn params(&mut self) -> Parsed<Symbol<V>, S> {
+        self.next();
+        self.next();
+        let name = self.name("a function's name")?;
+        self.expect_op(")", "`)`")?;
+        Ok(Symbol::Params(name))
     }
 
     /// `enum(name.VARIANT)`

@@ -14,6 +14,8 @@ enum Known {
     Unset,
     /// This number.
     Number(i64),
+    /// A number from 0 to this.
+    UpTo(u32),
     /// Some number or an address outside of what is ours.
     Anything,
     /// `r10` and this.
@@ -22,6 +24,26 @@ enum Known {
     Map(usize),
     /// This far into a value of a map.
     Value { map: usize, offset: i32, or_null: bool },
+}
+
+impl Known {
+    /// The most that a number may be; `None` for what may be more than 32 bits, or is no number.
+    fn most(self) -> Option<u32> {
+        match self {
+            Self::Number(number) => u32::try_from(number).ok(),
+            Self::UpTo(most) => Some(most),
+            _ => None,
+        }
+    }
+
+    /// The same number, known to be no more than this.
+    fn at_most(self, most: i64) -> Self {
+        match (self, u32::try_from(most)) {
+            (Self::Anything, Ok(most)) => Self::UpTo(most),
+            (Self::UpTo(known), Ok(most)) => Self::UpTo(known.min(most)),
+            _ => self,
+        }
+    }
 }
 
 /// What is known when control reaches an instruction.
@@ -56,7 +78,10 @@ impl State {
                 {
                     Known::Value { map, offset, or_null: true }
                 }
-                _ => Known::Anything,
+                (mine, other) => match (mine.most(), other.most()) {
+                    (Some(mine), Some(other)) => Known::UpTo(mine.max(other)),
+                    _ => Known::Anything,
+                },
             };
         }
         for (mine, other) in self.stack.iter_mut().zip(other.stack) {
@@ -126,7 +151,21 @@ pub fn check(program: &Program, maps: &[MapDef]) -> Result<(), String> {
             }
         }
     }
-    match states.iter().position(Option::is_none) {
+    // What only a comparison of constants keeps control from is another kernel's.
+    let mut reached = vec![false; program.insns.len()];
+    let mut todo = vec![0];
+    while let Some(at) = todo.pop() {
+        let Some(insn) = program.insns.get(at).filter(|_| !std::mem::replace(&mut reached[at], true)) else {
+            continue;
+        };
+        if let Some(dest) = insn.dest() {
+            todo.push(target(program, at, dest).map_err(|what| fail(at, what))?);
+        }
+        if !matches!(insn, Insn::Jump { .. } | Insn::Exit) {
+            todo.push(at + 1);
+        }
+    }
+    match reached.iter().position(|reached| !reached) {
         Some(at) => Err(fail(at, "nothing leads here".into())),
         None => Ok(()),
     }
@@ -154,7 +193,8 @@ fn step(
             let known = match (width, state.operand(*src)?) {
                 (Width::W64, known) => known,
                 (Width::W32, Known::Number(number)) => Known::Number(number & 0xffff_ffff),
-                (Width::W32, _) => Known::Anything,
+                (Width::W32, known @ Known::UpTo(_)) => known,
+                (Width::W32, _) => Known::UpTo(u32::MAX),
             };
             state.set(*dst, known);
         }
@@ -172,11 +212,33 @@ fn step(
                     let add = i32::try_from(add).map_err(|error| error.to_string())?;
                     Known::Value { map, offset: offset + add, or_null: false }
                 }
-                (_, _, Known::Number(_) | Known::Anything, _) => Known::Anything,
+                // A mask with its highest bit set leaves of 64 bits more than 32.
+                (
+                    _,
+                    AluOp::And,
+                    Known::Number(_) | Known::UpTo(_) | Known::Anything,
+                    Known::Number(mask @ 0..),
+                ) => Known::Anything.at_most(mask),
+                (_, AluOp::Add, Known::UpTo(most), Known::Number(add @ 0..)) => {
+                    let sum = u32::try_from(add).ok().and_then(|add| most.checked_add(add));
+                    sum.map_or(Known::Anything, Known::UpTo)
+                }
+                (_, AluOp::Lsh, Known::UpTo(most), Known::Number(by @ 0..32)) => {
+                    Known::Anything.at_most(i64::from(most) << by)
+                }
+                (_, AluOp::Rsh, Known::UpTo(most), Known::Number(by @ 0..32)) => Known::UpTo(most >> by),
+                (Width::W32, _, Known::Number(_) | Known::UpTo(_) | Known::Anything, _) => {
+                    Known::UpTo(u32::MAX)
+                }
+                (_, _, Known::Number(_) | Known::UpTo(_) | Known::Anything, _) => Known::Anything,
                 (_, _, known, _) => return Err(format!("arithmetic on {known:?}")),
             };
             state.set(*dst, known);
         }
+        Insn::Neg { dst, .. } | Insn::Swap { dst, .. } => match state.read(*dst)? {
+            Known::Number(_) | Known::UpTo(_) | Known::Anything => state.set(*dst, Known::Anything),
+            known => return Err(format!("arithmetic on {known:?}")),
+        },
         Insn::LoadImm64 { dst, imm } => {
             let symbol = program.symbols.iter().find(|(place, _)| *place == at).map(|(_, symbol)| symbol);
             let known = match (imm, symbol) {
@@ -189,9 +251,15 @@ fn step(
             };
             state.set(*dst, known);
         }
-        Insn::Load { size, dst, base, off, .. } => {
+        Insn::Load { size, signed: false, dst, base, off } => {
             access(&mut state, maps, *base, *off, *size, State::stack_read)?;
-            state.set(*dst, Known::Anything);
+            let most = match size {
+                Size::B1 => Known::UpTo(u8::MAX.into()),
+                Size::B2 => Known::UpTo(u16::MAX.into()),
+                Size::B4 => Known::UpTo(u32::MAX),
+                Size::B8 => Known::Anything,
+            };
+            state.set(*dst, most);
         }
         Insn::Store { size, base, off, src } => {
             state.operand(*src)?;
@@ -205,7 +273,26 @@ fn step(
         Insn::Jump { dest, .. } => return Ok(vec![(target(program, at, dest)?, state)]),
         Insn::JumpIf { width, op, dst, src, dest } => {
             let (left, right) = (state.read(*dst)?, state.operand(*src)?);
+            let next = target(program, at, dest)?;
+            // As the verifier, which is how code behind `exists(...)` may name what a kernel lacks.
+            if let (CmpOp::Eq | CmpOp::Ne, Known::Number(left), Known::Number(right)) = (op, left, right) {
+                let compared = if *width == Width::W64 { u64::MAX } else { u32::MAX.into() };
+                let same = (left ^ right).cast_unsigned() & compared == 0;
+                return Ok(vec![(if (*op == CmpOp::Eq) == same { next } else { at + 1 }, state)]);
+            }
             let (mut taken, mut fallen) = (state.clone(), state);
+            let is_whole = *width == Width::W64 || left.most().is_some();
+            if let (Known::Anything | Known::UpTo(_), Known::Number(limit @ 0..), true) =
+                (left, right, is_whole)
+            {
+                match op {
+                    CmpOp::Gt => fallen.set(*dst, left.at_most(limit)),
+                    CmpOp::Ge => fallen.set(*dst, left.at_most(limit - 1)),
+                    CmpOp::Le => taken.set(*dst, left.at_most(limit)),
+                    CmpOp::Lt => taken.set(*dst, left.at_most(limit - 1)),
+                    _ => {}
+                }
+            }
             if let (Known::Value { map, offset, .. }, Known::Number(0), Width::W64) = (left, right, width) {
                 let there = Known::Value { map, offset, or_null: false };
                 let (null, value) = match op {
@@ -216,7 +303,7 @@ fn step(
                 null.set(*dst, Known::Number(0));
                 value.set(*dst, there);
             }
-            return Ok(vec![(target(program, at, dest)?, taken), (at + 1, fallen)]);
+            return Ok(vec![(next, taken), (at + 1, fallen)]);
         }
         Insn::Exit => {
             state.read(Reg::R0)?;
@@ -284,7 +371,11 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
     let args: &[Arg] = match name {
         "bpf_map_lookup_elem" | "bpf_map_delete_elem" => &[Map, Key],
         "bpf_map_update_elem" => &[Map, Key, Value, Any],
-        "bpf_ktime_get_ns" | "bpf_get_current_pid_tgid" => &[],
+        "bpf_ktime_get_ns"
+        | "bpf_get_current_pid_tgid"
+        | "bpf_get_current_task"
+        | "bpf_get_current_cgroup_id" => &[],
+        "bpf_get_stack" => &[Any, Out(Reg::R3), Any, Any],
         "bpf_get_current_comm" => &[Out(Reg::R2), Any],
         "bpf_probe_read_kernel" => &[Out(Reg::R2), Any, Any],
         "bpf_ringbuf_output" => &[Map, In(Reg::R3), Any, Any],
@@ -299,9 +390,11 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
         let known = state.read(reg)?;
         let of_map =
             |size: fn(&MapDef) -> u32| map.map(|map: usize| size(&maps[map])).ok_or("no map before it");
-        let length = |state: &State, reg| match state.read(reg)? {
-            Known::Number(len) => u32::try_from(len).map_err(|error| error.to_string()),
-            other => Err(format!("a length of {other:?}")),
+        let length = |state: &State, reg| {
+            let known = state.read(reg)?;
+            // Of a length that varies, bytes up to the most must be there to read, but none is sure to be filled.
+            let exact = matches!(known, Known::Number(_));
+            known.most().map(|most| (most, exact)).ok_or_else(|| format!("a length of {known:?}"))
         };
         let (len, fill) = match arg {
             Any => continue,
@@ -312,8 +405,17 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
             }
             Key => (of_map(|map| map.key_size)?, false),
             Value => (of_map(|map| map.value_size)?, false),
-            In(size) => (length(state, *size)?, false),
-            Out(size) => (length(state, *size)?, true),
+            In(size) => (length(state, *size)?.0, false),
+            Out(size) => match length(state, *size)? {
+                (len, true) => (len, true),
+                (len, false) => {
+                    if let Known::Stack(offset) = known {
+                        state.stack(offset, len)?;
+                        continue;
+                    }
+                    (len, false)
+                }
+            },
             Out8 => (8, true),
         };
         match known {

@@ -114,17 +114,34 @@ impl Code {
                 let clobbered = [R1, R2, R3, R4, R5].map(poison);
                 std::iter::once(insn.clone()).chain(clobbered).collect()
             }
-            // rbpf has no atomics. Nothing else runs here, so a plain addition does the same; the operand, whose register has
-            // to do the work, must be the constant loaded just before.
-            Insn::Atomic { size: Size::B8, op: AtomicOp::Add, base, off, src } => {
+            // rbpf has no atomics. Nothing else runs here, so a plain addition does the same. A register has to do the work: the
+            // operand's, if it is a constant loaded just before, or one that the program is done with.
+            Insn::Atomic { size: size @ (Size::B4 | Size::B8), op: AtomicOp::Add, base, off, src } => {
+                let (size, base, off, src) = (*size, *base, *off, *src);
                 let before = at.checked_sub(1).map(|before| &program.insns[before]);
                 let constant = match before {
-                    Some(Insn::Mov { width: Width::W64, dst, src: Operand::Imm(constant) }) if dst == src => {
+                    Some(Insn::Mov { width: Width::W64, dst, src: Operand::Imm(constant) })
+                        if *dst == src && size == Size::B8 =>
+                    {
                         *constant
                     }
-                    _ => return Err(format!("no constant is loaded right before: {insn}")),
+                    _ => {
+                        let free = [R0, R1, R2, R3, R4, R5, R6, R7, R8, R9]
+                            .into_iter()
+                            .find(|reg| *reg != base && *reg != src && is_done_with(program, at + 1, *reg));
+                        let free = free.ok_or_else(|| format!("no register is free for the sum: {insn}"))?;
+                        return Ok(vec![
+                            Insn::Load { size, signed: false, dst: free, base, off },
+                            Insn::Alu {
+                                width: Width::W64,
+                                op: AluOp::Add,
+                                dst: free,
+                                src: Operand::Reg(src),
+                            },
+                            Insn::Store { size, base, off, src: Operand::Reg(free) },
+                        ]);
+                    }
                 };
-                let (base, off, src) = (*base, *off, *src);
                 vec![
                     Insn::Load { size: Size::B8, signed: false, dst: src, base, off },
                     Insn::Alu { width: Width::W64, op: AluOp::Add, dst: src, src: Operand::Imm(constant) },
@@ -211,6 +228,47 @@ impl Code {
     }
 }
 
+/// Whether nothing from this instruction on reads what the register holds.
+fn is_done_with(program: &Program, from: usize, reg: Reg) -> bool {
+    let (mut todo, mut seen) = (vec![from], vec![false; program.insns.len()]);
+    while let Some(at) = todo.pop() {
+        let Some(insn) = program.insns.get(at).filter(|_| !std::mem::replace(&mut seen[at], true)) else {
+            continue;
+        };
+        let is = |operand: &Operand| *operand == Operand::Reg(reg);
+        let (reads, writes) = match insn {
+            Insn::Mov { dst, src, .. } => (is(src), *dst == reg),
+            Insn::LoadImm64 { dst, .. } => (false, *dst == reg),
+            Insn::Load { dst, base, .. } => (*base == reg, *dst == reg),
+            Insn::Store { base, src, .. } => (*base == reg || is(src), false),
+            // Any of them may be an argument.
+            Insn::Call(_) => ((1..=5).contains(&reg.index()), reg.index() <= 5),
+            Insn::Jump { .. } => (false, false),
+            Insn::JumpIf { dst, src, .. } => (*dst == reg || is(src), false),
+            Insn::Exit => (reg == R0, true),
+            // Arithmetic reads what it writes; of everything else it is not known.
+            Insn::Alu { dst, src, .. } => (*dst == reg || is(src), false),
+            Insn::Neg { dst, .. } | Insn::Swap { dst, .. } => (*dst == reg, false),
+            Insn::Atomic { base, src, .. } => (*base == reg || *src == reg, false),
+            _ => (true, false),
+        };
+        if reads {
+            return false;
+        }
+        if !writes {
+            if !matches!(insn, Insn::Jump { .. }) {
+                todo.push(at + 1);
+            }
+            match insn.dest().map(|dest| target(program, at, dest)) {
+                Some(Ok(next)) => todo.push(next),
+                Some(Err(_)) => return false,
+                None => {}
+            }
+        }
+    }
+    true
+}
+
 /// The instruction a distance leads to.
 pub fn target(program: &Program, at: usize, dest: &Dest) -> Result<usize, String> {
     let Dest::Rel(distance) = dest else { return Err("a label is not resolved".into()) };
@@ -284,4 +342,7 @@ helpers! {
     "bpf_skc_to_tcp_sock": skc_to_tcp_sock(r1);
     "bpf_sock_from_file": sock_from_file(r1);
     "bpf_get_func_ret": get_func_ret(r1, r2);
+    "bpf_get_stack": get_stack(r1, r2, r3, r4);
+    "bpf_get_current_task": get_current_task();
+    "bpf_get_current_cgroup_id": get_current_cgroup_id();
 }

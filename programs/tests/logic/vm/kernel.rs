@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{LazyLock, Mutex};
 
-use bpfasm::{Access, Arch, KernelVersion, Object, Ring, Target};
+use bpfasm::{Access, Arch, KernelVersion, Ring, Target};
 use btf::{Btf, Field, Index, Lookup, Want, Wanted};
 use programs::filter::{Family, Filter};
-use programs::{tcplife, tcpstates};
 
 use super::memory::{Memory, peek, poke};
+use crate::specimens::ALL;
 
 /// A kernel's types, cut to what TCP tools need; see `btf/tests/data`.
 pub struct Kernel {
@@ -61,17 +61,49 @@ kernels! {
     7 . 3 Aarch64 "7.3-aarch64",
 }
 
+/// Types whose objects tests make or look into, whatever programs use.
+const ROOTS: [&str; 10] = [
+    "sock",
+    "sock_common",
+    "sk_buff",
+    "net",
+    "socket",
+    "file",
+    "inode",
+    "task_struct",
+    "pt_regs",
+    "user_pt_regs",
+];
+
 impl Kernel {
     fn open(name: &'static str, version: KernelVersion, arch: Arch, bytes: &'static [u8]) -> Self {
         // What programs use and what only these tests do.
         let mut wanted = Wanted::new().enumeration("sock_flags");
-        for root in
-            ["sock_common", "net", "socket", "file", "inode", "task_struct", "pt_regs", "user_pt_regs"]
-        {
+        for root in ROOTS {
             wanted.add(Want::Type, root);
         }
-        for object in every_object(version, arch) {
-            loader::relocate::want(&mut wanted, &object);
+        let filter = Filter {
+            pid: Some(1),
+            family: Some(Family::V6),
+            local_ports: vec![1],
+            remote_ports: vec![1],
+            subnets: vec!["::1/128".parse().expect("a subnet")],
+            netns: Some(1),
+            cgroup: Some(1),
+        };
+        for specimen in ALL {
+            for (want, name) in specimen.wanted {
+                wanted.add(*want, name);
+            }
+            for tracepoint in specimen.tracepoints {
+                wanted.add(Want::Tracepoint, tracepoint.name);
+            }
+            // Everything asked for, in both ways.
+            for target in targets(version, arch) {
+                for object in (specimen.every)(&filter, &target, 4096) {
+                    loader::relocate::want(&mut wanted, &object);
+                }
+            }
         }
         // Lives as long as the tests do.
         let btf = Box::leak(Box::new(Btf::from_source(bytes).expect(name)));
@@ -85,7 +117,12 @@ impl Kernel {
 
     /// The target a loader would describe on this kernel.
     pub fn target(&self, access: Access, ring: Ring) -> Target {
-        Target { version: self.version, arch: self.arch, access, ring, trampolines: true, kprobes: true }
+        target(self.version, self.arch, access, ring)
+    }
+
+    /// Every target a loader might describe on this kernel when nothing is forbidden there.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + use<> {
+        targets(self.version, self.arch)
     }
 
     /// Where a field is, or how large a type; it must be there, and be no bit-field.
@@ -114,31 +151,15 @@ impl Kernel {
     }
 }
 
-/// Objects that together use every name there is in a program: everything asked for, in both ways.
-fn every_object(version: KernelVersion, arch: Arch) -> Vec<Object> {
-    let filter = Filter {
-        pid: Some(1),
-        family: Some(Family::V6),
-        local_ports: vec![1],
-        remote_ports: vec![1],
-        ..Filter::default()
-    };
-    let life = tcplife::Options {
-        filter: filter.clone(),
-        existing: true,
-        failed: true,
-        max_sockets: 1,
-        ring_bytes: 4096,
-    };
-    let states = tcpstates::Options { filter, max_sockets: 1, ring_bytes: 4096 };
-    let mut objects = Vec::new();
-    for access in [Access::Typed, Access::Probed] {
-        let ring = Ring::RingBuf;
-        let target = Target { version, arch, access, ring, trampolines: true, kprobes: true };
-        objects.push(tcplife::object(&life, &target).expect("links"));
-        objects.push(tcpstates::object(&states, &target).expect("links"));
-    }
-    objects
+fn target(version: KernelVersion, arch: Arch, access: Access, ring: Ring) -> Target {
+    Target { version, arch, access, ring, trampolines: true, kprobes: true }
+}
+
+/// Every way in which a kernel may take programs, with all that it can attach.
+fn targets(version: KernelVersion, arch: Arch) -> impl Iterator<Item = Target> {
+    [Access::Typed, Access::Probed].into_iter().flat_map(move |access| {
+        [Ring::RingBuf, Ring::PerfEventArray].map(|ring| target(version, arch, access, ring))
+    })
 }
 
 /// Some struct in a kernel's memory, laid out as that kernel does.

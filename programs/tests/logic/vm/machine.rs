@@ -6,6 +6,7 @@ use std::ops::Range;
 use bpfasm::{MapDef, MapKind};
 
 use super::kernel::{Kernel, KernelObject};
+use super::map::{EINVAL, Map, TABLES};
 use super::memory::{Memory, peek, poke};
 
 /// Addresses of maps as programs see them: outside of everything readable.
@@ -16,11 +17,8 @@ pub fn map_address(number: usize) -> u64 {
     MAP_BASE + number as u64 * 256
 }
 
-pub const ENOENT: i64 = -2;
-pub const E2BIG: i64 = -7;
 pub const EAGAIN: i64 = -11;
 pub const EFAULT: i64 = -14;
-pub const EEXIST: i64 = -17;
 pub const EOPNOTSUPP: i64 = -95;
 
 /// A task, as the `current` helpers tell of it.
@@ -43,14 +41,6 @@ pub struct Sent {
     pub bytes: Vec<u8>,
 }
 
-/// A map and its values, each at an address that stays its own as long as the machine lives.
-#[derive(Debug)]
-struct Map {
-    def: MapDef,
-    values: BTreeMap<Vec<u8>, Memory>,
-    retired: Vec<Memory>,
-}
-
 /// What a program runs in. Everything public is for a test to set or to look at.
 pub struct Machine {
     pub kernel: &'static Kernel,
@@ -66,12 +56,20 @@ pub struct Machine {
     pub unreadable: bool,
     /// What a function traced at its return returned; `None` fails as on a kernel that cannot tell.
     pub returned: Option<u64>,
+    /// The address of the task that is running, for `bpf_get_current_task`.
+    pub task_struct: u64,
+    /// The id of the running task's cgroup.
+    pub cgroup: u64,
+    /// Return addresses on the kernel's stack, innermost first; `None` fails as where a stack cannot be walked.
+    pub stack_trace: Option<Vec<u64>>,
     /// The socket of each file that has one.
     pub sockets_of_files: BTreeMap<u64, u64>,
     /// What was sent.
     pub sent: Vec<Sent>,
     maps: Vec<Map>,
     objects: Vec<KernelObject>,
+    /// Memory of the kernel without a type: only `bpf_probe_read_kernel` reads it.
+    untyped: Vec<Memory>,
     stack: Range<u64>,
     context: u64,
     fault: Option<String>,
@@ -85,19 +83,7 @@ type Helped = Result<i64, String>;
 impl Machine {
     /// A machine with these maps, empty.
     pub fn new(kernel: &'static Kernel, task: Task, maps: &[MapDef]) -> Self {
-        let maps = maps
-            .iter()
-            .map(|def| {
-                let mut map = Map { def: def.clone(), values: BTreeMap::new(), retired: Vec::new() };
-                if map.def.kind == MapKind::PercpuArray {
-                    for key in 0..map.def.max_entries {
-                        let value = Memory::of(&vec![0; map.def.value_size as usize]);
-                        map.values.insert(key.to_ne_bytes().to_vec(), value);
-                    }
-                }
-                map
-            })
-            .collect();
+        let maps = maps.iter().map(Map::new).collect();
         Self {
             kernel,
             now: 0,
@@ -106,10 +92,14 @@ impl Machine {
             ring_full: false,
             unreadable: false,
             returned: None,
+            task_struct: 0,
+            cgroup: 0,
+            stack_trace: None,
             sockets_of_files: BTreeMap::new(),
             sent: Vec::new(),
             maps,
             objects: Vec::new(),
+            untyped: Vec::new(),
             stack: 0..0,
             context: 0,
             fault: None,
@@ -126,6 +116,21 @@ impl Machine {
     /// The object of this number.
     pub fn object(&self, number: usize) -> &KernelObject {
         &self.objects[number]
+    }
+
+    /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address.
+    pub fn add_bytes(&mut self, bytes: &[u8]) -> u64 {
+        let memory = Memory::of(bytes);
+        let address = memory.address();
+        self.untyped.push(memory);
+        address
+    }
+
+    /// Puts a value into a map, as the user's side does.
+    pub fn insert(&mut self, map: &str, key: &[u8], value: &[u8]) {
+        let map = self.maps.iter_mut().find(|known| known.def.name == map).expect("a map of the object");
+        assert_eq!((key.len(), value.len()), (map.def.key_size as usize, map.def.value_size as usize));
+        assert_eq!(map.put(key, value, 0), 0, "{}", map.def.name);
     }
 
     /// A value as it is now.
@@ -212,44 +217,25 @@ impl Machine {
     }
 
     pub(super) fn map_lookup_elem(&mut self, map: u64, key: u64) -> Helped {
-        let key_size = self.map(map, &[MapKind::Hash, MapKind::PercpuArray])?.def.key_size;
+        let key_size = self.map(map, &TABLES)?.def.key_size;
         let key = self.take(key, key_size)?;
-        let value = self.map(map, &[MapKind::Hash, MapKind::PercpuArray])?.values.get(&key);
-        Ok(value.map_or(0, |value| value.address().cast_signed()))
+        Ok(self.map(map, &TABLES)?.get(&key).map_or(0, |value| value.address().cast_signed()))
     }
 
     pub(super) fn map_update_elem(&mut self, map: u64, key: u64, value: u64, flags: u64) -> Helped {
-        let def = self.map(map, &[MapKind::Hash])?.def.clone();
+        let def = self.map(map, &TABLES)?.def.clone();
         let (key, value) = (self.take(key, def.key_size)?, self.take(value, def.value_size)?);
-        let map = self.map(map, &[MapKind::Hash])?;
-        let exists = map.values.contains_key(&key);
-        match flags {
-            0..=2 => {}
-            other => return Err(format!("flags {other:#x}")),
+        if flags > 2 {
+            return Err(format!("flags {flags:#x}"));
         }
-        if exists && flags == 1 {
-            return Ok(EEXIST);
-        }
-        if !exists && flags == 2 {
-            return Ok(ENOENT);
-        }
-        if !exists && map.values.len() as u64 >= def.max_entries.into() {
-            return Ok(E2BIG);
-        }
-        // As in the kernel, a replaced value is another one; who has a pointer to the old one keeps it.
-        let old = map.values.insert(key, Memory::of(&value));
-        map.retired.extend(old);
-        Ok(0)
+        Ok(self.map(map, &TABLES)?.put(&key, &value, flags))
     }
 
     pub(super) fn map_delete_elem(&mut self, map: u64, key: u64) -> Helped {
-        let key_size = self.map(map, &[MapKind::Hash])?.def.key_size;
+        let kinds = [MapKind::Hash, MapKind::LruHash, MapKind::PercpuHash, MapKind::LpmTrie];
+        let key_size = self.map(map, &kinds)?.def.key_size;
         let key = self.take(key, key_size)?;
-        let map = self.map(map, &[MapKind::Hash])?;
-        let old = map.values.remove(&key);
-        let found = old.is_some();
-        map.retired.extend(old);
-        Ok(if found { 0 } else { ENOENT })
+        Ok(self.map(map, &kinds)?.remove(&key))
     }
 
     pub(super) fn ktime_get_ns(&self) -> Helped {
@@ -276,7 +262,8 @@ impl Machine {
         let inside = |range: &Range<u64>| {
             range.start <= from && from.checked_add(size as u64).is_some_and(|end| end <= range.end)
         };
-        let readable = self.objects.iter().any(|object| inside(&object.memory.range()));
+        let mut known = self.objects.iter().map(|object| &object.memory).chain(&self.untyped);
+        let readable = known.any(|memory| inside(&memory.range()));
         if self.unreadable || !readable {
             self.give(to, &vec![0; size])?;
             return Ok(EFAULT);
@@ -327,6 +314,39 @@ impl Machine {
             return Err("the first argument is not the context".into());
         }
         self.send(data, size, flags)
+    }
+
+    pub(super) fn get_current_task(&self) -> Helped {
+        Ok(self.task_struct.cast_signed())
+    }
+
+    pub(super) fn get_current_cgroup_id(&self) -> Helped {
+        Ok(self.cgroup.cast_signed())
+    }
+
+    /// `__bpf_get_stack()`, kernel/bpf/stackmap.c, of the kernel's side.
+    pub(super) fn get_stack(&self, ctx: u64, to: u64, size: u64, flags: u64) -> Helped {
+        if ctx != self.context {
+            return Err("the first argument is not the context".into());
+        }
+        // Of the flags, the lowest byte says how many to skip.
+        if flags > 0xff {
+            return Err(format!("flags {flags:#x}"));
+        }
+        let mut bytes = vec![0; usize::try_from(size).map_err(|error| error.to_string())?];
+        let trace = self.stack_trace.as_ref().and_then(|trace| trace.get(usize::try_from(flags).ok()?..));
+        let result = match trace {
+            _ if !size.is_multiple_of(8) => EINVAL,
+            None => EFAULT,
+            Some(trace) => {
+                let len = bytes.len().min(trace.len() * 8);
+                let words = trace.iter().flat_map(|address| address.to_ne_bytes());
+                bytes.iter_mut().zip(words).for_each(|(byte, from)| *byte = from);
+                i64::try_from(len).map_err(|error| error.to_string())?
+            }
+        };
+        self.give(to, &bytes)?;
+        Ok(result)
     }
 
     /// `sk_fullsock()` and `sk_is_tcp()`, include/net/sock.h.

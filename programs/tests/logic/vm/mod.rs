@@ -5,5 +5,6 @@ pub mod check;
 pub mod code;
 pub mod kernel;
 pub mod machine;
+mod map;
 pub mod memory;
 mod tests;

@@ -11,18 +11,10 @@ use super::memory::Memory;
 
 /// A table of sixteen-byte values by eight-byte keys, and one value of counters.
 fn maps() -> Vec<MapDef> {
-    [("table", MapKind::Hash, 8, 16, 1), ("counters", MapKind::PercpuArray, 4, 8, 1)]
-        .map(|(name, kind, key_size, value_size, max_entries)| MapDef {
-            name: name.into(),
-            kind,
-            key_size,
-            value_size,
-            max_entries,
-            flags: 0,
-            key: None,
-            value: None,
-        })
-        .to_vec()
+    vec![
+        MapDef::new("table", MapKind::Hash, 8, 16, 1),
+        MapDef::new("counters", MapKind::PercpuArray, 4, 8, 1),
+    ]
 }
 
 fn machine() -> Machine {
@@ -209,7 +201,53 @@ fn atomics_add() {
     let (machine, second) = run(count(), machine, 0, false);
     assert_eq!((first, second), (Ok(3), Ok(3)));
     assert_eq!(machine.value("counters", &[0; 4]), Some(6_u64.to_ne_bytes().to_vec()));
-    // By a register that holds nobody knows what, it is not translated.
-    let program = link(bpf! { lock *(u64 *)(r1 + 0) += r2; r0 = 0; exit; });
-    assert!(Code::new(&program, &maps()).is_err());
+    // By a register of which nobody knows what it holds, and without changing any that is used later.
+    let by_register = bpf! {
+        r9 = r1;
+        r8 = 5;
+        *(u64 *)(r10 - 8) = 7;
+        r1 = *(u64 *)(r9 + 0);
+        r0 = r10;
+        lock *(u64 *)(r0 - 8) += r1;
+        lock *(u32 *)(r10 - 8) += r8;
+        r0 = *(u64 *)(r10 - 8);
+        r0 += r1;
+        r0 += r8;
+        exit;
+    };
+    assert_eq!(run(by_register, machine, 100, false).1, Ok(7 + 100 + 5 + 100 + 5));
+    let program = link(
+        bpf! { lock *(u64 *)(r1 + 0) += r2; call bpf_ktime_get_ns; r0 += r6; r0 += r7; r0 += r8; r0 += r9; exit; },
+    );
+    assert!(Code::new(&program, &maps()).is_ok(), "r0 is free");
+}
+
+/// A length that varies needs a limit that holds everywhere, and room up to it.
+#[test]
+fn lengths_that_vary() {
+    let send = |limit: Fragment| {
+        let fragment = bpf! {
+            r4 = *(u64 *)(r1 + 0);
+            ..limit;
+            *(u64 *)(r10 - 8) = 0;
+            *(u64 *)(r10 - 16) = 0;
+            r1 = r10;
+            r1 += -16;
+            r2 = r4;
+            r3 = 0;
+            call bpf_probe_read_kernel;
+            r0 = 0;
+            exit;
+        };
+        check(&link(fragment), &maps())
+    };
+    assert!(send(bpf! { r4 += 0; }).is_err_and(|wrong| wrong.contains("a length of Anything")));
+    assert_eq!(send(bpf! { r4 &= 15; }), Ok(()));
+    assert!(send(bpf! { r4 &= 31; }).is_err_and(|wrong| wrong.contains("outside of the stack")));
+    assert_eq!(send(bpf! { if r4 < 17 goto fits; r4 = 16; fits: r4 += 0; }), Ok(()));
+    assert!(send(bpf! { if r4 < 17 goto fits; r4 = 17; fits: r4 += 0; }).is_err());
+    assert!(
+        send(bpf! { if w4 < 17 goto fits; r4 = 16; fits: r4 += 0; }).is_err(),
+        "the upper half is not known"
+    );
 }

@@ -1,0 +1,134 @@
+//! The tools under test: what the tests that are about every tool need to know of each.
+//!
+//! A tool's specimen stands in the tool's own file, beside its cases; [`ALL`] is the only list of them.
+
+use bpfasm::{Access, Attach, Layout, Object, Target};
+use btf::Want;
+use programs::filter::Filter;
+
+use crate::lab::{Case, Lab};
+use crate::spec::Spec;
+use crate::tool::Tool;
+use crate::vm::kernel::Kernel;
+
+/// Every tool.
+pub const ALL: &[&Specimen] = &[&crate::tcplife::SPECIMEN, &crate::tcpstates::SPECIMEN];
+
+/// A tool.
+pub struct Specimen {
+    pub name: &'static str,
+    /// Its object with the options of the lab's set, but this filter.
+    pub object: fn(&Lab, &Filter, &Target) -> Object,
+    /// Its objects with this filter, and every combination of its other options; the number is the ring's bytes.
+    pub every: fn(&Filter, &Target, u32) -> Vec<Object>,
+    /// Its listings: what each is called, and its object. See [`crate::golden`].
+    pub golden: fn() -> Vec<(&'static str, Object)>,
+    /// What must hold.
+    pub cases: &'static [Case],
+    /// Makes a socket like this one take a part in an event; returns whether the filter let it through. The tool may tell of it
+    /// once, and is left as if the socket had never been. `None` for a tool whose events do not leave one by one.
+    pub tells: Option<fn(&mut Tool<'_>, &Spec) -> bool>,
+    /// The events it sends from the stack's [`programs::frame::EVENT`]; [`Specimen::tells`] sends the first. What it builds in a
+    /// map's value is for its own cases.
+    pub events: &'static [Layout],
+    /// What it keeps of a socket in [`programs::table`].
+    pub entry: Option<Layout>,
+    /// The fields that its programs use on every kernel, in order: each is one more that every kernel must have.
+    pub fields: &'static [&'static str],
+    /// The registers at a probe that its programs use, as x86-64 names them; arm64 has one array of them.
+    pub registers: &'static [&'static str],
+    /// The fields that it does without (`exists(...)`), in order, and the kernels that lack each.
+    pub optional: &'static [Lacking],
+    /// The tracepoints it attaches to.
+    pub tracepoints: &'static [Tracepoint],
+    /// The ways in which its programs attach where the target can do what this one can.
+    pub ways: fn(&Target) -> Vec<Way>,
+    /// What its tests need of a kernel's types and its programs do not.
+    pub wanted: &'static [(Want, &'static str)],
+    /// Whether each instruction of its programs is broken to see a case fail, which takes long.
+    pub mutate: bool,
+}
+
+/// Something that some kernels lack.
+pub struct Lacking {
+    pub name: &'static str,
+    /// These do, oldest first.
+    pub kernels: &'static [&'static str],
+}
+
+/// A tracepoint that a tool attaches to.
+pub struct Tracepoint {
+    pub name: &'static str,
+    /// The struct that its first argument points to, on every kernel that has it; `None` when it is not always the same.
+    pub first: Option<&'static str>,
+    /// The kernels that lack it, oldest first.
+    pub lacking: &'static [&'static str],
+}
+
+/// A way to attach.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Way {
+    TpBtf,
+    RawTp,
+    Fentry,
+    Fexit,
+    Kprobe,
+    Kretprobe,
+    Tracepoint,
+    Iter,
+}
+
+impl Way {
+    /// The way of an attachment.
+    pub fn of(attach: &Attach) -> Self {
+        match attach {
+            Attach::TpBtf(_) => Self::TpBtf,
+            Attach::RawTp(_) => Self::RawTp,
+            Attach::Fentry(_) => Self::Fentry,
+            Attach::Fexit(_) => Self::Fexit,
+            Attach::Kprobe(_) => Self::Kprobe,
+            Attach::Kretprobe(_) => Self::Kretprobe,
+            Attach::Tracepoint(..) => Self::Tracepoint,
+            Attach::Iter(_) => Self::Iter,
+            other => panic!("{other:?} is not looked at here"),
+        }
+    }
+
+    /// Whether the target can take it. Raw tracepoints are for targets that cannot tell a socket's type.
+    pub fn fits(self, target: &Target) -> bool {
+        match self {
+            Self::TpBtf => target.access == Access::Typed,
+            Self::RawTp => target.access == Access::Probed,
+            Self::Fentry | Self::Fexit => target.trampolines,
+            Self::Kprobe | Self::Kretprobe => target.kprobes,
+            Self::Tracepoint | Self::Iter => true,
+        }
+    }
+}
+
+/// Of these ways, those that the target can take.
+pub fn fitting(ways: &[Way], target: &Target) -> Vec<Way> {
+    ways.iter().copied().filter(|way| way.fits(target)).collect()
+}
+
+impl Specimen {
+    /// The tool at work in a lab, with the options of its set, but this filter.
+    pub fn tool<'a>(&self, lab: &'a Lab, filter: &Filter) -> Tool<'a> {
+        lab.tool(&format!("{} {:?} {filter:?}", self.name, lab.set), |target| {
+            (self.object)(lab, filter, target)
+        })
+    }
+
+    /// Its objects with this filter on every target that a kernel has.
+    pub fn everywhere(&self, kernel: &Kernel, filter: &Filter) -> Vec<Object> {
+        kernel.targets().flat_map(|target| (self.every)(filter, &target, 4096)).collect()
+    }
+}
+
+/// The tools that tell of sockets one by one, and how each does; while a program is broken, only those that may be.
+pub fn telling(lab: &Lab) -> impl Iterator<Item = (&'static Specimen, fn(&mut Tool<'_>, &Spec) -> bool)> {
+    let broken = lab.mutant.is_some();
+    ALL.iter()
+        .filter(move |specimen| specimen.mutate || !broken)
+        .filter_map(|specimen| Some((*specimen, specimen.tells?)))
+}
