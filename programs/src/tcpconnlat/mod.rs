@@ -91,7 +91,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         r1 = *(u64 *)(r8 + {offset_of!(Entry, begin)});
         r0 -= r1;
         *(u64 *)(r10 + {event!(latency)}) = r0;
-        ..owner::into_event(sock, event!(pid), event!(comm));
+        ..owner::entry_into_event(event!(pid), event!(comm));
         ..table::delete();                              // and with it what r8 points to
         ..long_enough(options.min_ns);
         ..only_established(options.failed);

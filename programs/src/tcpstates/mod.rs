@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use bpfasm::object::Object;
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::Event;
 use crate::ends::{self, event_ends};
