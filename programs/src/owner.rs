@@ -131,9 +131,7 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto unknown;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto unknown;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..entry_into_event(pid, comm);
         goto told;
     unknown:
         ..acting_into_event(sock, pid, comm);
@@ -171,10 +169,17 @@ pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto told;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto told;
+        ..entry_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event; pid 0 and no name where it knows nobody. Clobbers `r1`.
+pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
         w1 = *(u32 *)(r8 + {PID});
         *(u32 *)(r10 + {pid}) = w1;
         ..copy_comm(R8, frame::at(0, COMM), R10, comm);
-    told:
     }
 }
 

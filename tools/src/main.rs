@@ -18,6 +18,7 @@ mod links;
 mod output;
 mod run;
 mod target;
+mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;

@@ -17,6 +17,7 @@ use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
 pub const TOOLS: &[&dyn Tool] = &[
+    &crate::tcpconnlat::Tcpconnlat,
     &crate::tcplife::Tcplife,
     &crate::tcpretrans::Tcpretrans,
     &crate::tcpstates::Tcpstates,

@@ -14,6 +14,7 @@ mod owner;
 mod renamed;
 mod spec;
 mod specimens;
+mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
