@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod containers;
 pub mod emit;
 pub mod ends;
 pub mod filter;

@@ -7,6 +7,8 @@
 mod address;
 mod args;
 mod books;
+#[allow(dead_code, reason = "for tools whose events happen in process context")]
+mod containers;
 mod ebpf;
 mod failure;
 mod filters;
