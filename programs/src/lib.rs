@@ -39,6 +39,7 @@ pub mod table;
 pub mod tcp;
 pub mod tcplife;
 pub mod tcpstates;
+pub mod tcptracer;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
 pub const LICENSE: &str = "Dual MIT/GPL";

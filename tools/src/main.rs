@@ -7,7 +7,6 @@
 mod address;
 mod args;
 mod books;
-#[allow(dead_code, reason = "for tools whose events happen in process context")]
 mod containers;
 mod ebpf;
 mod failure;
@@ -20,6 +19,7 @@ mod run;
 mod target;
 mod tcplife;
 mod tcpstates;
+mod tcptracer;
 mod time;
 mod tool;
 mod verified;

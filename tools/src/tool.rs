@@ -16,7 +16,8 @@ use crate::output::{Column, Page};
 use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
-pub const TOOLS: &[&dyn Tool] = &[&crate::tcplife::Tcplife, &crate::tcpstates::Tcpstates];
+pub const TOOLS: &[&dyn Tool] =
+    &[&crate::tcplife::Tcplife, &crate::tcpstates::Tcpstates, &crate::tcptracer::Tcptracer];
 
 /// A tool: its name and flags. One run of it is a [`Session`].
 pub trait Tool: Sync {
