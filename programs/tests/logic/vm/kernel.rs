@@ -21,6 +21,10 @@ pub struct Kernel {
     pub arch: Arch,
     /// What its BTF says about the names that programs and these tests use.
     pub index: Index<'static>,
+    /// The names asked for to make it.
+    pub wanted: Wanted,
+    /// Its BTF.
+    pub bytes: &'static [u8],
     /// Fields asked for before: a debug build takes its time to find one, and these tests ask a hundred thousand times.
     known: Mutex<HashMap<&'static str, Place>>,
 }
@@ -107,7 +111,8 @@ impl Kernel {
         }
         // Lives as long as the tests do.
         let btf = Box::leak(Box::new(Btf::from_source(bytes).expect(name)));
-        Self { name, version, arch, index: btf.index(&wanted).expect(name), known: Mutex::default() }
+        let index = btf.index(&wanted).expect(name);
+        Self { name, version, arch, index, wanted, bytes, known: Mutex::default() }
     }
 
     /// The fixture of this name.
