@@ -45,6 +45,7 @@ pub mod tcpretrans;
 pub mod tcpstates;
 pub mod tcpsubnet;
 pub mod tcptop;
+pub mod tcptracer;
 pub mod trie;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.

@@ -67,7 +67,7 @@ const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);
 
 /// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`.
-fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
+pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
     bpf! {
         call bpf_get_current_pid_tgid;
         r0 >>= 32;
@@ -80,7 +80,7 @@ fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
 }
 
 /// Copies a name of sixteen bytes. Clobbers `r1`.
-fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
+pub(crate) fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
     bpf! {
         r1 = *(u64 *)({from} + {from_off});
         *(u64 *)({to} + {to_off}) = r1;
@@ -225,19 +225,32 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     Ok(hooks)
 }
 
-/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+/// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
+    let rungs = accept_rungs(target, &Fragment::new(), &learn(Rank::Accepted))?;
+    Ok(Hook::new("accept", Need::Optional, rungs))
+}
+
+/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+///
+/// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket's address in `r6`.
+pub(crate) fn accept_rungs(
+    target: &Target,
+    first: &Fragment,
+    act: &Fragment,
+) -> Result<Vec<ProgramDef>, AsmError> {
     let mut rungs = Vec::new();
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
         let body = bpf! {
+            ..first.clone();
             r2 = r10;
             r2 += {frame::SCRATCH};
             call bpf_get_func_ret;
             if w0 != 0 goto none;
             r6 = *(u64 *)(r10 + {frame::SCRATCH});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
@@ -250,22 +263,22 @@ fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
             Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
         };
         let body = bpf! {
+            ..first.clone();
             r6 = *(u64 *)(r1 + field {result});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
         };
         rungs.push(("accept_ret", Attach::Kretprobe("inet_csk_accept".into()), body));
     }
-    let rungs = rungs
+    rungs
         .into_iter()
         .map(|(name, attach, body)| {
             Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
         })
-        .collect::<Result<_, AsmError>>()?;
-    Ok(Hook::new("accept", Need::Optional, rungs))
+        .collect()
 }
 
 /// The hook's name, for the loader to run it by.

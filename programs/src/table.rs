@@ -59,8 +59,8 @@ pub fn store(if_exists: IfExists) -> Fragment {
     }
 }
 
-/// Forgets the socket.
-pub fn delete() -> Fragment {
+/// Deletes the socket's entry, if there is one.
+pub fn forget() -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
         r2 = r10;
@@ -106,7 +106,7 @@ pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
         ..key();
-        ..delete();
+        ..forget();
         r0 = 0;
         exit;
     };

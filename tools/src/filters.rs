@@ -22,12 +22,7 @@ fn all() -> Vec<Arg> {
     vec![
         switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
         switch("ipv6", "Only IPv6").short('6'),
-        Arg::new("pid")
-            .short('p')
-            .long("pid")
-            .value_name("PID")
-            .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-            .help("Only sockets of this process"),
+        pid(),
         local_port(),
         remote_port(),
         Arg::new("addr")
@@ -42,6 +37,16 @@ fn all() -> Vec<Arg> {
             .value_parser(cgroup)
             .help("Only sockets made in this cgroup (its directory in cgroup2) or below"),
     ]
+}
+
+/// Only this process.
+pub fn pid() -> Arg {
+    Arg::new("pid")
+        .short('p')
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
+        .help("Only sockets of this process")
 }
 
 /// Only these local ports.

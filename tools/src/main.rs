@@ -7,7 +7,6 @@
 mod address;
 mod args;
 mod books;
-#[allow(dead_code, reason = "for tools whose events happen in process context")]
 mod containers;
 mod ebpf;
 mod failure;
@@ -24,6 +23,7 @@ mod tcpretrans;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
+mod tcptracer;
 mod time;
 mod tool;
 mod verified;

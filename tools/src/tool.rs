@@ -23,6 +23,7 @@ pub const TOOLS: &[&dyn Tool] = &[
     &crate::tcpstates::Tcpstates,
     &crate::tcpsubnet::Tcpsubnet,
     &crate::tcptop::Tcptop,
+    &crate::tcptracer::Tcptracer,
 ];
 
 /// A tool: its name and flags. One run of it is a [`Session`].
