@@ -30,12 +30,15 @@ pub mod frame;
 pub mod layout;
 pub mod owner;
 pub mod ownership;
+pub mod packet;
 pub mod sock;
+pub mod stack;
 pub mod state_tool;
 pub mod stats;
 pub mod subnet;
 pub mod table;
 pub mod tcp;
+pub mod tcpdrop;
 pub mod tcplife;
 pub mod tcpstates;
 

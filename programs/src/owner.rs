@@ -16,6 +16,7 @@ use crate::layout::layout;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
+use crate::tcp::SOCK_STREAM;
 
 /// `TASK_COMM_LEN`, include/linux/sched.h.
 pub const COMM_LEN: u16 = 16;
@@ -151,6 +152,15 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         ..current(R10, pid, comm);
         goto told;
     stored:
+        ..stored_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event, else nobody. For moments at which the lock tells nothing: it may be
+/// held by another task, on another CPU.
+pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
         ..nobody_into_event(pid, comm);
         if r8 == 0 goto told;
         w1 = *(u32 *)(r8 + {RANK});
@@ -162,7 +172,8 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
+/// Writes into an event that nobody is known.
+pub fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {pid}) = 0;
         *(u64 *)(r10 + {comm}) = 0;
@@ -284,8 +295,6 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     Ok(Hook::new(SEED_HOOK, Need::Optional, rungs))
 }
 
-/// include/linux/net.h
-const SOCK_STREAM: u16 = 1;
 /// include/uapi/asm-generic/errno-base.h
 const EEXIST: i32 = 17;
 /// include/uapi/linux/stat.h
