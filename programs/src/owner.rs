@@ -162,7 +162,8 @@ pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-/// Writes the owner from the entry at `r8` into an event, else nobody.
+/// Writes the owner from the entry at `r8` into an event, else nobody. For moments at which the lock tells nothing: it may be
+/// held by another task, on another CPU.
 pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..nobody_into_event(pid, comm);

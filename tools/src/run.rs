@@ -355,6 +355,7 @@ impl Rows {
                 *unreadable += u64::from(read.is_none());
             })
             .map_err(Failure::failed)?;
+        session.settle(*clock, sheet);
         *dropped += drained.lost;
         self.flush()?;
         Ok(drained)
