@@ -26,12 +26,12 @@ pub fn ways(target: &Target) -> Vec<Way> {
     fitting(&[Way::TpBtf, Way::RawTp, Way::Fexit, Way::Kretprobe, Way::Iter], target)
 }
 
-/// Both tools: what they keep of a socket starts with the same owner.
-fn tools(lab: &Lab) -> [Tool<'_>; 2] {
-    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states())]
+/// A tool of each kind: what they keep of a socket starts with the same owner.
+fn tools(lab: &Lab) -> [Tool<'_>; 3] {
+    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states()), lab.tcpretrans(&lab.retrans())]
 }
 
-/// Both tools, with each program that walks over open files.
+/// The same, with each program that walks over open files.
 fn walks(lab: &Lab) -> impl Iterator<Item = (Tool<'_>, &'static str)> {
     WALKERS.into_iter().flat_map(|walker| tools(lab).map(|tool| (tool, walker)))
 }

@@ -23,11 +23,9 @@ const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 pub const SPECIMEN: Specimen = Specimen {
     name: "tcpretrans",
     object: |lab, filter, target| {
-        let options = Options {
-            owners: lab.set == Set::Wide || filter.pid.is_some(),
-            filter: filter.clone(),
-            ..lab.retrans()
-        };
+        let plain = lab.retrans();
+        let owners = plain.owners || filter.pid.is_some();
+        let options = Options { filter: filter.clone(), owners, ..plain };
         tcpretrans::object(&options, target).expect("links")
     },
     every: |filter, target, ring_bytes| {
@@ -140,13 +138,13 @@ fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
 impl Lab {
     /// tcpretrans' options of this set.
     pub fn retrans(&self) -> Options {
-        let (filter, wide) = (self.filter(), self.set == Set::Wide);
+        let wide = self.set == Set::Wide;
         Options {
+            filter: self.filter(),
             count: false,
             loss_probes: wide,
             failed: wide,
-            owners: wide || filter.pid.is_some(),
-            filter,
+            owners: self.set != Set::Six,
             max_sockets: 2,
             ring_bytes: RING_BYTES,
         }
