@@ -8,6 +8,7 @@ use crate::lab::state::*;
 use crate::lab::{Lab, cases, fate};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
 use crate::specimens::{Tracepoint, Way, fitting};
+use crate::tcpretrans;
 use crate::tool::{S_IFSOCK, Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
 
@@ -28,7 +29,7 @@ pub fn ways(target: &Target) -> Vec<Way> {
 
 /// A tool of each kind: what they keep of a socket starts with the same owner.
 fn tools(lab: &Lab) -> [Tool<'_>; 3] {
-    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states()), lab.tcpretrans(&lab.retrans())]
+    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states()), tcpretrans::knowing(lab)]
 }
 
 /// The same, with each program that walks over open files.
