@@ -62,7 +62,6 @@ pub fn shared(command: Command) -> Command {
         .args_override_self(true)
         .infer_long_args(true)
         .next_help_heading("All tools")
-        .arg(switch("json", "One JSON object per line, in raw units").conflicts_with("csv"))
         .arg(
             Arg::new("duration")
                 .long("duration")
@@ -199,6 +198,26 @@ pub fn read_table(matches: &ArgMatches) -> TableFlags {
 /// `--csv`; a tool may give it a historic letter.
 pub fn csv() -> Arg {
     switch("csv", "Comma-separated values")
+}
+
+/// `--json`; a tool may give it a historic letter.
+pub fn json() -> Arg {
+    switch("json", "One JSON object per line, in raw units").conflicts_with("csv")
+}
+
+/// Adds those that the tool has not defined itself, with letters of its own.
+pub fn add_missing(mut command: Command, args: impl IntoIterator<Item = Arg>) -> Command {
+    for arg in args {
+        if !command.get_arguments().any(|own| own.get_id() == arg.get_id()) {
+            command = command.arg(arg);
+        }
+    }
+    command
+}
+
+/// Seconds between two reports: a whole number above 0.
+pub fn interval() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -15,6 +15,7 @@ mod ownership;
 mod renamed;
 mod spec;
 mod specimens;
+mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;

@@ -13,6 +13,7 @@ use crate::vm::kernel::Kernel;
 
 /// Every tool.
 pub const ALL: &[&Specimen] = &[
+    &crate::tcpconnlat::SPECIMEN,
     &crate::tcplife::SPECIMEN,
     &crate::tcpretrans::SPECIMEN,
     &crate::tcpretrans::SYN_ACKS,
