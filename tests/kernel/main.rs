@@ -5,13 +5,15 @@ mod harness;
 mod journal;
 mod loader;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tcptracer;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    let mut tests =
+        [harness::TESTS, tcplife::TESTS, tcpretrans::TESTS, tcpstates::TESTS, journal::TESTS].concat();
     tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

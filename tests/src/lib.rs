@@ -4,6 +4,7 @@
 //! - [`netns`], [`mntns`], [`scratch`] give it private namespaces and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
+//! - [`loss`] makes connections lose packets;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod deadline;
 pub mod gate;
 pub mod leak;
+pub mod loss;
 pub mod mntns;
 pub mod netns;
 pub mod peer;
