@@ -16,5 +16,6 @@ mod spec;
 mod specimens;
 mod tcplife;
 mod tcpstates;
+mod tcptracer;
 mod tool;
 mod vm;

@@ -12,7 +12,8 @@ use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 
 /// Every tool.
-pub const ALL: &[&Specimen] = &[&crate::tcplife::SPECIMEN, &crate::tcpstates::SPECIMEN];
+pub const ALL: &[&Specimen] =
+    &[&crate::tcplife::SPECIMEN, &crate::tcpstates::SPECIMEN, &crate::tcptracer::SPECIMEN];
 
 /// A tool.
 pub struct Specimen {
@@ -35,7 +36,8 @@ pub struct Specimen {
     pub entry: Option<Layout>,
     /// The fields that its programs use on every kernel, in order: each is one more that every kernel must have.
     pub fields: &'static [&'static str],
-    /// The registers at a probe that its programs use, as x86-64 names them; arm64 has one array of them.
+    /// The registers that its programs use, as x86-64 names them. On arm64 those at a probe are one array, and what says which
+    /// system call it is, and of which architecture, has names of its own.
     pub registers: &'static [&'static str],
     /// The fields that it does without (`exists(...)`), in order, and the kernels that lack each.
     pub optional: &'static [Lacking],
