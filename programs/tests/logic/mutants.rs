@@ -190,8 +190,7 @@ fn lab(place: (Access, Ring, Set)) -> Lab {
 
 /// Every program that the cases execute at these places.
 fn subjects() -> Vec<Subject> {
-    let shared =
-        [crate::owner::CASES, crate::filter::CASES, crate::emit::CASES, crate::tcptracer::accept::CASES];
+    let shared = [crate::owner::CASES, crate::filter::CASES, crate::emit::CASES];
     let own = ALL.iter().filter(|specimen| specimen.mutate).map(|specimen| specimen.cases);
     let cases: Vec<Case> = own.chain(shared).flatten().copied().collect();
     let mut subjects: Vec<Subject> = Vec::new();
