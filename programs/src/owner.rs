@@ -90,7 +90,7 @@ pub(crate) fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragm
 }
 
 /// Jumps to `label` unless the current task holds the socket's lock, so acts for it.
-pub(crate) fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
+pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     bpf! {
         ..sock.load(R1, Size::B4, "sock.sk_lock.owned");
         if w1 == 0 goto {label};
@@ -131,14 +131,10 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto unknown;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto unknown;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..entry_into_event(pid, comm);
         goto told;
     unknown:
-        ..nobody_into_event(pid, comm);
-        ..unless_owned(sock, "told");
-        ..current(R10, pid, comm);
+        ..acting_into_event(sock, pid, comm);
     told:
     }
 }
@@ -151,19 +147,45 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         ..current(R10, pid, comm);
         goto told;
     stored:
-        ..nobody_into_event(pid, comm);
-        if r8 == 0 goto told;
-        w1 = *(u32 *)(r8 + {RANK});
-        if w1 == 0 goto told;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..stored_into_event(pid, comm);
     told:
     }
 }
 
+/// Writes the current task into an event if it acts for the socket, else nobody. For tools without a table.
+pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        ..unless_owned(sock, "told");
+        ..current(R10, pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event, else nobody. For moments at which the lock tells nothing: it may be
+/// held by another task, on another CPU.
+pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        if r8 == 0 goto told;
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 == 0 goto told;
+        ..entry_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event; pid 0 and no name where it knows nobody. Clobbers `r1`.
+pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        w1 = *(u32 *)(r8 + {PID});
+        *(u32 *)(r10 + {pid}) = w1;
+        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+    }
+}
+
 /// Writes into an event that nobody is known.
-pub(crate) fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
+pub fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {pid}) = 0;
         *(u64 *)(r10 + {comm}) = 0;
@@ -267,10 +289,39 @@ pub const SEED_HOOK: &str = "open sockets";
 /// jump to `skip`, and clobber all registers.
 pub type Fill = fn(Sock) -> Fragment;
 
+/// Enters the TCP sockets that processes hold already, with their owners.
+///
+/// `fill` completes the entry at [`frame::ENTRY`].
+pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+    walk_hook(&|sock| {
+        bpf! {
+            ..table::clear(entry);
+            ..holder();
+            ..fill(sock);
+        }
+    })
+}
+
+/// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.
+fn holder() -> Fragment {
+    let at = |offset| frame::at(frame::ENTRY, offset);
+    let comm_tail = at(COMM) + 8;
+    bpf! {
+        w1 = *(u32 *)(r9 + task_struct.tgid);
+        *(u32 *)(r10 + {at(PID)}) = w1;
+        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
+        r1 = *(u64 *)(r9 + task_struct.comm);
+        *(u64 *)(r10 + {at(COMM)}) = r1;
+        r1 = *(u64 *)(r9 + task_struct.comm + 8);
+        *(u64 *)(r10 + {comm_tail}) = r1;
+    }
+}
+
 /// Enters the TCP sockets that processes hold already, of all network namespaces: `iter/task_file`, kernel 5.8.
 ///
-/// `fill` completes the entry at [`frame::ENTRY`]. Sockets that other hooks entered in the meantime are left as they are.
-pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+/// `build` builds the entry at [`frame::ENTRY`], with the socket in `r6`, read by the given [`Sock`], and the task in `r9`. It may
+/// jump to `skip`, and clobber all registers. Sockets that other hooks entered in the meantime are left as they are.
+pub fn walk_hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
     // The helper knows a socket's file from any other, and the verifier its result (kernel 5.11).
     let by_helper = bpf! {
         call bpf_sock_from_file;
@@ -291,15 +342,13 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let rungs = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
         .into_iter()
         .map(|(find, access)| {
-            let program = Program::link("task_file", seed(entry, find, fill, Sock::new(access)))?;
+            let program = Program::link("task_file", step(find, build, Sock::new(access)))?;
             Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
         })
         .collect::<Result<_, AsmError>>()?;
     Ok(Hook::new(SEED_HOOK, Need::Optional, rungs))
 }
 
-/// include/linux/net.h
-const SOCK_STREAM: u16 = 1;
 /// include/uapi/asm-generic/errno-base.h
 const EEXIST: i32 = 17;
 /// include/uapi/linux/stat.h
@@ -308,9 +357,7 @@ const S_IFMT: i32 = 0o170_000;
 const S_IFSOCK: i32 = 0o140_000;
 
 /// One step of the walk; `find` gets the file in `r1` and leaves its socket in `r6`, or jumps to `skip`.
-fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
-    let at = |offset| frame::at(frame::ENTRY, offset);
-    let comm_tail = at(COMM) + 8;
+fn step(find: Fragment, build: &dyn Fn(Sock) -> Fragment, sock: Sock) -> Fragment {
     bpf! {
         r9 = *(u64 *)(r1 + bpf_iter__task_file.task);
         if r9 == 0 goto skip;                           // the end of the walk
@@ -319,19 +366,8 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         ..find;
         if r6 == 0 goto skip;
         ..table::key();
-        ..sock.tcp("skip");
-        // A raw socket may be of protocol TCP as well, and is never told to be destroyed.
-        ..sock.load(R1, Size::B2, "sock.sk_type");
-        if w1 != {SOCK_STREAM} goto skip;
-        ..table::clear(entry);
-        w1 = *(u32 *)(r9 + task_struct.tgid);
-        *(u32 *)(r10 + {at(PID)}) = w1;
-        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
-        r1 = *(u64 *)(r9 + task_struct.comm);
-        *(u64 *)(r10 + {at(COMM)}) = r1;
-        r1 = *(u64 *)(r9 + task_struct.comm + 8);
-        *(u64 *)(r10 + {comm_tail}) = r1;
-        ..fill(sock);
+        ..sock.stream("skip");                          // the kernel never says that a raw socket is destroyed
+        ..build(sock);
         ..table::store(IfExists::Keep);
         if w0 == 0 goto skip;
         if w0 == {-EEXIST} goto skip;

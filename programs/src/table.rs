@@ -1,7 +1,8 @@
 //! The table of sockets: what earlier events left for later ones, by the address of the socket.
 //!
 //! The kernel reuses a socket's address within microseconds, so an entry is replaced at a socket's birth and deleted when the
-//! socket is destroyed. Every entry starts with its owner ([`crate::owner`]), what follows is the tool's.
+//! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
+//! tool's.
 
 use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
 use bpfasm::reg::R6;

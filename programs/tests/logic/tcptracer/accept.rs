@@ -11,8 +11,11 @@ use crate::spec::{OTHER, OTHERS, OWNER, Spec};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 
+/// Runs a program for the socket at an address.
+type ForSocket = fn(&mut Tool<'_>, u64) -> Stats;
+
 /// Programs on functions, and how each is run for a socket.
-const FUNCTIONS: [(&str, fn(&mut Tool<'_>, u64) -> Stats); 4] = [
+const FUNCTIONS: [(&str, ForSocket); 4] = [
     ("graft_fentry", |tool, sock| tool.run("graft_fentry", &[sock, 0x1111])),
     ("graft_kprobe", |tool, sock| tool.enters("graft_kprobe", &[sock, 0x1111])),
     ("accept_fexit", |tool, sock| {
