@@ -19,5 +19,6 @@ mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
+mod tcptracer;
 mod tool;
 mod vm;

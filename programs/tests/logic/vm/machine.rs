@@ -51,6 +51,8 @@ pub struct Machine {
     pub now: u64,
     /// Who is running.
     pub task: Task,
+    /// The user who is running.
+    pub uid: u32,
     /// What `bpf_ringbuf_query` says is waiting for the reader, in bytes.
     pub ring_used: u64,
     /// Sending fails.
@@ -91,6 +93,7 @@ impl Machine {
             kernel,
             now: 0,
             task,
+            uid: 0,
             ring_used: 0,
             ring_full: false,
             unreadable: false,
@@ -121,6 +124,11 @@ impl Machine {
         &self.objects[number]
     }
 
+    /// The object at this address.
+    pub fn object_at(&self, address: u64) -> &KernelObject {
+        self.objects.iter().find(|object| object.address() == address).expect("an object")
+    }
+
     /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address.
     pub fn add_bytes(&mut self, bytes: &[u8]) -> u64 {
         let memory = Memory::of(bytes);
@@ -144,6 +152,11 @@ impl Machine {
     /// How many values a map has.
     pub fn len(&self, map: &str) -> usize {
         self.map_named(map).values.len()
+    }
+
+    /// Whether the object has a map of this name.
+    pub fn has(&self, map: &str) -> bool {
+        self.maps.iter().any(|known| known.def.name == map)
     }
 
     fn map_named(&self, name: &str) -> &Map {
@@ -247,6 +260,11 @@ impl Machine {
 
     pub(super) fn get_current_pid_tgid(&self) -> Helped {
         Ok((u64::from(self.task.tgid) << 32 | u64::from(self.task.tid)).cast_signed())
+    }
+
+    pub(super) fn get_current_uid_gid(&self) -> Helped {
+        // The group is in the upper half, and is no user.
+        Ok((u64::from(!self.uid) << 32 | u64::from(self.uid)).cast_signed())
     }
 
     pub(super) fn get_current_comm(&self, to: u64, size: u64) -> Helped {
