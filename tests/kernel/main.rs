@@ -4,6 +4,7 @@ mod cli;
 mod harness;
 mod journal;
 mod loader;
+mod tcpconnlat;
 mod tcplife;
 mod tcpstates;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    tests.extend_from_slice(tcpconnlat::TESTS);
     tests.extend([cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -4,6 +4,7 @@
 //! - [`netns`], [`mntns`], [`scratch`] give it private namespaces and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
+//! - [`wire`] answers a SYN itself, when the test says;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
@@ -24,6 +25,7 @@ pub mod runner;
 pub mod scratch;
 pub mod stage;
 pub mod traffic;
+pub mod wire;
 
 mod netlink;
 mod role;
