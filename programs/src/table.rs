@@ -1,7 +1,8 @@
 //! The table of sockets: what earlier events left for later ones, by the address of the socket.
 //!
 //! The kernel reuses a socket's address within microseconds, so an entry is replaced at a socket's birth and deleted when the
-//! socket is destroyed. Every entry starts with its owner ([`crate::owner`]), what follows is the tool's.
+//! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
+//! tool's.
 
 use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
 use bpfasm::reg::R6;
@@ -58,8 +59,8 @@ pub fn store(if_exists: IfExists) -> Fragment {
     }
 }
 
-/// Forgets the socket.
-pub fn delete() -> Fragment {
+/// Deletes the socket's entry, if there is one.
+pub fn forget() -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
         r2 = r10;
@@ -105,7 +106,7 @@ pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
         ..key();
-        ..delete();
+        ..forget();
         r0 = 0;
         exit;
     };

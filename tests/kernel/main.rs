@@ -7,12 +7,13 @@ mod loader;
 mod tcpconnlat;
 mod tcplife;
 mod tcpstates;
+mod tcptracer;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
-    tests.extend_from_slice(tcpconnlat::TESTS);
-    tests.extend([cli::TESTS, loader::TESTS].concat().concat());
+    let mut tests =
+        [harness::TESTS, tcpconnlat::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

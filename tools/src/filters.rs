@@ -11,29 +11,18 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, fstatfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
 
-use crate::args::switch;
+use crate::args::{add_missing, switch};
 
 /// Adds the filters that the tool has not defined itself, with letters of its own.
 pub fn add(command: Command) -> Command {
-    let mut command = command.next_help_heading("Filters");
-    for arg in all() {
-        if !command.get_arguments().any(|own| own.get_id() == arg.get_id()) {
-            command = command.arg(arg);
-        }
-    }
-    command
+    add_missing(command.next_help_heading("Filters"), all())
 }
 
 fn all() -> Vec<Arg> {
     vec![
         switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
         switch("ipv6", "Only IPv6").short('6'),
-        Arg::new("pid")
-            .short('p')
-            .long("pid")
-            .value_name("PID")
-            .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-            .help("Only sockets of this process"),
+        pid(),
         local_port(),
         remote_port(),
         Arg::new("addr")
@@ -48,6 +37,16 @@ fn all() -> Vec<Arg> {
             .value_parser(cgroup)
             .help("Only sockets made in this cgroup (its directory in cgroup2) or below"),
     ]
+}
+
+/// Only this process.
+pub fn pid() -> Arg {
+    Arg::new("pid")
+        .short('p')
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
+        .help("Only sockets of this process")
 }
 
 /// Only these local ports.
@@ -148,6 +147,14 @@ fn namespace(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{} is no namespace", file.display()))
 }
 
+/// The number of the network namespace that a process is in.
+pub fn namespace_of(pid: &str) -> Result<u32, String> {
+    match pid.parse::<u32>() {
+        Ok(pid) if pid > 0 => namespace(&format!("/proc/{pid}/ns/net")),
+        _ => Err("a process has a number above 0".to_owned()),
+    }
+}
+
 /// The number of a cgroup: the inode of its directory.
 fn cgroup(text: &str) -> Result<u64, String> {
     of_kind(Path::new(text), CGROUP2_SUPER_MAGIC)?
@@ -197,6 +204,10 @@ mod tests {
         assert_eq!(namespace("4026531840"), Ok(4_026_531_840));
         let own = std::fs::metadata("/proc/self/ns/net").expect("procfs").ino();
         assert_eq!(namespace("/proc/self/ns/net").map(u64::from), Ok(own));
+        assert_eq!(namespace_of(&std::process::id().to_string()).map(u64::from), Ok(own));
+        for wrong in ["0", "-1", "", "abc", "4294967295"] {
+            assert!(namespace_of(wrong).is_err(), "{wrong:?}");
+        }
         let no_namespaces = ["/", "/proc/self/status", "/run/netns/"];
         for wrong in
             ["0", "-1", "", "no-such-name", "/no/such/file", "4294967296"].iter().chain(&no_namespaces)

@@ -92,7 +92,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         r0 -= r1;
         *(u64 *)(r10 + {event!(latency)}) = r0;
         ..owner::entry_into_event(event!(pid), event!(comm));
-        ..table::delete();                              // and with it what r8 points to
+        ..table::forget();                              // and with it what r8 points to
         ..long_enough(options.min_ns);
         ..only_established(options.failed);
         ..at_answer.socket(sock, "filtered");
