@@ -1,6 +1,7 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
 mod cli;
+mod filters;
 mod harness;
 mod journal;
 mod loader;
@@ -13,7 +14,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut tests =
-        [harness::TESTS, tcpconnlat::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+        [harness::TESTS, filters::TESTS, tcpconnlat::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS]
+            .concat();
     tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

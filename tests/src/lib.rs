@@ -1,7 +1,7 @@
 //! Harness of the kernel tests: everything a test of a tracing tool needs so that it can ask for facts it created itself.
 //!
 //! - [`runner`] runs each test in a process of its own;
-//! - [`netns`], [`mntns`], [`scratch`] give it private namespaces and files;
+//! - [`netns`], [`mntns`], [`cgroup`], [`scratch`] give it private namespaces, cgroups and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
 //! - [`wire`] answers a SYN itself, when the test says;
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod cgroup;
 pub mod cli;
 pub mod deadline;
 pub mod gate;
