@@ -52,6 +52,23 @@ pub struct StateRow {
     pub netns: u64,
 }
 
+/// A row of `tcpconnlat --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct ConnRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub latency_ns: u64,
+    pub outcome: String,
+    pub netns: u64,
+}
+
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
@@ -218,6 +235,31 @@ impl Row for StateRow {
             oldstate: o.get("oldstate", text)?,
             newstate: o.get("newstate", text)?,
             span_ns: o.maybe("span_ns", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for ConnRow {
+    const KEYS: &'static [&'static str] =
+        &["ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "latency_ns", "outcome", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            latency_ns: o.get("latency_ns", number)?,
+            outcome: o.get("outcome", text)?,
             netns: o.get("netns", number)?,
         })
     }
