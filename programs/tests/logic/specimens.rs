@@ -12,7 +12,12 @@ use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 
 /// Every tool.
-pub const ALL: &[&Specimen] = &[&crate::tcplife::SPECIMEN, &crate::tcpstates::SPECIMEN];
+pub const ALL: &[&Specimen] = &[
+    &crate::tcplife::SPECIMEN,
+    &crate::tcpstates::SPECIMEN,
+    &crate::tcpsubnet::SPECIMEN,
+    &crate::tcptop::SPECIMEN,
+];
 
 /// A tool.
 pub struct Specimen {
