@@ -6,11 +6,14 @@ mod journal;
 mod loader;
 mod tcplife;
 mod tcpstates;
+mod tcpsubnet;
+mod tcptop;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    tests.extend([tcpsubnet::TESTS, tcptop::TESTS].concat());
     tests.extend([cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

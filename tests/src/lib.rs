@@ -5,6 +5,7 @@
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
+//! - [`bytes`] has the calls that move bytes;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
 //! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod bytes;
 pub mod cli;
 pub mod deadline;
 pub mod gate;
