@@ -27,7 +27,7 @@ pub enum Symbol {
     },
     /// `sizeof(tcp_sock)` or `sizeof(sock.sk_protocol)`: bytes.
     Size(Text),
-    /// `exists(sock.sk_drop_counters)`: 1 or 0. Code behind a 0 may name what does not exist.
+    /// `exists(sock.sk_drop_counters)`, `exists(sock_flags.SOCK_DONE)`: 1 or 0. Code behind a 0 may name what does not exist.
     Exists(Text),
     /// `shift(inet_connection_sock.icsk_ca_state)`: the lowest bit of a bit-field, counted in a little-endian byte load at
     /// the field's byte offset.

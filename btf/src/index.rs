@@ -133,7 +133,7 @@ impl<'b> Index<'b> {
         self.agree(name, values, absent, PartialEq::eq)
     }
 
-    fn enumerator_of(&self, id: TypeId, name: &str) -> Result<Option<i64>, BtfError> {
+    pub(crate) fn enumerator_of(&self, id: TypeId, name: &str) -> Result<Option<i64>, BtfError> {
         for enumerator in self.enumerators(id)? {
             if enumerator.is_named(name)? {
                 return Ok(Some(enumerator.value));

@@ -108,9 +108,17 @@ impl Index<'_> {
         Ok(self.field(path)?.map(|field| field.size.0))
     }
 
-    /// Whether there is such a field, or such a type.
+    /// Whether there is such a field, such a type, or such an enumerator of a named enum (`sock_flags.SOCK_DONE`).
     pub fn exists(&self, path: &str) -> Result<bool, BtfError> {
-        Ok(self.field(path)?.is_found())
+        let path = FieldPath::parse(path)?;
+        if let [Step::Member(enumerator)] = path.steps() {
+            for id in self.ids(Want::Type, path.root())? {
+                if matches!(self.ty(*id)?.kind, Kind::Enum(_)) {
+                    return Ok(self.enumerator_of(*id, enumerator)?.is_some());
+                }
+            }
+        }
+        Ok(self.resolve(&path)?.is_found())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use bpfasm::object::{Layout, MapDef, MapKind};
 use bpfasm::target::{Ring, Target};
-use bpfasm::{Fragment, bpf};
+use bpfasm::{Fragment, Reg, bpf};
 
 use crate::frame;
 use crate::stats::{Count, count};
@@ -36,10 +36,57 @@ pub fn map(ring: Ring, bytes: u32) -> MapDef {
 
 /// Sends the event at [`frame::EVENT`] and counts it as reported or lost. `r9` is the context.
 pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
-    let send = match target.ring {
+    assert!(layout.size <= frame::EVENT_MAX);
+    send(target, ring_bytes, Record { base: Reg::R10, off: frame::EVENT, length: Length::Fixed(layout.size) })
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// What its place counts from: `r10`, or a register that helper calls leave alone.
+    pub base: Reg,
+    /// Bytes from there.
+    pub off: i16,
+    /// How long it is.
+    pub length: Length,
+}
+
+/// How many bytes something has.
+#[derive(Clone, Copy, Debug)]
+pub enum Length {
+    /// Always as many.
+    Fixed(u16),
+    /// As many as a register says that helper calls leave alone.
+    InRegister {
+        /// The register.
+        reg: Reg,
+        /// What it says at most, as the verifier knows.
+        most: u16,
+    },
+}
+
+impl Length {
+    const fn most(self) -> u16 {
+        match self {
+            Self::Fixed(bytes) | Self::InRegister { most: bytes, .. } => bytes,
+        }
+    }
+
+    fn load(self, dst: Reg) -> Fragment {
+        match self {
+            Self::Fixed(bytes) => bpf! { {dst} = {bytes}; },
+            Self::InRegister { reg, .. } => bpf! { {dst} = {reg}; },
+        }
+    }
+}
+
+/// Sends a record and counts it as reported or lost. `r9` is the context.
+pub fn send(target: &Target, ring_bytes: u32, record: Record) -> Fragment {
+    let Record { base, off, length } = record;
+    let output = match target.ring {
         Ring::RingBuf => {
             // A window wide enough that events of several CPUs cannot step over it, narrow enough that few fall into it.
-            let window = (u32::from(layout.size).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ) * 4;
+            let window = (u32::from(length.most()).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ) * 4;
             bpf! {
                 r1 = map {MAP} ll;
                 r2 = {BPF_RB_AVAIL_DATA};
@@ -50,9 +97,9 @@ pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
                 r4 = {BPF_RB_FORCE_WAKEUP};
             send:
                 r1 = map {MAP} ll;
-                r2 = r10;
-                r2 += {frame::EVENT};
-                r3 = {layout.size};
+                r2 = {base};
+                r2 += {off};
+                ..length.load(Reg::R3);
                 call bpf_ringbuf_output;
             }
         }
@@ -60,15 +107,14 @@ pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
             r1 = r9;
             r2 = map {MAP} ll;
             w3 = {BPF_F_CURRENT_CPU};
-            r4 = r10;
-            r4 += {frame::EVENT};
-            r5 = {layout.size};
+            r4 = {base};
+            r4 += {off};
+            ..length.load(Reg::R5);
             call bpf_perf_event_output;
         },
     };
-    assert!(layout.size <= frame::EVENT_MAX);
     bpf! {
-        ..send;
+        ..output;
         if w0 != 0 goto full;
         ..count(Count::Reported);
         goto sent;

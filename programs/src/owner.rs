@@ -67,7 +67,7 @@ const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);
 
 /// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`.
-fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
+pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
     bpf! {
         call bpf_get_current_pid_tgid;
         r0 >>= 32;
@@ -80,7 +80,7 @@ fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
 }
 
 /// Copies a name of sixteen bytes. Clobbers `r1`.
-fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
+pub(crate) fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
     bpf! {
         r1 = *(u64 *)({from} + {from_off});
         *(u64 *)({to} + {to_off}) = r1;
@@ -131,14 +131,10 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto unknown;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto unknown;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..entry_into_event(pid, comm);
         goto told;
     unknown:
-        ..nobody_into_event(pid, comm);
-        ..unless_owned(sock, "told");
-        ..current(R10, pid, comm);
+        ..acting_into_event(sock, pid, comm);
     told:
     }
 }
@@ -151,18 +147,45 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         ..current(R10, pid, comm);
         goto told;
     stored:
-        ..nobody_into_event(pid, comm);
-        if r8 == 0 goto told;
-        w1 = *(u32 *)(r8 + {RANK});
-        if w1 == 0 goto told;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..stored_into_event(pid, comm);
     told:
     }
 }
 
-fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
+/// Writes the current task into an event if it acts for the socket, else nobody. For tools without a table.
+pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        ..unless_owned(sock, "told");
+        ..current(R10, pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event, else nobody. For moments at which the lock tells nothing: it may be
+/// held by another task, on another CPU.
+pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        if r8 == 0 goto told;
+        w1 = *(u32 *)(r8 + {RANK});
+        if w1 == 0 goto told;
+        ..entry_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event; pid 0 and no name where it knows nobody. Clobbers `r1`.
+pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        w1 = *(u32 *)(r8 + {PID});
+        *(u32 *)(r10 + {pid}) = w1;
+        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+    }
+}
+
+/// Writes into an event that nobody is known.
+pub fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {pid}) = 0;
         *(u64 *)(r10 + {comm}) = 0;
@@ -203,19 +226,32 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     Ok(hooks)
 }
 
-/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+/// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
+    let rungs = accept_rungs(target, &Fragment::new(), &learn(Rank::Accepted))?;
+    Ok(Hook::new("accept", Need::Optional, rungs))
+}
+
+/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+///
+/// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket's address in `r6`.
+pub(crate) fn accept_rungs(
+    target: &Target,
+    first: &Fragment,
+    act: &Fragment,
+) -> Result<Vec<ProgramDef>, AsmError> {
     let mut rungs = Vec::new();
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
         let body = bpf! {
+            ..first.clone();
             r2 = r10;
             r2 += {frame::SCRATCH};
             call bpf_get_func_ret;
             if w0 != 0 goto none;
             r6 = *(u64 *)(r10 + {frame::SCRATCH});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
@@ -228,22 +264,22 @@ fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
             Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
         };
         let body = bpf! {
+            ..first.clone();
             r6 = *(u64 *)(r1 + field {result});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
         };
         rungs.push(("accept_ret", Attach::Kretprobe("inet_csk_accept".into()), body));
     }
-    let rungs = rungs
+    rungs
         .into_iter()
         .map(|(name, attach, body)| {
             Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
         })
-        .collect::<Result<_, AsmError>>()?;
-    Ok(Hook::new("accept", Need::Optional, rungs))
+        .collect()
 }
 
 /// The hook's name, for the loader to run it by.

@@ -30,6 +30,12 @@ impl Sock {
         Self { access }
     }
 
+    /// How it reads.
+    #[must_use]
+    pub const fn access(self) -> Access {
+        self.access
+    }
+
     /// Makes the socket in `r6` readable, or jumps to `other` when it is not TCP.
     ///
     /// Also MPTCP's own sockets go there (protocol 262): their subflows are ordinary TCP sockets with events of their own.
@@ -43,18 +49,26 @@ impl Sock {
                 r6 = r0;
             },
             Access::Probed => bpf! {
-                r1 = r10;
-                r1 += {COMMON};
-                w2 = sock_common.skc_v6_rcv_saddr + 16;
-                r3 = r6;
-                call bpf_probe_read_kernel;
-                w1 = *(u16 *)(r10 + sock_common.skc_family + {COMMON});
-                if w1 == {AF_INET} goto inet;
-                if w1 != {AF_INET6} goto {other};
-            inet:
+                ..self.common_head(other);
                 ..self.load(Reg::R1, Size::B2, "sock.sk_protocol");
                 if w1 != {IPPROTO_TCP} goto {other};
             },
+        }
+    }
+
+    /// Makes the head of the socket in `r6` readable ([`Sock::common`]), also of a time-wait or request socket, which have nothing
+    /// else; or jumps to `other` when it is not of the internet.
+    pub fn common_head(self, other: &'static str) -> Fragment {
+        let copy = match self.access {
+            Access::Typed => Fragment::new(),
+            Access::Probed => copy_common(),
+        };
+        bpf! {
+            ..copy;
+            ..self.common(Reg::R1, Size::B2, "sock_common.skc_family");
+            if w1 == {AF_INET} goto inet;
+            if w1 != {AF_INET6} goto {other};
+        inet:
         }
     }
 
@@ -64,6 +78,15 @@ impl Sock {
             ..self.tcp(other);
             ..self.load(Reg::R1, Size::B2, "sock.sk_type");
             if w1 != {SOCK_STREAM} goto {other};
+        }
+    }
+
+    /// Makes the request for a connection (`struct request_sock`) in `r6` readable: what [`Sock::common`] and those after it
+    /// read, which a request has as well.
+    pub fn request(self) -> Fragment {
+        match self.access {
+            Access::Typed => Fragment::new(),
+            Access::Probed => copy_common(),
         }
     }
 
@@ -152,6 +175,17 @@ impl Sock {
             ..self.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
             ..self.load_from(Reg::R1, Reg::R1, Size::B4, "net.ns.inum");
         }
+    }
+}
+
+/// Copies the head of the socket in `r6`.
+fn copy_common() -> Fragment {
+    bpf! {
+        r1 = r10;
+        r1 += {COMMON};
+        w2 = sock_common.skc_v6_rcv_saddr + 16;
+        r3 = r6;
+        call bpf_probe_read_kernel;
     }
 }
 

@@ -30,8 +30,8 @@ layout! {
         /// Times a socket was missing in the table: it found no room, or was open when tracing began and no walk found it.
         /// Where the event itself could still be sent, later ones of that socket know less, and each of them tries again.
         pub untracked: u64,
-        /// Fills the cache line.
-        pub reserved: u64,
+        /// Of the filtered ones, those that are only shown when asked for.
+        pub hidden: u64,
     }
 }
 
@@ -45,6 +45,7 @@ impl Stats {
         self.lost_ring += other.lost_ring;
         self.lost_map += other.lost_map;
         self.untracked += other.untracked;
+        self.hidden += other.hidden;
     }
 
     /// Whether every event seen was counted as exactly one thing.
@@ -75,6 +76,7 @@ pub enum Count {
     LostRing,
     LostMap,
     Untracked,
+    Hidden,
 }
 
 impl Count {
@@ -87,6 +89,7 @@ impl Count {
             Self::LostRing => offset_of!(Stats, lost_ring),
             Self::LostMap => offset_of!(Stats, lost_map),
             Self::Untracked => offset_of!(Stats, untracked),
+            Self::Hidden => offset_of!(Stats, hidden),
         }
     }
 }

@@ -59,6 +59,16 @@ pub fn store(if_exists: IfExists) -> Fragment {
     }
 }
 
+/// Deletes the socket's entry, if there is one.
+pub fn forget() -> Fragment {
+    bpf! {
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::KEY};
+        call bpf_map_delete_elem;
+    }
+}
+
 /// Zeroes the entry to be built.
 pub fn clear(layout: Layout) -> Fragment {
     assert!(layout.size.is_multiple_of(8) && layout.size <= frame::ENTRY.abs_diff(frame::ZERO));
@@ -96,10 +106,7 @@ pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
         ..key();
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {frame::KEY};
-        call bpf_map_delete_elem;
+        ..forget();
         r0 = 0;
         exit;
     };

@@ -6,6 +6,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `IPPROTO_TCP`, include/uapi/linux/in.h.
 pub const IPPROTO_TCP: u16 = 6;
+/// `SOCK_STREAM`, include/linux/net.h.
+pub const SOCK_STREAM: u16 = 1;
 
 /// A connection's state: the first enum of include/net/tcp_states.h, which is user-visible and does not move.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,12 +8,13 @@ mod tcplife;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
+mod tcptracer;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
     tests.extend([tcpsubnet::TESTS, tcptop::TESTS].concat());
-    tests.extend([cli::TESTS, loader::TESTS].concat().concat());
+    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -56,6 +56,8 @@ pub fn switch(id: &'static str, help: &'static str) -> Arg {
 
 /// Adds the options that every tool has.
 pub fn shared(command: Command) -> Command {
+    // A tool that has another name for it brings its own.
+    let own_rows = command.get_arguments().any(|own| own.get_id() == "count");
     command
         .args_override_self(true)
         .infer_long_args(true)
@@ -67,13 +69,7 @@ pub fn shared(command: Command) -> Command {
                 .value_parser(seconds)
                 .help("Stop after this time"),
         )
-        .arg(
-            Arg::new("count")
-                .long("count")
-                .value_name("ROWS")
-                .value_parser(value_parser!(u64).range(1..))
-                .help("Stop after this many rows"),
-        )
+        .args((!own_rows).then(|| rows().long("count")))
         .arg(switch("stats", "At the end, print what became of every event on stderr"))
         .arg(switch("strict", "Exit with 1 if an event was lost"))
         .arg(
@@ -109,6 +105,14 @@ pub fn shared(command: Command) -> Command {
                 _ => Access::Probed,
             }),
         ))
+}
+
+/// How many rows are wanted; without a name yet.
+pub fn rows() -> Arg {
+    Arg::new("count")
+        .value_name("ROWS")
+        .value_parser(value_parser!(u64).range(1..))
+        .help("Stop after this many rows")
 }
 
 /// The options about the programs themselves, which `tcptools` has also without a tool.

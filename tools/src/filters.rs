@@ -22,12 +22,7 @@ fn all() -> Vec<Arg> {
     vec![
         switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
         switch("ipv6", "Only IPv6").short('6'),
-        Arg::new("pid")
-            .short('p')
-            .long("pid")
-            .value_name("PID")
-            .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-            .help("Only sockets of this process"),
+        pid(),
         local_port(),
         remote_port(),
         Arg::new("addr")
@@ -42,6 +37,16 @@ fn all() -> Vec<Arg> {
             .value_parser(cgroup)
             .help("Only sockets made in this cgroup (its directory in cgroup2) or below"),
     ]
+}
+
+/// Only this process.
+pub fn pid() -> Arg {
+    Arg::new("pid")
+        .short('p')
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
+        .help("Only sockets of this process")
 }
 
 /// Only these local ports.
@@ -142,6 +147,14 @@ fn namespace(text: &str) -> Result<u32, String> {
     })
 }
 
+/// The number of the network namespace that a process is in.
+pub fn namespace_of(pid: &str) -> Result<u32, String> {
+    match pid.parse::<u32>() {
+        Ok(pid) if pid > 0 => namespace(&format!("/proc/{pid}/ns/net")),
+        _ => Err("a process has a number above 0".to_owned()),
+    }
+}
+
 /// The number of a cgroup: the inode of its directory.
 fn cgroup(text: &str) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{text}: {error}");
@@ -187,6 +200,10 @@ mod tests {
         assert_eq!(namespace("4026531840"), Ok(4_026_531_840));
         let own = fs::metadata("/proc/self/ns/net").expect("procfs").ino();
         assert_eq!(namespace("/proc/self/ns/net").map(u64::from), Ok(own));
+        assert_eq!(namespace_of(&std::process::id().to_string()).map(u64::from), Ok(own));
+        for wrong in ["0", "-1", "", "abc", "4294967295"] {
+            assert!(namespace_of(wrong).is_err(), "{wrong:?}");
+        }
         for wrong in ["0", "-1", "", "no-such-name", "/no/such/file", "4294967296"] {
             assert!(namespace(wrong).is_err(), "{wrong:?}");
         }

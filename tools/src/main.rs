@@ -7,21 +7,25 @@
 mod address;
 mod args;
 mod books;
-#[allow(dead_code, reason = "for tools whose events happen in process context")]
 mod containers;
 mod ebpf;
 mod failure;
 mod filters;
 mod held;
 mod journal;
+mod kallsyms;
 mod links;
 mod output;
 mod run;
 mod target;
+mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
+mod tcptracer;
 mod time;
 mod tool;
 mod verified;

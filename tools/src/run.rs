@@ -248,6 +248,10 @@ fn follow(
             told = told || tell_of_loss(loaded, say)?;
         }
     }
+    // Some things take long to detach, and nobody should wait for rows that are there.
+    if let Some(events) = &mut events {
+        rows.drain(events, session)?;
+    }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
     if let Some(events) = events {
@@ -354,6 +358,7 @@ impl Rows {
                 *unreadable += u64::from(read.is_none());
             })
             .map_err(Failure::failed)?;
+        session.settle(*clock, sheet);
         *dropped += drained.lost;
         self.flush()?;
         Ok(drained)

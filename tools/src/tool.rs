@@ -17,10 +17,14 @@ use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
 pub const TOOLS: &[&dyn Tool] = &[
+    &crate::tcpconnlat::Tcpconnlat,
+    &crate::tcpdrop::Tcpdrop,
     &crate::tcplife::Tcplife,
+    &crate::tcpretrans::Tcpretrans,
     &crate::tcpstates::Tcpstates,
     &crate::tcpsubnet::Tcpsubnet,
     &crate::tcptop::Tcptop,
+    &crate::tcptracer::Tcptracer,
 ];
 
 /// A tool: its name and flags. One run of it is a [`Session`].
@@ -104,7 +108,10 @@ pub trait Session {
         None
     }
 
-    /// Writes what a program sent. `None` when these are not the bytes of an event.
+    /// Writes what it has put off: those are all the events that there are for now.
+    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) {}
+
+    /// Writes what a program sent, or puts it off until [`Session::settle`]. `None` when these are not the bytes of an event.
     fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
         None
     }

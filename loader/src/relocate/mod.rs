@@ -78,8 +78,8 @@ fn want_root(wanted: &mut Wanted, path: &str) {
 
 /// Puts numbers in place of every symbol but maps, which alone are left in the result's `symbols`.
 ///
-/// A field the kernel lacks is an error, unless the program asks whether it, or something it is part of, `exists`: then the
-/// instruction becomes [`POISON`], in a branch that the program itself makes unreachable.
+/// A field or an enumerator that the kernel lacks is an error, unless the program asks whether it, or something it is part of,
+/// `exists`: then the instruction becomes [`POISON`], in a branch that the program itself makes unreachable.
 pub fn relocate(program: &Program, index: &Index<'_>, consts: &[(Text, i32)]) -> Result<Program, RelocError> {
     let mut out = program.clone();
     out.symbols.clear();
@@ -206,7 +206,12 @@ impl Resolver<'_> {
             },
             Symbol::Enum { name, variant } => {
                 let value = self.index.enum_value(name, variant).map_err(|error| site.btf(error))?;
-                present(value, site)?
+                match value {
+                    Lookup::Absent(_) if self.guarded(&format!("{name}.{variant}")) => {
+                        return Ok(Value::Poison);
+                    }
+                    value => present(value, site)?,
+                }
             }
             Symbol::Params(name) => i64::try_from(self.params(name, site)?).unwrap_or(i64::MAX),
             Symbol::Const(name) => {

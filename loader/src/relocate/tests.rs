@@ -199,6 +199,10 @@ fn what_is_absent_needs_a_guard() {
         w2 = *(u32 *)(r6 + sock.gone.inner);
         r2 += sock.gone;
         r2 = sizeof(sock.gone) ll;
+        w1 = exists(flags.GONE);
+        if w2 == enum(flags.GONE) goto out;
+        w1 = exists(flags.DONE);
+        r1 = enum(flags.DONE);
     out:
         exit;
     });
@@ -208,6 +212,10 @@ fn what_is_absent_needs_a_guard() {
         call {POISON};
         call {POISON};
         r2 = {u64::from(POISON)} ll;
+        w1 = 0;
+        call {POISON};
+        w1 = 1;
+        r1 = 3;
     out:
         exit;
     });

@@ -21,7 +21,7 @@ const ZERO: Stats = Stats {
     lost_ring: 0,
     lost_map: 0,
     untracked: 0,
-    reserved: 0,
+    hidden: 0,
 };
 
 /// The time of a step, in nanoseconds: both halves of it tell which.

@@ -104,7 +104,9 @@ fn changes(program: &Program) -> Vec<Change> {
                 let src = Operand::Imm(imm.wrapping_sub(1));
                 add("constant - 1", Insn::Mov { width: *width, dst: *dst, src });
             }
-            Insn::Mov { src: Operand::Reg(_), .. } => add("left out", nop()),
+            Insn::Mov { src: Operand::Reg(_), .. } | Insn::Alu { src: Operand::Reg(_), .. } => {
+                add("left out", nop());
+            }
             Insn::Alu { width, op, dst, src: Operand::Imm(imm) } => {
                 let with = |imm| Insn::Alu { width: *width, op: *op, dst: *dst, src: Operand::Imm(imm) };
                 add("constant + 1", with(imm.wrapping_add(1)));
@@ -118,6 +120,13 @@ fn changes(program: &Program) -> Vec<Change> {
                 for map in 0..3 {
                     let imm = Imm64::Value(map_address(map));
                     add("another map", Insn::LoadImm64 { dst: *dst, imm });
+                }
+            }
+            Insn::LoadImm64 { dst, imm: Imm64::Value(value) } => {
+                for (what, value) in
+                    [("constant + 1", value.wrapping_add(1)), ("constant - 1", value.wrapping_sub(1))]
+                {
+                    add(what, Insn::LoadImm64 { dst: *dst, imm: Imm64::Value(value) });
                 }
             }
             Insn::Call(Callee::Helper(_)) => {

@@ -13,7 +13,9 @@ use crate::vm::kernel::Kernel;
 
 /// Every tool.
 pub const ALL: &[&Specimen] = &[
+    &crate::tcpconnlat::SPECIMEN,
     &crate::tcplife::SPECIMEN,
+    &crate::tcpretrans::SPECIMEN,
     &crate::tcpstates::SPECIMEN,
     &crate::tcpsubnet::SPECIMEN,
     &crate::tcptop::SPECIMEN,

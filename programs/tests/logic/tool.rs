@@ -370,7 +370,6 @@ impl<'a> Tool<'a> {
         );
         let after = self.stats();
         assert!(after.balanced(), "{after:?}");
-        assert_eq!(after.reserved, 0);
         Stats {
             seen: after.seen - before.seen,
             filtered: after.filtered - before.filtered,
@@ -379,7 +378,7 @@ impl<'a> Tool<'a> {
             lost_ring: after.lost_ring - before.lost_ring,
             lost_map: after.lost_map - before.lost_map,
             untracked: after.untracked - before.untracked,
-            reserved: 0,
+            hidden: after.hidden - before.hidden,
         }
     }
 

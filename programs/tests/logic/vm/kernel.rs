@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{LazyLock, Mutex};
 
 use bpfasm::{Access, Arch, KernelVersion, Ring, Target};
-use btf::{Btf, Field, Index, Lookup, Want, Wanted};
+use btf::{Btf, Bytes, Field, Index, Lookup, Want, Wanted};
 use programs::filter::{Family, Filter};
 
 use super::memory::{Memory, peek, poke};
@@ -193,6 +193,20 @@ impl KernelObject {
         let at = self.address() + place.offset as u64;
         assert!(at + bytes.len() as u64 <= self.memory.range().end, "{path} lies outside of the object");
         poke(at, bytes).expect("own memory");
+    }
+
+    /// Sets a bit-field of at most a byte; the bits beside it stay as they are.
+    pub fn set_bits(&self, path: &'static str, value: u8) {
+        let Ok(Lookup::Found(Field { offset, size: Bytes(1), bits: Some(bits), .. })) =
+            self.kernel.index.field(path)
+        else {
+            panic!("{path} on {:?} is no small bit-field", self.kernel);
+        };
+        let mask = u8::try_from(bits.mask()).expect("at most a byte");
+        assert!(value <= mask, "{path} has {} bits", bits.width.0);
+        let at = self.address() + u64::from(offset.0);
+        let beside = peek(at, 1).expect("own memory")[0] & !(mask << bits.shift.0);
+        poke(at, &[beside | value << bits.shift.0]).expect("own memory");
     }
 
     /// What a field holds now.

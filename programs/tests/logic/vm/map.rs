@@ -1,6 +1,7 @@
 //! Maps, by the rules of their kinds.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bpfasm::{MapDef, MapKind};
 
@@ -23,6 +24,9 @@ pub(super) struct Map {
     retired: Vec<Memory>,
     /// Which maps are in the slots of an array of maps.
     inner: BTreeMap<Vec<u8>, usize>,
+    /// Where the next new value goes. It is there before a program runs, so that one may reach the value that it enters: the
+    /// first of a run.
+    next: Memory,
 }
 
 /// Kinds of maps whose values programs look up.
@@ -49,6 +53,7 @@ impl Map {
             order: Vec::new(),
             retired: Vec::new(),
             inner: BTreeMap::new(),
+            next: Memory::noise(def.value_size as usize, 0),
         };
         if ARRAYS.contains(&def.kind) {
             for key in 0..def.max_entries {
@@ -57,6 +62,11 @@ impl Map {
             }
         }
         map
+    }
+
+    /// Where its values are, and the next one.
+    pub fn places(&self) -> impl Iterator<Item = Range<u64>> {
+        self.values.values().chain([&self.next]).map(Memory::range)
     }
 
     /// `map_lookup_elem` of the kind.
@@ -120,7 +130,9 @@ impl Map {
             return 0;
         }
         // As in the kernel, a replaced value is another one.
-        let old = self.values.insert(key.clone(), Memory::of(value));
+        let fresh = std::mem::replace(&mut self.next, Memory::noise(value.len(), 0));
+        poke(fresh.address(), value).expect("own memory");
+        let old = self.values.insert(key.clone(), fresh);
         self.retired.extend(old);
         if !exists {
             self.order.push(key);

@@ -1,0 +1,269 @@
+//! Reading the headers of a packet, whatever the kernel has made of it so far.
+//!
+//! The offset of the network header is all that is taken from the `struct sk_buff`: that of the transport header is set late,
+//! and points to the IP header until then. What lies in the packet is read by probe reads in either access, and never from
+//! behind the end of what was received.
+
+use bpfasm::target::Access;
+use bpfasm::{Fragment, Reg, Size, bpf};
+
+use crate::frame::{COMMON, ENTRY, SCRATCH};
+use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
+
+/// Where a packet's tuple and flags are stored: offsets from `r10`.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// `u16`, `AF_INET` or `AF_INET6`
+    pub family: i16,
+    /// 16 bytes, an IPv4 address in the first four
+    pub saddr: i16,
+    /// 16 bytes
+    pub daddr: i16,
+    /// `u16`, network order
+    pub sport: i16,
+    /// `u16`, network order
+    pub dport: i16,
+    /// `u8`: byte 13 of the TCP header
+    pub flags: i16,
+    /// `u32`: 1, or 0 when the TCP header is not there and ports and flags are 0
+    pub transport: i16,
+}
+
+/// The part of a header that is looked at; what [`ENTRY`] has room for.
+const HEADER: i16 = ENTRY;
+
+/// `ETH_P_IP`, include/uapi/linux/if_ether.h.
+const ETH_P_IP: u16 = 0x0800;
+/// `ETH_P_IPV6`, include/uapi/linux/if_ether.h.
+const ETH_P_IPV6: u16 = 0x86dd;
+
+/// Bytes of an IPv4 header without options.
+const IPV4_LEN: i32 = 20;
+/// Where it has the fragment's offset, the type of what follows, and the source address.
+const IPV4_FRAGMENT: i16 = HEADER + 6;
+const IPV4_PROTOCOL: i16 = HEADER + 9;
+const IPV4_SADDR: i16 = HEADER + 12;
+/// The offset among the bits of [`IPV4_FRAGMENT`].
+const IPV4_OFFSET: u16 = 0x1fff;
+
+/// Bytes of an IPv6 header.
+const IPV6_LEN: i32 = 40;
+/// Where it has the type of what follows, and the source address.
+const IPV6_NEXT: i16 = HEADER + 6;
+const IPV6_SADDR: i16 = HEADER + 8;
+/// How many extension headers are walked over.
+pub const MAX_EXTENSIONS: usize = 4;
+/// Bytes of the shortest extension header. All begin with the type of what follows; most have their length then.
+const EXTENSION_LEN: i32 = 8;
+/// Extension headers, include/uapi/linux/in6.h and in.h.
+const NEXTHDR_HOP: i32 = 0;
+const NEXTHDR_ROUTING: i32 = 43;
+const NEXTHDR_FRAGMENT: i32 = 44;
+const NEXTHDR_AUTH: i32 = 51;
+const NEXTHDR_DEST: i32 = 60;
+/// The offset among the bits of a fragment header's second two bytes.
+const IPV6_OFFSET: u16 = 0xfff8;
+
+/// Bytes of a TCP header up to its flags.
+const TCP_LEN: i32 = 14;
+const TCP_FLAGS: i16 = HEADER + 13;
+
+/// Stores the tuple and the flags of the packet whose `struct sk_buff` is in `r6`, or jumps to `other` when it carries no TCP.
+///
+/// A fragment that is not the first carries TCP without its header, and so does a packet that ends too early. Clobbers `r0` to
+/// `r5`, `r7`, `r8`, and of the stack [`COMMON`] and [`ENTRY`].
+pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
+    let skb = Skb { access };
+    bpf! {
+        ..skb.open();
+        ..skb.load(Reg::R1, Size::B2, "sk_buff.protocol");
+        if w1 == {ETH_P_IP.to_be()} goto ipv4;
+        if w1 != {ETH_P_IPV6.to_be()} goto {other};
+        ..skb.network();
+        ..ipv6(skb, place, other);
+    ipv4:
+        ..skb.network();
+        ..ipv4(skb, place, other);
+    transport:
+        ..skb.read(TCP_LEN, "headless");
+        w1 = *(u16 *)(r10 + {HEADER});
+        *(u16 *)(r10 + {place.sport}) = w1;
+        w1 = *(u16 *)(r10 + {HEADER + 2});
+        *(u16 *)(r10 + {place.dport}) = w1;
+        w1 = *(u8 *)(r10 + {TCP_FLAGS});
+        *(u8 *)(r10 + {place.flags}) = w1;
+        *(u32 *)(r10 + {place.transport}) = 1;
+        goto done;
+    headless:
+        *(u16 *)(r10 + {place.sport}) = 0;
+        *(u16 *)(r10 + {place.dport}) = 0;
+        *(u8 *)(r10 + {place.flags}) = 0;
+        *(u32 *)(r10 + {place.transport}) = 0;
+    done:
+    }
+}
+
+/// Falls through when a whole TCP header may follow at `r8`, and jumps to `headless` when it cannot.
+fn ipv4(skb: Skb, place: Place, other: &'static str) -> Fragment {
+    bpf! {
+        ..skb.read(IPV4_LEN, other);
+        w1 = *(u8 *)(r10 + {IPV4_PROTOCOL});
+        if w1 != {IPPROTO_TCP} goto {other};
+        w1 = *(u8 *)(r10 + {HEADER});
+        w2 = w1;
+        w2 >>= 4;
+        if w2 != 4 goto {other};
+        w1 &= 15;                                       // words of four bytes
+        if w1 < 5 goto {other};
+        w1 <<= 2;
+        r8 += r1;
+        *(u16 *)(r10 + {place.family}) = {AF_INET};
+        w1 = *(u32 *)(r10 + {IPV4_SADDR});
+        *(u64 *)(r10 + {place.saddr}) = r1;             // little endian: the upper four bytes are the next four
+        *(u64 *)(r10 + {place.saddr + 8}) = 0;
+        w1 = *(u32 *)(r10 + {IPV4_SADDR + 4});
+        *(u64 *)(r10 + {place.daddr}) = r1;
+        *(u64 *)(r10 + {place.daddr + 8}) = 0;
+        w1 = *(u16 *)(r10 + {IPV4_FRAGMENT});
+        if w1 & {IPV4_OFFSET.to_be()} goto headless;
+    }
+}
+
+/// Jumps to `transport` when a whole TCP header may follow at `r8`, and to `headless` when it cannot.
+fn ipv6(skb: Skb, place: Place, other: &'static str) -> Fragment {
+    let mut extensions = Fragment::new();
+    for _ in 0..MAX_EXTENSIONS {
+        extensions.splice(extension(skb, other));
+    }
+    let copy = |from: i16, to: i16| {
+        bpf! {
+            r1 = *(u64 *)(r10 + {from});
+            *(u64 *)(r10 + {to}) = r1;
+        }
+    };
+    bpf! {
+        ..skb.read(IPV6_LEN, other);
+        w1 = *(u8 *)(r10 + {HEADER});
+        w1 >>= 4;
+        if w1 != 6 goto {other};
+        *(u16 *)(r10 + {place.family}) = {AF_INET6};
+        ..copy(IPV6_SADDR, place.saddr);
+        ..copy(IPV6_SADDR + 8, place.saddr + 8);
+        ..copy(IPV6_SADDR + 16, place.daddr);
+        ..copy(IPV6_SADDR + 24, place.daddr + 8);
+        r8 += {IPV6_LEN};
+        w1 = *(u8 *)(r10 + {IPV6_NEXT});
+        ..extensions;
+        if w1 == {IPPROTO_TCP} goto transport;
+        goto {other};
+    }
+}
+
+/// One step of the walk: with the type of what lies at `r8` in `w1`, and afterwards that of what follows it.
+fn extension(skb: Skb, other: &'static str) -> Fragment {
+    bpf! {
+        if w1 == {IPPROTO_TCP} goto transport;
+        if w1 == {NEXTHDR_HOP} goto known;
+        if w1 == {NEXTHDR_ROUTING} goto known;
+        if w1 == {NEXTHDR_DEST} goto known;
+        if w1 == {NEXTHDR_FRAGMENT} goto known;
+        if w1 != {NEXTHDR_AUTH} goto {other};
+    known:
+        *(u64 *)(r10 + {SCRATCH}) = r1;
+        ..skb.read(EXTENSION_LEN, other);
+        r3 = *(u64 *)(r10 + {SCRATCH});
+        w1 = *(u8 *)(r10 + {HEADER});
+        w2 = *(u8 *)(r10 + {HEADER + 1});
+        if w3 == {NEXTHDR_FRAGMENT} goto fragment;
+        if w3 == {NEXTHDR_AUTH} goto auth;
+        w2 += 1;                                        // words of eight bytes, without the first
+        w2 <<= 3;
+        goto step;
+    auth:
+        w2 += 2;                                        // words of four bytes, without the first two
+        w2 <<= 2;
+        goto step;
+    fragment:
+        w2 = *(u16 *)(r10 + {HEADER + 2});
+        w2 &= {IPV6_OFFSET.to_be()};
+        if w2 == 0 goto first;
+        if w1 == {IPPROTO_TCP} goto headless;
+        goto {other};
+    first:
+        w2 = {EXTENSION_LEN};
+    step:
+        r8 += r2;
+    }
+}
+
+/// A packet: its `struct sk_buff` is in `r6`.
+#[derive(Clone, Copy)]
+struct Skb {
+    access: Access,
+}
+
+impl Skb {
+    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to [`COMMON`]: that many of them that they
+    /// do not fit reach past `r10`, which the verifier refuses.
+    fn open(self) -> Fragment {
+        match self.access {
+            Access::Typed => Fragment::new(),
+            Access::Probed => bpf! {
+                r1 = r10;
+                r1 += {COMMON};
+                w2 = sk_buff.data - sk_buff.protocol + 8;
+                r3 = r6;
+                r3 += sk_buff.protocol;
+                call bpf_probe_read_kernel;
+            },
+        }
+    }
+
+    /// `dst` = one of these fields. Clobbers nothing else.
+    fn load(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
+        match (self.access, size) {
+            (Access::Typed, Size::B2) => bpf! { {dst} = *(u16 *)(r6 + field {path}); },
+            (Access::Typed, Size::B4) => bpf! { {dst} = *(u32 *)(r6 + field {path}); },
+            (Access::Typed, _) => bpf! { {dst} = *(u64 *)(r6 + field {path}); },
+            (Access::Probed, Size::B2) => {
+                bpf! { {dst} = *(u16 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+            }
+            (Access::Probed, Size::B4) => {
+                bpf! { {dst} = *(u32 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+            }
+            (Access::Probed, _) => {
+                bpf! { {dst} = *(u64 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+            }
+        }
+    }
+
+    /// `r7` = the start of the packet's memory, `r8` = where in it the network header is.
+    fn network(self) -> Fragment {
+        bpf! {
+            ..self.load(Reg::R7, Size::B8, "sk_buff.head");
+            ..self.load(Reg::R8, Size::B2, "sk_buff.network_header");
+            if w8 != 0 goto set;
+            // A driver has not set it, and handed the packet on without its link header.
+            ..self.load(Reg::R8, Size::B8, "sk_buff.data");
+            r8 -= r7;
+        set:
+        }
+    }
+
+    /// Reads so many bytes at `r8` to [`HEADER`], or jumps to `short` when the packet ends before.
+    fn read(self, bytes: i32, short: &'static str) -> Fragment {
+        bpf! {
+            r1 = r8;
+            r1 += {bytes};
+            ..self.load(Reg::R2, Size::B4, "sk_buff.tail");
+            if r1 > r2 goto {short};
+            r1 = r10;
+            r1 += {HEADER};
+            w2 = {bytes};
+            r3 = r7;
+            r3 += r8;
+            call bpf_probe_read_kernel;
+            if w0 != 0 goto {short};
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason and the way there.
+
+mod reasons;
+
+use std::fmt::Write as _;
+
+use bpfasm::AsmError;
+use bpfasm::object::Object;
+use bpfasm::target::Target;
+use btf::{Index, Wanted};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use loader::Loaded;
+use programs::owner;
+use programs::tcpdrop::{self, Event, Options};
+
+use self::reasons::{Asked, Reasons};
+use crate::address;
+use crate::args::{Shared, switch};
+use crate::books::read_stats;
+use crate::failure::Failure;
+use crate::filters;
+use crate::held::{Held, Tuple};
+use crate::kallsyms::Kallsyms;
+use crate::output::{Column, Format, Page, Value};
+use crate::time::Clock;
+use crate::tool::{Moment, Session, Tool};
+
+/// The tool.
+pub struct Tcpdrop;
+
+impl Tool for Tcpdrop {
+    fn name(&self) -> &'static str {
+        "tcpdrop"
+    }
+
+    fn about(&self) -> &'static str {
+        "TCP packets that the kernel drops, with the reason and the kernel's stack"
+    }
+
+    fn flags(&self, command: Command) -> Command {
+        command
+            .arg(switch("no-stack", "Where in the kernel, and not the whole stack"))
+            .arg(
+                Arg::new("reason")
+                    .long("reason")
+                    .value_name("NAMES")
+                    .value_parser(|text: &str| Asked::parse(text))
+                    .help("Only these reasons, separated by commas, such as NO_SOCKET,TCP_CSUM"),
+            )
+            .arg(switch("purged", "Also what is left in a socket's queue when it is closed (QUEUE_PURGE)"))
+            .arg(switch("owner", "Find out whose sockets are, for PID; --pid does so too"))
+            .arg(
+                Arg::new("netns-id")
+                    .long("netns-id")
+                    .value_name("INODE")
+                    .value_parser(value_parser!(u32).range(1..))
+                    .conflicts_with_all(["pid-netns", "netns"])
+                    .help("Only this network namespace, by its inode"),
+            )
+            .arg(
+                Arg::new("pid-netns")
+                    .long("pid-netns")
+                    .value_name("PID")
+                    .value_parser(|text: &str| filters::namespace_of(text))
+                    .conflicts_with("netns")
+                    .help("Only the network namespace that this process is in now"),
+            )
+    }
+
+    fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
+        let mut filter = filters::read(matches);
+        for id in ["netns-id", "pid-netns"] {
+            filter.netns = filter.netns.or(matches.get_one(id).copied());
+        }
+        let Asked(reasons) = matches.get_one("reason").cloned().unwrap_or_default();
+        let options = Options {
+            owners: matches.get_flag("owner") || filter.pid.is_some(),
+            purged: matches.get_flag("purged") || reasons.iter().any(reasons::is_purge),
+            stack: !matches.get_flag("no-stack"),
+            reasons,
+            filter,
+            max_sockets: shared.max_sockets,
+            ring_bytes: shared.ring_bytes,
+        };
+        Box::new(Drops {
+            options,
+            format: shared.format,
+            reasons: Reasons::default(),
+            kallsyms: Kallsyms::default(),
+            nameless: false,
+            pending: Vec::new(),
+            hidden: 0,
+            held: None,
+        })
+    }
+}
+
+/// Events that wait for names: those of a batch cost one look.
+const BATCH: usize = 64;
+
+struct Drops {
+    options: Options,
+    format: Format,
+    reasons: Reasons,
+    kallsyms: Kallsyms,
+    /// The kernel's code has no names here.
+    nameless: bool,
+    pending: Vec<Drop>,
+    /// Packets purged from a closed socket's queue.
+    hidden: u64,
+    held: Option<Held>,
+}
+
+/// A drop and the stack at it.
+struct Drop {
+    event: Event,
+    stack: Vec<u64>,
+}
+
+impl Session for Drops {
+    fn object(&self, target: &Target) -> Result<Object, AsmError> {
+        tcpdrop::object(&self.options, target)
+    }
+
+    fn seeds(&self) -> &'static [&'static str] {
+        if self.options.owners { &[owner::SEED_HOOK] } else { &[] }
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        // Parts of what the table joins.
+        let part = |heading, key| Column::new(heading, 0).key(key).in_table_if(false, self.format);
+        vec![
+            Column::new("TIME", 8).key("ts"),
+            Column::new("PID", 7).key("pid"),
+            part("COMM", "comm"),
+            Column::new("IP", 2).key("ip"),
+            Column::new("SADDR:SPORT", 20).table_only(),
+            Column::new(">", 1).table_only(),
+            Column::new("DADDR:DPORT", 20).table_only(),
+            part("SADDR", "saddr"),
+            part("SPORT", "sport"),
+            part("DADDR", "daddr"),
+            part("DPORT", "dport"),
+            Column::new("STATE (FLAGS)", 20).table_only(),
+            part("STATE", "state"),
+            part("FLAGS", "flags"),
+            Column::new("REASON (CODE)", if self.options.stack { 0 } else { 24 }).table_only(),
+            part("REASON", "reason"),
+            part("CODE", "reason_code"),
+            // In the table the first frame of the stack tells it.
+            Column::new("LOCATION", 0).key("location").in_table_if(!self.options.stack, self.format),
+            part("STACK", "stack"),
+            Column::json_only("netns"),
+        ]
+    }
+
+    fn names(&self, wanted: &mut Wanted) {
+        Reasons::names(wanted);
+    }
+
+    fn resolve(&mut self, index: &Index<'_>) -> Result<(), Failure> {
+        self.reasons = Reasons::read(index).map_err(Failure::failed)?;
+        self.options.reasons.iter().try_for_each(|reason| self.reasons.check(reason)).map_err(Failure::Usage)
+    }
+
+    fn report(&mut self, loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
+        self.hidden += read_stats(loaded)?.hidden;
+        Ok(())
+    }
+
+    fn closing_note(&self) -> Option<String> {
+        (self.hidden > 0).then(|| {
+            format!(
+                "{} packets left in the queues of closed sockets not shown; --purged shows them",
+                self.hidden
+            )
+        })
+    }
+
+    fn event(&mut self, record: &[u8], clock: Clock, page: &mut dyn Page) -> Option<()> {
+        let event = Event::decode(record)?;
+        self.pending.push(Drop { event, stack: Event::stack(record).collect() });
+        if self.pending.len() == BATCH {
+            self.settle(clock, page);
+        }
+        Some(())
+    }
+
+    fn settle(&mut self, clock: Clock, page: &mut dyn Page) {
+        if !self.nameless {
+            let addresses =
+                self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
+            if let Err(why) = self.kallsyms.learn(addresses) {
+                eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
+                self.nameless = true;
+            }
+        }
+        for drop in std::mem::take(&mut self.pending) {
+            self.show(&drop, clock, page);
+        }
+    }
+}
+
+impl Drops {
+    fn show(&mut self, drop: &Drop, clock: Clock, page: &mut dyn Page) {
+        let mut event = drop.event;
+        if self.purged(&event) {
+            self.hidden += 1;
+            return;
+        }
+        self.recall(&mut event);
+        let known = event.transport != 0;
+        let state = event
+            .state()
+            .map_or(Value::Unknown, |state| state.name().map_or(Value::Number(state.0.into()), Value::Word));
+        let flags = flags(event.flags);
+        let flags = Value::Text(&flags).if_known(known);
+        let reason = self.reasons.name(event.reason).map_or(Value::Unknown, Value::Text);
+        let code = Value::Number(event.reason.into()).if_known(event.reason != 0);
+        let location = self.symbol(event.location);
+        let frames = self.frames(drop);
+        let texts: Vec<String> = match self.format {
+            Format::Table => Vec::new(),
+            _ => frames.iter().map(|frame| self.symbol(*frame)).collect(),
+        };
+        let [source, destination] = [(event.saddr, event.sport), (event.daddr, event.dport)]
+            .map(|(address, port)| joined(event.family, address, known.then_some(port)));
+        page.row(&[
+            Value::Wall(clock.wall(event.ts)),
+            Value::Number(event.pid.into()).if_known(event.pid != 0),
+            Value::Comm(&event.comm).if_known(event.pid != 0),
+            address::version(event.family),
+            Value::Text(&source),
+            Value::Word(">"),
+            Value::Text(&destination),
+            address::ip(event.family, event.saddr),
+            Value::Number(u16::from_be(event.sport).into()).if_known(known),
+            address::ip(event.family, event.daddr),
+            Value::Number(u16::from_be(event.dport).into()).if_known(known),
+            Value::Text(&pair(state, flags)),
+            state,
+            flags,
+            Value::Text(&pair(reason, code)).if_known(event.reason != 0),
+            reason,
+            code,
+            Value::Text(&location),
+            Value::List(&texts).if_known(self.options.stack),
+            Value::Number(event.netns.into()).if_known(event.netns != 0),
+        ]);
+        if self.options.stack {
+            for frame in frames {
+                page.line(format_args!("\t{}", self.symbol(*frame)));
+            }
+            page.line(format_args!(""));
+        }
+    }
+
+    /// Whether the packet was left in the queue of a socket that was closed, by where it was freed. Kernels that call it
+    /// QUEUE_PURGE do not even send it; those before 6.7 give no reason, or none in particular.
+    fn purged(&self, event: &Event) -> bool {
+        const PURGES: [&str; 4] =
+            ["sk_stream_kill_queues", "inet_sock_destruct", "skb_queue_purge", "__skb_queue_purge"];
+        !self.options.purged
+            && self.reasons.is_unspecific(event.reason)
+            && self.kallsyms.symbol(event.location).is_some_and(|symbol| PURGES.contains(&symbol.name()))
+    }
+
+    /// Names the owner of a socket that was open before and that the kernel's table does not know.
+    fn recall(&self, event: &mut Event) {
+        let Some(held) = self.held.as_ref().filter(|_| event.pid == 0) else { return };
+        let ends = [(event.saddr, event.sport), (event.daddr, event.dport)];
+        for [local, remote] in [[ends[0], ends[1]], [ends[1], ends[0]]] {
+            if let Some((owner, _)) = held.owner(event.netns, Tuple::of_event(event.family, local, remote)) {
+                (event.pid, event.comm) = (owner.pid, owner.comm);
+                return;
+            }
+        }
+    }
+
+    /// The frames from the one on that dropped the packet.
+    fn frames<'d>(&self, drop: &'d Drop) -> &'d [u64] {
+        /// The frames below it are few.
+        const NEAR: usize = 8;
+        let stack = &drop.stack;
+        // Its address is in the stack, unless something replaces return addresses.
+        let first = stack.iter().position(|frame| *frame == drop.event.location).unwrap_or_else(|| {
+            let ours = |frame: &u64| self.kallsyms.symbol(*frame).is_some_and(|it| is_tracing(it.name()));
+            stack.iter().take(NEAR).rposition(ours).map_or(0, |last| last + 1)
+        });
+        stack.get(first..).unwrap_or_default()
+    }
+
+    fn symbol(&self, address: u64) -> String {
+        self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), ToString::to_string)
+    }
+}
+
+/// Whether a function stands between the one that drops a packet and this tool's program.
+fn is_tracing(name: &str) -> bool {
+    const PREFIXES: [&str; 6] =
+        ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "kfree_skb", "sk_skb_reason_drop"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// `SYN|ACK`, in the order of the bits.
+fn flags(byte: u8) -> String {
+    const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+    let set: Vec<_> = (0..8).filter(|bit| byte >> bit & 1 != 0).map(|bit| NAMES[bit]).collect();
+    set.join("|")
+}
+
+/// `192.0.2.1:22`, `[2001:db8::1]:22`, and `192.0.2.1:-` where the port (in network order) is not known.
+fn joined(family: u16, bytes: [u8; 16], port: Option<u16>) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = match address::ip_addr(family, bytes) {
+        None => write!(text, "-"),
+        Some(ip) if ip.is_ipv4() => write!(text, "{ip}"),
+        Some(ip) => write!(text, "[{ip}]"),
+    };
+    let _ = match port {
+        Some(port) => write!(text, ":{}", u16::from_be(port)),
+        None => write!(text, ":-"),
+    };
+    text
+}
+
+/// `ESTABLISHED (ACK)`, `NO_SOCKET (3)`
+fn pair(first: Value<'_>, second: Value<'_>) -> String {
+    let zone = crate::time::Zone::utc();
+    let mut text = String::new();
+    first.write_text(&mut text, &zone);
+    text.push_str(" (");
+    second.write_text(&mut text, &zone);
+    text.push(')');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use programs::tcp::{AF_INET, AF_INET6};
+
+    use super::*;
+
+    #[test]
+    fn flags_in_the_order_of_the_bits() {
+        assert_eq!(flags(0), "");
+        assert_eq!(flags(0x12), "SYN|ACK");
+        assert_eq!(flags(0xff), "FIN|SYN|RST|PSH|ACK|URG|ECE|CWR");
+    }
+
+    #[test]
+    fn endpoints() {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&[192, 0, 2, 1]);
+        assert_eq!(joined(AF_INET, bytes, Some(22_u16.to_be())), "192.0.2.1:22");
+        assert_eq!(joined(AF_INET, bytes, None), "192.0.2.1:-");
+        assert_eq!(joined(AF_INET6, [0; 16], Some(0)), "[::]:0");
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_pair() {
+        assert_eq!(pair(Value::Unknown, Value::Text("SYN")), "- (SYN)");
+        assert_eq!(pair(Value::Word("CLOSE"), Value::Unknown), "CLOSE (-)");
+        assert_eq!(pair(Value::Word("CLOSE"), Value::Text("")), "CLOSE ()");
+    }
+
+    #[test]
+    fn functions_of_tracing() {
+        for ours in ["bpf_prog_6deef7357e7b4530_kfree_skb", "bpf_trace_run4", "kfree_skb_reason", "kfree_skb"]
+        {
+            assert!(is_tracing(ours), "{ours}");
+        }
+        for theirs in ["tcp_v4_rcv", "nf_hook_slow", "__kfree_skb_x"] {
+            assert!(!is_tracing(theirs), "{theirs}");
+        }
+    }
+}
