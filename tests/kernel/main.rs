@@ -9,6 +9,8 @@ mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
+mod tcpsubnet;
+mod tcptop;
 mod tcptracer;
 
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
         tcplife::TESTS,
         tcpretrans::TESTS,
         tcpstates::TESTS,
+        tcpsubnet::TESTS,
+        tcptop::TESTS,
         journal::TESTS,
     ]
     .concat();

@@ -7,6 +7,7 @@
 //! - [`loss`] makes connections lose packets;
 //! - [`wire`] answers a SYN itself, when the test says;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
+//! - [`bytes`] has the calls that move bytes;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
 //! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod bytes;
 pub mod cgroup;
 pub mod cli;
 pub mod deadline;

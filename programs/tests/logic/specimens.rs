@@ -19,6 +19,8 @@ pub const ALL: &[&Specimen] = &[
     &crate::tcpretrans::SYN_ACKS,
     &crate::tcpstates::SPECIMEN,
     &crate::tcptracer::SPECIMEN,
+    &crate::tcpsubnet::SPECIMEN,
+    &crate::tcptop::SPECIMEN,
 ];
 
 /// A tool.
