@@ -298,8 +298,8 @@ fn only_wanted(options: &Options) -> Fragment {
     let place = ends::Place {
         base: Reg::R10,
         family: event!(family),
-        laddr: event!(saddr),
-        raddr: event!(daddr),
+        laddr: event!(daddr),
+        raddr: event!(saddr),
         lport: LPORT,
         rport: RPORT,
         netns: event!(netns),

@@ -159,7 +159,7 @@ fn used(objects: &[Object]) -> (BTreeSet<String>, BTreeSet<String>) {
                 | Symbol::Exists(path)
                 | Symbol::BitShift(path)
                 | Symbol::BitMask(path) => &[path],
-                Symbol::Map(_) | Symbol::Enum { .. } | Symbol::Const(_) => &[],
+                Symbol::Map(_) | Symbol::Enum { .. } | Symbol::Params(_) | Symbol::Const(_) => &[],
                 other => panic!("{name}: {other} is not looked at here"),
             };
             for path in paths {
@@ -185,7 +185,7 @@ fn fields() {
     for specimen in ALL {
         let name = specimen.name;
         for kernel in KERNELS.iter() {
-            let there = |path: &str| kernel.index.field(path).expect("asked for").is_found();
+            let there = |path: &str| kernel.index.exists(path).expect("asked for");
             let (mut used, optional) = used(&specimen.everywhere(kernel, &filter));
             let absent: Vec<_> = used.iter().filter(|path| !there(path)).collect();
             assert!(absent.is_empty(), "{name}: {kernel:?} has no {absent:?}");

@@ -13,6 +13,7 @@ mod mutants;
 mod owner;
 mod spec;
 mod specimens;
+mod tcpdrop;
 mod tcplife;
 mod tcpstates;
 mod tool;
