@@ -25,7 +25,7 @@ pub struct Place {
     pub dport: i16,
     /// `u8`: byte 13 of the TCP header
     pub flags: i16,
-    /// `u32`: 1, or 0 when the TCP header is not there and ports and flags are 0
+    /// `u16`: 1, or 0 when the TCP header is not there and ports and flags are 0
     pub transport: i16,
 }
 
@@ -92,13 +92,13 @@ pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
         *(u16 *)(r10 + {place.dport}) = w1;
         w1 = *(u8 *)(r10 + {TCP_FLAGS});
         *(u8 *)(r10 + {place.flags}) = w1;
-        *(u32 *)(r10 + {place.transport}) = 1;
+        *(u16 *)(r10 + {place.transport}) = 1;
         goto done;
     headless:
         *(u16 *)(r10 + {place.sport}) = 0;
         *(u16 *)(r10 + {place.dport}) = 0;
         *(u8 *)(r10 + {place.flags}) = 0;
-        *(u32 *)(r10 + {place.transport}) = 0;
+        *(u16 *)(r10 + {place.transport}) = 0;
     done:
     }
 }

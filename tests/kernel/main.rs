@@ -4,13 +4,15 @@ mod cli;
 mod harness;
 mod journal;
 mod loader;
+mod tcpdrop;
 mod tcplife;
 mod tcpstates;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
+    let mut tests =
+        [harness::TESTS, tcpdrop::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
     tests.extend([cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -3,7 +3,7 @@
 //! - [`runner`] runs each test in a process of its own;
 //! - [`netns`], [`mntns`], [`scratch`] give it private namespaces and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
-//!   them make connections and says what a right tool has to report;
+//!   them make connections and says what a right tool has to report; [`segment`] sends what no socket would;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
@@ -22,6 +22,7 @@ pub mod peer;
 pub mod rows;
 pub mod runner;
 pub mod scratch;
+pub mod segment;
 pub mod stage;
 pub mod traffic;
 

@@ -104,7 +104,9 @@ fn changes(program: &Program) -> Vec<Change> {
                 let src = Operand::Imm(imm.wrapping_sub(1));
                 add("constant - 1", Insn::Mov { width: *width, dst: *dst, src });
             }
-            Insn::Mov { src: Operand::Reg(_), .. } => add("left out", nop()),
+            Insn::Mov { src: Operand::Reg(_), .. } | Insn::Alu { src: Operand::Reg(_), .. } => {
+                add("left out", nop());
+            }
             Insn::Alu { width, op, dst, src: Operand::Imm(imm) } => {
                 let with = |imm| Insn::Alu { width: *width, op: *op, dst: *dst, src: Operand::Imm(imm) };
                 add("constant + 1", with(imm.wrapping_add(1)));

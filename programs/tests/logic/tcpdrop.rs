@@ -79,7 +79,7 @@ pub const SPECIMEN: Specimen = Specimen {
     tracepoints: &[Tracepoint { name: "kfree_skb", first: Some("sk_buff"), lacking: &[] }],
     ways: |target| fitting(&[Way::TpBtf, Way::RawTp], target),
     wanted: &[(Want::Enum, "skb_drop_reason"), (Want::Tracepoint, "kfree_skb")],
-    mutate: false,
+    mutate: true,
 };
 
 const PURGE: &str = "skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE";
@@ -280,6 +280,7 @@ fn event(family: u16, from: ([u8; 16], u16), to: ([u8; 16], u16)) -> Event {
         flags: FLAGS,
         state: 0,
         transport: 1,
+        sent: 0,
     }
 }
 
@@ -409,7 +410,8 @@ cases! {
                 let reason = reason(&mut tool, NO_SOCKET);
                 assert_eq!(drop(&mut tool, &packet, socket, reason), REPORTED, "{spec:?} {state:?} {sent}");
                 let (pid, comm) = if lab.drops().owners { (OWNER.tgid, OWNER.comm) } else { (0, [0; 16]) };
-                let expected = Event { reason, state: state.0, netns: spec.netns, pid, comm, ..packet.event };
+                let sent = u16::from(sent);
+                let expected = Event { reason, state: state.0, netns: spec.netns, pid, comm, sent, ..packet.event };
                 assert_eq!(events(&mut tool), [(expected, vec![])]);
                 if tool.has("tcp_destroy_sock") {
                     tool.destroy(sock);
