@@ -35,7 +35,6 @@ pub struct Place {
 }
 
 /// Where the caller's `Event` on the stack has the ends of its connection.
-#[allow(unused_macros, reason = "for tools whose ends are not a socket's")]
 macro_rules! event_ends {
     () => {
         $crate::ends::Place {
@@ -49,8 +48,24 @@ macro_rules! event_ends {
         }
     };
 }
-#[allow(unused_imports, reason = "for tools whose ends are not a socket's")]
 pub(crate) use event_ends;
+
+/// Writes the ends of the socket in `r6` into an event on the stack. Clobbers `r0` to `r5`.
+pub fn into_event(sock: Sock, event: Place) -> Fragment {
+    assert_eq!(event.base, Reg::R10, "addresses go to the stack");
+    let from = Ends::Sock(sock);
+    bpf! {
+        ..from.family();
+        *(u16 *)(r10 + {event.family}) = w1;
+        ..sock.addresses(event.laddr, event.raddr);
+        ..from.port(Side::Remote);
+        *(u16 *)(r10 + {event.rport}) = w1;
+        ..from.port(Side::Local);
+        *(u16 *)(r10 + {event.lport}) = w1;
+        ..sock.netns();
+        *(u32 *)(r10 + {event.netns}) = w1;
+    }
+}
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

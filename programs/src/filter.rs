@@ -50,6 +50,13 @@ impl Filter {
         *self == Self::default()
     }
 
+    /// What can be told of a socket that is about to connect, and what only once it has a local port.
+    #[must_use]
+    pub fn split_local_ports(mut self) -> (Self, Self) {
+        let local_ports = std::mem::take(&mut self.local_ports);
+        (self, Self { local_ports, ..Self::default() })
+    }
+
     /// Jumps to `reject` unless the socket in `r6` is wanted, whoever it belongs to.
     pub fn socket(&self, sock: Sock, reject: &'static str) -> Fragment {
         bpf! {

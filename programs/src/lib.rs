@@ -23,11 +23,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod containers;
 pub mod emit;
 pub mod ends;
 pub mod filter;
 pub mod frame;
 pub mod layout;
+pub mod outcome;
 pub mod owner;
 pub mod ownership;
 pub mod packet;
@@ -35,12 +37,19 @@ pub mod sock;
 pub mod stack;
 pub mod state_tool;
 pub mod stats;
+pub mod stream;
 pub mod subnet;
 pub mod table;
 pub mod tcp;
+pub mod tcpconnlat;
 pub mod tcpdrop;
 pub mod tcplife;
+pub mod tcpretrans;
 pub mod tcpstates;
+pub mod tcpsubnet;
+pub mod tcptop;
+pub mod tcptracer;
+pub mod trie;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
 pub const LICENSE: &str = "Dual MIT/GPL";

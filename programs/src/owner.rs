@@ -16,7 +16,6 @@ use crate::layout::layout;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
-use crate::tcp::SOCK_STREAM;
 
 /// `TASK_COMM_LEN`, include/linux/sched.h.
 pub const COMM_LEN: u16 = 16;
@@ -68,7 +67,7 @@ const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);
 
 /// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`.
-fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
+pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
     bpf! {
         call bpf_get_current_pid_tgid;
         r0 >>= 32;
@@ -81,7 +80,7 @@ fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
 }
 
 /// Copies a name of sixteen bytes. Clobbers `r1`.
-fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
+pub(crate) fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
     bpf! {
         r1 = *(u64 *)({from} + {from_off});
         *(u64 *)({to} + {to_off}) = r1;
@@ -91,7 +90,7 @@ fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
 }
 
 /// Jumps to `label` unless the current task holds the socket's lock, so acts for it.
-fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
+pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     bpf! {
         ..sock.load(R1, Size::B4, "sock.sk_lock.owned");
         if w1 == 0 goto {label};
@@ -132,14 +131,10 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto unknown;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto unknown;
-        w1 = *(u32 *)(r8 + {PID});
-        *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..entry_into_event(pid, comm);
         goto told;
     unknown:
-        ..nobody_into_event(pid, comm);
-        ..unless_owned(sock, "told");
-        ..current(R10, pid, comm);
+        ..acting_into_event(sock, pid, comm);
     told:
     }
 }
@@ -157,6 +152,16 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
+/// Writes the current task into an event if it acts for the socket, else nobody. For tools without a table.
+pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        ..nobody_into_event(pid, comm);
+        ..unless_owned(sock, "told");
+        ..current(R10, pid, comm);
+    told:
+    }
+}
+
 /// Writes the owner from the entry at `r8` into an event, else nobody. For moments at which the lock tells nothing: it may be
 /// held by another task, on another CPU.
 pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
@@ -165,10 +170,17 @@ pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
         if r8 == 0 goto told;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 == 0 goto told;
+        ..entry_into_event(pid, comm);
+    told:
+    }
+}
+
+/// Writes the owner from the entry at `r8` into an event; pid 0 and no name where it knows nobody. Clobbers `r1`.
+pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
+    bpf! {
         w1 = *(u32 *)(r8 + {PID});
         *(u32 *)(r10 + {pid}) = w1;
         ..copy_comm(R8, frame::at(0, COMM), R10, comm);
-    told:
     }
 }
 
@@ -214,19 +226,32 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     Ok(hooks)
 }
 
-/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+/// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
+    let rungs = accept_rungs(target, &Fragment::new(), &learn(Rank::Accepted))?;
+    Ok(Hook::new("accept", Need::Optional, rungs))
+}
+
+/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+///
+/// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket's address in `r6`.
+pub(crate) fn accept_rungs(
+    target: &Target,
+    first: &Fragment,
+    act: &Fragment,
+) -> Result<Vec<ProgramDef>, AsmError> {
     let mut rungs = Vec::new();
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
         let body = bpf! {
+            ..first.clone();
             r2 = r10;
             r2 += {frame::SCRATCH};
             call bpf_get_func_ret;
             if w0 != 0 goto none;
             r6 = *(u64 *)(r10 + {frame::SCRATCH});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
@@ -239,22 +264,22 @@ fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
             Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
         };
         let body = bpf! {
+            ..first.clone();
             r6 = *(u64 *)(r1 + field {result});
             if r6 == 0 goto none;
-            ..learn(Rank::Accepted);
+            ..act.clone();
         none:
             r0 = 0;
             exit;
         };
         rungs.push(("accept_ret", Attach::Kretprobe("inet_csk_accept".into()), body));
     }
-    let rungs = rungs
+    rungs
         .into_iter()
         .map(|(name, attach, body)| {
             Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
         })
-        .collect::<Result<_, AsmError>>()?;
-    Ok(Hook::new("accept", Need::Optional, rungs))
+        .collect()
 }
 
 /// The hook's name, for the loader to run it by.
@@ -264,10 +289,39 @@ pub const SEED_HOOK: &str = "open sockets";
 /// jump to `skip`, and clobber all registers.
 pub type Fill = fn(Sock) -> Fragment;
 
+/// Enters the TCP sockets that processes hold already, with their owners.
+///
+/// `fill` completes the entry at [`frame::ENTRY`].
+pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+    walk_hook(&|sock| {
+        bpf! {
+            ..table::clear(entry);
+            ..holder();
+            ..fill(sock);
+        }
+    })
+}
+
+/// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.
+fn holder() -> Fragment {
+    let at = |offset| frame::at(frame::ENTRY, offset);
+    let comm_tail = at(COMM) + 8;
+    bpf! {
+        w1 = *(u32 *)(r9 + task_struct.tgid);
+        *(u32 *)(r10 + {at(PID)}) = w1;
+        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
+        r1 = *(u64 *)(r9 + task_struct.comm);
+        *(u64 *)(r10 + {at(COMM)}) = r1;
+        r1 = *(u64 *)(r9 + task_struct.comm + 8);
+        *(u64 *)(r10 + {comm_tail}) = r1;
+    }
+}
+
 /// Enters the TCP sockets that processes hold already, of all network namespaces: `iter/task_file`, kernel 5.8.
 ///
-/// `fill` completes the entry at [`frame::ENTRY`]. Sockets that other hooks entered in the meantime are left as they are.
-pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+/// `build` builds the entry at [`frame::ENTRY`], with the socket in `r6`, read by the given [`Sock`], and the task in `r9`. It may
+/// jump to `skip`, and clobber all registers. Sockets that other hooks entered in the meantime are left as they are.
+pub fn walk_hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
     // The helper knows a socket's file from any other, and the verifier its result (kernel 5.11).
     let by_helper = bpf! {
         call bpf_sock_from_file;
@@ -288,7 +342,7 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let rungs = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
         .into_iter()
         .map(|(find, access)| {
-            let program = Program::link("task_file", seed(entry, find, fill, Sock::new(access)))?;
+            let program = Program::link("task_file", step(find, build, Sock::new(access)))?;
             Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
         })
         .collect::<Result<_, AsmError>>()?;
@@ -303,9 +357,7 @@ const S_IFMT: i32 = 0o170_000;
 const S_IFSOCK: i32 = 0o140_000;
 
 /// One step of the walk; `find` gets the file in `r1` and leaves its socket in `r6`, or jumps to `skip`.
-fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
-    let at = |offset| frame::at(frame::ENTRY, offset);
-    let comm_tail = at(COMM) + 8;
+fn step(find: Fragment, build: &dyn Fn(Sock) -> Fragment, sock: Sock) -> Fragment {
     bpf! {
         r9 = *(u64 *)(r1 + bpf_iter__task_file.task);
         if r9 == 0 goto skip;                           // the end of the walk
@@ -314,19 +366,8 @@ fn seed(entry: Layout, find: Fragment, fill: Fill, sock: Sock) -> Fragment {
         ..find;
         if r6 == 0 goto skip;
         ..table::key();
-        ..sock.tcp("skip");
-        // A raw socket may be of protocol TCP as well, and is never told to be destroyed.
-        ..sock.load(R1, Size::B2, "sock.sk_type");
-        if w1 != {SOCK_STREAM} goto skip;
-        ..table::clear(entry);
-        w1 = *(u32 *)(r9 + task_struct.tgid);
-        *(u32 *)(r10 + {at(PID)}) = w1;
-        *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
-        r1 = *(u64 *)(r9 + task_struct.comm);
-        *(u64 *)(r10 + {at(COMM)}) = r1;
-        r1 = *(u64 *)(r9 + task_struct.comm + 8);
-        *(u64 *)(r10 + {comm_tail}) = r1;
-        ..fill(sock);
+        ..sock.stream("skip");                          // the kernel never says that a raw socket is destroyed
+        ..build(sock);
         ..table::store(IfExists::Keep);
         if w0 == 0 goto skip;
         if w0 == {-EEXIST} goto skip;

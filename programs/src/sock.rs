@@ -14,6 +14,9 @@ use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
 /// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.
 pub const COMMON_LEN: u16 = COMMON.unsigned_abs();
 
+/// `enum sock_type`, include/linux/net.h: the same everywhere that eBPF is.
+const SOCK_STREAM: u16 = 1;
+
 /// How a program reads its socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Sock {
@@ -25,6 +28,12 @@ impl Sock {
     #[must_use]
     pub const fn new(access: Access) -> Self {
         Self { access }
+    }
+
+    /// How it reads.
+    #[must_use]
+    pub const fn access(self) -> Access {
+        self.access
     }
 
     /// Makes the socket in `r6` readable, or jumps to `other` when it is not TCP.
@@ -52,13 +61,7 @@ impl Sock {
     pub fn common_head(self, other: &'static str) -> Fragment {
         let copy = match self.access {
             Access::Typed => Fragment::new(),
-            Access::Probed => bpf! {
-                r1 = r10;
-                r1 += {COMMON};
-                w2 = sock_common.skc_v6_rcv_saddr + 16;
-                r3 = r6;
-                call bpf_probe_read_kernel;
-            },
+            Access::Probed => copy_common(),
         };
         bpf! {
             ..copy;
@@ -66,6 +69,24 @@ impl Sock {
             if w1 == {AF_INET} goto inet;
             if w1 != {AF_INET6} goto {other};
         inet:
+        }
+    }
+
+    /// As [`Sock::tcp`], for moments that a raw socket may come to as well: one of those can be of protocol TCP, too.
+    pub fn stream(self, other: &'static str) -> Fragment {
+        bpf! {
+            ..self.tcp(other);
+            ..self.load(Reg::R1, Size::B2, "sock.sk_type");
+            if w1 != {SOCK_STREAM} goto {other};
+        }
+    }
+
+    /// Makes the request for a connection (`struct request_sock`) in `r6` readable: what [`Sock::common`] and those after it
+    /// read, which a request has as well.
+    pub fn request(self) -> Fragment {
+        match self.access {
+            Access::Typed => Fragment::new(),
+            Access::Probed => copy_common(),
         }
     }
 
@@ -154,6 +175,17 @@ impl Sock {
             ..self.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
             ..self.load_from(Reg::R1, Reg::R1, Size::B4, "net.ns.inum");
         }
+    }
+}
+
+/// Copies the head of the socket in `r6`.
+fn copy_common() -> Fragment {
+    bpf! {
+        r1 = r10;
+        r1 += {COMMON};
+        w2 = sock_common.skc_v6_rcv_saddr + 16;
+        r3 = r6;
+        call bpf_probe_read_kernel;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What tools have in common that follow sockets from state to state: the table, whose sockets they are, and one program of
 //! their own on `inet_sock_set_state`.
 
-use bpfasm::object::{Layout, Need, Object};
+use bpfasm::object::{Hook, Layout, Need, Object};
 use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, bpf};
 
@@ -22,6 +22,8 @@ pub struct StateTool {
     pub ring_bytes: u32,
     /// Its program on `inet_sock_set_state`.
     pub state_change: Fragment,
+    /// Hooks that complete an entry after the socket's birth: [`owner::hooks`], where its owner is not known from the start.
+    pub learn: Vec<Hook>,
     /// How the entry of a socket that was open before is completed, if such are wanted.
     pub seed: Option<Fill>,
 }
@@ -30,7 +32,7 @@ impl StateTool {
     /// Its programs and maps.
     pub fn object(self, target: &Target) -> Result<Object, AsmError> {
         let mut hooks = vec![table::destroy_hook(target)?];
-        hooks.extend(owner::hooks(target)?);
+        hooks.extend(self.learn);
         // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
         hooks.push(table::tracepoint_hook(
             "state change",

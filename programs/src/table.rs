@@ -1,7 +1,8 @@
 //! The table of sockets: what earlier events left for later ones, by the address of the socket.
 //!
 //! The kernel reuses a socket's address within microseconds, so an entry is replaced at a socket's birth and deleted when the
-//! socket is destroyed. Every entry starts with its owner ([`crate::owner`]), what follows is the tool's.
+//! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
+//! tool's.
 
 use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
 use bpfasm::reg::R6;
@@ -58,6 +59,16 @@ pub fn store(if_exists: IfExists) -> Fragment {
     }
 }
 
+/// Deletes the socket's entry, if there is one.
+pub fn forget() -> Fragment {
+    bpf! {
+        r1 = map {MAP} ll;
+        r2 = r10;
+        r2 += {frame::KEY};
+        call bpf_map_delete_elem;
+    }
+}
+
 /// Zeroes the entry to be built.
 pub fn clear(layout: Layout) -> Fragment {
     assert!(layout.size.is_multiple_of(8) && layout.size <= frame::ENTRY.abs_diff(frame::ZERO));
@@ -95,10 +106,7 @@ pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
         ..key();
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {frame::KEY};
-        call bpf_map_delete_elem;
+        ..forget();
         r0 = 0;
         exit;
     };

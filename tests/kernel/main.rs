@@ -7,12 +7,13 @@ mod loader;
 mod tcpdrop;
 mod tcplife;
 mod tcpstates;
+mod tcptracer;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut tests =
         [harness::TESTS, tcpdrop::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
-    tests.extend([cli::TESTS, loader::TESTS].concat().concat());
+    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -8,12 +8,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::deadline::{Deadline, LIMIT, patient};
+use crate::deadline::{Deadline, LIMIT, patient, wait_until};
 use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
 
@@ -234,6 +235,49 @@ impl Actor {
         assert_eq!(ready, Ok(1), "the heir {comm} came to its control socket");
         let (control, _) = meeting.accept().expect("accept an heir");
         (Self::greet(control, comm, None), Conn { id: 0, ..inherited })
+    }
+
+    /// Starts to wait in `accept(2)`, to be ended by [`Self::accepted`].
+    #[track_caller]
+    pub fn start_accept(&mut self) {
+        self.ask("accept-blocking".to_owned());
+    }
+
+    /// Starts to wait in `accept4(2)` in a thread of this name, to be ended by [`Self::accepted`].
+    #[track_caller]
+    pub fn start_accept_in_thread(&mut self, comm: &str) {
+        self.ask(format!("accept-in-thread {comm}"));
+    }
+
+    /// The connection that [`Self::start_accept`] waited for.
+    #[track_caller]
+    pub fn accepted(&mut self) -> Conn {
+        conn(&self.finish())
+    }
+
+    /// Starts to wait for a connection to be passed, to be ended by [`Self::finish`].
+    #[track_caller]
+    pub fn start_take(&mut self, meeting: &Path) {
+        self.ask(format!("take {}", meeting.display()));
+    }
+
+    /// Passes a connection to an actor that waits for it, by `SCM_RIGHTS`, and keeps nothing of it.
+    #[track_caller]
+    pub fn pass(&mut self, conn: Conn, meeting: &Path) {
+        wait_until("meeting place", LIMIT, || fs::metadata(meeting).map(drop));
+        self.must(format!("pass {} {}", conn.id, meeting.display()));
+    }
+
+    /// Closes the connection that was passed here.
+    #[track_caller]
+    pub fn close_taken(&mut self) {
+        self.must("close-taken".to_owned());
+    }
+
+    /// Becomes another user for good.
+    #[track_caller]
+    pub fn become_user(&mut self, uid: u32) {
+        self.must(format!("become-user {uid}"));
     }
 
     /// Starts to serve the connections of a storm, to be ended by [`Self::finish`].

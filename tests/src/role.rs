@@ -5,23 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname,
-    listen, recv, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    SockaddrStorage, bind, connect, getpeername, getsockname, listen, recv, recvmsg, sendmsg, setsockopt,
+    socket, sockopt,
 };
-use nix::unistd::dup2_stdout;
+use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
 use crate::deadline::{Deadline, patient};
 
@@ -80,6 +83,8 @@ struct Role {
     listener: Option<TcpListener>,
     streams: BTreeMap<u32, TcpStream>,
     next: u32,
+    /// What was passed here.
+    taken: Option<RawFd>,
 }
 
 impl Role {
@@ -131,6 +136,14 @@ impl Role {
                 ok("")
             }
             "heir" => self.heir(words.parse(), words.text(), words.text()),
+            "accept-blocking" => self.accept_blocking(),
+            "accept-in-thread" => self.accept_in_thread(words.text()),
+            "take" => self.take(words.text()),
+            "pass" => self.pass(words.parse(), words.text()),
+            "close-taken" => {
+                Ok(close(self.taken.take().expect("close-taken before take")).map(|()| String::new())?)
+            }
+            "become-user" => Ok(setuid(Uid::from_raw(words.parse())).map(|()| String::new())?),
             "serve" => self.serve(words.parse()),
             "storm" => storm(words.parse(), words.parse()),
             _ => panic!("no such command: {line}"),
@@ -263,6 +276,50 @@ impl Role {
             .stdin(Stdio::from(OwnedFd::from(control)))
             .stdout(Stdio::from(connection))
             .spawn()?;
+        ok("")
+    }
+
+    /// Waits in `accept(2)`, where [`Self::accept`] waits before `accept4(2)`. The test has a time limit, this has none.
+    fn accept_blocking(&mut self) -> Answer {
+        let listener = self.listener.as_ref().expect("accept before listen");
+        let fd = nix::sys::socket::accept(listener.as_raw_fd())?;
+        self.taken = Some(fd);
+        let address = |storage: SockaddrStorage| storage.to_string();
+        let local = getsockname::<SockaddrStorage>(fd).map(address)?;
+        let remote = getpeername::<SockaddrStorage>(fd).map(address)?;
+        ok(format_args!("{} {local} {remote}", u32::MAX))
+    }
+
+    /// Waits in `accept4(2)` in a thread that ends with it.
+    fn accept_in_thread(&mut self, comm: &str) -> Answer {
+        let listener = self.listener.as_ref().expect("accept before listen").try_clone()?;
+        let thread = thread::Builder::new().name(comm.to_owned()).spawn(move || listener.accept())?;
+        let (stream, _) = thread.join().expect("the thread that accepts")?;
+        let id = self.keep(stream);
+        self.facts(id)
+    }
+
+    /// Waits at a path for a connection to be passed.
+    fn take(&mut self, meeting: &str) -> Answer {
+        let socket = UnixDatagram::bind(meeting)?;
+        let (mut byte, mut space) = ([0], cmsg_space!(RawFd));
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
+        self.taken = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+        ok("")
+    }
+
+    /// Passes a connection to whoever waits at a path, and closes it here.
+    fn pass(&mut self, id: u32, meeting: &str) -> Answer {
+        let stream = self.streams.remove(&id).unwrap_or_else(|| panic!("no connection {id}"));
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(meeting)?;
+        let fds = [stream.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &control, MsgFlags::empty(), None)?;
         ok("")
     }
 

@@ -52,6 +52,24 @@ pub struct StateRow {
     pub netns: u64,
 }
 
+/// A row of `tcptracer --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct TraceRow {
+    pub ts: u64,
+    /// `connect`, `accept` or `close`.
+    pub kind: String,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub uid: Option<u32>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub netns: u64,
+}
+
 /// A row of `tcpdrop --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
@@ -189,6 +207,31 @@ impl Row for StateRow {
             oldstate: o.get("oldstate", text)?,
             newstate: o.get("newstate", text)?,
             span_ns: o.maybe("span_ns", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for TraceRow {
+    const KEYS: &'static [&'static str] =
+        &["ts", "type", "pid", "comm", "uid", "ip", "laddr", "lport", "raddr", "rport", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            kind: o.get("type", text)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            uid: o.maybe("uid", number)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
             netns: o.get("netns", number)?,
         })
     }

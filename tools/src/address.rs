@@ -23,6 +23,11 @@ pub fn ip(family: u16, bytes: [u8; 16]) -> Value<'static> {
     ip_addr(family, bytes).map_or(Value::Unknown, Value::Ip)
 }
 
+/// An address of that family, to be shown in brackets where it is one of IPv6.
+pub fn bracketed(family: u16, bytes: [u8; 16]) -> Value<'static> {
+    ip_addr(family, bytes).map_or(Value::Unknown, Value::Bracketed)
+}
+
 /// An address that a socket without one has as zeroes.
 pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
     match ip(family, bytes) {
@@ -32,7 +37,6 @@ pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
 }
 
 /// An address of that family and a port in network order.
-#[allow(dead_code, reason = "for tools that show both in one column")]
 pub fn endpoint(family: u16, bytes: [u8; 16], wire: u16) -> Value<'static> {
     ip_addr(family, bytes)
         .map_or(Value::Unknown, |ip| Value::Endpoint(SocketAddr::new(ip, u16::from_be(wire))))

@@ -56,11 +56,12 @@ pub fn switch(id: &'static str, help: &'static str) -> Arg {
 
 /// Adds the options that every tool has.
 pub fn shared(command: Command) -> Command {
+    // A tool that has another name for it brings its own.
+    let own_rows = command.get_arguments().any(|own| own.get_id() == "count");
     command
         .args_override_self(true)
         .infer_long_args(true)
         .next_help_heading("All tools")
-        .arg(switch("json", "One JSON object per line, in raw units").conflicts_with("csv"))
         .arg(
             Arg::new("duration")
                 .long("duration")
@@ -68,13 +69,7 @@ pub fn shared(command: Command) -> Command {
                 .value_parser(seconds)
                 .help("Stop after this time"),
         )
-        .arg(
-            Arg::new("count")
-                .long("count")
-                .value_name("ROWS")
-                .value_parser(value_parser!(u64).range(1..))
-                .help("Stop after this many rows"),
-        )
+        .args((!own_rows).then(|| rows().long("count")))
         .arg(switch("stats", "At the end, print what became of every event on stderr"))
         .arg(switch("strict", "Exit with 1 if an event was lost"))
         .arg(
@@ -110,6 +105,14 @@ pub fn shared(command: Command) -> Command {
                 _ => Access::Probed,
             }),
         ))
+}
+
+/// How many rows are wanted; without a name yet.
+pub fn rows() -> Arg {
+    Arg::new("count")
+        .value_name("ROWS")
+        .value_parser(value_parser!(u64).range(1..))
+        .help("Stop after this many rows")
 }
 
 /// The options about the programs themselves, which `tcptools` has also without a tool.
@@ -195,6 +198,26 @@ pub fn read_table(matches: &ArgMatches) -> TableFlags {
 /// `--csv`; a tool may give it a historic letter.
 pub fn csv() -> Arg {
     switch("csv", "Comma-separated values")
+}
+
+/// `--json`; a tool may give it a historic letter.
+pub fn json() -> Arg {
+    switch("json", "One JSON object per line, in raw units").conflicts_with("csv")
+}
+
+/// Adds those that the tool has not defined itself, with letters of its own.
+pub fn add_missing(mut command: Command, args: impl IntoIterator<Item = Arg>) -> Command {
+    for arg in args {
+        if !command.get_arguments().any(|own| own.get_id() == arg.get_id()) {
+            command = command.arg(arg);
+        }
+    }
+    command
+}
+
+/// Seconds between two reports: a whole number above 0.
+pub fn interval() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

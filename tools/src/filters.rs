@@ -11,29 +11,18 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
 
-use crate::args::switch;
+use crate::args::{add_missing, switch};
 
 /// Adds the filters that the tool has not defined itself, with letters of its own.
 pub fn add(command: Command) -> Command {
-    let mut command = command.next_help_heading("Filters");
-    for arg in all() {
-        if !command.get_arguments().any(|own| own.get_id() == arg.get_id()) {
-            command = command.arg(arg);
-        }
-    }
-    command
+    add_missing(command.next_help_heading("Filters"), all())
 }
 
 fn all() -> Vec<Arg> {
     vec![
         switch("ipv4", "Only IPv4, also on sockets of AF_INET6").short('4').conflicts_with("ipv6"),
         switch("ipv6", "Only IPv6").short('6'),
-        Arg::new("pid")
-            .short('p')
-            .long("pid")
-            .value_name("PID")
-            .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-            .help("Only sockets of this process"),
+        pid(),
         local_port(),
         remote_port(),
         Arg::new("addr")
@@ -48,6 +37,16 @@ fn all() -> Vec<Arg> {
             .value_parser(cgroup)
             .help("Only sockets made in this cgroup (its directory in cgroup2) or below"),
     ]
+}
+
+/// Only this process.
+pub fn pid() -> Arg {
+    Arg::new("pid")
+        .short('p')
+        .long("pid")
+        .value_name("PID")
+        .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
+        .help("Only sockets of this process")
 }
 
 /// Only these local ports.

@@ -7,6 +7,7 @@
 mod address;
 mod args;
 mod books;
+mod containers;
 mod ebpf;
 mod failure;
 mod filters;
@@ -17,9 +18,14 @@ mod links;
 mod output;
 mod run;
 mod target;
+mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
+mod tcpsubnet;
+mod tcptop;
+mod tcptracer;
 mod time;
 mod tool;
 mod verified;
@@ -102,9 +108,8 @@ fn tool_command(tool: &dyn Tool) -> Command {
         .display_name(tool.name())
         .version(env!("CARGO_PKG_VERSION"))
         .about(tool.about());
-    let command = filters::add(args::shared(tool.flags(command)));
-    // A tool whose history knows no -s brings no --csv of its own.
-    if command.get_arguments().any(|arg| arg.get_id() == "csv") { command } else { command.arg(args::csv()) }
+    let command = args::add_missing(args::shared(tool.flags(command)), [args::json(), args::csv()]);
+    filters::add(command)
 }
 
 /// Help and version go to stdout; what is wrong becomes one line that says what would be right.

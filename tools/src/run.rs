@@ -119,7 +119,11 @@ fn start(session: &mut dyn Session, shared: &Shared, say: &Say) -> Result<(Loade
     let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
     for (target, object) in &objects {
-        match attach(&loader, &index, object, say) {
+        let loaded = load(&loader, &index, object);
+        if let Ok((loaded, _)) = &loaded {
+            session.fill(loaded)?;
+        }
+        match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
             Ok(running) => return Ok(running),
             Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
             Err(error) => {
@@ -147,16 +151,19 @@ fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
     Ok(ways)
 }
 
-fn attach(
+fn load(
     loader: &Loader<'_>,
     index: &Index<'_>,
     object: &Object,
-    say: &Say,
 ) -> Result<(Loaded, Option<Events>), LoadError> {
-    let mut loaded = loader.load_indexed(object, index)?;
+    let loaded = loader.load_indexed(object, index)?;
     // Before anything is attached, so that the first event finds a ring.
     let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
     let events = if has_ring { Some(loaded.events(emit::MAP)?) } else { None };
+    Ok((loaded, events))
+}
+
+fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
     loaded.attach()?;
     for note in loaded.notes() {
         say.verbose(&note.to_string());
@@ -176,7 +183,7 @@ fn attach(
             say.always(&program.to_string());
         }
     }
-    Ok((loaded, events))
+    Ok(loaded)
 }
 
 /// Reads and reports until a signal, the time, a count or a closed pipe says stop; then detaches, drains and counts.
@@ -240,6 +247,10 @@ fn follow(
             look_at = now + LOOK;
             told = told || tell_of_loss(loaded, say)?;
         }
+    }
+    // Some things take long to detach, and nobody should wait for rows that are there.
+    if let Some(events) = &mut events {
+        rows.drain(events, session)?;
     }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();

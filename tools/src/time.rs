@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use nix::time::{ClockId, clock_gettime};
 
@@ -69,8 +70,10 @@ impl Zone {
         Self(OnceCell::from(TimeZone::UTC))
     }
 
-    fn get(&self) -> &TimeZone {
-        self.0.get_or_init(TimeZone::system)
+    /// What clocks and calendars there show, so many nanoseconds after 1970 began.
+    fn at(&self, wall: i128) -> Option<DateTime> {
+        let timestamp = Timestamp::from_nanosecond(wall).ok()?;
+        Some(self.0.get_or_init(TimeZone::system).to_datetime(timestamp))
     }
 }
 
@@ -89,12 +92,31 @@ impl<'a> LocalTime<'a> {
 
 impl fmt::Display for LocalTime<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Timestamp::from_nanosecond(self.wall) {
-            Ok(timestamp) => {
-                let time = self.zone.get().to_datetime(timestamp);
-                write!(f, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
-            }
-            Err(_) => f.write_str("-"),
+        match self.zone.at(self.wall) {
+            Some(time) => write!(f, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second()),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// A day: `02/21/20`.
+pub struct LocalDate<'a> {
+    wall: i128,
+    zone: &'a Zone,
+}
+
+impl<'a> LocalDate<'a> {
+    /// Of so many nanoseconds since 1970.
+    pub fn new(wall: i128, zone: &'a Zone) -> Self {
+        Self { wall, zone }
+    }
+}
+
+impl fmt::Display for LocalDate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.zone.at(self.wall) {
+            Some(day) => write!(f, "{:02}/{:02}/{:02}", day.month(), day.day(), day.year().rem_euclid(100)),
+            None => f.write_str("-"),
         }
     }
 }
@@ -124,6 +146,14 @@ mod tests {
         let shown = |wall| LocalTime::new(wall, &Zone::utc()).to_string();
         assert_eq!(shown(0), "00:00:00");
         assert_eq!(shown(1_582_279_490_000_000_000), "10:04:50");
+        assert_eq!(shown(i128::MAX), "-");
+    }
+
+    #[test]
+    fn local_date_is_a_day() {
+        let shown = |wall| LocalDate::new(wall, &Zone::utc()).to_string();
+        assert_eq!(shown(0), "01/01/70");
+        assert_eq!(shown(1_582_279_490_000_000_000), "02/21/20");
         assert_eq!(shown(i128::MAX), "-");
     }
 

@@ -16,8 +16,16 @@ use crate::output::{Column, Page};
 use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
-pub const TOOLS: &[&dyn Tool] =
-    &[&crate::tcpdrop::Tcpdrop, &crate::tcplife::Tcplife, &crate::tcpstates::Tcpstates];
+pub const TOOLS: &[&dyn Tool] = &[
+    &crate::tcpconnlat::Tcpconnlat,
+    &crate::tcpdrop::Tcpdrop,
+    &crate::tcplife::Tcplife,
+    &crate::tcpretrans::Tcpretrans,
+    &crate::tcpstates::Tcpstates,
+    &crate::tcpsubnet::Tcpsubnet,
+    &crate::tcptop::Tcptop,
+    &crate::tcptracer::Tcptracer,
+];
 
 /// A tool: its name and flags. One run of it is a [`Session`].
 pub trait Tool: Sync {
@@ -73,6 +81,15 @@ pub trait Session {
     ///
     /// One line on what this kernel does not know.
     fn resolve(&mut self, _index: &Index<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Fills maps that programs read. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// One line on what the kernel did not take.
+    fn fill(&mut self, _loaded: &Loaded) -> Result<(), Failure> {
         Ok(())
     }
 

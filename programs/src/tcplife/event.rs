@@ -1,6 +1,7 @@
 //! What a connection's end tells.
 
 use crate::layout::layout;
+use crate::outcome::Outcome;
 use crate::tcp::State;
 
 layout! {
@@ -67,48 +68,6 @@ pub enum Role {
     Passive = 2,
 }
 
-/// How a connection ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// A session that ended by FINs.
-    Closed,
-    /// Ended by a reset from the other side.
-    Reset,
-    /// Ended by a reset from this side, or given up before it was established.
-    Aborted,
-    /// Never established: the port is closed.
-    Refused,
-    /// The other side stopped answering.
-    Timeout,
-    /// There is no way to the other side.
-    Unreachable,
-}
-
-impl Outcome {
-    /// The word for machines and people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Aborted => "aborted",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
-
-/// include/uapi/asm-generic/errno.h
-mod errno {
-    pub const EPIPE: u32 = 32;
-    pub const ENETUNREACH: u32 = 101;
-    pub const ECONNRESET: u32 = 104;
-    pub const ETIMEDOUT: u32 = 110;
-    pub const ECONNREFUSED: u32 = 111;
-    pub const EHOSTUNREACH: u32 = 113;
-}
-
 impl Event {
     /// Which side opened it.
     #[must_use]
@@ -129,17 +88,10 @@ impl Event {
     /// How it ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        match self.err {
-            errno::ECONNREFUSED => Outcome::Refused,
-            errno::ETIMEDOUT => Outcome::Timeout,
-            errno::ENETUNREACH | errno::EHOSTUNREACH => Outcome::Unreachable,
-            // The kernel says EPIPE for a reset that meets a socket whose other side had sent its FIN.
-            errno::ECONNRESET | errno::EPIPE => Outcome::Reset,
-            _ => match self.oldstate() {
-                State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK => Outcome::Closed,
-                _ => Outcome::Aborted,
-            },
-        }
+        Outcome::of_error(self.err).unwrap_or_else(|| match self.oldstate() {
+            State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK => Outcome::Closed,
+            _ => Outcome::Aborted,
+        })
     }
 
     /// Payload that the other side acknowledged, in bytes.
@@ -191,6 +143,7 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::errno;
 
     /// The 1000/3000-byte exchange whose counters a 6.18 kernel showed: the client closed first.
     fn client() -> Event {

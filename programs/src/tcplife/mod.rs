@@ -8,8 +8,9 @@ use bpfasm::object::Object;
 use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
-pub use self::event::{Event, Outcome, Role};
+pub use self::event::{Event, Role};
 use crate::emit;
+use crate::ends::{self, event_ends};
 use crate::filter::Filter;
 use crate::frame::{entry, event};
 use crate::layout::layout;
@@ -67,6 +68,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         max_sockets: options.max_sockets,
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
+        learn: owner::hooks(target)?,
         seed: options.existing.then_some(seed_entry as owner::Fill),
     }
     .object(target)
@@ -193,15 +195,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         *(u64 *)(r10 + {event!(ts)}) = r0;
         w1 = *(u32 *)(r9 + {OLDSTATE});
         *(u8 *)(r10 + {event!(oldstate)}) = w1;
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
-        *(u16 *)(r10 + {event!(family)}) = w1;
-        ..sock.addresses(event!(laddr), event!(raddr));
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
-        *(u16 *)(r10 + {event!(rport)}) = w1;
-        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
-        *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..sock.netns();
-        *(u32 *)(r10 + {event!(netns)}) = w1;
+        ..ends::into_event(sock, event_ends!());
         ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
         *(u32 *)(r10 + {event!(err)}) = w1;
         ..sock.load(Reg::R1, Size::B8, "tcp_sock.bytes_acked");

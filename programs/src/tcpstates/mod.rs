@@ -6,9 +6,10 @@ use std::mem::offset_of;
 
 use bpfasm::object::Object;
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::Event;
+use crate::ends::{self, event_ends};
 use crate::filter::Filter;
 use crate::frame::{entry, event};
 use crate::layout::layout;
@@ -55,6 +56,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         max_sockets: options.max_sockets,
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
+        learn: owner::hooks(target)?,
         // Nothing to complete: an entry without a last change.
         seed: Some(|_| Fragment::new()),
     }
@@ -79,15 +81,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         ..only_wanted(&options.filter, sock);
         r1 = *(u64 *)(r10 + {frame::KEY});
         *(u64 *)(r10 + {event!(skaddr)}) = r1;
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
-        *(u16 *)(r10 + {event!(family)}) = w1;
-        ..sock.addresses(event!(laddr), event!(raddr));
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
-        *(u16 *)(r10 + {event!(rport)}) = w1;
-        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
-        *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..sock.netns();
-        *(u32 *)(r10 + {event!(netns)}) = w1;
+        ..ends::into_event(sock, event_ends!());
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     out:
         r0 = 0;

@@ -29,6 +29,11 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     },
     Equivalent { place: &["(r9 + {OLDSTATE})"], what: &["half"], why: "a state is 1 to 12" },
     Equivalent { place: &["(r9 + {NEWSTATE})"], what: &["half"], why: "a state is 1 to 12" },
+    Equivalent {
+        place: &["w1 = *(u32 *)(r10 + {event!(newstate)})"],
+        what: &["half"],
+        why: "a state is 1 to 12",
+    },
     Equivalent { place: &["skc_family"], what: &["half"], why: "the internet's families are 2 and 10" },
     Equivalent { place: &["skc_flags"], what: &["half"], why: "SOCK_DONE is one of the lowest bits" },
     Equivalent {
@@ -77,7 +82,17 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         what: &["left out", "constant + 8", "constant - 8", "constant - 1"],
         why: "a filter for local ports has put it into the same slot just before",
     },
+    Equivalent {
+        place: &["tcpconnlat/inet_sock_set_state", "inet_sock.inet_sport"],
+        what: &["left out", "constant + 8", "constant - 8", "constant - 1"],
+        why: "the same",
+    },
     // What is not told.
+    Equivalent {
+        place: &["tcpconnlat/inet_sock_set_state", "Filtered", "[entry + ", "table.rs"],
+        what: &["constant + 1"],
+        why: "a process is asked for, so a connect of nobody is not entered, and of another nothing is left as it was cleared",
+    },
     Equivalent {
         place: &["Filtered", "{pid}) = 0"],
         what: &["constant + 1"],

@@ -122,6 +122,13 @@ fn changes(program: &Program) -> Vec<Change> {
                     add("another map", Insn::LoadImm64 { dst: *dst, imm });
                 }
             }
+            Insn::LoadImm64 { dst, imm: Imm64::Value(value) } => {
+                for (what, value) in
+                    [("constant + 1", value.wrapping_add(1)), ("constant - 1", value.wrapping_sub(1))]
+                {
+                    add(what, Insn::LoadImm64 { dst: *dst, imm: Imm64::Value(value) });
+                }
+            }
             Insn::Call(Callee::Helper(_)) => {
                 let src = Operand::Imm(0);
                 add("left out", Insn::Mov { width: Width::W64, dst: Reg::R0, src });

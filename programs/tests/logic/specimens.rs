@@ -12,8 +12,13 @@ use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 
 /// Every tool.
-pub const ALL: &[&Specimen] =
-    &[&crate::tcpdrop::SPECIMEN, &crate::tcplife::SPECIMEN, &crate::tcpstates::SPECIMEN];
+pub const ALL: &[&Specimen] = &[
+    &crate::tcpconnlat::SPECIMEN,
+    &crate::tcpdrop::SPECIMEN,
+    &crate::tcplife::SPECIMEN,
+    &crate::tcpretrans::SPECIMEN,
+    &crate::tcpstates::SPECIMEN,
+];
 
 /// A tool.
 pub struct Specimen {

@@ -12,4 +12,4 @@ pub use books::assert_only_missed;
 
 pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
 
-const TOOLS: [&str; 3] = ["tcpdrop", "tcplife", "tcpstates"];
+const TOOLS: [&str; 4] = ["tcpdrop", "tcplife", "tcpstates", "tcptracer"];

@@ -42,11 +42,12 @@ fn a_refusal_names_our_line() -> Outcome {
 
 /// Field, program and line, without a load.
 fn absent_fields_are_told_before_the_kernel_is_asked() -> Outcome {
+    let line = line!() + 1;
     let code = bpf! { r0 = sizeof(sock.no_such_field); exit; };
     let error = only_refusal(&only(raw_tp("asks", TRACEPOINT, code), Vec::new()));
     assert!(matches!(error, LoadError::Reloc { .. }), "{error:?}");
     let text = error.to_string();
-    for part in ["`asks`", "sock.no_such_field", file!()] {
+    for part in ["`asks`", "sock.no_such_field", &format!("{}:{line}", file!())] {
         assert!(text.contains(part), "{part} in {text}");
     }
     Ok(())

@@ -52,7 +52,7 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
         Value::Decimal { value, .. } => write!(buffer, "{value}"),
         Value::Text(shown) => write_string(format_args!("{}", Escaped(shown.as_bytes())), text, buffer),
         Value::Comm(name) => write_string(format_args!("{}", comm(name)), text, buffer),
-        Value::Ip(ip) => write_string(format_args!("{ip}"), text, buffer),
+        Value::Ip(ip) | Value::Bracketed(ip) => write_string(format_args!("{ip}"), text, buffer),
         Value::Endpoint(endpoint) => write_string(format_args!("{endpoint}"), text, buffer),
         Value::List(texts) => {
             buffer.push(b'[');

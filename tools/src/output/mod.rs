@@ -132,6 +132,8 @@ pub enum Value<'a> {
     Comm(&'a [u8; 16]),
     /// An address.
     Ip(IpAddr),
+    /// An address, in brackets where it is one of IPv6: `[2001:db8::1]`.
+    Bracketed(IpAddr),
     /// An address and a port: `192.0.2.1:22`, `[2001:db8::1]:22`.
     Endpoint(SocketAddr),
     /// A kernel address, in hexadecimal; a string in JSON.
@@ -207,7 +209,8 @@ impl Value<'_> {
             Value::Word(word) => text.write_str(word),
             Value::Text(shown) => write!(text, "{}", Escaped(shown.as_bytes())),
             Value::Comm(name) => write!(text, "{}", comm(name)),
-            Value::Ip(ip) => write!(text, "{ip}"),
+            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => write!(text, "{ip}"),
+            Value::Bracketed(IpAddr::V6(ip)) => write!(text, "[{ip}]"),
             Value::Endpoint(endpoint) => write!(text, "{endpoint}"),
             Value::Address(address) => write!(text, "{address:x}"),
             Value::Flag(flag) => write!(text, "{flag}"),

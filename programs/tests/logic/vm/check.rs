@@ -381,7 +381,7 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
         "bpf_ringbuf_output" => &[Map, In(Reg::R3), Any, Any],
         "bpf_ringbuf_query" => &[Map, Any],
         "bpf_perf_event_output" => &[Any, Map, Any, In(Reg::R5), Any],
-        "bpf_skc_to_tcp_sock" | "bpf_sock_from_file" => &[Any],
+        "bpf_skc_to_tcp_sock" | "bpf_skc_to_tcp_request_sock" | "bpf_sock_from_file" => &[Any],
         "bpf_get_func_ret" => &[Any, Out8],
         other => return Err(format!("the checker does not know {other}")),
     };

@@ -340,6 +340,7 @@ helpers! {
     "bpf_ringbuf_query": ringbuf_query(r1, r2);
     "bpf_perf_event_output": perf_event_output(r1, r2, r3, r4, r5);
     "bpf_skc_to_tcp_sock": skc_to_tcp_sock(r1);
+    "bpf_skc_to_tcp_request_sock": skc_to_tcp_request_sock(r1);
     "bpf_sock_from_file": sock_from_file(r1);
     "bpf_get_func_ret": get_func_ret(r1, r2);
     "bpf_get_stack": get_stack(r1, r2, r3, r4);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{LazyLock, Mutex};
 
 use bpfasm::{Access, Arch, KernelVersion, Ring, Target};
-use btf::{Btf, Field, Index, Lookup, Want, Wanted};
+use btf::{Btf, Bytes, Field, Index, Lookup, Want, Wanted};
 use programs::filter::{Family, Filter};
 
 use super::memory::{Memory, peek, poke};
@@ -21,6 +21,10 @@ pub struct Kernel {
     pub arch: Arch,
     /// What its BTF says about the names that programs and these tests use.
     pub index: Index<'static>,
+    /// The names asked for to make it.
+    pub wanted: Wanted,
+    /// Its BTF.
+    pub bytes: &'static [u8],
     /// Fields asked for before: a debug build takes its time to find one, and these tests ask a hundred thousand times.
     known: Mutex<HashMap<&'static str, Place>>,
 }
@@ -107,7 +111,8 @@ impl Kernel {
         }
         // Lives as long as the tests do.
         let btf = Box::leak(Box::new(Btf::from_source(bytes).expect(name)));
-        Self { name, version, arch, index: btf.index(&wanted).expect(name), known: Mutex::default() }
+        let index = btf.index(&wanted).expect(name);
+        Self { name, version, arch, index, wanted, bytes, known: Mutex::default() }
     }
 
     /// The fixture of this name.
@@ -188,6 +193,20 @@ impl KernelObject {
         let at = self.address() + place.offset as u64;
         assert!(at + bytes.len() as u64 <= self.memory.range().end, "{path} lies outside of the object");
         poke(at, bytes).expect("own memory");
+    }
+
+    /// Sets a bit-field of at most a byte; the bits beside it stay as they are.
+    pub fn set_bits(&self, path: &'static str, value: u8) {
+        let Ok(Lookup::Found(Field { offset, size: Bytes(1), bits: Some(bits), .. })) =
+            self.kernel.index.field(path)
+        else {
+            panic!("{path} on {:?} is no small bit-field", self.kernel);
+        };
+        let mask = u8::try_from(bits.mask()).expect("at most a byte");
+        assert!(value <= mask, "{path} has {} bits", bits.width.0);
+        let at = self.address() + u64::from(offset.0);
+        let beside = peek(at, 1).expect("own memory")[0] & !(mask << bits.shift.0);
+        poke(at, &[beside | value << bits.shift.0]).expect("own memory");
     }
 
     /// What a field holds now.

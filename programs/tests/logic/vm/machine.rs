@@ -21,6 +21,9 @@ pub const EAGAIN: i64 = -11;
 pub const EFAULT: i64 = -14;
 pub const EOPNOTSUPP: i64 = -95;
 
+/// The address of the kernel's `tcp_prot`.
+pub const TCP_PROT: u64 = 0xffff_ffff_8300_0040;
+
 /// A task, as the `current` helpers tell of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Task {
@@ -157,7 +160,7 @@ impl Machine {
         self.arguments = context.range();
         self.fault = None;
         self.calls = 0;
-        let values = self.maps.iter().flat_map(|map| map.values.values()).map(Memory::range);
+        let values = self.maps.iter().flat_map(Map::places);
         let objects = self.objects.iter().filter(|_| typed).map(|object| object.memory.range());
         std::iter::once(context.range()).chain(values).chain(objects).collect()
     }
@@ -362,6 +365,15 @@ impl Machine {
         let inet = matches!(object.get("sock_common.skc_family"), 2 | 10);
         let tcp = full && inet && object.get("sock.sk_protocol") == 6;
         Ok(if tcp { sk.cast_signed() } else { 0 })
+    }
+
+    /// `bpf_skc_to_tcp_request_sock()`, net/core/filter.c: a request whose protocol is the kernel's own.
+    pub(super) fn skc_to_tcp_request_sock(&self, sk: u64) -> Helped {
+        let Some(object) = self.objects.iter().find(|object| object.address() == sk) else {
+            return Err(format!("{sk:#x} is no socket"));
+        };
+        let own = object.get("sock_common.skc_prot") == TCP_PROT;
+        Ok(if own && object.get("sock_common.skc_state") == 12 { sk.cast_signed() } else { 0 })
     }
 
     pub(super) fn sock_from_file(&self, file: u64) -> Helped {

@@ -3,6 +3,7 @@
 //! A map in a map would be a map whose values are [`super::machine::map_address`]es: looked up, it answers with one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bpfasm::{MapDef, MapKind};
 
@@ -23,6 +24,9 @@ pub(super) struct Map {
     order: Vec<Vec<u8>>,
     /// Replaced and deleted values: who has a pointer to one keeps it.
     retired: Vec<Memory>,
+    /// Where the next new value goes. It is there before a program runs, so that one may reach the value that it enters: the
+    /// first of a run.
+    next: Memory,
 }
 
 /// Kinds of maps whose values programs look up.
@@ -43,8 +47,13 @@ const PREFIX_LEN: usize = 4;
 
 impl Map {
     pub fn new(def: &MapDef) -> Self {
-        let mut map =
-            Self { def: def.clone(), values: BTreeMap::new(), order: Vec::new(), retired: Vec::new() };
+        let mut map = Self {
+            def: def.clone(),
+            values: BTreeMap::new(),
+            order: Vec::new(),
+            retired: Vec::new(),
+            next: Memory::noise(def.value_size as usize, 0),
+        };
         if ARRAYS.contains(&def.kind) {
             for key in 0..def.max_entries {
                 let value = Memory::of(&vec![0; def.value_size as usize]);
@@ -52,6 +61,11 @@ impl Map {
             }
         }
         map
+    }
+
+    /// Where its values are, and the next one.
+    pub fn places(&self) -> impl Iterator<Item = Range<u64>> {
+        self.values.values().chain([&self.next]).map(Memory::range)
     }
 
     /// `map_lookup_elem` of the kind.
@@ -104,7 +118,9 @@ impl Map {
             return 0;
         }
         // As in the kernel, a replaced value is another one.
-        let old = self.values.insert(key.clone(), Memory::of(value));
+        let fresh = std::mem::replace(&mut self.next, Memory::noise(value.len(), 0));
+        poke(fresh.address(), value).expect("own memory");
+        let old = self.values.insert(key.clone(), fresh);
         self.retired.extend(old);
         if !exists {
             self.order.push(key);

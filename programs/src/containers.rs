@@ -1,0 +1,114 @@
+//! Which containers a command line wants: sets of cgroups and mount namespaces that somebody else keeps in pinned maps, as the
+//! BCC tools take them. Their members may change while a tool runs.
+//!
+//! The current task is asked, so this is for moments in process context only.
+
+use std::path::PathBuf;
+
+use bpfasm::object::{MapDef, MapKind};
+use bpfasm::{Fragment, bpf};
+
+use crate::frame::SCRATCH;
+
+/// The name that programs know the set of cgroups by.
+const CGROUPS: &str = "cgroups";
+/// The name that programs know the set of mount namespaces by.
+const MOUNT_NAMESPACES: &str = "mount_ns";
+
+/// Bytes of a key of both maps: the number of a cgroup (the inode of its directory), or of a mount namespace.
+pub const KEY_SIZE: u32 = 8;
+/// Bytes of a value of a map of cgroups. What they hold does not matter.
+pub const CGROUP_VALUE_SIZE: u32 = 8;
+/// Bytes of a value of a map of mount namespaces.
+pub const MOUNT_NAMESPACE_VALUE_SIZE: u32 = 4;
+
+/// Paths of such maps in a BPF file system.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Containers {
+    /// Only tasks in one of these cgroups (version 2) itself, not in one below.
+    pub cgroups: Option<PathBuf>,
+    /// Only tasks in one of these mount namespaces.
+    pub mount_namespaces: Option<PathBuf>,
+}
+
+impl Containers {
+    /// Whether nothing is asked for, so that every task is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The maps, for the object's own.
+    #[must_use]
+    pub fn maps(&self) -> Vec<MapDef> {
+        let map = |name, path: &Option<PathBuf>, value_size| {
+            path.clone().map(|path| MapDef {
+                pinned: Some(path),
+                // How many entries it has is not ours to say.
+                ..MapDef::new(name, MapKind::Hash, KEY_SIZE, value_size, 1)
+            })
+        };
+        [
+            map(CGROUPS, &self.cgroups, CGROUP_VALUE_SIZE),
+            map(MOUNT_NAMESPACES, &self.mount_namespaces, MOUNT_NAMESPACE_VALUE_SIZE),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Jumps to `reject` unless the current task is in a wanted container. A task whose mount namespace cannot be known, such as
+    /// one that has left it because it is about to end, is taken to be in a wanted one. Clobbers `r0` to `r5`.
+    pub fn current(&self, reject: &'static str) -> Fragment {
+        let cgroup = self.cgroups.as_ref().map(|_| {
+            bpf! {
+                call bpf_get_current_cgroup_id;
+                *(u64 *)(r10 + {SCRATCH}) = r0;
+                ..member_of(CGROUPS, reject);
+            }
+        });
+        let mount_namespace = self.mount_namespaces.as_ref().map(|_| {
+            bpf! {
+                call bpf_get_current_task;
+                r3 = r0;
+                r3 += task_struct.nsproxy;
+                ..read("task_struct.nsproxy", "unknown");
+                r3 = *(u64 *)(r10 + {SCRATCH});
+                r3 += nsproxy.mnt_ns;
+                ..read("nsproxy.mnt_ns", "unknown");
+                r3 = *(u64 *)(r10 + {SCRATCH});
+                *(u64 *)(r10 + {SCRATCH}) = 0;          // the number has four bytes, the key eight
+                r3 += mnt_namespace.ns.inum;
+                ..read("mnt_namespace.ns.inum", "unknown");
+                ..member_of(MOUNT_NAMESPACES, reject);
+            unknown:
+            }
+        });
+        bpf! {
+            ..cgroup;
+            ..mount_namespace;
+        }
+    }
+}
+
+/// Reads a field at `r3` to the stack, or jumps to `failed`.
+fn read(path: &'static str, failed: &'static str) -> Fragment {
+    bpf! {
+        r1 = r10;
+        r1 += {SCRATCH};
+        w2 = sizeof({path});
+        call bpf_probe_read_kernel;
+        if r0 != 0 goto {failed};
+    }
+}
+
+/// Jumps to `reject` unless the key on the stack is in the map.
+fn member_of(map: &'static str, reject: &'static str) -> Fragment {
+    bpf! {
+        r1 = map {map} ll;
+        r2 = r10;
+        r2 += {SCRATCH};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto {reject};
+    }
+}

@@ -1,0 +1,151 @@
+//! tcpconnlat: one event for each connect that is answered or comes to nothing.
+
+mod event;
+
+use std::mem::offset_of;
+
+use bpfasm::object::Object;
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+
+pub use self::event::Event;
+use crate::emit;
+use crate::ends::{self, event_ends};
+use crate::filter::Filter;
+use crate::frame::{entry, event};
+use crate::layout::layout;
+use crate::owner::{self, Rank};
+use crate::sock::Sock;
+use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::stats::{Count, count};
+use crate::table::{self, IfExists};
+use crate::tcp::State;
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which connects.
+    pub filter: Filter,
+    /// Only those that took at least so many nanoseconds.
+    pub min_ns: u64,
+    /// Also those that came to nothing.
+    pub failed: bool,
+    /// Connects under way that the table has room for.
+    pub max_sockets: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+}
+
+layout! {
+    /// What is kept of a connect while it waits for its answer; starts like [`owner::Owner`].
+    pub struct Entry as "tcpconnlat_entry" {
+        /// See [`owner::Owner::pid`].
+        pub pid: u32,
+        /// See [`owner::Owner::rank`].
+        pub rank: u32,
+        /// See [`owner::Owner::comm`].
+        pub comm: [u8; 16],
+        /// The change to SYN_SENT, `bpf_ktime_get_ns`.
+        pub begin: u64,
+    }
+}
+
+owner::entry_starts_with_owner!();
+
+/// Programs and maps for these options on this target.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    StateTool {
+        name: "tcpconnlat",
+        entry: Entry::LAYOUT,
+        max_sockets: options.max_sockets,
+        ring_bytes: options.ring_bytes,
+        state_change: state_change(options, target),
+        // Who connects is known at once, and a connect that began before has no beginning to count from.
+        learn: Vec::new(),
+        seed: None,
+    }
+    .object(target)
+}
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+fn state_change(options: &Options, target: &Target) -> Fragment {
+    let sock = Sock::new(target.access);
+    // The kernel chooses the local port after the change to SYN_SENT; all else is known then, and what is not wanted takes no
+    // room in the table.
+    let (at_connect, at_answer) = options.filter.clone().split_local_ports();
+    bpf! {
+        ..begin(sock, "out");
+        w1 = *(u32 *)(r9 + {OLDSTATE});
+        w2 = *(u32 *)(r9 + {NEWSTATE});
+        if w2 == {State::SYN_SENT.0} goto connecting;
+        if w1 == {State::SYN_SENT.0} goto under_way;
+        if w1 != {State::SYN_RECV.0} goto filtered;     // both sides sent a SYN, or out of a listener: then there is no entry
+    under_way:
+        ..table::lookup();
+        if r8 == 0 goto filtered;                       // not wanted, or begun before, or the table was full
+        w2 = *(u32 *)(r9 + {NEWSTATE});
+        if w2 == {State::SYN_RECV.0} goto aggregated;
+        *(u32 *)(r10 + {event!(newstate)}) = w2;
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {event!(ts)}) = r0;
+        r1 = *(u64 *)(r8 + {offset_of!(Entry, begin)});
+        r0 -= r1;
+        *(u64 *)(r10 + {event!(latency)}) = r0;
+        ..owner::entry_into_event(event!(pid), event!(comm));
+        ..table::forget();                              // and with it what r8 points to
+        ..long_enough(options.min_ns);
+        ..only_established(options.failed);
+        ..at_answer.socket(sock, "filtered");
+        ..ends::into_event(sock, event_ends!());
+        ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
+        *(u32 *)(r10 + {event!(err)}) = w1;
+        *(u16 *)(r10 + {event!(reserved)}) = 0;
+        ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
+        goto out;
+
+    connecting:
+        ..at_connect.socket(sock, "filtered");
+        ..table::clear(Entry::LAYOUT);
+        ..owner::into_new_entry(sock, Rank::Used);
+        ..at_connect.owner(entry!(pid), "filtered");
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {entry!(begin)}) = r0;
+        ..table::store(IfExists::Replace);
+        if w0 == 0 goto aggregated;
+        ..count(Count::LostMap);
+        ..count(Count::Untracked);
+        goto out;
+
+    aggregated:
+        ..count(Count::Aggregated);
+        goto out;
+    filtered:
+        ..count(Count::Filtered);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Jumps to `filtered` when the event's latency is less than `min_ns`.
+fn long_enough(min_ns: u64) -> Fragment {
+    if min_ns == 0 {
+        return Fragment::new();
+    }
+    bpf! {
+        r1 = *(u64 *)(r10 + {event!(latency)});
+        r2 = {min_ns} ll;
+        if r1 < r2 goto filtered;
+    }
+}
+
+/// Jumps to `filtered` when the event is of a connect that was not established, unless such are wanted.
+fn only_established(failed: bool) -> Fragment {
+    if failed {
+        return Fragment::new();
+    }
+    bpf! {
+        w1 = *(u32 *)(r10 + {event!(newstate)});
+        if w1 != {State::ESTABLISHED.0} goto filtered;
+    }
+}

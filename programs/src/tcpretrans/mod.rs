@@ -1,0 +1,327 @@
+//! tcpretrans: one event for each retransmission, or counts of them for each flow.
+
+mod event;
+
+use std::mem::offset_of;
+
+use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::reg::{R1, R6};
+use bpfasm::target::{Access, Target};
+use bpfasm::{AsmError, Fragment, Size, bpf};
+
+pub use self::event::{Event, Flow, Kind, Tally};
+use crate::ends::{Ends, event_ends};
+use crate::filter::Filter;
+use crate::frame::event;
+use crate::owner::{self, Owner};
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::table::{self, IfExists};
+use crate::{LICENSE, emit, frame, ownership};
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which sockets. A process among them needs `owners`.
+    pub filter: Filter,
+    /// Count by flow, in the map [`FLOWS`], and send nothing.
+    pub count: bool,
+    /// Tell tail loss probes apart.
+    pub loss_probes: bool,
+    /// Also what the kernel could not send.
+    pub failed: bool,
+    /// Know whose the sockets are.
+    pub owners: bool,
+    /// Sockets the table of owners has room for, and flows the counts.
+    pub max_sockets: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+}
+
+/// The map of counts: a [`Tally`] by [`Flow`].
+pub const FLOWS: &str = "flows";
+
+/// `ICSK_TIME_LOSS_PROBE`, include/net/inet_connection_sock.h: the timer that is due is that of a probe.
+const ICSK_TIME_LOSS_PROBE: i32 = 5;
+
+/// Where the context has the packet, or the request for a connection: arguments are eight bytes apart.
+const SECOND: i16 = 8;
+/// Where the context has the error, where there is one.
+const ERR: i16 = 16;
+
+/// Programs and maps for these options on this target.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    let mut hooks = if options.owners { ownership::hooks(target)? } else { Vec::new() };
+    let mut own = |hook, tracepoint, body| -> Result<(), AsmError> {
+        hooks.push(table::tracepoint_hook(hook, Need::Required, tracepoint, target, body)?);
+        Ok(())
+    };
+    own("retransmission", "tcp_retransmit_skb", retransmit_skb(options, target))?;
+    own("SYN-ACK retransmission", "tcp_retransmit_synack", retransmit_synack(options, target))?;
+    let mut maps = vec![stats::map()];
+    maps.push(if options.count {
+        flows(options.max_sockets)
+    } else {
+        emit::map(target.ring, options.ring_bytes)
+    });
+    if options.owners {
+        maps.push(table::map(Owner::LAYOUT, options.max_sockets));
+    }
+    Ok(Object { name: "tcpretrans".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+}
+
+fn flows(max_entries: u32) -> MapDef {
+    let plain = MapDef::new(FLOWS, MapKind::Hash, Flow::SIZE.into(), Tally::SIZE.into(), max_entries);
+    MapDef { key: Some(Flow::LAYOUT), value: Some(Tally::LAYOUT), ..plain }
+}
+
+/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`, the last one from 6.17 on; before, it is
+/// not told of what could not be sent.
+fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
+    let Options { filter, .. } = options;
+    let sock = Sock::new(target.access);
+    let checks = bpf! {
+        ..status(options.failed, "filtered");
+        ..filter.socket(sock, "filtered");
+        ..whose(
+            options,
+            owner::into_event(sock, event!(pid), event!(comm)),
+            owner::acting_into_event(sock, event!(pid), event!(comm)),
+        );
+        ..filter.owner(event!(pid), "filtered");
+    };
+    bpf! {
+        r9 = r1;
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..options.owners.then(table::key);
+        ..sock.tcp("out");
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..only(checks, !options.failed || !filter.is_empty());
+
+        ..ends(sock);
+        ..sock.load(R1, Size::B2, "inet_sock.inet_sport");
+        *(u16 *)(r10 + {event!(lport)}) = w1;
+        r1 = *(u64 *)(r9 + {SECOND});                   // skb
+        r1 += sk_buff.cb;
+        ..sock.load_from(R1, R1, Size::B2, "tcp_skb_cb.tcp_gso_segs");
+        *(u16 *)(r10 + {event!(segments)}) = w1;
+        ..tell(options, target, bpf! {
+            ..kind(options.loss_probes, sock);
+            ..sock.common(R1, Size::B1, "sock_common.skc_state");
+            *(u8 *)(r10 + {event!(state)}) = w1;
+            r1 = *(u64 *)(r9 + {SECOND});               // skb
+            r1 += sk_buff.cb;
+            ..sock.load_from(R1, R1, Size::B4, "tcp_skb_cb.seq");
+            *(u32 *)(r10 + {event!(first)}) = w1;
+            *(u8 *)(r10 + {event!(has_first)}) = 1;
+        });
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`, told only of what was sent.
+///
+/// The socket is the listener (with Fast Open the connection itself) and knows nothing of the other end; the request does. It
+/// happens in soft interrupts, where a listener may be locked by whoever accepts: that says nothing about the current task.
+fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
+    let Options { filter, .. } = options;
+    let sock = Sock::new(target.access);
+    let checks = bpf! {
+        ..filter.ends(Ends::Event(event_ends!()), "filtered");
+        r1 = *(u64 *)(r9 + 0);                          // sk
+        ..filter.cgroup(R1, "filtered");
+        ..whose(
+            options,
+            owner::stored_into_event(event!(pid), event!(comm)),
+            owner::nobody_into_event(event!(pid), event!(comm)),
+        );
+        ..filter.owner(event!(pid), "filtered");
+    };
+    bpf! {
+        r9 = r1;
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..options.owners.then(table::key);
+        r6 = *(u64 *)(r9 + {SECOND});                   // req
+        ..sock.request();
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..ends(sock);
+        ..sock.common(R1, Size::B2, "sock_common.skc_num");
+        r1 = be16 r1;
+        *(u16 *)(r10 + {event!(lport)}) = w1;
+        ..only(checks, !filter.is_empty());
+
+        *(u16 *)(r10 + {event!(segments)}) = 1;
+        ..tell(options, target, bpf! {
+            *(u32 *)(r10 + {event!(status)}) = 0;
+            *(u8 *)(r10 + {event!(kind)}) = {Kind::SynAck as u8};
+            ..sock.common(R1, Size::B1, "sock_common.skc_state");
+            *(u8 *)(r10 + {event!(state)}) = w1;
+            ..isn(sock);
+        });
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Writes what became of the packet; jumps to `reject` when it was not sent and only what was sent is wanted.
+fn status(failed: bool, reject: &'static str) -> Fragment {
+    let only_sent = (!failed).then(|| bpf! { if w1 != 0 goto {reject}; });
+    bpf! {
+        *(u32 *)(r10 + {event!(status)}) = 0;
+        w1 = params(btf_trace_tcp_retransmit_skb);
+        if w1 < 3 goto sent;
+        w1 = *(u32 *)(r9 + {ERR});
+        ..only_sent;
+        *(u32 *)(r10 + {event!(status)}) = w1;
+    sent:
+    }
+}
+
+/// Writes the owner, from the table of owners where there is one, else by what is known without.
+/// A count is nobody's.
+fn whose(options: &Options, from_table: Fragment, without: Fragment) -> Fragment {
+    let untracked = bpf! { *(u8 *)(r10 + {event!(tracked)}) = 0; };
+    match (options.owners, options.count) {
+        (true, _) => bpf! {
+            ..table::lookup();
+            ..untracked;
+            if r8 == 0 goto untracked;
+            *(u8 *)(r10 + {event!(tracked)}) = 1;
+        untracked:
+            ..from_table;
+        },
+        (false, false) => bpf! {
+            ..untracked;
+            ..without;
+        },
+        (false, true) => Fragment::new(),
+    }
+}
+
+/// Counts the event as filtered and jumps to `out` where a check jumps to `filtered`; the verifier refuses code that cannot be
+/// reached, so it has to be known whether one does.
+fn only(checks: Fragment, some_reject: bool) -> Fragment {
+    if !some_reject {
+        return checks;
+    }
+    bpf! {
+        ..checks;
+        goto wanted;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}
+
+/// Writes the ends of the connection, but the local port, and the network namespace.
+fn ends(sock: Sock) -> Fragment {
+    bpf! {
+        ..sock.common(R1, Size::B2, "sock_common.skc_family");
+        *(u16 *)(r10 + {event!(family)}) = w1;
+        *(u16 *)(r10 + {event!(reserved)}) = 0;
+        ..sock.addresses(event!(laddr), event!(raddr));
+        ..sock.common(R1, Size::B2, "sock_common.skc_dport");
+        *(u16 *)(r10 + {event!(rport)}) = w1;
+        ..sock.netns();
+        *(u32 *)(r10 + {event!(netns)}) = w1;
+    }
+}
+
+/// Writes the letter. A probe's timer is due while the connection is in no recovery: a fast retransmission that begins one
+/// finds that timer still set.
+fn kind(loss_probes: bool, sock: Sock) -> Fragment {
+    let plain = bpf! { *(u8 *)(r10 + {event!(kind)}) = {Kind::Retransmit as u8}; };
+    if !loss_probes {
+        return plain;
+    }
+    bpf! {
+        ..plain;
+        ..sock.load(R1, Size::B1, "inet_connection_sock.icsk_pending");
+        if w1 != {ICSK_TIME_LOSS_PROBE} goto told;
+        ..sock.load(R1, Size::B1, "inet_connection_sock.icsk_ca_state");
+        w1 >>= shift(inet_connection_sock.icsk_ca_state);
+        w1 &= mask(inet_connection_sock.icsk_ca_state);
+        if w1 >= enum(tcp_ca_state.TCP_CA_Recovery) goto told;
+        *(u8 *)(r10 + {event!(kind)}) = {Kind::LossProbe as u8};
+    told:
+    }
+}
+
+/// Writes the sequence number of the request's SYN-ACK.
+fn isn(sock: Sock) -> Fragment {
+    match sock.access() {
+        // The helper tells a request of TCP, whose protocol nobody has replaced, from all others.
+        Access::Typed => bpf! {
+            *(u32 *)(r10 + {event!(first)}) = 0;
+            *(u8 *)(r10 + {event!(has_first)}) = 0;
+            r1 = r6;
+            call bpf_skc_to_tcp_request_sock;
+            if r0 == 0 goto unknown;
+            w1 = *(u32 *)(r0 + tcp_request_sock.snt_isn);
+            *(u32 *)(r10 + {event!(first)}) = w1;
+            *(u8 *)(r10 + {event!(has_first)}) = 1;
+        unknown:
+        },
+        Access::Probed => bpf! {
+            ..sock.load_from(R6, R1, Size::B4, "tcp_request_sock.snt_isn");
+            *(u32 *)(r10 + {event!(first)}) = w1;
+            *(u8 *)(r10 + {event!(has_first)}) = 1;
+        },
+    }
+}
+
+/// Sends the event, completed by `rest`, or counts it.
+fn tell(options: &Options, target: &Target, rest: Fragment) -> Fragment {
+    if options.count {
+        return tally();
+    }
+    bpf! {
+        ..rest;
+        *(u16 *)(r10 + {event!(padding)}) = 0;
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {event!(ts)}) = r0;
+        ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
+    }
+}
+
+/// Adds the event to its flow.
+fn tally() -> Fragment {
+    let lookup = || {
+        bpf! {
+            r1 = map {FLOWS} ll;
+            r2 = r10;
+            r2 += {frame::EVENT};
+            call bpf_map_lookup_elem;
+        }
+    };
+    bpf! {
+        ..lookup();
+        if r0 != 0 goto add;
+        // Another CPU may enter the same flow meanwhile: both add to what is there then.
+        ..table::clear(Tally::LAYOUT);
+        r1 = map {FLOWS} ll;
+        r2 = r10;
+        r2 += {frame::EVENT};
+        r3 = r10;
+        r3 += {frame::ENTRY};
+        r4 = {IfExists::Keep as i32};
+        call bpf_map_update_elem;
+        ..lookup();
+        if r0 == 0 goto full;
+    add:
+        r1 = 1;
+        lock *(u64 *)(r0 + {offset_of!(Tally, retransmits)}) += r1;
+        w1 = *(u16 *)(r10 + {event!(segments)});
+        lock *(u64 *)(r0 + {offset_of!(Tally, segments)}) += r1;
+        ..count(Count::Aggregated);
+        goto out;
+    full:
+        ..count(Count::LostMap);
+    }
+}

@@ -1,0 +1,233 @@
+//! tcptop: bytes sent and received by each process on each connection, added up in the kernel.
+//!
+//! Nothing is sent to the reader. Flows are added up in one of two maps; at the end of an interval the reader puts the other one
+//! in its place, and has the first for itself.
+
+mod flow;
+
+use std::mem::offset_of;
+
+use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::reg::R10;
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+
+pub use self::flow::{Flow, Traffic};
+use crate::containers::Containers;
+use crate::filter::Filter;
+use crate::frame;
+use crate::owner::{self, COMM_LEN};
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::{LICENSE, stream, table};
+
+/// Where the caller's flow is built.
+macro_rules! flow {
+    ($member:ident) => {
+        frame::at(frame::EVENT, offset_of!(Flow, $member))
+    };
+}
+
+/// Where the caller's traffic is built, when the flow is new.
+macro_rules! traffic {
+    ($member:ident) => {
+        frame::at(frame::ENTRY, offset_of!(Traffic, $member))
+    };
+}
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which connections.
+    pub filter: Filter,
+    /// Processes of which containers.
+    pub containers: Containers,
+    /// Room for so many open sockets, and for so many flows in an interval.
+    pub max_sockets: u32,
+}
+
+/// The array of maps in whose only slot the map of the current interval is.
+pub const FLOWS: &str = "flows";
+/// The maps that take turns there. Keys are [`Flow`], values [`Traffic`].
+pub const TURNS: [&str; 2] = ["flows0", "flows1"];
+
+/// Programs and maps for these options on this target.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    let sock = Sock::new(target.access);
+    let released = |sock| {
+        bpf! {
+            ..current();
+            ..add(options, sock, SENT);
+        }
+    };
+    let [destroyed, born, open] = stream::table_hooks(target)?;
+    let tracepoint = |hook, need, name, body| table::tracepoint_hook(hook, need, name, target, body);
+    let hooks = vec![
+        destroyed,
+        born,
+        tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?,
+        stream::release_hook("release", target, &released)?.instead_of(SEND),
+        tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
+        open,
+    ];
+    let flows = |name| MapDef {
+        key: Some(Flow::LAYOUT),
+        value: Some(Traffic::LAYOUT),
+        ..MapDef::new(name, MapKind::Hash, Flow::SIZE.into(), Traffic::SIZE.into(), options.max_sockets)
+    };
+    let [even, odd] = TURNS;
+    let slot =
+        MapDef { inner: TURNS.map(Into::into).into(), ..MapDef::new(FLOWS, MapKind::ArrayOfMaps, 4, 4, 1) };
+    let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
+    let mut maps = vec![stats::map(), table, slot, flows(even), flows(odd)];
+    maps.extend(options.containers.maps());
+    Ok(Object { name: "tcptop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+}
+
+/// The hook that kernels have since 6.3.
+const SEND: &str = "send";
+
+const SENT: usize = offset_of!(Traffic, sent);
+const RECEIVED: usize = offset_of!(Traffic, received);
+
+/// `sock_send_length(struct sock *sk, int ret, int flags)`
+fn sent(options: &Options, sock: Sock) -> Fragment {
+    bpf! {
+        ..stream::sent(sock, "out");
+        ..current();
+        ..add(options, sock, SENT);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// `tcp_rcv_space_adjust(struct sock *sk)`
+fn received(options: &Options, sock: Sock) -> Fragment {
+    bpf! {
+        r6 = *(u64 *)(r1 + 0);                          // sk
+        ..table::key();
+        ..sock.tcp("out");
+        ..stream::read(sock, "out");
+        ..current_if_owned(sock);
+        ..add(options, sock, RECEIVED);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// The flow is the current process's.
+fn current() -> Fragment {
+    bpf! {
+        call bpf_get_current_pid_tgid;
+        r0 >>= 32;
+        *(u32 *)(r10 + {flow!(pid)}) = w0;
+    }
+}
+
+/// The flow is the current process's if it reads: what the kernel reads for its own sake may be read in a soft interrupt.
+fn current_if_owned(sock: Sock) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {flow!(pid)}) = 0;
+        ..owner::unless_owned(sock, "nobody");
+        ..current();
+    nobody:
+    }
+}
+
+/// Adds [`stream::MOVED`] bytes to a member of the traffic of the socket in `r6`, or jumps to `out`. The flow knows its process.
+fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
+    bpf! {
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..only_wanted(options, sock);
+        ..sock.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
+        *(u64 *)(r10 + {flow!(net)}) = r1;
+        ..sock.addresses(flow!(laddr), flow!(raddr));
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
+        *(u16 *)(r10 + {flow!(rport)}) = w1;
+        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
+        *(u16 *)(r10 + {flow!(lport)}) = w1;
+
+        r1 = map {FLOWS} ll;
+        r2 = r10;
+        r2 += {frame::ZERO};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto out;                            // the slot is never empty
+        r8 = r0;
+        ..lookup();
+        if r0 != 0 goto known;
+        ..begin(sock);
+        r1 = r8;
+        r2 = r10;
+        r2 += {frame::EVENT};
+        r3 = r10;
+        r3 += {frame::ENTRY};
+        r4 = {table::IfExists::Keep as i32};
+        call bpf_map_update_elem;
+        ..lookup();                                     // another CPU may have been first
+        if r0 == 0 goto full;
+    known:
+        r1 = *(u64 *)(r10 + {stream::MOVED});
+        lock *(u64 *)(r0 + {member}) += r1;
+        ..count(Count::Aggregated);
+        goto out;
+    full:
+        ..count(Count::LostMap);
+    }
+}
+
+/// `r0` = the traffic of the flow in the map in `r8`, or 0.
+fn lookup() -> Fragment {
+    bpf! {
+        r1 = r8;
+        r2 = r10;
+        r2 += {frame::EVENT};
+        call bpf_map_lookup_elem;
+    }
+}
+
+/// Builds the traffic of a flow that had none yet.
+fn begin(sock: Sock) -> Fragment {
+    bpf! {
+        ..table::clear(Traffic::LAYOUT);
+        ..sock.netns();
+        *(u32 *)(r10 + {traffic!(netns)}) = w1;
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
+        *(u32 *)(r10 + {traffic!(family)}) = w1;
+        w1 = *(u32 *)(r10 + {flow!(pid)});
+        if w1 == 0 goto nobody;
+        r1 = {R10};
+        r1 += {traffic!(comm)};
+        w2 = {COMM_LEN};
+        call bpf_get_current_comm;
+    nobody:
+    }
+}
+
+/// Counts the event as filtered and jumps to `out` unless it is wanted.
+fn only_wanted(options: &Options, sock: Sock) -> Fragment {
+    let Options { filter, containers, .. } = options;
+    if filter.is_empty() && containers.is_empty() {
+        // The verifier refuses code that cannot be reached.
+        return Fragment::new();
+    }
+    let containers = (!containers.is_empty()).then(|| {
+        bpf! {
+            w1 = *(u32 *)(r10 + {flow!(pid)});
+            if w1 == 0 goto filtered;
+            ..containers.current("filtered");
+        }
+    });
+    bpf! {
+        ..filter.owner(flow!(pid), "filtered");
+        ..containers;
+        ..filter.socket(sock, "filtered");
+        goto wanted;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}

@@ -1,0 +1,200 @@
+//! Accepts. There is no tracepoint for them.
+
+use bpfasm::object::{Attach, Hook, Need, ProgramDef};
+use bpfasm::target::{Access, Arch, Target};
+use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
+
+use super::{Kind, Options, by_current, only_if, tell};
+use crate::frame::SCRATCH;
+use crate::owner;
+use crate::sock::Sock;
+use crate::stats::{self, Count, count};
+use crate::table;
+
+/// The hook's name.
+const ACCEPT: &str = "accept";
+
+/// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct
+/// socket *parent)`. It is entered when a connection is there, so also by a task that began to wait for one before tracing
+/// did, which `inet_csk_accept` is not.
+const GRAFT: &str = "security_sock_graft";
+
+/// `IORING_OP_ACCEPT`, include/uapi/linux/io_uring.h.
+const IORING_OP_ACCEPT: i32 = 13;
+
+/// The hooks: on functions where the kernel lets them be traced; if not, where system calls return, and where io_uring
+/// completes.
+pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, AsmError> {
+    let rung = |name: &'static str, attach, body| {
+        Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
+    };
+    let mut functions = Vec::new();
+    if target.trampolines {
+        let body = bpf! {
+            r9 = r1;
+            r6 = *(u64 *)(r9 + 0);                      // sk
+            ..accepted(options, target, Sock::new(target.access));
+        };
+        functions.push(rung("graft_fentry", Attach::Fentry(GRAFT.into()), body)?);
+    }
+    if target.kprobes {
+        let argument = match target.arch {
+            Arch::X86_64 => "pt_regs.di",
+            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
+        };
+        let body = bpf! {
+            r9 = r1;
+            r6 = *(u64 *)(r9 + field {argument});
+            ..accepted(options, target, Sock::new(Access::Probed));
+        };
+        functions.push(rung("graft_kprobe", Attach::Kprobe(GRAFT.into()), body)?);
+    }
+    let keep_context = bpf! { r9 = r1; };
+    let act = accepted(options, target, Sock::new(Access::Probed));
+    functions.extend(owner::accept_rungs(target, &keep_context, &act)?);
+
+    let mut hooks = vec![Hook::new(ACCEPT, Need::Optional, functions)];
+    // Any tracepoint of system calls slows all of them down, one for all of them most.
+    for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
+        let attach = Attach::Tracepoint("syscalls".into(), name.into());
+        let rungs = vec![rung(name, attach, returned(options, target))?];
+        hooks.push(Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT));
+    }
+    hooks.push(
+        table::tracepoint_hook(
+            "system call returns",
+            Need::Required,
+            "sys_exit",
+            target,
+            any_returned(options, target),
+        )?
+        .instead_of(SYSCALLS[0]),
+    );
+    let attach = Attach::RawTp("io_uring_complete".into());
+    let rungs = vec![rung("io_uring_complete", attach, completed(options, target))?];
+    hooks.push(Hook::new("accept by io_uring", Need::Optional, rungs).instead_of(ACCEPT));
+    Ok(hooks)
+}
+
+/// The hooks on system calls. Perf finds both by tracefs, so there are both or none.
+const SYSCALLS: [&str; 2] = ["accept returns", "accept4 returns"];
+
+/// Tells that the current task has accepted the socket in `r6`, and ends the program.
+fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
+    let checks = bpf! {
+        ..options.actor("filtered");
+        ..options.filter.socket(sock, "filtered");
+    };
+    bpf! {
+        ..sock.tcp("out");
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..only_if(checks);
+        ..by_current(Kind::Accept);
+        ..tell(options, target, sock);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// `syscalls:sys_exit_accept` and `sys_exit_accept4`.
+fn returned(options: &Options, target: &Target) -> Fragment {
+    bpf! {
+        r9 = r1;
+        r8 = *(u64 *)(r9 + 16);                         // ret
+        if r8 s< 0 goto out;
+        ..accepted_fd(options, target);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`, for any system call.
+fn any_returned(options: &Options, target: &Target) -> Fragment {
+    let regs = Sock::new(target.access);
+    // A task that runs 32-bit code numbers its calls otherwise. How wide the register's field is differs between kernels.
+    let probed = Sock::new(Access::Probed);
+    let is_accept = match target.arch {
+        Arch::X86_64 => bpf! {
+            ..regs.load_from(Reg::R7, Reg::R1, Size::B8, "pt_regs.orig_ax");
+            if r1 == 43 goto accept;
+            if r1 != 288 goto out;
+        accept:
+            ..probed.load_from(Reg::R7, Reg::R1, Size::B2, "pt_regs.cs");
+            if w1 != 0x33 goto out;                     // __USER_CS
+        },
+        Arch::Aarch64 => bpf! {
+            ..regs.load_from(Reg::R7, Reg::R1, Size::B4, "pt_regs.syscallno");
+            if w1 == 202 goto accept;
+            if w1 != 242 goto out;
+        accept:
+            ..probed.load_from(Reg::R7, Reg::R1, Size::B8, "user_pt_regs.pstate");
+            if w1 & 0x10 goto out;                      // PSR_MODE32_BIT
+        },
+    };
+    bpf! {
+        r9 = r1;
+        r8 = *(u64 *)(r9 + 8);                          // ret
+        if r8 s< 0 goto out;
+        r7 = *(u64 *)(r9 + 0);                          // regs
+        ..is_accept;
+        ..accepted_fd(options, target);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// `io_uring_complete`. Before 5.17 it does not say what was done, and of an accept that is to be done again and again no
+/// kernel does.
+fn completed(options: &Options, target: &Target) -> Fragment {
+    let sock = Sock::new(Access::Probed);
+    bpf! {
+        r9 = r1;
+        w2 = params(btf_trace_io_uring_complete);
+        if w2 == 3 goto with_entry;
+        if w2 != 7 goto out;
+        w8 = *(u32 *)(r9 + 24);                         // (ctx, req, user_data, res, …)
+        goto known;
+    with_entry:
+        r1 = *(u64 *)(r9 + 16);                         // (ctx, req, cqe)
+        ..sock.load_from(Reg::R1, Reg::R8, Size::B4, "io_uring_cqe.res");
+    known:
+        if w8 s< 0 goto out;
+        r1 = *(u64 *)(r9 + 8);                          // req, or 0
+        ..sock.load_from(Reg::R1, Reg::R1, Size::B1, "io_kiocb.opcode");
+        if w1 != {IORING_OP_ACCEPT} goto out;
+        ..accepted_fd(options, target);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Goes on as [`accepted`] with the socket that the current task has under the number in `r8`; jumps to `out` if it is none.
+fn accepted_fd(options: &Options, target: &Target) -> Fragment {
+    // What cannot be read is 0, and at 0 nothing can be read.
+    let sock = Sock::new(Access::Probed);
+    bpf! {
+        call bpf_get_current_task;
+        ..sock.load_from(Reg::R0, Reg::R1, Size::B8, "task_struct.files");
+        ..sock.load_from(Reg::R1, Reg::R7, Size::B8, "files_struct.fdt");
+        ..sock.load_from(Reg::R7, Reg::R1, Size::B4, "fdtable.max_fds");
+        if r8 >= r1 goto out;
+        ..sock.load_from(Reg::R7, Reg::R3, Size::B8, "fdtable.fd");
+        r8 <<= 3;
+        r3 += r8;
+        r1 = r10;
+        r1 += {SCRATCH};
+        w2 = 8;
+        call bpf_probe_read_kernel;
+        r7 = *(u64 *)(r10 + {SCRATCH});                 // the file
+        ..sock.load_from(Reg::R7, Reg::R8, Size::B8, "file.private_data");
+        ..sock.load_from(Reg::R8, Reg::R1, Size::B8, "socket.file");
+        if r1 != r7 goto out;                           // what it carries is no socket
+        ..sock.load_from(Reg::R8, Reg::R6, Size::B8, "socket.sk");
+        ..accepted(options, target, sock);
+    }
+}

@@ -1,0 +1,145 @@
+//! tcptracer: one event for each connection that a process opens, accepts or closes.
+
+mod accept;
+mod event;
+mod state;
+
+use bpfasm::object::{Need, Object};
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+
+pub use self::event::{Event, Kind};
+use crate::containers::Containers;
+use crate::filter::Filter;
+use crate::frame::event;
+use crate::layout::layout;
+use crate::sock::Sock;
+use crate::stats::{Count, count};
+use crate::{LICENSE, emit, owner, stats, table};
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Which connections, and whose.
+    pub filter: Filter,
+    /// Only processes in these containers.
+    pub containers: Containers,
+    /// Only processes of this user.
+    pub uid: Option<u32>,
+    /// Connections the table has room for: those that processes here opened.
+    pub max_sockets: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+}
+
+layout! {
+    /// What is kept of a connection that was opened here, or that was closed and is not yet gone; starts like [`owner::Owner`].
+    pub struct Entry as "tcptracer_entry" {
+        /// See [`owner::Owner::pid`]: who connected.
+        pub pid: u32,
+        /// See [`owner::Owner::rank`].
+        pub rank: u32,
+        /// See [`owner::Owner::comm`].
+        pub comm: [u8; 16],
+        /// See [`Event::uid`].
+        pub uid: u32,
+        /// A [`Stage`] as a number.
+        pub stage: u32,
+    }
+}
+
+owner::entry_starts_with_owner!();
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Stage {
+    /// Asked for, and not established.
+    Connecting = 1,
+    /// Established, and told of.
+    Open = 2,
+    /// Closed, and told of unless a filter said no.
+    Closed = 3,
+}
+
+/// Programs and maps for these options on this target.
+///
+/// Only the process that connects has to be remembered. Accept and close happen in the process that is told, so there is no
+/// walk over open sockets, and nothing is looked at when data is sent.
+pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
+    let tracepoint = |hook, name, body| table::tracepoint_hook(hook, Need::Required, name, target, body);
+    let mut hooks = vec![
+        tracepoint("socket destroyed", "tcp_destroy_sock", state::destroyed(options, target))?,
+        tracepoint("state change", "inet_sock_set_state", state::change(options, target))?,
+    ];
+    hooks.extend(accept::hooks(options, target)?);
+    let mut maps = vec![
+        emit::map(target.ring, options.ring_bytes),
+        stats::map(),
+        table::map(Entry::LAYOUT, options.max_sockets),
+    ];
+    maps.extend(options.containers.maps());
+    Ok(Object { name: "tcptracer".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+}
+
+impl Options {
+    /// Jumps to `reject` unless the current task is wanted. For moments in process context.
+    fn actor(&self, reject: &'static str) -> Fragment {
+        let uid = self.uid.map(|uid| {
+            bpf! {
+                call bpf_get_current_uid_gid;
+                if w0 != {uid.cast_signed()} goto {reject};
+            }
+        });
+        bpf! {
+            ..self.filter.current(reject);
+            ..uid;
+            ..self.containers.current(reject);
+        }
+    }
+}
+
+/// Writes what happened, and that it was the current task, into the event.
+fn by_current(kind: Kind) -> Fragment {
+    bpf! {
+        *(u16 *)(r10 + {event!(kind)}) = {kind as i32};
+        ..owner::current(Reg::R10, event!(pid), event!(comm));
+        call bpf_get_current_uid_gid;
+        *(u32 *)(r10 + {event!(uid)}) = w0;
+    }
+}
+
+/// Completes the event from the socket in `r6`, and sends it.
+fn tell(options: &Options, target: &Target, sock: Sock) -> Fragment {
+    bpf! {
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {event!(ts)}) = r0;
+        *(u32 *)(r10 + {event!(reserved)}) = 0;
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
+        *(u16 *)(r10 + {event!(family)}) = w1;
+        ..sock.addresses(event!(laddr), event!(raddr));
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
+        *(u16 *)(r10 + {event!(rport)}) = w1;
+        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
+        *(u16 *)(r10 + {event!(lport)}) = w1;
+        ..sock.netns();
+        *(u32 *)(r10 + {event!(netns)}) = w1;
+        ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
+    }
+}
+
+/// Counts the event as filtered and jumps to `out` where these checks jump to `filtered`.
+fn only_if(checks: Fragment) -> Fragment {
+    if checks.is_empty() {
+        // The verifier refuses code that cannot be reached.
+        return checks;
+    }
+    bpf! {
+        ..checks;
+        goto wanted;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}

@@ -1,0 +1,176 @@
+//! Connects and closes: what the states of a socket tell of what its processes do.
+
+use std::mem::offset_of;
+
+use bpfasm::target::Target;
+use bpfasm::{Fragment, Reg, Size, bpf};
+
+use super::{Entry, Event, Kind, Options, Stage, by_current, tell};
+use crate::frame::{self, entry, event};
+use crate::owner::{self, Rank};
+use crate::sock::Sock;
+use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
+use crate::stats::{self, Count, count};
+use crate::table::{self, IfExists};
+use crate::tcp::State;
+
+/// `SHUTDOWN_MASK`, include/net/sock.h: both directions. What a close leaves, and `shutdown(SHUT_RDWR)` too.
+const SHUTDOWN_MASK: u8 = 3;
+
+const STAGE: usize = offset_of!(Entry, stage);
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+pub(super) fn change(options: &Options, target: &Target) -> Fragment {
+    let sock = Sock::new(target.access);
+    bpf! {
+        ..begin(sock, "out");
+        w1 = *(u32 *)(r9 + {OLDSTATE});
+        w2 = *(u32 *)(r9 + {NEWSTATE});
+        if w2 == {State::SYN_SENT.0} goto connecting;
+        if w2 == {State::ESTABLISHED.0} goto established;
+        if w1 == {State::LISTEN.0} goto from_listener;
+        // Never established: it listens, was refused, or gave up.
+        if w1 == {State::CLOSE.0} goto filtered;
+        if w1 == {State::SYN_SENT.0} goto filtered;
+
+        // A close, if the task that runs makes it and it is for good.
+        ..owner::unless_owned(sock, "filtered");
+        ..sock.load(Reg::R1, Size::B1, "sock.sk_shutdown");
+        if w1 != {SHUTDOWN_MASK} goto filtered;
+        ..table::lookup();
+        if r8 == 0 goto first_seen;
+        w1 = *(u32 *)(r8 + {STAGE});
+        if w1 != {Stage::Open as i32} goto filtered;    // still connecting; or told before
+        *(u32 *)(r8 + {STAGE}) = {Stage::Closed as i32};
+        goto closed;
+    first_seen:
+        ..table::clear(Entry::LAYOUT);
+        *(u32 *)(r10 + {entry!(stage)}) = {Stage::Closed as i32};
+        ..table::store(IfExists::Replace);
+        if w0 != 0 goto lost;                           // better not told than told twice
+    closed:
+        ..options.actor("filtered");
+        ..by_current(Kind::Close);
+        goto tell;
+
+    connecting:
+        ..only_wanted_connects(options, sock);
+        ..table::clear(Entry::LAYOUT);
+        *(u32 *)(r10 + {entry!(stage)}) = {Stage::Connecting as i32};
+        ..owner::into_new_entry(sock, Rank::Used);
+        call bpf_get_current_uid_gid;
+        *(u32 *)(r10 + {entry!(uid)}) = w0;
+        ..table::store(IfExists::Replace);
+        if w0 != 0 goto lost;
+        ..count(Count::Aggregated);
+        goto out;
+
+    established:
+        ..connected(options);
+    tell:
+        ..options.filter.socket(sock, "filtered");
+        ..tell(options, target, sock);
+        goto out;
+
+    from_listener:
+        // A connection that comes out of it may have an address that another had before.
+        ..table::forget();
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    lost:
+        ..count(Count::LostMap);
+        ..count(Count::Untracked);
+    out:
+        r0 = 0;
+        exit;
+    }
+}
+
+/// Jumps to `filtered`, and forgets what was known of the socket, unless the task that connects is wanted.
+fn only_wanted_connects(options: &Options, sock: Sock) -> Fragment {
+    let checks = options.actor("unwanted");
+    if checks.is_empty() {
+        return checks;
+    }
+    bpf! {
+        ..owner::unless_owned(sock, "unwanted");
+        ..checks;
+        goto wanted;
+    unwanted:
+        ..table::forget();
+        goto filtered;
+    wanted:
+    }
+}
+
+/// Writes who connected into the event of a connection that is established now; jumps to `filtered` where it came out of a
+/// listener, or where who connected is not wanted.
+fn connected(options: &Options) -> Fragment {
+    // Nobody saw it begin: it did before tracing, or the table was full.
+    let unseen = if options.actor("unwanted").is_empty() {
+        bpf! {
+            w1 = *(u32 *)(r9 + {OLDSTATE});
+            if w1 != {State::SYN_SENT.0} goto filtered;
+            ..owner::nobody_into_event(event!(pid), event!(comm));
+            *(u32 *)(r10 + {event!(uid)}) = 0;
+        }
+    } else {
+        bpf! { goto filtered; }
+    };
+    bpf! {
+        ..table::lookup();
+        if r8 == 0 goto unseen;
+        w1 = *(u32 *)(r8 + {STAGE});
+        if w1 != {Stage::Connecting as i32} goto filtered;
+        *(u32 *)(r8 + {STAGE}) = {Stage::Open as i32};
+        w1 = *(u32 *)(r8 + {offset_of!(Entry, pid)});
+        *(u32 *)(r10 + {event!(pid)}) = w1;
+        w1 = *(u32 *)(r8 + {offset_of!(Entry, uid)});
+        *(u32 *)(r10 + {event!(uid)}) = w1;
+        ..owner::copy_comm(Reg::R8, frame::at(0, offset_of!(Entry, comm)), Reg::R10, event!(comm));
+        goto seen;
+    unseen:
+        ..unseen;
+    seen:
+        *(u16 *)(r10 + {event!(kind)}) = {Kind::Connect as i32};
+    }
+}
+
+/// `tcp_destroy_sock(struct sock *sk)`: in the task that closes it, if nothing was left to wait for.
+pub(super) fn destroyed(options: &Options, target: &Target) -> Fragment {
+    let sock = Sock::new(target.access);
+    bpf! {
+        r9 = r1;
+        r6 = *(u64 *)(r9 + 0);                          // sk
+        ..table::key();
+        ..sock.tcp("out");
+        ..stats::open("out");
+        ..count(Count::Seen);
+        ..owner::unless_owned(sock, "forget");
+        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
+        if w1 == 0 goto forget;                         // a listener, or taken back by connect(AF_UNSPEC)
+        ..table::lookup();
+        if r8 == 0 goto unseen;
+        w1 = *(u32 *)(r8 + {STAGE});
+        if w1 != {Stage::Open as i32} goto forget;      // never established; or told before
+        goto closed;
+    unseen:
+        // One that was refused, or never asked for, has had no number from the other side.
+        ..sock.load(Reg::R1, Size::B4, "tcp_sock.rcv_nxt");
+        if w1 == 0 goto forget;
+    closed:
+        ..options.actor("forget");
+        ..options.filter.socket(sock, "forget");
+        ..by_current(Kind::Close);
+        ..tell(options, target, sock);
+        ..table::forget();
+        goto out;
+    forget:
+        ..table::forget();
+        ..count(Count::Filtered);
+    out:
+        r0 = 0;
+        exit;
+    }
+}

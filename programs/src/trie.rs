@@ -1,0 +1,129 @@
+//! Is an address in a subnet: looked up in a trie, where there are too many to compare with each.
+//!
+//! A trie knows the longest prefix of an address, and people list subnets in an order of their own. The subnets that hold an
+//! address lie one in the other, so the longest one tells which others hold it too: its entry names the first of them.
+
+use std::collections::HashMap;
+
+use bpfasm::object::{MapDef, MapKind};
+use bpfasm::{Fragment, Reg, Size, bpf};
+use ipnet::IpNet;
+
+use crate::ends::{Ends, Side};
+use crate::frame;
+use crate::subnet::canonical;
+use crate::tcp::AF_INET;
+
+/// The name of the map of IPv4 subnets: a key is the length of the prefix (`u32`) and the address, a value a number (`u32`).
+pub const V4: &str = "subnets4";
+/// The name of the map of IPv6 subnets.
+pub const V6: &str = "subnets6";
+
+/// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: a trie insists on it.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The maps, with room for so many subnets. The reader fills them with [`entries`] before anything is attached.
+#[must_use]
+pub fn maps(subnets: usize) -> [MapDef; 2] {
+    let max_entries = u32::try_from(subnets).unwrap_or(u32::MAX);
+    [(V4, 8), (V6, 20)].map(|(name, key_size)| MapDef {
+        flags: BPF_F_NO_PREALLOC,
+        ..MapDef::new(name, MapKind::LpmTrie, key_size, 4, max_entries)
+    })
+}
+
+/// What is to be in the maps: map, key and value of each entry.
+#[must_use]
+pub fn entries(subnets: &[IpNet]) -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
+    let mut numbers: HashMap<IpNet, u32> = HashMap::new();
+    for (number, subnet) in (0..).zip(subnets) {
+        numbers.entry(canonical(*subnet)).or_insert(number);
+    }
+    let entry = |subnet: &IpNet| {
+        let around = std::iter::successors(Some(*subnet), IpNet::supernet);
+        let first = around.filter_map(|around| numbers.get(&around)).min()?;
+        let (map, octets) = match subnet {
+            IpNet::V4(subnet) => (V4, subnet.network().octets().to_vec()),
+            IpNet::V6(subnet) => (V6, subnet.network().octets().to_vec()),
+        };
+        let mut key = u32::from(subnet.prefix_len()).to_ne_bytes().to_vec();
+        key.extend(octets);
+        Some((map, key, first.to_ne_bytes()))
+    };
+    numbers.keys().filter_map(entry).collect()
+}
+
+/// Where the address of a key lies on the stack; the length of its prefix lies before it.
+const ADDRESS: i16 = frame::ENTRY + 16;
+/// Where a key begins.
+const KEY: i16 = ADDRESS - 4;
+
+/// Looks up the address of a side, writes the number of the first subnet that holds it to `number` bytes from `r10` and jumps to
+/// `wanted`. Falls through where none does. Clobbers `r0` to `r5`.
+pub fn first(ends: Ends, side: Side, number: i16) -> Fragment {
+    bpf! {
+        ..ends.family();
+        if w1 == {AF_INET} goto inet;
+        ..ends.goto_unless_mapped(side, "inet6");
+        ..ends.ipv6(side, Reg::R1, Size::B4, 12);
+        goto four;
+    inet6:
+        ..ends.ipv6(side, Reg::R1, Size::B8, 0);
+        *(u64 *)(r10 + {ADDRESS}) = r1;
+        ..ends.ipv6(side, Reg::R1, Size::B8, 8);
+        *(u64 *)(r10 + {ADDRESS + 8}) = r1;
+        ..look_up(V6, 128, number);
+    inet:
+        ..ends.ipv4(side, Reg::R1);
+    four:
+        *(u32 *)(r10 + {ADDRESS}) = w1;
+        ..look_up(V4, 32, number);
+    none:
+    }
+}
+
+/// With the address on the stack. Jumps to `wanted` or to `none`.
+fn look_up(map: &'static str, bits: i32, number: i16) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {KEY}) = {bits};
+        r1 = map {map} ll;
+        r2 = r10;
+        r2 += {KEY};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto none;
+        w1 = *(u32 *)(r0 + 0);
+        *(u32 *)(r10 + {number}) = w1;
+        goto wanted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_names_the_first_that_holds_it() {
+        let texts = [
+            "10.1.0.0/16",
+            "10.0.0.0/8",
+            "10.1.2.0/24",
+            "10.2.0.0/16",
+            "::ffff:192.0.2.0/120",
+            "2001:db8::/32",
+        ];
+        let subnets = texts.map(|text| text.parse().expect("a subnet"));
+        let entries = entries(&subnets);
+        assert_eq!(entries.len(), texts.len());
+        let number = |map, length: u32, octets: &[u8]| {
+            let key = [&length.to_ne_bytes(), octets].concat();
+            let (.., number) = entries.iter().find(|(in_map, found, _)| (*in_map, found) == (map, &key))?;
+            Some(u32::from_ne_bytes(*number))
+        };
+        assert_eq!(number(V4, 16, &[10, 1, 0, 0]), Some(0));
+        assert_eq!(number(V4, 8, &[10, 0, 0, 0]), Some(1));
+        assert_eq!(number(V4, 24, &[10, 1, 2, 0]), Some(0), "the wider one is listed first");
+        assert_eq!(number(V4, 16, &[10, 2, 0, 0]), Some(1));
+        assert_eq!(number(V4, 24, &[192, 0, 2, 0]), Some(4));
+        assert_eq!(number(V6, 32, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some(5));
+    }
+}

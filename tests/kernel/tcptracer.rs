@@ -1,0 +1,450 @@
+//! tcptracer: each connect, accept and close once, by the process that did it.
+
+mod containers;
+mod formats;
+mod uring;
+
+use std::fs;
+use std::net::SocketAddr;
+
+use kernel_tests::actor::{Actor, Conn, Who};
+use kernel_tests::cli::{Output, Tool, run};
+use kernel_tests::deadline::{LIMIT, wait_until};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::mntns;
+use kernel_tests::netns::Netns;
+use kernel_tests::rows::TraceRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::scratch::Scratch;
+use kernel_tests::stage::{End, Role, Session, Stage, Via};
+use kernel_tests::traffic::{self, Scenario};
+
+pub const TESTS: &[&[Test]] = &[OWN, containers::TESTS, formats::TESTS, uring::TESTS];
+
+const OWN: &[Test] = &[
+    ("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
+    ("tcptracer::server_closes_first", || plays(traffic::server_closes_first)),
+    ("tcptracer::half_close", || plays(traffic::half_close)),
+    ("tcptracer::client_resets", || plays(traffic::client_resets)),
+    ("tcptracer::server_resets", || plays(traffic::server_resets)),
+    ("tcptracer::server_closes_unread", || plays(traffic::server_closes_unread)),
+    ("tcptracer::client_killed", || plays(traffic::client_killed)),
+    ("tcptracer::handed_to_child", || plays(traffic::handed_to_child)),
+    ("tcptracer::passed_on_unused", || plays(traffic::passed_on_unused)),
+    ("tcptracer::shared_with_child", || plays(traffic::shared_with_child)),
+    ("tcptracer::never_accepted", || plays(traffic::never_accepted)),
+    ("tcptracer::refused", || plays(traffic::refused)),
+    ("tcptracer::never_established", never_established),
+    ("tcptracer::ipv6", || every_way(Via::V6)),
+    ("tcptracer::mapped_client", || every_way(Via::MappedClient)),
+    ("tcptracer::mapped_server", || every_way(Via::DualStackServer)),
+    ("tcptracer::connects_without_waiting", connects_without_waiting),
+    ("tcptracer::waits_in_accept_before_the_tool", waits_in_accept_before_the_tool),
+    ("tcptracer::accepts_in_a_thread", accepts_in_a_thread),
+    ("tcptracer::passed_over_a_socket", passed_over_a_socket),
+    ("tcptracer::open_before_the_tool", open_before_the_tool),
+    ("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
+    ("tcptracer::access_modes_agree", access_modes_agree),
+    ("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    ("tcptracer::by_process", by_process),
+    ("tcptracer::by_user", by_user),
+    ("tcptracer::by_namespace", by_namespace),
+    ("tcptracer::by_family", by_family),
+    ("tcptracer::by_port", by_port),
+];
+
+/// What a process did, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Deed {
+    local: SocketAddr,
+    remote: SocketAddr,
+    kind: &'static str,
+    who: Who,
+    uid: u32,
+}
+
+impl Deed {
+    fn new(kind: &'static str, who: Who, conn: Conn) -> Self {
+        Self { local: conn.local, remote: conn.remote, kind, who, uid: 0 }
+    }
+
+    /// What those who held an end did: the first opened it, the last closed it. Without either nothing was done.
+    fn of(end: &End) -> Vec<Self> {
+        let opened = match end.role {
+            Role::Active => "connect",
+            Role::Passive => "accept",
+        };
+        let deed =
+            |kind, who: &Who| Self { local: end.local, remote: end.remote, kind, who: who.clone(), uid: 0 };
+        match end.owners.as_slice() {
+            [first, ..] if end.path.contains("ESTABLISHED") => {
+                let last = end.owners.last().unwrap_or(first);
+                vec![deed(opened, first), deed("close", last)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn all(sessions: &[Session]) -> Vec<Self> {
+        sessions.iter().flat_map(|session| &session.ends).flat_map(Self::of).collect()
+    }
+
+    fn is_row(&self, row: &TraceRow) -> bool {
+        let Self { local, remote, kind, who, uid } = self;
+        row.kind == *kind
+            && (row.laddr, row.lport, row.raddr, row.rport)
+                == (local.ip(), local.port(), remote.ip(), remote.port())
+            && (row.pid, row.comm.as_deref(), row.uid) == (Some(who.pid), Some(&*who.comm), Some(*uid))
+            && row.ip == if local.is_ipv4() { 4 } else { 6 }
+    }
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Tool {
+    Tool::start("tcptracer", &[&["--json"], args].concat())
+}
+
+/// Waits for these deeds and stops the tool: each has to be told once, and nothing else.
+#[track_caller]
+fn finish(mut tool: Tool, netns: &Netns, deeds: &[Deed]) -> Output {
+    tool.wait_rows(netns.inode(), deeds.len());
+    let output = tool.stop();
+    assert_told(&output, netns, deeds, 0);
+    output
+}
+
+/// The rows of a namespace have to be these deeds, an end's in the order in which they happened, with so many faults at most.
+#[track_caller]
+fn assert_told(output: &Output, netns: &Netns, deeds: &[Deed], allowed: usize) {
+    output.assert_code(0).assert_complete_lines();
+    let mut rows = output.rows::<TraceRow>(netns.inode());
+    let mut faults = Vec::new();
+    for deed in deeds {
+        match rows.iter().position(|row| deed.is_row(row)) {
+            Some(at) => {
+                let row = rows.remove(at);
+                // What was told of this end before is gone already, if the deeds are in order.
+                let same = |other: &TraceRow| {
+                    (other.laddr, other.lport, other.raddr, other.rport)
+                        == (row.laddr, row.lport, row.raddr, row.rport)
+                };
+                if rows.iter().any(|other| same(other) && other.ts < row.ts) {
+                    faults.push(format!("out of order: {row:?}"));
+                }
+            }
+            None => faults.push(format!("no row for {deed:?}")),
+        }
+    }
+    faults.extend(rows.iter().map(|row| format!("a row of nothing that was done: {row:?}")));
+    assert!(faults.len() <= allowed, "{}\n{output}", faults.join("\n"));
+}
+
+/// Plays a scenario with the tool watching, the listener's end included.
+#[track_caller]
+fn plays(scenario: Scenario) -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V4);
+    let session = scenario(&mut stage);
+    stage.server.unlisten();
+    // A row more, so that nothing is waited for in vain where the scenario has none.
+    let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
+    finish(tool, &netns, &Deed::all(&[session, last]));
+    Ok(())
+}
+
+/// Attempts that end before they are connections: by a time limit, and by a close.
+fn never_established() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut deaf = traffic::deaf();
+    let tool = start(&[]);
+    traffic::timed_out(&mut deaf);
+    traffic::aborted(&mut deaf);
+    let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
+    finish(tool, &netns, &Deed::all(&[last]));
+    Ok(())
+}
+
+#[track_caller]
+fn every_way(via: Via) -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(via);
+    let scenarios: [Scenario; 4] = [
+        traffic::client_closes_first,
+        traffic::server_resets,
+        traffic::server_closes_unread,
+        traffic::never_accepted,
+    ];
+    let sessions = scenarios.map(|scenario| scenario(&mut stage));
+    finish(tool, &netns, &Deed::all(&sessions));
+    Ok(())
+}
+
+/// `connect(2)` on a socket that does not block: the process has gone on when the connection is there.
+fn connects_without_waiting() -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V4);
+    let started = stage.client.start_connect(stage.target, None);
+    stage.client.finish_connect(started).expect("a connection");
+    let accepted = stage.server.accept();
+    stage.client.close(started);
+    stage.server.close(accepted);
+    let (client, server) = (stage.client.who(), stage.server.who());
+    let deeds = [
+        Deed::new("connect", client.clone(), started),
+        Deed::new("accept", server.clone(), accepted),
+        Deed::new("close", client, started),
+        Deed::new("close", server, accepted),
+    ];
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// A server that waits in `accept(2)` when the tool comes: the connection it gets is told.
+fn waits_in_accept_before_the_tool() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    stage.server.start_accept();
+    let server = stage.server.who();
+    wait_until("server in accept(2)", LIMIT, || {
+        let wchan = fs::read_to_string(format!("/proc/{}/wchan", server.pid)).unwrap_or_default();
+        if wchan.starts_with("inet_csk_") { Ok(()) } else { Err(wchan) }
+    });
+    let tool = start(&[]);
+    let client = stage.client.connect(stage.target);
+    let accepted = stage.server.accepted();
+    stage.server.close_taken();
+    stage.client.recv_eof(client, 0);
+    stage.client.close(client);
+    let deeds = [
+        Deed::new("connect", stage.client.who(), client),
+        Deed::new("accept", server.clone(), accepted),
+        Deed::new("close", server, accepted),
+        Deed::new("close", stage.client.who(), client),
+    ];
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// A thread accepts, and another closes: the names are theirs, the process is one.
+fn accepts_in_a_thread() -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V4);
+    stage.server.start_accept_in_thread("kt-acceptor");
+    let client = stage.client.connect(stage.target);
+    let accepted = stage.server.accepted();
+    stage.client.close(client);
+    stage.server.recv_eof(accepted, 0);
+    stage.server.close(accepted);
+    let server = stage.server.who();
+    let thread = Who { comm: "kt-acceptor".to_owned(), ..server.clone() };
+    let deeds = [
+        Deed::new("connect", stage.client.who(), client),
+        Deed::new("accept", thread, accepted),
+        Deed::new("close", stage.client.who(), client),
+        Deed::new("close", server, accepted),
+    ];
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// One process accepts, passes the connection over a unix socket, and another closes it.
+fn passed_over_a_socket() -> Outcome {
+    let scratch = Scratch::new();
+    let meeting = scratch.path("meeting");
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V4);
+    let mut taker = Actor::start("kt-taker");
+    let pair = stage.open();
+    taker.start_take(&meeting);
+    stage.server.pass(pair.server, &meeting);
+    taker.finish();
+    taker.close_taken();
+    stage.client.recv_eof(pair.client, 0);
+    stage.client.close(pair.client);
+    let deeds = [
+        Deed::new("connect", stage.client.who(), pair.client),
+        Deed::new("accept", stage.server.who(), pair.server),
+        Deed::new("close", taker.who(), pair.server),
+        Deed::new("close", stage.client.who(), pair.client),
+    ];
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// A connection and a listener that were there before: the connection's closes, the listener's new connection, and of a
+/// connection that was reset before its close alone.
+fn open_before_the_tool() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let open = traffic::begun(&mut stage);
+    let reset = stage.open();
+    stage.server.linger0(reset.server);
+    stage.server.close(reset.server);
+    stage.client.recv_reset(reset.client);
+    let tool = start(&[]);
+    stage.client.close(reset.client);
+    let mut deeds = Deed::all(&[traffic::finish(&mut stage, open)]);
+    deeds.retain(|deed| deed.kind == "close");
+    deeds.push(Deed::new("close", stage.client.who(), reset.client));
+    deeds.extend(Deed::all(&[traffic::server_closes_first(&mut stage)]));
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// Where tracefs is, the returns of two system calls are looked at and not those of all; where functions can be traced,
+/// neither. Both kinds of accept are seen.
+fn by_tracepoints_of_system_calls() -> Outcome {
+    mntns::enter_new();
+    mntns::mount_tracefs();
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let seen = tool.seen().stderr;
+    let way = |hook: &str| {
+        let prefix = format!("tcptools: tcptracer: {hook}: ");
+        seen.lines().filter_map(|line| line.strip_prefix(&prefix)).find(|way| !way.starts_with("not "))
+    };
+    if way("accept").is_none() {
+        assert_eq!(way("accept returns"), Some("tracepoint syscalls:sys_exit_accept"), "{seen}");
+        assert_eq!(way("accept4 returns"), Some("tracepoint syscalls:sys_exit_accept4"), "{seen}");
+    }
+    assert_eq!(way("system call returns"), None, "{seen}");
+    let mut stage = Stage::new(Via::V4);
+    let mut deeds = Deed::all(&[traffic::client_closes_first(&mut stage)]);
+    stage.server.start_accept();
+    let client = stage.client.connect(stage.target);
+    let accepted = stage.server.accepted();
+    stage.client.close(client);
+    stage.server.close_taken();
+    deeds.extend([
+        Deed::new("connect", stage.client.who(), client),
+        Deed::new("accept", stage.server.who(), accepted),
+        Deed::new("close", stage.client.who(), client),
+        Deed::new("close", stage.server.who(), accepted),
+    ]);
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+fn access_modes_agree() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    needs(Feature::ProbeReads)?;
+    let netns = Netns::enter_new();
+    let ways: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
+    let tools = ways.map(start);
+    let mut stage = Stage::new(Via::V4);
+    let scenarios: [Scenario; 4] =
+        [traffic::half_close, traffic::server_resets, traffic::shared_with_child, traffic::refused];
+    let deeds = Deed::all(&scenarios.map(|scenario| scenario(&mut stage)));
+    for tool in tools {
+        finish(tool, &netns, &deeds);
+    }
+    Ok(())
+}
+
+fn each_of_2000_exactly_once() -> Outcome {
+    const COUNT: u32 = 2000;
+    let netns = Netns::enter_new();
+    let mut tool = start(&["--stats"]);
+    let mut stage = Stage::new(Via::V4);
+    traffic::start_storm(&mut stage, COUNT);
+    let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
+    let deeds = Deed::all(&sessions);
+    let output = tool.stop();
+    let missed = crate::cli::assert_only_missed(&output);
+    assert_told(&output, &netns, &deeds, missed);
+    Ok(())
+}
+
+/// `-p`: what this process does, and nothing of its peer. 0 is everybody, as it always was.
+fn by_process() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let (client, server) = (stage.client.who(), stage.server.who());
+    let tools = [client.pid, server.pid, 0].map(|pid| start(&["-p", &pid.to_string()]));
+    let deeds = Deed::all(&[
+        traffic::client_closes_first(&mut stage),
+        traffic::client_resets(&mut stage),
+        traffic::refused(&mut stage),
+    ]);
+    for (tool, wanted) in tools.into_iter().zip([Some(client), Some(server), None]) {
+        let mut deeds = deeds.clone();
+        deeds.retain(|deed| wanted.as_ref().is_none_or(|wanted| deed.who == *wanted));
+        finish(tool, &netns, &deeds);
+    }
+    Ok(())
+}
+
+/// `-u`: what processes of this user do.
+fn by_user() -> Outcome {
+    const NOBODY: u32 = 65534;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    stage.client.become_user(NOBODY);
+    let tools = [NOBODY, 0].map(|uid| start(&["-u", &uid.to_string()]));
+    let mut deeds =
+        Deed::all(&[traffic::server_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
+    for deed in deeds.iter_mut().filter(|deed| deed.who == stage.client.who()) {
+        deed.uid = NOBODY;
+    }
+    for (tool, uid) in tools.into_iter().zip([NOBODY, 0]) {
+        let mut deeds = deeds.clone();
+        deeds.retain(|deed| deed.uid == uid);
+        finish(tool, &netns, &deeds);
+    }
+    Ok(())
+}
+
+/// `-N`: rows of this namespace alone.
+fn by_namespace() -> Outcome {
+    let netns = Netns::enter_new();
+    let beside = Netns::beside();
+    let mut elsewhere = beside.run(|| Stage::new(Via::V4));
+    let mut stage = Stage::new(Via::V4);
+    let tool = start(&["-N", &netns.inode().to_string()]);
+    traffic::client_closes_first(&mut elsewhere);
+    let deeds = Deed::all(&[traffic::client_closes_first(&mut stage)]);
+    let output = finish(tool, &netns, &deeds);
+    assert_eq!(output.stdout.lines().count(), deeds.len(), "rows of another namespace\n{output}");
+    Ok(())
+}
+
+/// By what is on the wire: a socket of AF_INET6 may talk IPv4.
+fn by_family() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tools = ["-4", "-6"].map(|option| start(&[option]));
+    let [four, mapped, six] = [Via::V4, Via::MappedClient, Via::V6]
+        .map(|via| Deed::all(&[traffic::client_closes_first(&mut Stage::new(via))]));
+    for (tool, deeds) in tools.into_iter().zip([[four, mapped].concat(), six]) {
+        finish(tool, &netns, &deeds);
+    }
+    Ok(())
+}
+
+/// A listener's port: the accepting side by `--localport`, the connecting one by `--remoteport`.
+fn by_port() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let port = stages[0].listener.port().to_string();
+    let tools = ["--localport", "--remoteport"].map(|option| start(&[option, &port]));
+    let [session, _] = stages.each_mut().map(traffic::server_resets);
+    for (tool, role) in tools.into_iter().zip([Role::Passive, Role::Active]) {
+        let ends = session.ends.iter().filter(|end| end.role == role);
+        finish(tool, &netns, &ends.flat_map(Deed::of).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// Runs the tool with arguments that make no sense: one line that says why.
+#[track_caller]
+fn refused(args: &[&str]) -> String {
+    let output = run([&["tcptracer"], args].concat());
+    output.assert_code(2).assert_no_stdout();
+    output.one_line().to_owned()
+}

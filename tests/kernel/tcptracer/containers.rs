@@ -1,0 +1,182 @@
+//! Containers by the maps of somebody else.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kernel_tests::actor::{Actor, Who};
+use kernel_tests::deadline::{LIMIT, wait_until};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::mntns;
+use kernel_tests::netns::Netns;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::scratch::Scratch;
+use kernel_tests::stage::Stage;
+use kernel_tests::traffic;
+use nix::mount::{MsFlags, mount};
+
+use super::{Deed, finish, refused, start};
+
+pub const TESTS: &[Test] = &[
+    ("tcptracer::by_cgroup_map", by_cgroup_map),
+    ("tcptracer::by_mount_namespace_map", by_mount_namespace_map),
+    ("tcptracer::wrong_maps", wrong_maps),
+];
+
+#[track_caller]
+fn bpftool(args: &[&str]) {
+    let output = Command::new("bpftool").args(args).output().expect("run bpftool");
+    assert!(output.status.success(), "bpftool {args:?}: {output:?}");
+}
+
+/// Moves this process into a mount namespace of its own with a BPF file system in it.
+fn bpf_file_system() -> &'static Path {
+    const USUAL: &str = "/sys/fs/bpf";
+    mntns::enter_new();
+    mntns::mount_bpf(USUAL);
+    Path::new(USUAL)
+}
+
+/// A pinned hash map of numbers, empty.
+struct Set {
+    path: PathBuf,
+    value_size: usize,
+}
+
+impl Set {
+    #[track_caller]
+    fn new(path: PathBuf, value_size: usize) -> Self {
+        let shown = path.to_str().expect("UTF-8");
+        let value = value_size.to_string();
+        bpftool(&[
+            "map", "create", shown, "type", "hash", "key", "8", "value", &value, "entries", "128", "name",
+            "set",
+        ]);
+        Self { path, value_size }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("UTF-8")
+    }
+
+    #[track_caller]
+    fn change(&self, verb: &str, key: u64, value: &[&str]) {
+        let key = key.to_ne_bytes().map(|byte| byte.to_string());
+        let mut args = vec!["map", verb, "pinned", self.path(), "key"];
+        args.extend(key.iter().map(String::as_str));
+        args.extend(value);
+        bpftool(&args);
+    }
+
+    #[track_caller]
+    fn insert(&self, key: u64) {
+        self.change("update", key, &[&["value"][..], &vec!["0"; self.value_size]].concat());
+    }
+
+    #[track_caller]
+    fn remove(&self, key: u64) {
+        self.change("delete", key, &[]);
+    }
+}
+
+/// A cgroup of its own, gone with the processes in it.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    #[track_caller]
+    fn new(scratch: &Scratch) -> Self {
+        let root = scratch.path("cgroup2");
+        fs::create_dir(&root).expect("mkdir");
+        mount(None::<&str>, &root, Some("cgroup2"), MsFlags::empty(), None::<&str>).expect("mount cgroup2");
+        let own = root.join(format!("kt-{}", std::process::id()));
+        fs::create_dir(&own).expect("make a cgroup");
+        Self(own)
+    }
+
+    #[track_caller]
+    fn add(&self, who: &Who) {
+        fs::write(self.0.join("cgroup.procs"), who.pid.to_string()).expect("move into the cgroup");
+    }
+
+    fn id(&self) -> u64 {
+        fs::metadata(&self.0).expect("a cgroup").ino()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A cgroup is busy for a moment after its last process has gone.
+        wait_until("end of the cgroup", LIMIT, || fs::remove_dir(&self.0));
+    }
+}
+
+/// What a process in one of the map's cgroups does; a cgroup may come and go while the tool runs.
+fn by_cgroup_map() -> Outcome {
+    needs(Feature::Program("bpftool"))?;
+    let set = Set::new(bpf_file_system().join("cgroups"), 8);
+    let scratch = Scratch::new();
+    let cgroup = Cgroup::new(&scratch);
+    let netns = Netns::enter_new();
+    let localhost = [127, 0, 0, 1].into();
+    let mut stage =
+        Stage::between(Actor::start("kt-client"), Actor::start("kt-server"), localhost, localhost, 16);
+    cgroup.add(&stage.client.who());
+    let tool = start(&["--cgroupmap", set.path()]);
+    traffic::client_closes_first(&mut stage);
+    set.insert(cgroup.id());
+    let mut deeds =
+        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
+    deeds.retain(|deed| deed.who == stage.client.who());
+    set.remove(cgroup.id());
+    traffic::client_closes_first(&mut stage);
+    finish(tool, &netns, &deeds);
+    drop(stage);
+    Ok(())
+}
+
+/// What a process in one of the map's mount namespaces does. One that is killed has left its namespace when its files are
+/// closed: that is told, as it cannot be known.
+fn by_mount_namespace_map() -> Outcome {
+    needs(Feature::Program("bpftool"))?;
+    let set = Set::new(bpf_file_system().join("namespaces"), 4);
+    let netns = Netns::enter_new();
+    let client = Actor::start("kt-client");
+    let tool = start(&["--mntnsmap", set.path()]);
+    mntns::enter_new();
+    let localhost = [127, 0, 0, 1].into();
+    let mut stage = Stage::between(client, Actor::start("kt-server"), localhost, localhost, 16);
+    let server = stage.server.who();
+    traffic::client_closes_first(&mut stage);
+    set.insert(fs::metadata(format!("/proc/{}/ns/mnt", server.pid)).expect("procfs").ino());
+    let mut deeds =
+        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_closes_unread(&mut stage)]);
+    let killed = stage.client.who();
+    deeds.extend(Deed::all(&[traffic::client_killed(&mut stage)]));
+    let last = deeds.len() - 4;
+    let mut at = 0;
+    deeds.retain(|deed| {
+        at += 1;
+        deed.who == server || (at > last && deed.who == killed && deed.kind == "close")
+    });
+    finish(tool, &netns, &deeds);
+    Ok(())
+}
+
+/// What is there instead, and what is right, in one line.
+fn wrong_maps() -> Outcome {
+    for option in ["--cgroupmap", "--mntnsmap"] {
+        let line = refused(&[option, "/no/such/map"]);
+        assert!(line.contains(option) && line.contains("/no/such/map"), "{line}");
+        let line = refused(&[option, "/proc/self/exe"]);
+        assert!(line.contains("/proc/self/exe: not in a BPF file system"), "{line}");
+    }
+    needs(Feature::Program("bpftool"))?;
+    let directory = bpf_file_system();
+    let [four, eight] = [4, 8].map(|size| Set::new(directory.join(format!("of{size}")), size));
+    let line = refused(&["--cgroupmap", four.path()]);
+    assert!(line.contains("a hash map, keys of 8 bytes, values of 4; needed is"), "{line}");
+    let line = refused(&["--mntnsmap", eight.path()]);
+    assert!(line.contains("a hash map, keys of 8 bytes, values of 8; needed is"), "{line}");
+    Ok(())
+}
