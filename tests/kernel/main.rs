@@ -6,6 +6,7 @@ mod harness;
 mod journal;
 mod loader;
 mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         harness::TESTS,
         filters::TESTS,
         tcpconnlat::TESTS,
+        tcpdrop::TESTS,
         tcplife::TESTS,
         tcpretrans::TESTS,
         tcpstates::TESTS,

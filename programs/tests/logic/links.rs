@@ -190,7 +190,7 @@ fn fields() {
     for specimen in ALL {
         let name = specimen.name;
         for kernel in KERNELS.iter() {
-            let there = |path: &str| kernel.index.field(path).expect("asked for").is_found();
+            let there = |path: &str| kernel.index.exists(path).expect("asked for");
             let (mut used, optional) = used(&specimen.everywhere(kernel, &filter));
             let absent: Vec<_> = used.iter().filter(|path| !there(path)).collect();
             assert!(absent.is_empty(), "{name}: {kernel:?} has no {absent:?}");

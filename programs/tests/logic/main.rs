@@ -17,6 +17,7 @@ mod spec;
 mod specimens;
 mod streams;
 mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;

@@ -14,6 +14,7 @@ use crate::vm::kernel::Kernel;
 /// Every tool.
 pub const ALL: &[&Specimen] = &[
     &crate::tcpconnlat::SPECIMEN,
+    &crate::tcpdrop::SPECIMEN,
     &crate::tcplife::SPECIMEN,
     &crate::tcpretrans::SPECIMEN,
     &crate::tcpretrans::SYN_ACKS,

@@ -12,4 +12,4 @@ pub use books::{assert_nothing_lost, assert_only_missed};
 
 pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
 
-const TOOLS: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
+const TOOLS: [&str; 4] = ["tcpdrop", "tcplife", "tcpstates", "tcptracer"];

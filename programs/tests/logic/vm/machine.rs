@@ -79,6 +79,8 @@ pub struct Machine {
     untyped: Vec<Memory>,
     stack: Range<u64>,
     context: u64,
+    /// Where the context is: programs may also read it as any memory.
+    arguments: Range<u64>,
     fault: Option<String>,
     /// Helper calls of this run.
     calls: u32,
@@ -115,6 +117,7 @@ impl Machine {
             untyped: Vec::new(),
             stack: 0..0,
             context: 0,
+            arguments: 0..0,
             fault: None,
             calls: 0,
         }
@@ -196,6 +199,7 @@ impl Machine {
     /// that instructions may touch besides the stack.
     pub(super) fn begin(&mut self, context: &Memory, typed: bool) -> Vec<Range<u64>> {
         self.context = context.address();
+        self.arguments = context.range();
         self.fault = None;
         self.calls = 0;
         let values = self.maps.iter().flat_map(Map::places);
@@ -321,8 +325,8 @@ impl Machine {
             range.start <= from && from.checked_add(size as u64).is_some_and(|end| end <= range.end)
         };
         let mut known = self.objects.iter().map(|object| &object.memory).chain(&self.untyped);
-        let readable = known.any(|memory| inside(&memory.range()));
-        if self.unreadable || !readable {
+        let readable = !self.unreadable && known.any(|memory| inside(&memory.range()));
+        if !readable && !inside(&self.arguments) {
             self.give(to, &vec![0; size])?;
             return Ok(EFAULT);
         }
