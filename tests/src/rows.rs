@@ -52,6 +52,23 @@ pub struct StateRow {
     pub netns: u64,
 }
 
+/// A row of `tcpconnlat --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct ConnRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub latency_ns: u64,
+    pub outcome: String,
+    pub netns: u64,
+}
+
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
@@ -67,6 +84,40 @@ pub struct TraceRow {
     pub lport: u16,
     pub raddr: IpAddr,
     pub rport: u16,
+    pub netns: u64,
+}
+
+/// A row of `tcpretrans --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct RetransRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    /// The key `type`.
+    pub kind: String,
+    pub state: String,
+    pub seq: Option<u32>,
+    pub segments: u64,
+    pub err: i64,
+    pub netns: u64,
+}
+
+/// A row of `tcpretrans --count --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct FlowRow {
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub retransmits: u64,
+    pub segments: u64,
     pub netns: u64,
 }
 
@@ -193,6 +244,31 @@ impl Row for StateRow {
     }
 }
 
+impl Row for ConnRow {
+    const KEYS: &'static [&'static str] =
+        &["ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "latency_ns", "outcome", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            latency_ns: o.get("latency_ns", number)?,
+            outcome: o.get("outcome", text)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
 impl Row for TraceRow {
     const KEYS: &'static [&'static str] =
         &["ts", "type", "pid", "comm", "uid", "ip", "laddr", "lport", "raddr", "rport", "netns"];
@@ -209,6 +285,57 @@ impl Row for TraceRow {
             lport: o.get("lport", number)?,
             raddr: o.get("raddr", address)?,
             rport: o.get("rport", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for RetransRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "type", "state", "seq", "segments",
+        "err", "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            kind: o.get("type", text)?,
+            state: o.get("state", text)?,
+            seq: o.maybe("seq", number)?,
+            segments: o.get("segments", number)?,
+            err: o.get("err", Value::as_i64)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for FlowRow {
+    const KEYS: &'static [&'static str] =
+        &["laddr", "lport", "raddr", "rport", "retransmits", "segments", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            retransmits: o.get("retransmits", number)?,
+            segments: o.get("segments", number)?,
             netns: o.get("netns", number)?,
         })
     }

@@ -11,6 +11,7 @@ mod links;
 mod made_up;
 mod mutants;
 mod owner;
+mod ownership;
 mod renamed;
 mod spec;
 mod specimens;

@@ -16,6 +16,7 @@ pub const ALL: &[&Specimen] = &[
     &crate::tcpconnlat::SPECIMEN,
     &crate::tcplife::SPECIMEN,
     &crate::tcpretrans::SPECIMEN,
+    &crate::tcpretrans::SYN_ACKS,
     &crate::tcpstates::SPECIMEN,
     &crate::tcptracer::SPECIMEN,
 ];
