@@ -111,6 +111,17 @@ impl Netns {
     }
 }
 
+/// Gives the loopback of the namespace this process is in one more address.
+///
+/// # Panics
+/// When the kernel refuses.
+#[track_caller]
+pub fn add_to_loopback(address: IpAddr) {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    netlink::add_address(LOOPBACK_IFINDEX, address, bits)
+        .unwrap_or_else(|e| panic!("add {address} to lo: {e}"));
+}
+
 /// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in `two`.
 ///
 /// # Errors

@@ -52,6 +52,23 @@ pub struct StateRow {
     pub netns: u64,
 }
 
+/// A row of `tcpconnlat --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct ConnRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub latency_ns: u64,
+    pub outcome: String,
+    pub netns: u64,
+}
+
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
@@ -152,6 +169,24 @@ fn hex(value: &Value) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
 }
 
+/// A row of `tcptop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct TopRow {
+    pub ts: u64,
+    pub interval_ns: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub netns: u64,
+}
+
 impl Row for LifeRow {
     const KEYS: &'static [&'static str] = &[
         "ts",
@@ -218,6 +253,31 @@ impl Row for StateRow {
             oldstate: o.get("oldstate", text)?,
             newstate: o.get("newstate", text)?,
             span_ns: o.maybe("span_ns", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for ConnRow {
+    const KEYS: &'static [&'static str] =
+        &["ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "latency_ns", "outcome", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            latency_ns: o.get("latency_ns", number)?,
+            outcome: o.get("outcome", text)?,
             netns: o.get("netns", number)?,
         })
     }
@@ -294,6 +354,44 @@ impl Row for FlowRow {
             rport: o.get("rport", number)?,
             retransmits: o.get("retransmits", number)?,
             segments: o.get("segments", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for TopRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "interval_ns",
+        "pid",
+        "comm",
+        "ip",
+        "laddr",
+        "lport",
+        "raddr",
+        "rport",
+        "rx_bytes",
+        "tx_bytes",
+        "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            interval_ns: o.get("interval_ns", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            rx_bytes: o.get("rx_bytes", number)?,
+            tx_bytes: o.get("tx_bytes", number)?,
             netns: o.get("netns", number)?,
         })
     }
