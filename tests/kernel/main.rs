@@ -7,15 +7,27 @@ mod journal;
 mod loader;
 mod tcpconnlat;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
+mod tcpsubnet;
+mod tcptop;
 mod tcptracer;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests =
-        [harness::TESTS, filters::TESTS, tcpconnlat::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS]
-            .concat();
+    let mut tests = [
+        harness::TESTS,
+        filters::TESTS,
+        tcpconnlat::TESTS,
+        tcplife::TESTS,
+        tcpretrans::TESTS,
+        tcpstates::TESTS,
+        tcpsubnet::TESTS,
+        tcptop::TESTS,
+        journal::TESTS,
+    ]
+    .concat();
     tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

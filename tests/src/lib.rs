@@ -4,8 +4,10 @@
 //! - [`netns`], [`mntns`], [`cgroup`], [`scratch`] give it private namespaces, cgroups and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
+//! - [`loss`] makes connections lose packets;
 //! - [`wire`] answers a SYN itself, when the test says;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
+//! - [`bytes`] has the calls that move bytes;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
 //! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
@@ -13,11 +15,13 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod bytes;
 pub mod cgroup;
 pub mod cli;
 pub mod deadline;
 pub mod gate;
 pub mod leak;
+pub mod loss;
 pub mod mntns;
 pub mod netns;
 pub mod peer;

@@ -90,6 +90,22 @@ impl Netns {
         self.run(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("write {value} to {path}: {e}"));
     }
 
+    /// Gives the loopback device of the namespace this process is in one address more.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn add_to_loopback(address: Ipv4Addr) {
+        netlink::add_address(LOOPBACK_IFINDEX, address.into(), 32).expect("add an address to lo");
+    }
+
+    /// Takes such an address away: nothing goes there any more, and nothing comes from there.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn take_from_loopback(address: Ipv4Addr) {
+        netlink::delete_address(LOOPBACK_IFINDEX, address.into(), 32).expect("take an address from lo");
+    }
+
     fn enter(&self) {
         setns(&self.fd, CloneFlags::CLONE_NEWNET).expect("setns");
     }

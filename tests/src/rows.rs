@@ -87,6 +87,40 @@ pub struct TraceRow {
     pub netns: u64,
 }
 
+/// A row of `tcpretrans --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct RetransRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    /// The key `type`.
+    pub kind: String,
+    pub state: String,
+    pub seq: Option<u32>,
+    pub segments: u64,
+    pub err: i64,
+    pub netns: u64,
+}
+
+/// A row of `tcpretrans --count --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct FlowRow {
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub retransmits: u64,
+    pub segments: u64,
+    pub netns: u64,
+}
+
 /// A row that can be read from a line of JSON.
 pub trait Row: Sized {
     /// All keys, and no others.
@@ -133,6 +167,24 @@ fn address(value: &Value) -> Option<IpAddr> {
 fn hex(value: &Value) -> Option<u64> {
     let text = value.as_str()?;
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}
+
+/// A row of `tcptop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct TopRow {
+    pub ts: u64,
+    pub interval_ns: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub netns: u64,
 }
 
 impl Row for LifeRow {
@@ -251,6 +303,95 @@ impl Row for TraceRow {
             lport: o.get("lport", number)?,
             raddr: o.get("raddr", address)?,
             rport: o.get("rport", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for RetransRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "type", "state", "seq", "segments",
+        "err", "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            kind: o.get("type", text)?,
+            state: o.get("state", text)?,
+            seq: o.maybe("seq", number)?,
+            segments: o.get("segments", number)?,
+            err: o.get("err", Value::as_i64)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for FlowRow {
+    const KEYS: &'static [&'static str] =
+        &["laddr", "lport", "raddr", "rport", "retransmits", "segments", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            retransmits: o.get("retransmits", number)?,
+            segments: o.get("segments", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for TopRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "interval_ns",
+        "pid",
+        "comm",
+        "ip",
+        "laddr",
+        "lport",
+        "raddr",
+        "rport",
+        "rx_bytes",
+        "tx_bytes",
+        "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            interval_ns: o.get("interval_ns", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            rx_bytes: o.get("rx_bytes", number)?,
+            tx_bytes: o.get("tx_bytes", number)?,
             netns: o.get("netns", number)?,
         })
     }

@@ -51,6 +51,8 @@ pub struct Machine {
     pub now: u64,
     /// Who is running.
     pub task: Task,
+    /// The user who is running.
+    pub uid: u32,
     /// What `bpf_ringbuf_query` says is waiting for the reader, in bytes.
     pub ring_used: u64,
     /// Sending fails.
@@ -67,6 +69,8 @@ pub struct Machine {
     pub stack_trace: Option<Vec<u64>>,
     /// The socket of each file that has one.
     pub sockets_of_files: BTreeMap<u64, u64>,
+    /// The next lookup in this map finds nothing, as when another CPU stores what is there right after.
+    pub unseen: Option<&'static str>,
     /// What was sent.
     pub sent: Vec<Sent>,
     maps: Vec<Map>,
@@ -80,17 +84,22 @@ pub struct Machine {
     calls: u32,
 }
 
+/// The place of the map of this name.
+fn map_named(defs: &[MapDef], name: &str) -> usize {
+    defs.iter().position(|def| def.name == name).expect("a map of the object")
+}
+
 /// A helper that a verifier would not have let through.
 type Helped = Result<i64, String>;
 
 impl Machine {
     /// A machine with these maps, empty.
     pub fn new(kernel: &'static Kernel, task: Task, maps: &[MapDef]) -> Self {
-        let maps = maps.iter().map(Map::new).collect();
         Self {
             kernel,
             now: 0,
             task,
+            uid: 0,
             ring_used: 0,
             ring_full: false,
             unreadable: false,
@@ -99,8 +108,9 @@ impl Machine {
             cgroup: 0,
             stack_trace: None,
             sockets_of_files: BTreeMap::new(),
+            unseen: None,
             sent: Vec::new(),
-            maps,
+            maps: Self::maps(maps),
             objects: Vec::new(),
             untyped: Vec::new(),
             stack: 0..0,
@@ -108,6 +118,23 @@ impl Machine {
             fault: None,
             calls: 0,
         }
+    }
+
+    fn maps(defs: &[MapDef]) -> Vec<Map> {
+        let mut maps: Vec<_> = defs.iter().map(Map::new).collect();
+        for (map, def) in maps.iter_mut().zip(defs) {
+            // The first of the inner maps is in slot 0.
+            if let Some(inner) = def.inner.first() {
+                map.put_map(0, map_named(defs, inner));
+            }
+        }
+        maps
+    }
+
+    /// Puts another map into a slot of an array of maps, as the user's side does.
+    pub fn set_inner(&mut self, map: &str, slot: u32, inner: &str) {
+        let defs: Vec<_> = self.maps.iter().map(|map| map.def.clone()).collect();
+        self.maps[map_named(&defs, map)].put_map(slot, map_named(&defs, inner));
     }
 
     /// Puts an object into the kernel's memory; returns its number.
@@ -119,6 +146,11 @@ impl Machine {
     /// The object of this number.
     pub fn object(&self, number: usize) -> &KernelObject {
         &self.objects[number]
+    }
+
+    /// The object at this address.
+    pub fn object_at(&self, address: u64) -> &KernelObject {
+        self.objects.iter().find(|object| object.address() == address).expect("an object")
     }
 
     /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address.
@@ -141,9 +173,19 @@ impl Machine {
         self.map_named(map).values.get(key).map(Memory::bytes)
     }
 
+    /// All keys of a map and their values.
+    pub fn values(&self, map: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        self.map_named(map).values.iter().map(|(key, value)| (key.clone(), value.bytes()))
+    }
+
     /// How many values a map has.
     pub fn len(&self, map: &str) -> usize {
         self.map_named(map).values.len()
+    }
+
+    /// Whether the object has a map of this name.
+    pub fn has(&self, map: &str) -> bool {
+        self.maps.iter().any(|known| known.def.name == map)
     }
 
     fn map_named(&self, name: &str) -> &Map {
@@ -220,9 +262,17 @@ impl Machine {
     }
 
     pub(super) fn map_lookup_elem(&mut self, map: u64, key: u64) -> Helped {
-        let key_size = self.map(map, &TABLES)?.def.key_size;
-        let key = self.take(key, key_size)?;
-        Ok(self.map(map, &TABLES)?.get(&key).map_or(0, |value| value.address().cast_signed()))
+        let kinds = [TABLES.as_slice(), &[MapKind::ArrayOfMaps]].concat();
+        let def = self.map(map, &kinds)?.def.clone();
+        let key = self.take(key, def.key_size)?;
+        if self.unseen.take_if(|unseen| def.name == **unseen).is_some() {
+            return Ok(0);
+        }
+        let map = self.map(map, &kinds)?;
+        if def.kind == MapKind::ArrayOfMaps {
+            return Ok(map.inner(&key).map_or(0, |inner| map_address(inner).cast_signed()));
+        }
+        Ok(map.get(&key).map_or(0, |value| value.address().cast_signed()))
     }
 
     pub(super) fn map_update_elem(&mut self, map: u64, key: u64, value: u64, flags: u64) -> Helped {
@@ -247,6 +297,11 @@ impl Machine {
 
     pub(super) fn get_current_pid_tgid(&self) -> Helped {
         Ok((u64::from(self.task.tgid) << 32 | u64::from(self.task.tid)).cast_signed())
+    }
+
+    pub(super) fn get_current_uid_gid(&self) -> Helped {
+        // The group is in the upper half, and is no user.
+        Ok((u64::from(!self.uid) << 32 | u64::from(self.uid)).cast_signed())
     }
 
     pub(super) fn get_current_comm(&self, to: u64, size: u64) -> Helped {
