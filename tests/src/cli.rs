@@ -215,6 +215,17 @@ impl Tool {
         self.finish()
     }
 
+    /// Waits for so many rows of a network namespace and then stops the tool, which prints what is pending: a row too many shows
+    /// as well.
+    #[must_use]
+    #[track_caller]
+    pub fn stop_after(mut self, netns: u64, rows: usize) -> Output {
+        self.wait_rows(netns, rows);
+        let output = self.stop();
+        output.assert_code(0).assert_complete_lines();
+        output
+    }
+
     /// Waits for the tool's end.
     #[must_use]
     #[track_caller]

@@ -52,15 +52,16 @@ fn flipped(mut address: [u8; 16], bit: usize) -> [u8; 16] {
     address
 }
 
-/// Subnets of every prefix of this many bits that an address of the socket's has, whose first bit is the `skip`th: the socket is in
+/// Subnets of prefixes of up to this many bits that an address of the socket's has, whose first bit is the `skip`th: the socket is in
 /// each, is not when the last bit of the prefix is another, and is when the one after it is. So it is for either end.
-fn every_prefix(lab: &Lab, spec: &Spec, skip: usize, bits: usize, subnet: impl Fn(usize) -> String) {
+fn prefixes(lab: &Lab, spec: &Spec, skip: usize, bits: usize, subnet: impl Fn(usize) -> String) {
     // No bit in common at the other end, so that it is in none but the one that holds everything.
     let mut spec = spec.clone();
     for byte in skip / 8..(skip + bits) / 8 {
         spec.laddr[byte] = !spec.raddr[byte];
     }
-    for prefix in 0..=bits {
+    // At the ends of bytes and beside them: each half, and each byte of it, meets its mask.
+    for prefix in (0..=bits).filter(|prefix| matches!(prefix % 8, 0 | 1 | 7)) {
         let mut sockets = vec![(spec.clone(), true)];
         for (bit, wanted) in [(prefix.checked_sub(1), false), (Some(prefix).filter(|bit| *bit < bits), true)]
         {
@@ -315,19 +316,19 @@ fn remote_ports() {
 
 /// IPv4 subnets of every size, also where the socket is of `AF_INET6`.
 #[test]
-fn every_ipv4_prefix() {
+fn ipv4_prefixes() {
     for lab in labs() {
         for (spec, skip) in [(Spec::V4, 0), (Spec::MAPPED, 96)] {
-            every_prefix(&lab, &spec, skip, 32, |prefix| format!("198.51.100.44/{prefix}"));
+            prefixes(&lab, &spec, skip, 32, |prefix| format!("198.51.100.44/{prefix}"));
         }
     }
 }
 
 /// And IPv6 subnets.
 #[test]
-fn every_ipv6_prefix() {
+fn ipv6_prefixes() {
     for lab in labs() {
-        every_prefix(&lab, &Spec::V6, 0, 128, |prefix| format!("2001:db8:1:2:3:4:5:6/{prefix}"));
+        prefixes(&lab, &Spec::V6, 0, 128, |prefix| format!("2001:db8:1:2:3:4:5:6/{prefix}"));
     }
 }
 

@@ -171,7 +171,7 @@ fn assert_shown(output: &Output, headings: &[&str], rows: &[Vec<&str>], end: &En
 
 /// A number with so many digits after the point.
 #[track_caller]
-fn assert_number(text: &str, digits: usize, output: &Output) -> f64 {
+pub fn assert_number(text: &str, digits: usize, output: &Output) -> f64 {
     let right = text.split_once('.').is_some_and(|(_, fraction)| fraction.len() == digits);
     match text.parse() {
         Ok(number) if right => number,
