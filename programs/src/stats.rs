@@ -27,8 +27,8 @@ layout! {
         pub lost_ring: u64,
         /// Should have been kept, and the table was full.
         pub lost_map: u64,
-        /// Times a socket found no room in the table. Where the event itself could still be sent, later ones of that socket know
-        /// less, and each of them tries again.
+        /// Times a socket was missing in the table: it found no room, or was open when tracing began and no walk found it.
+        /// Where the event itself could still be sent, later ones of that socket know less, and each of them tries again.
         pub untracked: u64,
         /// Of the filtered ones, those that are only shown when asked for.
         pub hidden: u64,

@@ -6,9 +6,12 @@ mod harness;
 mod journal;
 mod loader;
 mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
+mod tcpsubnet;
+mod tcptop;
 mod tcptracer;
 
 use std::process::ExitCode;
@@ -18,9 +21,12 @@ fn main() -> ExitCode {
         harness::TESTS,
         filters::TESTS,
         tcpconnlat::TESTS,
+        tcpdrop::TESTS,
         tcplife::TESTS,
         tcpretrans::TESTS,
         tcpstates::TESTS,
+        tcpsubnet::TESTS,
+        tcptop::TESTS,
         journal::TESTS,
     ]
     .concat();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::bytes::{RecvBy, SendBy};
 use crate::deadline::{Deadline, LIMIT, patient, wait_until};
 use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
@@ -176,6 +177,26 @@ impl Actor {
     #[track_caller]
     pub fn recv(&mut self, conn: Conn, bytes: u64) {
         self.must(format!("recv {} {bytes}", conn.id));
+    }
+
+    /// Starts to send in this way, to be ended by [`Self::finish`].
+    ///
+    /// # Panics
+    /// When the process cannot be told.
+    #[track_caller]
+    pub fn start_send_by(&mut self, way: SendBy, conn: Conn, bytes: u64) {
+        let way = SendBy::ALL.iter().position(|known| *known == way).expect("one of all");
+        self.ask(format!("send-by {way} {} {bytes}", conn.id));
+    }
+
+    /// Receives exactly this many bytes in this way.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[track_caller]
+    pub fn recv_by(&mut self, way: RecvBy, conn: Conn, bytes: u64) {
+        let way = RecvBy::ALL.iter().position(|known| *known == way).expect("one of all");
+        self.must(format!("recv-by {way} {} {bytes}", conn.id));
     }
 
     /// Receives to the end of the stream, which comes after `bytes`.

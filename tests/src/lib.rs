@@ -6,7 +6,9 @@
 //!   them make connections and says what a right tool has to report;
 //! - [`loss`] makes connections lose packets;
 //! - [`wire`] answers a SYN itself, when the test says;
+//!   them make connections and says what a right tool has to report; [`segment`] sends what no socket would;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
+//! - [`bytes`] has the calls that move bytes;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
 //! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
@@ -14,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod bytes;
 pub mod cgroup;
 pub mod cli;
 pub mod deadline;
@@ -26,6 +29,7 @@ pub mod peer;
 pub mod rows;
 pub mod runner;
 pub mod scratch;
+pub mod segment;
 pub mod stage;
 pub mod traffic;
 pub mod wire;

@@ -26,6 +26,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
+use crate::bytes::{RecvBy, SendBy};
 use crate::deadline::{Deadline, patient};
 
 /// What a single socket call of an actor may take.
@@ -120,6 +121,14 @@ impl Role {
             "finish-connect" => self.finish_connect(words.parse()),
             "send" => self.send(words.parse(), words.parse()),
             "recv" => self.recv(words.parse(), words.parse()),
+            "send-by" => {
+                let (way, id, bytes): (usize, _, _) = (words.parse(), words.parse(), words.parse());
+                Ok(SendBy::ALL[way].send(self.stream(id), bytes).map(|()| String::new())?)
+            }
+            "recv-by" => {
+                let (way, id, bytes): (usize, _, _) = (words.parse(), words.parse(), words.parse());
+                Ok(RecvBy::ALL[way].recv(self.stream(id), bytes).map(|()| String::new())?)
+            }
             "recv-eof" => self.recv_eof(words.parse()),
             "peek" => self.peek(words.parse(), words.parse()),
             "shutdown-wr" => {

@@ -169,6 +169,47 @@ fn hex(value: &Value) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
 }
 
+/// A row of `tcptop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct TopRow {
+    pub ts: u64,
+    pub interval_ns: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub netns: u64,
+}
+
+/// A row of `tcpdrop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct DropRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub saddr: IpAddr,
+    pub sport: Option<u16>,
+    pub daddr: IpAddr,
+    pub dport: Option<u16>,
+    pub state: Option<String>,
+    pub flags: Option<String>,
+    /// `None` before 5.17.
+    pub reason: Option<String>,
+    pub reason_code: Option<u32>,
+    pub location: String,
+    /// `None` where none was asked for.
+    pub stack: Option<Vec<String>>,
+    pub netns: Option<u64>,
+}
+
 impl Row for LifeRow {
     const KEYS: &'static [&'static str] = &[
         "ts",
@@ -342,6 +383,88 @@ impl Row for FlowRow {
 
     fn netns(&self) -> u64 {
         self.netns
+    }
+}
+
+impl Row for TopRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "interval_ns",
+        "pid",
+        "comm",
+        "ip",
+        "laddr",
+        "lport",
+        "raddr",
+        "rport",
+        "rx_bytes",
+        "tx_bytes",
+        "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            interval_ns: o.get("interval_ns", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            rx_bytes: o.get("rx_bytes", number)?,
+            tx_bytes: o.get("tx_bytes", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for DropRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "pid",
+        "comm",
+        "ip",
+        "saddr",
+        "sport",
+        "daddr",
+        "dport",
+        "state",
+        "flags",
+        "reason",
+        "reason_code",
+        "location",
+        "stack",
+        "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            saddr: o.get("saddr", address)?,
+            sport: o.maybe("sport", number)?,
+            daddr: o.get("daddr", address)?,
+            dport: o.maybe("dport", number)?,
+            state: o.maybe("state", text)?,
+            flags: o.maybe("flags", text)?,
+            reason: o.maybe("reason", text)?,
+            reason_code: o.maybe("reason_code", number)?,
+            location: o.get("location", text)?,
+            stack: o.maybe("stack", |value| value.as_array()?.iter().map(text).collect())?,
+            netns: o.maybe("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns.unwrap_or(0)
     }
 }
 

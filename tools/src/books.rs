@@ -81,8 +81,8 @@ impl Books {
             // What was lost for want of room is said already.
             if untracked > lost_map {
                 eprintln!(
-                    "tcptools: {name}: the table was full {untracked} times, and those sockets' later rows know less; \
-                     --max-sockets makes it larger"
+                    "tcptools: {name}: {untracked} times a socket was missing in the table and its rows know less: the \
+                     table was full (--max-sockets makes it larger), or nobody held the socket at the start"
                 );
             }
         }

@@ -329,7 +329,10 @@ fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
         say.always("the ring is full and events are being lost; --ring-size makes it larger");
     }
     if stats.untracked > 0 {
-        say.always("the table of sockets is full and new ones find no room; --max-sockets makes it larger");
+        say.always(
+            "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or nobody held them \
+             at the start",
+        );
     }
     Ok(stats.lost_ring > 0 || stats.untracked > 0)
 }

@@ -158,7 +158,7 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         r8 = r0;
         ..lookup();
         if r0 != 0 goto known;
-        ..begin(sock);
+        ..begin(sock, member);
         r1 = r8;
         r2 = r10;
         r2 += {frame::EVENT};
@@ -166,11 +166,13 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         r3 += {frame::ENTRY};
         r4 = {table::IfExists::Keep as i32};
         call bpf_map_update_elem;
+        if w0 == 0 goto added;
         ..lookup();                                     // another CPU may have been first
         if r0 == 0 goto full;
     known:
         r1 = *(u64 *)(r10 + {stream::MOVED});
         lock *(u64 *)(r0 + {member}) += r1;
+    added:
         ..count(Count::Aggregated);
         goto out;
     full:
@@ -189,9 +191,11 @@ fn lookup() -> Fragment {
 }
 
 /// Builds the traffic of a flow that had none yet.
-fn begin(sock: Sock) -> Fragment {
+fn begin(sock: Sock, member: usize) -> Fragment {
     bpf! {
         ..table::clear(Traffic::LAYOUT);
+        r1 = *(u64 *)(r10 + {stream::MOVED});
+        *(u64 *)(r10 + {frame::at(frame::ENTRY, member)}) = r1;
         ..sock.netns();
         *(u32 *)(r10 + {traffic!(netns)}) = w1;
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");

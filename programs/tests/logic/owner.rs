@@ -20,7 +20,8 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint { name: "sock_recv_length", first: Some("sock"), lacking: BEFORE_6_3 },
 ];
 
-const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
+/// The kernels that do not say how much was sent or received.
+pub const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 
 /// The ways in which such a tool attaches.
 pub fn ways(target: &Target) -> Vec<Way> {

@@ -4,8 +4,8 @@
 use bpfasm::{Access, Program, Ring, Symbol};
 use btf::Btf;
 use loader::relocate::RelocError;
-use programs::filter::Filter;
 
+use crate::links::every_kind;
 use crate::specimens::{ALL, Specimen};
 use crate::vm::kernel::{KERNELS, Kernel};
 
@@ -33,7 +33,7 @@ fn check(specimen: &Specimen, kernel: &Kernel, path: &str) {
     let index = btf.index(&kernel.wanted).expect("as good as before");
     let mut refused = 0;
     for target in [Access::Typed, Access::Probed].map(|access| kernel.target(access, Ring::RingBuf)) {
-        for object in (specimen.every)(&Filter::default(), &target, 4096) {
+        for object in (specimen.every)(&every_kind(), &target, 4096) {
             for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
                 if !reads(&def.program, path) {
                     continue;

@@ -14,11 +14,14 @@ use crate::vm::kernel::Kernel;
 /// Every tool.
 pub const ALL: &[&Specimen] = &[
     &crate::tcpconnlat::SPECIMEN,
+    &crate::tcpdrop::SPECIMEN,
     &crate::tcplife::SPECIMEN,
     &crate::tcpretrans::SPECIMEN,
     &crate::tcpretrans::SYN_ACKS,
     &crate::tcpstates::SPECIMEN,
     &crate::tcptracer::SPECIMEN,
+    &crate::tcpsubnet::SPECIMEN,
+    &crate::tcptop::SPECIMEN,
 ];
 
 /// A tool.

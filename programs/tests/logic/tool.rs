@@ -157,6 +157,7 @@ impl<'a> Tool<'a> {
         object.set("inet_sock.inet_sport", spec.lport.to_be().into());
         object.set_bytes("sock.sk_cgrp_data", &cgroup.to_ne_bytes());
         object.set("sock.sk_err", spec.err.into());
+        object.set("sock.sk_shutdown", 0);
         object.set("tcp_sock.bytes_acked", spec.bytes_acked);
         object.set("tcp_sock.bytes_received", spec.bytes_received);
         object.set("tcp_sock.bytes_sent", spec.bytes_sent);
@@ -193,6 +194,11 @@ impl<'a> Tool<'a> {
     /// Sets a field of a socket.
     pub fn set_sock(&mut self, sock: Sock, path: &'static str, value: u64) {
         self.set(sock.object, path, value);
+    }
+
+    /// A field of a socket.
+    pub fn get_sock(&mut self, sock: Sock, path: &'static str) -> u64 {
+        self.machine().object(sock.object).get(path)
     }
 
     /// From now on it is [`ns`]`(now)`, and `task` runs.

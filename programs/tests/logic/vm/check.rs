@@ -3,7 +3,9 @@
 //! The kernel's verifier checks this and more, on a kernel. Here it is checked for every option set of every target: registers
 //! that a call clobbered, stack bytes that a path forgot, values that may not be there, and stack accesses out of place.
 
-use bpfasm::{AluOp, Callee, CmpOp, Imm64, Insn, MapDef, Operand, Program, Reg, Size, Symbol, Width};
+use bpfasm::{
+    AluOp, Callee, CmpOp, Imm64, Insn, MapDef, MapKind, Operand, Program, Reg, Size, Symbol, Width,
+};
 
 use super::code::target;
 
@@ -22,6 +24,8 @@ enum Known {
     Stack(i32),
     /// A map, by its place in the object.
     Map(usize),
+    /// One that was looked up in an array of maps.
+    MapOrNull(usize),
     /// This far into a value of a map.
     Value { map: usize, offset: i32, or_null: bool },
 }
@@ -293,8 +297,12 @@ fn step(
                     _ => {}
                 }
             }
-            if let (Known::Value { map, offset, .. }, Known::Number(0), Width::W64) = (left, right, width) {
-                let there = Known::Value { map, offset, or_null: false };
+            let there = match left {
+                Known::Value { map, offset, .. } => Some(Known::Value { map, offset, or_null: false }),
+                Known::MapOrNull(map) => Some(Known::Map(map)),
+                _ => None,
+            };
+            if let (Some(there), Known::Number(0), Width::W64) = (there, right, width) {
                 let (null, value) = match op {
                     CmpOp::Eq => (&mut taken, &mut fallen),
                     CmpOp::Ne => (&mut fallen, &mut taken),
@@ -430,6 +438,12 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
         state.set(reg, Known::Unset);
     }
     let result = match (name, map) {
+        ("bpf_map_lookup_elem", Some(map)) if maps[map].kind == MapKind::ArrayOfMaps => {
+            // They are all of one shape, so one of them stands for all.
+            let inner =
+                maps[map].inner.first().and_then(|inner| maps.iter().position(|map| map.name == *inner));
+            Known::MapOrNull(inner.ok_or("an array of no maps")?)
+        }
         ("bpf_map_lookup_elem", Some(map)) => Known::Value { map, offset: 0, or_null: true },
         _ => Known::Anything,
     };

@@ -69,6 +69,8 @@ pub struct Machine {
     pub stack_trace: Option<Vec<u64>>,
     /// The socket of each file that has one.
     pub sockets_of_files: BTreeMap<u64, u64>,
+    /// The next lookup in this map finds nothing, as when another CPU stores what is there right after.
+    pub unseen: Option<&'static str>,
     /// What was sent.
     pub sent: Vec<Sent>,
     maps: Vec<Map>,
@@ -77,9 +79,16 @@ pub struct Machine {
     untyped: Vec<Memory>,
     stack: Range<u64>,
     context: u64,
+    /// Where the context is: programs may also read it as any memory.
+    arguments: Range<u64>,
     fault: Option<String>,
     /// Helper calls of this run.
     calls: u32,
+}
+
+/// The place of the map of this name.
+fn map_named(defs: &[MapDef], name: &str) -> usize {
+    defs.iter().position(|def| def.name == name).expect("a map of the object")
 }
 
 /// A helper that a verifier would not have let through.
@@ -88,7 +97,6 @@ type Helped = Result<i64, String>;
 impl Machine {
     /// A machine with these maps, empty.
     pub fn new(kernel: &'static Kernel, task: Task, maps: &[MapDef]) -> Self {
-        let maps = maps.iter().map(Map::new).collect();
         Self {
             kernel,
             now: 0,
@@ -102,15 +110,34 @@ impl Machine {
             cgroup: 0,
             stack_trace: None,
             sockets_of_files: BTreeMap::new(),
+            unseen: None,
             sent: Vec::new(),
-            maps,
+            maps: Self::maps(maps),
             objects: Vec::new(),
             untyped: Vec::new(),
             stack: 0..0,
             context: 0,
+            arguments: 0..0,
             fault: None,
             calls: 0,
         }
+    }
+
+    fn maps(defs: &[MapDef]) -> Vec<Map> {
+        let mut maps: Vec<_> = defs.iter().map(Map::new).collect();
+        for (map, def) in maps.iter_mut().zip(defs) {
+            // The first of the inner maps is in slot 0.
+            if let Some(inner) = def.inner.first() {
+                map.put_map(0, map_named(defs, inner));
+            }
+        }
+        maps
+    }
+
+    /// Puts another map into a slot of an array of maps, as the user's side does.
+    pub fn set_inner(&mut self, map: &str, slot: u32, inner: &str) {
+        let defs: Vec<_> = self.maps.iter().map(|map| map.def.clone()).collect();
+        self.maps[map_named(&defs, map)].put_map(slot, map_named(&defs, inner));
     }
 
     /// Puts an object into the kernel's memory; returns its number.
@@ -149,6 +176,11 @@ impl Machine {
         self.map_named(map).values.get(key).map(Memory::bytes)
     }
 
+    /// All keys of a map and their values.
+    pub fn values(&self, map: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        self.map_named(map).values.iter().map(|(key, value)| (key.clone(), value.bytes()))
+    }
+
     /// How many values a map has.
     pub fn len(&self, map: &str) -> usize {
         self.map_named(map).values.len()
@@ -167,6 +199,7 @@ impl Machine {
     /// that instructions may touch besides the stack.
     pub(super) fn begin(&mut self, context: &Memory, typed: bool) -> Vec<Range<u64>> {
         self.context = context.address();
+        self.arguments = context.range();
         self.fault = None;
         self.calls = 0;
         let values = self.maps.iter().flat_map(Map::places);
@@ -233,9 +266,17 @@ impl Machine {
     }
 
     pub(super) fn map_lookup_elem(&mut self, map: u64, key: u64) -> Helped {
-        let key_size = self.map(map, &TABLES)?.def.key_size;
-        let key = self.take(key, key_size)?;
-        Ok(self.map(map, &TABLES)?.get(&key).map_or(0, |value| value.address().cast_signed()))
+        let kinds = [TABLES.as_slice(), &[MapKind::ArrayOfMaps]].concat();
+        let def = self.map(map, &kinds)?.def.clone();
+        let key = self.take(key, def.key_size)?;
+        if self.unseen.take_if(|unseen| def.name == **unseen).is_some() {
+            return Ok(0);
+        }
+        let map = self.map(map, &kinds)?;
+        if def.kind == MapKind::ArrayOfMaps {
+            return Ok(map.inner(&key).map_or(0, |inner| map_address(inner).cast_signed()));
+        }
+        Ok(map.get(&key).map_or(0, |value| value.address().cast_signed()))
     }
 
     pub(super) fn map_update_elem(&mut self, map: u64, key: u64, value: u64, flags: u64) -> Helped {
@@ -284,8 +325,8 @@ impl Machine {
             range.start <= from && from.checked_add(size as u64).is_some_and(|end| end <= range.end)
         };
         let mut known = self.objects.iter().map(|object| &object.memory).chain(&self.untyped);
-        let readable = known.any(|memory| inside(&memory.range()));
-        if self.unreadable || !readable {
+        let readable = !self.unreadable && known.any(|memory| inside(&memory.range()));
+        if !readable && !inside(&self.arguments) {
             self.give(to, &vec![0; size])?;
             return Ok(EFAULT);
         }

@@ -1,6 +1,4 @@
 //! Maps, by the rules of their kinds.
-//!
-//! A map in a map would be a map whose values are [`super::machine::map_address`]es: looked up, it answers with one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,6 +22,8 @@ pub(super) struct Map {
     order: Vec<Vec<u8>>,
     /// Replaced and deleted values: who has a pointer to one keeps it.
     retired: Vec<Memory>,
+    /// Which maps are in the slots of an array of maps.
+    inner: BTreeMap<Vec<u8>, usize>,
     /// Where the next new value goes. It is there before a program runs, so that one may reach the value that it enters: the
     /// first of a run.
     next: Memory,
@@ -52,6 +52,7 @@ impl Map {
             values: BTreeMap::new(),
             order: Vec::new(),
             retired: Vec::new(),
+            inner: BTreeMap::new(),
             next: Memory::noise(def.value_size as usize, 0),
         };
         if ARRAYS.contains(&def.kind) {
@@ -82,6 +83,17 @@ impl Map {
             })
             .max_by_key(|(prefix, _)| prefix_len(prefix))
             .map(|(_, value)| value)
+    }
+
+    /// The map in a slot of an array of maps, by its place in the object.
+    pub fn inner(&self, key: &[u8]) -> Option<usize> {
+        self.inner.get(key).copied()
+    }
+
+    /// Puts a map there.
+    pub fn put_map(&mut self, slot: u32, map: usize) {
+        assert!(self.def.kind == MapKind::ArrayOfMaps && slot < self.def.max_entries);
+        self.inner.insert(slot.to_ne_bytes().to_vec(), map);
     }
 
     /// `map_update_elem` of the kind.

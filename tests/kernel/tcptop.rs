@@ -1,0 +1,335 @@
+//! tcptop: every byte that a process hands over or takes out, once, in its own row, whatever call moved it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use kernel_tests::actor::{Actor, Conn, Who};
+use kernel_tests::bytes::{RecvBy, SendBy};
+use kernel_tests::cli::{self, Output, Tool};
+use kernel_tests::gate::{Feature, Skip, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::rows::TopRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{Pair, Stage, Via};
+use kernel_tests::traffic;
+
+pub const TESTS: &[Test] = &[
+    ("tcptop::every_way_to_move_bytes", || every_way_to_move_bytes("typed")),
+    ("tcptop::every_way_to_move_bytes_probed", || every_way_to_move_bytes("probed")),
+    ("tcptop::open_before_the_tool", open_before_the_tool),
+    ("tcptop::opened_and_closed_in_an_interval", opened_and_closed_in_an_interval),
+    ("tcptop::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
+    ("tcptop::processes_that_share_a_connection", processes_that_share_a_connection),
+    ("tcptop::not_accepted_before_the_tool", not_accepted_before_the_tool),
+    ("tcptop::filters", filters),
+    ("tcptop::sorted_and_cut", sorted_and_cut),
+    ("tcptop::as_people_see_it", as_people_see_it),
+    ("tcptop::reports", reports),
+    ("tcptop::usage", usage),
+];
+
+/// Without the tracepoint that says what was sent, a probe has to.
+pub fn sees_what_is_sent() -> Result<(), Skip> {
+    needs(Feature::SocketLengths).or_else(|_| needs(Feature::Kprobes))
+}
+
+/// One end of a connection in the hands of a process.
+type Flow = (Option<u32>, Option<String>, SocketAddr, SocketAddr);
+
+fn flow(who: &Who, conn: Conn) -> Flow {
+    (Some(who.pid), Some(who.comm.clone()), conn.local, conn.remote)
+}
+
+/// What flows have received and sent, in all intervals.
+type Sums = BTreeMap<Flow, (u64, u64)>;
+
+#[track_caller]
+fn sums(output: &Output, netns: &Netns) -> Sums {
+    let mut sums = Sums::new();
+    for row in output.rows::<TopRow>(netns.inode()) {
+        assert_eq!(row.ip == 4, row.laddr.is_ipv4(), "{row:?}");
+        let (local, remote) = ((row.laddr, row.lport).into(), (row.raddr, row.rport).into());
+        let sum = sums.entry((row.pid, row.comm, local, remote)).or_default();
+        *sum = (sum.0 + row.rx_bytes, sum.1 + row.tx_bytes);
+    }
+    sums
+}
+
+/// Every connection of these, over which `up` bytes went to the server and `down` back.
+fn both(stage: &Stage, pair: Pair, up: u64, down: u64) -> [(Flow, (u64, u64)); 2] {
+    [
+        (flow(&stage.client.who(), pair.client), (down, up)),
+        (flow(&stage.server.who(), pair.server), (up, down)),
+    ]
+}
+
+#[track_caller]
+fn finish(tool: Tool) -> Output {
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    assert_eq!(output.stderr_since_attached(), [""; 0], "{output}");
+    output
+}
+
+fn every_way_to_move_bytes(access: &str) -> Outcome {
+    sees_what_is_sent()?;
+    if access == "probed" {
+        needs(Feature::ProbeReads)?;
+    }
+    let netns = Netns::enter_new();
+    let tool = Tool::start("tcptop", &["--json", "--access", access]);
+    let mut expected = Sums::new();
+    for via in [Via::V4, Via::V6, Via::MappedClient, Via::DualStackServer] {
+        let mut stage = Stage::new(via);
+        let pair = stage.open();
+        let (mut up, mut bytes) = (0, 1);
+        for send in SendBy::ALL {
+            for recv in RecvBy::ALL {
+                bytes = bytes * 7 % 40_009;
+                stage.client.start_send_by(send, pair.client, bytes);
+                stage.server.recv_by(recv, pair.server, bytes);
+                stage.client.finish();
+                up += bytes;
+            }
+        }
+        stage.server.send(pair.server, 5);
+        stage.server.close(pair.server);
+        stage.client.recv_eof(pair.client, 5);
+        stage.client.close(pair.client);
+        expected.extend(both(&stage, pair, up, 5));
+    }
+    assert_eq!(sums(&finish(tool), &netns), expected);
+    Ok(())
+}
+
+/// What a connection moved before is none of the tool's; what waits to be read then is, when it is read.
+fn open_before_the_tool() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V6);
+    let pair = stage.open();
+    stage.exchange(pair, 300_000, 1234);
+    stage.client.send(pair.client, 77);
+    let tool = Tool::start("tcptop", &["--json"]);
+    stage.server.recv(pair.server, 77);
+    stage.exchange(pair, 100, 200_000);
+    let mut expected = Sums::from(both(&stage, pair, 100, 200_000));
+    expected.entry(flow(&stage.server.who(), pair.server)).and_modify(|(rx, _)| *rx += 77);
+    assert_eq!(sums(&finish(tool), &netns), expected);
+    Ok(())
+}
+
+fn opened_and_closed_in_an_interval() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let tool = Tool::start("tcptop", &["--json", "100"]);
+    let mut stage = Stage::new(Via::V4);
+    traffic::start_storm(&mut stage, 200);
+    let sessions = traffic::end_storm(&mut stage, 200);
+    let ends = sessions.iter().flat_map(|session| &session.ends);
+    let expected: Sums = ends
+        .map(|end| {
+            let who = &end.owners[0];
+            ((Some(who.pid), Some(who.comm.clone()), end.local, end.remote), (end.rx, end.tx))
+        })
+        .collect();
+    assert_eq!(sums(&finish(tool), &netns), expected);
+    Ok(())
+}
+
+fn nothing_is_lost_between_intervals() -> Outcome {
+    const CHUNK: u64 = 4 << 20;
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let mut tool = Tool::start("tcptop", &["--json"]);
+    let mut stage = Stage::new(Via::V4);
+    let pair = stage.open();
+    let (mut up, mut intervals) = (0, BTreeSet::new());
+    while intervals.len() < 4 {
+        tool.read_during(|| {
+            stage.client.start_send(pair.client, CHUNK);
+            stage.server.recv_by(RecvBy::Read, pair.server, CHUNK);
+            stage.client.finish();
+        });
+        up += CHUNK;
+        let seen = tool.seen();
+        let lines = seen.stdout.lines().filter_map(|line| line.split_once("\"interval_ns\""));
+        intervals = lines.map(|(ts, _)| ts.to_owned()).collect();
+    }
+    assert_eq!(sums(&finish(tool), &netns), Sums::from(both(&stage, pair, up, 0)));
+    Ok(())
+}
+
+fn processes_that_share_a_connection() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let tool = Tool::start("tcptop", &["--json"]);
+    let mut stage = Stage::new(Via::V4);
+    let pair = stage.open();
+    let (mut heir, inherited) = stage.server.heir(pair.server, "kt-heir");
+    stage.exchange(pair, 10, 20);
+    stage.client.send(pair.client, 300);
+    heir.recv(inherited, 300);
+    heir.send(inherited, 4000);
+    stage.client.recv(pair.client, 4000);
+    let mut expected = Sums::from(both(&stage, pair, 310, 4020));
+    expected.insert(flow(&stage.server.who(), pair.server), (10, 20));
+    expected.insert(flow(&heir.who(), pair.server), (300, 4000));
+    assert_eq!(sums(&finish(tool), &netns), expected);
+    Ok(())
+}
+
+/// Nobody held this connection at the start, so what its first receive took out is not known; it is said, and no byte is made up.
+fn not_accepted_before_the_tool() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let client = stage.client.connect(stage.target);
+    stage.client.send(client, 1000);
+    let tool = Tool::start("tcptop", &["--json", "--stats"]);
+    let server = stage.server.accept();
+    stage.server.recv_by(RecvBy::WaitAll, server, 1000);
+    stage.client.send(client, 50);
+    stage.server.recv_by(RecvBy::WaitAll, server, 50);
+    let output = tool.stop();
+    output.assert_code(0);
+    assert!(output.stderr.contains("\"untracked\":1,"), "{output}");
+    let expected = Sums::from([
+        (flow(&stage.server.who(), server), (50, 0)),
+        (flow(&stage.client.who(), client), (0, 50)),
+    ]);
+    assert_eq!(sums(&output, &netns), expected);
+    Ok(())
+}
+
+fn filters() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let mut four = Stage::new(Via::V4);
+    let mut six = Stage::between(
+        Actor::start("kt-client6"),
+        Actor::start("kt-server6"),
+        "::1".parse().expect("an address"),
+        "::1".parse().expect("an address"),
+        1,
+    );
+    let (pid, port) = (four.client.who().pid.to_string(), six.listener.port().to_string());
+    let tools = [["-4", "-6"], ["-6", "-4"], ["-p", &pid], ["--localport", &port]];
+    let tools = tools.map(|args| {
+        let args = if args[1].starts_with('-') { &args[..1] } else { &args[..] };
+        Tool::start("tcptop", &[&["--json"], args].concat())
+    });
+    let pairs = [four.open(), six.open()];
+    four.exchange(pairs[0], 10, 20);
+    six.exchange(pairs[1], 30, 40);
+    let (four, six) = (both(&four, pairs[0], 10, 20), both(&six, pairs[1], 30, 40));
+    let expected: [&[_]; 4] = [&four, &six, &four[..1], &six[1..]];
+    for (tool, expected) in tools.into_iter().zip(expected) {
+        assert_eq!(sums(&finish(tool), &netns), expected.iter().cloned().collect());
+    }
+    Ok(())
+}
+
+/// The rows of the table, without load and headings.
+fn rows(output: &Output) -> Vec<Vec<&str>> {
+    let rows = output.stdout.lines().filter(|line| line.contains("kt-"));
+    rows.map(|line| line.split_ascii_whitespace().collect()).collect()
+}
+
+/// Most first, of what was asked for, and as many as were asked for.
+fn sorted_and_cut() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let start = |args: &[&str]| Tool::start("tcptop", &[&["100", "--netns", &inode], args].concat());
+    let tools =
+        [start(&[]), start(&["-s", "sent"]), start(&["--sort", "received"]), start(&["-r", "2", "-S"])];
+    let mut stage = Stage::new(Via::V4);
+    let pairs = [stage.open(), stage.open()];
+    stage.exchange(pairs[0], 5 << 10, 100 << 10);
+    stage.exchange(pairs[1], 70 << 10, 10 << 10);
+    let kilobytes = |output: &Output| -> Vec<(u64, u64)> {
+        let number = |text: &str| text.parse().expect("a number");
+        rows(output).iter().map(|row| (number(row[4]), number(row[5]))).collect()
+    };
+    let [all, sent, received, two] = tools.map(|tool| kilobytes(&finish(tool)));
+    // Two ends have as much in both directions; which of them is first does not matter.
+    assert_eq!(all.iter().map(|(rx, tx)| rx + tx).collect::<Vec<_>>(), [105, 105, 80, 80]);
+    assert_eq!(sent, [(5, 100), (10, 70), (70, 10), (100, 5)]);
+    assert_eq!(received, [(100, 5), (70, 10), (10, 70), (5, 100)]);
+    assert_eq!(two, all[..2]);
+    Ok(())
+}
+
+fn as_people_see_it() -> Outcome {
+    sees_what_is_sent()?;
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let start = |args: &[&str]| Tool::start("tcptop", &[&["100", "--netns", &inode], args].concat());
+    let (plain, bare, csv) = (start(&[]), start(&["-C", "-S"]), start(&["--csv"]));
+    let mut four = Stage::new(Via::V4);
+    let mut six = Stage::new(Via::V6);
+    let (a, b) = (four.open(), six.open());
+    four.client.send(a.client, 2047);
+    six.client.send(b.client, 1 << 20);
+    let wide = |end: SocketAddr, width| format!("{:width$}", end.to_string());
+    let table = format!(
+        "PID     COMM         LADDR                 RADDR                  RX_KB  TX_KB\n\
+         {:<7} kt-client    {} {}      0      1\n\
+         \n\
+         PID     COMM         LADDR6                           RADDR6                            RX_KB  TX_KB\n\
+         {:<7} kt-client    {} {}      0   1024\n",
+        four.client.who().pid,
+        wide(a.client.local, 21),
+        wide(a.client.remote, 21),
+        six.client.who().pid,
+        wide(b.client.local, 32),
+        wide(b.client.remote, 32),
+    );
+    let output = finish(plain);
+    let (load, rest) = output.stdout.split_once("\n\n").expect("a load, and an empty line after it");
+    let words: Vec<_> = load.split(' ').collect();
+    assert!(matches!(words[..], [time, "loadavg:", _, _, _, _, _] if time.len() == 8), "{output}");
+    assert_eq!(rest, table);
+    assert_eq!(finish(bare).stdout, format!("\n{table}"));
+    let output = finish(csv);
+    let rows: Vec<Vec<&str>> = output.stdout.lines().map(|line| line.split(',').collect()).collect();
+    let headings = ["PID", "COMM", "IP", "LADDR", "LPORT", "RADDR", "RPORT", "RX_KB", "TX_KB"];
+    assert_eq!((rows[0][0], &rows[0][1..], rows.len()), ("TS", &headings[..], 3), "{output}");
+    let pid = six.client.who().pid.to_string();
+    let (lport, rport) = (b.client.local.port().to_string(), b.client.remote.port().to_string());
+    assert_eq!(rows[1][1..], [&pid, "kt-client", "6", "::1", &lport, "::1", &rport, "0", "1024"]);
+    Ok(())
+}
+
+/// As many reports as were asked for, and then it is done.
+fn reports() -> Outcome {
+    sees_what_is_sent()?;
+    let _netns = Netns::enter_new();
+    let output = cli::run(["tcptop", "1", "2", "--netns", "1"]);
+    output.assert_code(0);
+    assert_eq!(output.stdout.matches(" loadavg: ").count(), 2, "{output}");
+    assert_eq!(output.stderr, "");
+    Ok(())
+}
+
+fn usage() -> Outcome {
+    for (wrong, named) in [
+        (&["0"][..], "0"),
+        (&["-1"], "-1"),
+        (&["1", "0"], "0"),
+        (&["x"], "x"),
+        (&["1", "2", "3"], "3"),
+        (&["-4", "-6"], "--ipv6"),
+        (&["-p", "0"], "0"),
+        (&["--sort", "size"], "size"),
+        (&["-r", "0"], "0"),
+        (&["--cgroupmap", "/no/such/map"], "/no/such/map"),
+    ] {
+        let output = cli::run([&["tcptop"], wrong].concat());
+        output.assert_code(2).assert_no_stdout();
+        assert!(output.one_line().contains(named), "the line has to name {named}\n{output}");
+    }
+    Ok(())
+}
