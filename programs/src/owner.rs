@@ -80,7 +80,7 @@ pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
 }
 
 /// Copies a name of sixteen bytes. Clobbers `r1`.
-pub(crate) fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
+fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
     bpf! {
         r1 = *(u64 *)({from} + {from_off});
         *(u64 *)({to} + {to_off}) = r1;

@@ -22,6 +22,8 @@ pub struct StateTool {
     pub ring_bytes: u32,
     /// Its program on `inet_sock_set_state`.
     pub state_change: Fragment,
+    /// Its program on `tcp_destroy_sock`, where there is more to do than to delete the entry.
+    pub destroyed: Option<Fragment>,
     /// Hooks that complete an entry after the socket's birth: [`owner::hooks`], where its owner is not known from the start.
     pub learn: Vec<Hook>,
     /// How the entry of a socket that was open before is completed, if such are wanted.
@@ -31,7 +33,10 @@ pub struct StateTool {
 impl StateTool {
     /// Its programs and maps.
     pub fn object(self, target: &Target) -> Result<Object, AsmError> {
-        let mut hooks = vec![table::destroy_hook(target)?];
+        let mut hooks = vec![match self.destroyed {
+            None => table::destroy_hook(target)?,
+            Some(program) => table::destroyed_hook(target, program)?,
+        }];
         hooks.extend(self.learn);
         // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
         hooks.push(table::tracepoint_hook(

@@ -101,7 +101,7 @@ pub fn tracepoint_hook(
     Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
-/// Forgets a socket when the kernel does: `tcp_destroy_sock(struct sock *sk)`.
+/// Forgets a socket when the kernel does.
 pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
@@ -110,5 +110,10 @@ pub fn destroy_hook(target: &Target) -> Result<Hook, AsmError> {
         r0 = 0;
         exit;
     };
-    tracepoint_hook("socket destroyed", Need::Required, "tcp_destroy_sock", target, body)
+    destroyed_hook(target, body)
+}
+
+/// The hook of a socket's end, `tcp_destroy_sock(struct sock *sk)`, for a program that forgets the socket, among other things.
+pub fn destroyed_hook(target: &Target, program: Fragment) -> Result<Hook, AsmError> {
+    tracepoint_hook("socket destroyed", Need::Required, "tcp_destroy_sock", target, program)
 }

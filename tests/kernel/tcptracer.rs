@@ -1,6 +1,7 @@
 //! tcptracer: each connect, accept and close once, by the process that did it.
 
 mod containers;
+mod filters;
 mod formats;
 mod uring;
 
@@ -19,7 +20,7 @@ use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{End, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
-pub const TESTS: &[&[Test]] = &[OWN, containers::TESTS, formats::TESTS, uring::TESTS];
+pub const TESTS: &[&[Test]] = &[OWN, filters::TESTS, containers::TESTS, formats::TESTS, uring::TESTS];
 
 const OWN: &[Test] = &[
     ("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
@@ -46,11 +47,6 @@ const OWN: &[Test] = &[
     ("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
     ("tcptracer::access_modes_agree", access_modes_agree),
     ("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcptracer::by_process", by_process),
-    ("tcptracer::by_user", by_user),
-    ("tcptracer::by_namespace", by_namespace),
-    ("tcptracer::by_family", by_family),
-    ("tcptracer::by_port", by_port),
 ];
 
 /// What a process did, and where.
@@ -358,86 +354,6 @@ fn each_of_2000_exactly_once() -> Outcome {
     let output = tool.stop();
     let missed = crate::cli::assert_only_missed(&output);
     assert_told(&output, &netns, &deeds, missed);
-    Ok(())
-}
-
-/// `-p`: what this process does, and nothing of its peer. 0 is everybody, as it always was.
-fn by_process() -> Outcome {
-    let netns = Netns::enter_new();
-    let mut stage = Stage::new(Via::V4);
-    let (client, server) = (stage.client.who(), stage.server.who());
-    let tools = [client.pid, server.pid, 0].map(|pid| start(&["-p", &pid.to_string()]));
-    let deeds = Deed::all(&[
-        traffic::client_closes_first(&mut stage),
-        traffic::client_resets(&mut stage),
-        traffic::refused(&mut stage),
-    ]);
-    for (tool, wanted) in tools.into_iter().zip([Some(client), Some(server), None]) {
-        let mut deeds = deeds.clone();
-        deeds.retain(|deed| wanted.as_ref().is_none_or(|wanted| deed.who == *wanted));
-        finish(tool, &netns, &deeds);
-    }
-    Ok(())
-}
-
-/// `-u`: what processes of this user do.
-fn by_user() -> Outcome {
-    const NOBODY: u32 = 65534;
-    let netns = Netns::enter_new();
-    let mut stage = Stage::new(Via::V4);
-    stage.client.become_user(NOBODY);
-    let tools = [NOBODY, 0].map(|uid| start(&["-u", &uid.to_string()]));
-    let mut deeds =
-        Deed::all(&[traffic::server_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
-    for deed in deeds.iter_mut().filter(|deed| deed.who == stage.client.who()) {
-        deed.uid = NOBODY;
-    }
-    for (tool, uid) in tools.into_iter().zip([NOBODY, 0]) {
-        let mut deeds = deeds.clone();
-        deeds.retain(|deed| deed.uid == uid);
-        finish(tool, &netns, &deeds);
-    }
-    Ok(())
-}
-
-/// `-N`: rows of this namespace alone.
-fn by_namespace() -> Outcome {
-    let netns = Netns::enter_new();
-    let beside = Netns::beside();
-    let mut elsewhere = beside.run(|| Stage::new(Via::V4));
-    let mut stage = Stage::new(Via::V4);
-    let tool = start(&["-N", &netns.inode().to_string()]);
-    traffic::client_closes_first(&mut elsewhere);
-    let deeds = Deed::all(&[traffic::client_closes_first(&mut stage)]);
-    let output = finish(tool, &netns, &deeds);
-    assert_eq!(output.stdout.lines().count(), deeds.len(), "rows of another namespace\n{output}");
-    Ok(())
-}
-
-/// By what is on the wire: a socket of AF_INET6 may talk IPv4.
-fn by_family() -> Outcome {
-    needs(Feature::Ipv6)?;
-    let netns = Netns::enter_new();
-    let tools = ["-4", "-6"].map(|option| start(&[option]));
-    let [four, mapped, six] = [Via::V4, Via::MappedClient, Via::V6]
-        .map(|via| Deed::all(&[traffic::client_closes_first(&mut Stage::new(via))]));
-    for (tool, deeds) in tools.into_iter().zip([[four, mapped].concat(), six]) {
-        finish(tool, &netns, &deeds);
-    }
-    Ok(())
-}
-
-/// A listener's port: the accepting side by `--localport`, the connecting one by `--remoteport`.
-fn by_port() -> Outcome {
-    let netns = Netns::enter_new();
-    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
-    let port = stages[0].listener.port().to_string();
-    let tools = ["--localport", "--remoteport"].map(|option| start(&[option, &port]));
-    let [session, _] = stages.each_mut().map(traffic::server_resets);
-    for (tool, role) in tools.into_iter().zip([Role::Passive, Role::Active]) {
-        let ends = session.ends.iter().filter(|end| end.role == role);
-        finish(tool, &netns, &ends.flat_map(Deed::of).collect::<Vec<_>>());
-    }
     Ok(())
 }
 

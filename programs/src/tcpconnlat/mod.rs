@@ -61,6 +61,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
         // Who connects is known at once, and a connect that began before has no beginning to count from.
+        destroyed: None,
         learn: Vec::new(),
         seed: None,
     }

@@ -68,6 +68,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         max_sockets: options.max_sockets,
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
+        destroyed: None,
         learn: owner::hooks(target)?,
         seed: options.existing.then_some(seed_entry as owner::Fill),
     }

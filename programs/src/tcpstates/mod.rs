@@ -56,6 +56,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         max_sockets: options.max_sockets,
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
+        destroyed: None,
         learn: owner::hooks(target)?,
         // Nothing to complete: an entry without a last change.
         seed: Some(|_| Fragment::new()),

@@ -4,18 +4,20 @@ mod accept;
 mod event;
 mod state;
 
-use bpfasm::object::{Need, Object};
+use bpfasm::object::Object;
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Reg, bpf};
 
 pub use self::event::{Event, Kind};
 use crate::containers::Containers;
+use crate::ends::{self, event_ends};
 use crate::filter::Filter;
 use crate::frame::event;
 use crate::layout::layout;
 use crate::sock::Sock;
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count};
-use crate::{LICENSE, emit, owner, stats, table};
+use crate::{emit, owner};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,19 +69,19 @@ pub enum Stage {
 /// Only the process that connects has to be remembered. Accept and close happen in the process that is told, so there is no
 /// walk over open sockets, and nothing is looked at when data is sent.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let tracepoint = |hook, name, body| table::tracepoint_hook(hook, Need::Required, name, target, body);
-    let mut hooks = vec![
-        tracepoint("socket destroyed", "tcp_destroy_sock", state::destroyed(options, target))?,
-        tracepoint("state change", "inet_sock_set_state", state::change(options, target))?,
-    ];
-    hooks.extend(accept::hooks(options, target)?);
-    let mut maps = vec![
-        emit::map(target.ring, options.ring_bytes),
-        stats::map(),
-        table::map(Entry::LAYOUT, options.max_sockets),
-    ];
-    maps.extend(options.containers.maps());
-    Ok(Object { name: "tcptracer".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    let mut object = StateTool {
+        name: "tcptracer",
+        entry: Entry::LAYOUT,
+        max_sockets: options.max_sockets,
+        ring_bytes: options.ring_bytes,
+        state_change: state::change(options, target),
+        destroyed: Some(state::destroyed(options, target)),
+        learn: accept::hooks(options, target)?,
+        seed: None,
+    }
+    .object(target)?;
+    object.maps.extend(options.containers.maps());
+    Ok(object)
 }
 
 impl Options {
@@ -115,15 +117,7 @@ fn tell(options: &Options, target: &Target, sock: Sock) -> Fragment {
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;
         *(u32 *)(r10 + {event!(reserved)}) = 0;
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
-        *(u16 *)(r10 + {event!(family)}) = w1;
-        ..sock.addresses(event!(laddr), event!(raddr));
-        ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
-        *(u16 *)(r10 + {event!(rport)}) = w1;
-        ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
-        *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..sock.netns();
-        *(u32 *)(r10 + {event!(netns)}) = w1;
+        ..ends::into_event(sock, event_ends!());
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     }
 }

@@ -6,7 +6,7 @@ use bpfasm::target::Target;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
 use super::{Entry, Event, Kind, Options, Stage, by_current, tell};
-use crate::frame::{self, entry, event};
+use crate::frame::{entry, event};
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
@@ -127,11 +127,9 @@ fn connected(options: &Options) -> Fragment {
         w1 = *(u32 *)(r8 + {STAGE});
         if w1 != {Stage::Connecting as i32} goto filtered;
         *(u32 *)(r8 + {STAGE}) = {Stage::Open as i32};
-        w1 = *(u32 *)(r8 + {offset_of!(Entry, pid)});
-        *(u32 *)(r10 + {event!(pid)}) = w1;
+        ..owner::entry_into_event(event!(pid), event!(comm));
         w1 = *(u32 *)(r8 + {offset_of!(Entry, uid)});
         *(u32 *)(r10 + {event!(uid)}) = w1;
-        ..owner::copy_comm(Reg::R8, frame::at(0, offset_of!(Entry, comm)), Reg::R10, event!(comm));
         goto seen;
     unseen:
         ..unseen;
