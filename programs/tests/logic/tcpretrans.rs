@@ -4,20 +4,18 @@ use bpfasm::{Access, Object, Ring};
 use programs::filter::{Family, Filter};
 use programs::owner::{Owner, Rank};
 use programs::stats::Stats;
-use programs::tcp::{AF_INET6, State};
+use programs::tcp::State;
 use programs::tcpretrans::{self, Event, FLOWS, Flow, Options, Tally};
 
 use crate::golden;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
-use crate::owner;
+use crate::owner::{self, BEFORE_6_3};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
 use crate::specimens::{Specimen, Tracepoint};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::{TCP_PROT, Task};
-
-const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 
 /// What the tests of every tool know of it.
 pub const SPECIMEN: Specimen = Specimen {
@@ -274,22 +272,11 @@ impl Request {
         // Nothing of the listener's is the request's.
         let elsewhere = Spec { netns: 0x1111, rport: 0, lport: 0x2222, raddr: [0; 16], ..spec.clone() };
         let listener = connection(tool, &elsewhere, LISTEN);
-        let (net, number) = (tool.object("net"), tool.object("tcp_request_sock"));
-        tool.set(net, "net.ns.inum", spec.netns.into());
-        let net = tool.address(net);
+        let number = tool.object("tcp_request_sock");
+        tool.ends(number, spec);
         let object = tool.machine().object(number);
-        object.set("sock_common.skc_net.net", net);
         object.set("sock_common.skc_state", State::NEW_SYN_RECV.0.into());
         object.set("sock_common.skc_prot", TCP_PROT);
-        object.set("sock_common.skc_family", spec.family.into());
-        let (local, remote, len) = if spec.family == AF_INET6 {
-            ("sock_common.skc_v6_rcv_saddr", "sock_common.skc_v6_daddr", 16)
-        } else {
-            ("sock_common.skc_rcv_saddr", "sock_common.skc_daddr", 4)
-        };
-        object.set_bytes(local, &spec.laddr[..len]);
-        object.set_bytes(remote, &spec.raddr[..len]);
-        object.set("sock_common.skc_dport", spec.rport.to_be().into());
         object.set("sock_common.skc_num", spec.lport.into());
         object.set("tcp_request_sock.snt_isn", SEQ.into());
         let address = object.address();

@@ -133,19 +133,14 @@ impl<'a> Tool<'a> {
         self.machine().object(object).set(path, value);
     }
 
-    /// A socket, closed and not locked, in a network namespace of its own.
-    pub fn sock(&mut self, spec: &Spec) -> Sock {
-        let cgroup = self.cgroup;
+    /// Gives a socket, or what begins like one, its family, addresses and remote port, in a network namespace of its own.
+    pub fn ends(&mut self, object: usize, spec: &Spec) {
         let net = self.object("net");
-        let sock = self.object("tcp_sock");
         let machine = self.machine();
-        let (net, object) = (machine.object(net), machine.object(sock));
+        let (net, object) = (machine.object(net), machine.object(object));
         net.set("net.ns.inum", spec.netns.into());
         object.set("sock_common.skc_net.net", net.address());
-        object.set("sock_common.skc_state", State::CLOSE.0.into());
         object.set("sock_common.skc_family", spec.family.into());
-        object.set("sock.sk_protocol", spec.protocol.into());
-        object.set("sock.sk_type", spec.kind.into());
         let (local, remote, len) = if spec.family == AF_INET6 {
             ("sock_common.skc_v6_rcv_saddr", "sock_common.skc_v6_daddr", 16)
         } else {
@@ -154,6 +149,18 @@ impl<'a> Tool<'a> {
         object.set_bytes(local, &spec.laddr[..len]);
         object.set_bytes(remote, &spec.raddr[..len]);
         object.set("sock_common.skc_dport", spec.rport.to_be().into());
+    }
+
+    /// A socket, closed and not locked, in a network namespace of its own.
+    pub fn sock(&mut self, spec: &Spec) -> Sock {
+        let cgroup = self.cgroup;
+        let sock = self.object("tcp_sock");
+        self.ends(sock, spec);
+        let machine = self.machine();
+        let object = machine.object(sock);
+        object.set("sock_common.skc_state", State::CLOSE.0.into());
+        object.set("sock.sk_protocol", spec.protocol.into());
+        object.set("sock.sk_type", spec.kind.into());
         object.set("inet_sock.inet_sport", spec.lport.to_be().into());
         object.set_bytes("sock.sk_cgrp_data", &cgroup.to_ne_bytes());
         object.set("sock.sk_err", spec.err.into());
