@@ -66,7 +66,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         destroyed,
         born,
         tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?,
-        stream::release_hook("release", target, &released)?.instead_of(SEND),
+        stream::release_hook("sent bytes", target, &released)?.instead_of(SEND),
         tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
         open,
     ];
