@@ -290,6 +290,45 @@ cases! {
         }
     }
 
+    /// A socket that is new to the tool is entered as it is, whatever finds it first; from then on every byte counts.
+    fn entered_as_it_is(lab) in [Narrow, Wide, Six] {
+        let long = Streams { irs: u32::MAX - 5, received: 5 << 33, iss: u32::MAX - 9, written: 3 << 33, acked: (3 << 33) - 70_000, ..Streams::default() };
+        for start in [
+            long,
+            Streams { waiting: 100_000, syn: 1, acked: long.acked + 1, ..long },
+            Streams { waiting: 10, fin: true, acked: long.written, ..long },
+            Streams { fin: true, ..long },
+            Streams { fin: true, fin_read: true, ..long },
+        ] {
+            for finder in [WALKERS[0], WALKERS[1], RELEASES[0], RELEASES[1], ""] {
+                let mut tool = lab.tcptop(&lab.top());
+                let sock = tool.sock(&lab.spec());
+                tool.set_sock(sock, "sock_common.skc_state", ESTABLISHED.0.into());
+                tool.streams(sock, start);
+                if WALKERS.contains(&finder) {
+                    tool.walker = finder;
+                    tool.walk(3, OTHER, sock);
+                } else if finder.is_empty() {
+                    assert_eq!(tool.reads(OWNER, sock), UNTRACKED);
+                } else {
+                    assert_eq!(tool.releases(finder, OWNER, sock), UNTRACKED);
+                }
+                let entry = tool.entry(sock).and_then(|bytes| stream::Entry::decode(&bytes));
+                // Of what was written before, all that matters is that it stays the same.
+                let written = start.acked + (start.written + start.syn - start.acked);
+                assert_eq!(entry, Some(stream::Entry { read: start.received, written }), "{finder}: {start:?}");
+
+                let more = Streams { received: start.received + start.waiting + (1 << 33), waiting: 0, written: start.written + (1 << 34), acked: start.acked + (1 << 34), ..start };
+                tool.streams(sock, more);
+                assert_eq!(tool.reads(OWNER, sock), AGGREGATED);
+                assert_eq!(tool.releases(RELEASES[0], OTHER, sock), unless_filtered(lab, OTHER));
+                let received = start.waiting + (1 << 33);
+                let expected = [flow(&mut tool, &lab.spec(), sock, OWNER, [received, 0]), flow(&mut tool, &lab.spec(), sock, OTHER, [0, 1 << 34])];
+                assert_eq!(flows(&mut tool, 0), expected, "{finder}: {start:?}");
+            }
+        }
+    }
+
     /// The walk leaves what is known already as it is, and a listener, a raw socket and a socket of another protocol are no use.
     fn walked(lab) in [Narrow, Six] {
         for walker in WALKERS {
