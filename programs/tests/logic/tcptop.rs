@@ -151,6 +151,29 @@ fn connected(tool: &mut Tool<'_>, spec: &Spec) -> Sock {
     sock
 }
 
+/// The ways in which bytes of a connection that `OWNER` opened come to be counted.
+const MOVERS: [fn(&mut Tool<'_>, Task, Sock, u32) -> Stats; 4] = [
+    |tool, task, sock, bytes| tool.sends(task, sock, bytes.cast_signed()),
+    |tool, task, sock, bytes| {
+        let received = entry(tool, sock).read + u64::from(bytes);
+        tool.streams(sock, Streams { received, ..Streams::default() });
+        tool.reads(task, sock)
+    },
+    |tool, task, sock, bytes| released(tool, RELEASES[0], task, sock, bytes),
+    |tool, task, sock, bytes| released(tool, RELEASES[1], task, sock, bytes),
+];
+
+fn released(tool: &mut Tool<'_>, release: &str, task: Task, sock: Sock, bytes: u32) -> Stats {
+    let written = entry(tool, sock).written - 1 + u64::from(bytes);
+    tool.streams(sock, Streams { syn: 1, written, ..Streams::default() });
+    tool.releases(release, task, sock)
+}
+
+/// What the table has of a socket.
+fn entry(tool: &mut Tool<'_>, sock: Sock) -> stream::Entry {
+    tool.entry(sock).and_then(|bytes| stream::Entry::decode(&bytes)).expect("it is entered")
+}
+
 /// What becomes of bytes that `task` moves.
 fn unless_filtered(lab: &Lab, task: Task) -> Stats {
     if lab.set == Set::Filtered && task != OWNER { FILTERED } else { AGGREGATED }
@@ -313,10 +336,9 @@ cases! {
                 } else {
                     assert_eq!(tool.releases(finder, OWNER, sock), UNTRACKED);
                 }
-                let entry = tool.entry(sock).and_then(|bytes| stream::Entry::decode(&bytes));
                 // Of what was written before, all that matters is that it stays the same.
                 let written = start.acked + (start.written + start.syn - start.acked);
-                assert_eq!(entry, Some(stream::Entry { read: start.received, written }), "{finder}: {start:?}");
+                assert_eq!(entry(&mut tool, sock), stream::Entry { read: start.received, written }, "{finder}: {start:?}");
 
                 let more = Streams { received: start.received + start.waiting + (1 << 33), waiting: 0, written: start.written + (1 << 34), acked: start.acked + (1 << 34), ..start };
                 tool.streams(sock, more);
@@ -359,34 +381,46 @@ cases! {
     }
 
     /// Two CPUs may be the first of a flow at once: neither's bytes are lost.
-    fn at_once(lab) in [Narrow, Six] {
-        let mut tool = lab.tcptop(&lab.top());
-        let sock = tool.sock(&lab.spec());
-        assert_eq!(tool.sends(OWNER, sock, 5), AGGREGATED);
-        tool.machine().unseen = Some(TURNS[0]);
-        assert_eq!(tool.sends(OWNER, sock, 7), AGGREGATED);
-        let expected = flow(&mut tool, &lab.spec(), sock, OWNER, [0, 12]);
-        assert_eq!(flows(&mut tool, 0), [expected]);
+    fn at_once(lab) in [Narrow, Filtered, Six] {
+        for mover in MOVERS {
+            let mut tool = lab.tcptop(&lab.top());
+            let sock = connected(&mut tool, &lab.spec());
+            assert_eq!(mover(&mut tool, OWNER, sock, 5), AGGREGATED);
+            tool.machine().unseen = Some(TURNS[0]);
+            assert_eq!(mover(&mut tool, OWNER, sock, 7), AGGREGATED);
+            let found = flows(&mut tool, 0);
+            assert_eq!(found.iter().map(|(_, traffic)| traffic.sent + traffic.received).collect::<Vec<_>>(), [12]);
+        }
     }
 
     /// A full map is said, and flows that are in it go on.
-    fn full(lab) in [Narrow, Six] {
-        let mut tool = lab.tcptop(&lab.top());
-        let sock = tool.sock(&lab.spec());
-        for (tgid, fate) in [(1, AGGREGATED), (2, AGGREGATED), (3, NO_ROOM), (1, AGGREGATED)] {
-            assert_eq!(tool.sends(Task { tgid, ..OWNER }, sock, 5), fate, "{tgid}");
+    fn full(lab) in [Narrow, Wide, Six] {
+        for mover in MOVERS {
+            let mut tool = lab.tcptop(&lab.top());
+            let sock = connected(&mut tool, &lab.spec());
+            for (tgid, fate) in [(1, AGGREGATED), (2, AGGREGATED), (3, NO_ROOM), (1, AGGREGATED)] {
+                assert_eq!(mover(&mut tool, Task { tgid, ..OWNER }, sock, 5), fate, "{tgid}");
+            }
+            assert_eq!(flows(&mut tool, 0).len(), 2);
         }
-        // And so is a full table of sockets, both at a birth and later.
+    }
+
+    /// And so is a full table of sockets, at a birth and later.
+    fn table_full(lab) in [Narrow, Six] {
+        let mut tool = lab.tcptop(&lab.top());
         for _ in 0..2 {
             connected(&mut tool, &lab.spec());
         }
         let third = tool.sock(&lab.spec());
         assert_eq!(tool.call(1, OWNER, third, CLOSE, SYN_SENT), UNTRACKED);
+        tool.softirq(2, third, SYN_SENT, ESTABLISHED);
         for received in [10, 20] {
             tool.streams(third, Streams { received, ..Streams::default() });
             assert_eq!(tool.reads(OWNER, third), UNTRACKED);
+            assert_eq!(tool.releases(RELEASES[0], OWNER, third), UNTRACKED);
         }
-        assert_eq!(flows(&mut tool, 0).len(), 2);
+        assert_eq!(tool.try_walk(3, OWNER, third), Stats { untracked: 1, ..NOTHING });
+        assert_eq!((flows(&mut tool, 0).len(), tool.machine().len("sockets")), (0, 2));
     }
 
     /// Only what is wanted; and what is not wanted has been read all the same.
@@ -426,7 +460,7 @@ cases! {
         let mut tool = lab.tcptop(&lab.top());
         let mut specs: Vec<_> =
             OTHERS.iter().map(|&(family, protocol)| Spec { family, protocol, ..lab.spec() }).collect();
-        specs.push(Spec { kind: 3, ..lab.spec() });
+        specs.extend([3, 0x101].map(|kind| Spec { kind, ..lab.spec() }));
         for spec in specs {
             let sock = tool.sock(&spec);
             assert_eq!(tool.sends(OWNER, sock, 5), NOTHING, "{spec:?}");
@@ -444,8 +478,8 @@ cases! {
     /// Without the tracepoint, what was written since a socket's lock was last given back counts: not its SYN, nor its FIN.
     fn written(lab) in [Narrow, Wide, Filtered, Six] {
         for release in RELEASES {
-            for (birth, syn) in [((CLOSE, SYN_SENT), 1), ((LISTEN, SYN_RECV), 0)] {
-                let spec = lab.spec();
+            let births = [((CLOSE, SYN_SENT), 1), ((LISTEN, SYN_RECV), 0)];
+            for (spec, (birth, syn)) in lab.specs().into_iter().flat_map(|spec| births.map(|birth| (spec.clone(), birth))) {
                 let mut tool = lab.tcptop(&lab.top());
                 let sock = tool.sock(&spec);
                 assert_eq!(tool.call(1, OWNER, sock, birth.0, birth.1), NOTHING);
