@@ -151,8 +151,11 @@ fn connected(tool: &mut Tool<'_>, spec: &Spec) -> Sock {
     sock
 }
 
+/// Moves so many bytes of a connection, as a task.
+type Mover = fn(&mut Tool<'_>, Task, Sock, u32) -> Stats;
+
 /// The ways in which bytes of a connection that `OWNER` opened come to be counted.
-const MOVERS: [fn(&mut Tool<'_>, Task, Sock, u32) -> Stats; 4] = [
+const MOVERS: [Mover; 4] = [
     |tool, task, sock, bytes| tool.sends(task, sock, bytes.cast_signed()),
     |tool, task, sock, bytes| {
         let received = entry(tool, sock).read + u64::from(bytes);
