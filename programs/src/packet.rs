@@ -7,7 +7,7 @@
 use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
-use crate::frame::{COMMON, ENTRY, SCRATCH};
+use crate::frame::{ENTRY, SCRATCH};
 use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
 
 /// Where a packet's tuple and flags are stored: offsets from `r10`.
@@ -25,7 +25,7 @@ pub struct Place {
     pub dport: i16,
     /// `u8`: byte 13 of the TCP header
     pub flags: i16,
-    /// `u32`: 1, or 0 when the TCP header is not there and ports and flags are 0
+    /// `u16`: 1, or 0 when the TCP header is not there and ports and flags are 0
     pub transport: i16,
 }
 
@@ -71,7 +71,7 @@ const TCP_FLAGS: i16 = HEADER + 13;
 /// Stores the tuple and the flags of the packet whose `struct sk_buff` is in `r6`, or jumps to `other` when it carries no TCP.
 ///
 /// A fragment that is not the first carries TCP without its header, and so does a packet that ends too early. Clobbers `r0` to
-/// `r5`, `r7`, `r8`, and of the stack [`COMMON`] and [`ENTRY`].
+/// `r5`, `r7`, `r8`, and of the stack what lies from [`ENTRY`] up.
 pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
     let skb = Skb { access };
     bpf! {
@@ -92,13 +92,13 @@ pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
         *(u16 *)(r10 + {place.dport}) = w1;
         w1 = *(u8 *)(r10 + {TCP_FLAGS});
         *(u8 *)(r10 + {place.flags}) = w1;
-        *(u32 *)(r10 + {place.transport}) = 1;
+        *(u16 *)(r10 + {place.transport}) = 1;
         goto done;
     headless:
         *(u16 *)(r10 + {place.sport}) = 0;
         *(u16 *)(r10 + {place.dport}) = 0;
         *(u8 *)(r10 + {place.flags}) = 0;
-        *(u32 *)(r10 + {place.transport}) = 0;
+        *(u16 *)(r10 + {place.transport}) = 0;
     done:
     }
 }
@@ -203,14 +203,14 @@ struct Skb {
 }
 
 impl Skb {
-    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to [`COMMON`]: that many of them that they
-    /// do not fit reach past `r10`, which the verifier refuses.
+    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to the top of the stack, where [`COMMON`](crate::frame::COMMON)
+    /// lies later; they end where it ends, so that pointers lie where pointers may lie.
     fn open(self) -> Fragment {
         match self.access {
             Access::Typed => Fragment::new(),
             Access::Probed => bpf! {
                 r1 = r10;
-                r1 += {COMMON};
+                r1 += sk_buff.protocol - sk_buff.data - 8;
                 w2 = sk_buff.data - sk_buff.protocol + 8;
                 r3 = r6;
                 r3 += sk_buff.protocol;
@@ -226,13 +226,13 @@ impl Skb {
             (Access::Typed, Size::B4) => bpf! { {dst} = *(u32 *)(r6 + field {path}); },
             (Access::Typed, _) => bpf! { {dst} = *(u64 *)(r6 + field {path}); },
             (Access::Probed, Size::B2) => {
-                bpf! { {dst} = *(u16 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+                bpf! { {dst} = *(u16 *)(r10 + field {path} - sk_buff.data - 8); }
             }
             (Access::Probed, Size::B4) => {
-                bpf! { {dst} = *(u32 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+                bpf! { {dst} = *(u32 *)(r10 + field {path} - sk_buff.data - 8); }
             }
             (Access::Probed, _) => {
-                bpf! { {dst} = *(u64 *)(r10 + field {path} - sk_buff.protocol + {COMMON}); }
+                bpf! { {dst} = *(u64 *)(r10 + field {path} - sk_buff.data - 8); }
             }
         }
     }

@@ -9,13 +9,10 @@ use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
 use crate::frame::{COMMON, SCRATCH};
-use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
+use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM};
 
 /// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.
 pub const COMMON_LEN: u16 = COMMON.unsigned_abs();
-
-/// `enum sock_type`, include/linux/net.h: the same everywhere that eBPF is.
-const SOCK_STREAM: u16 = 1;
 
 /// How a program reads its socket.
 #[derive(Clone, Copy, Debug)]

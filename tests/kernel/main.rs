@@ -1,10 +1,14 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
 mod cli;
+mod filters;
 mod harness;
 mod journal;
 mod loader;
+mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
@@ -13,8 +17,19 @@ mod tcptracer;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests = [harness::TESTS, tcplife::TESTS, tcpstates::TESTS, journal::TESTS].concat();
-    tests.extend([tcpsubnet::TESTS, tcptop::TESTS].concat());
+    let mut tests = [
+        harness::TESTS,
+        filters::TESTS,
+        tcpconnlat::TESTS,
+        tcpdrop::TESTS,
+        tcplife::TESTS,
+        tcpretrans::TESTS,
+        tcpstates::TESTS,
+        tcpsubnet::TESTS,
+        tcptop::TESTS,
+        journal::TESTS,
+    ]
+    .concat();
     tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use crate::cgroup;
 use crate::netns::{self, Netns};
 
 /// Something a test cannot do without.
@@ -25,6 +26,8 @@ pub enum Feature {
     Kprobes,
     /// Reads of kernel memory by address, `bpf_probe_read_kernel`, which a lockdown forbids.
     ProbeReads,
+    /// A cgroup2 file system, which a machine may mount or not.
+    Cgroup2,
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Feature {
             Self::SocketLengths => f.write_str("sock_send_length and sock_recv_length"),
             Self::Kprobes => f.write_str("kprobes"),
             Self::ProbeReads => f.write_str("probe reads"),
+            Self::Cgroup2 => f.write_str("cgroup2"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -128,6 +132,7 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
             (Claim::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
         }
         Feature::ProbeReads => (Claim::Optional, locked_down()),
+        Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
         Feature::Program(name) => {
             let found = find_program(name);
             (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))

@@ -17,6 +17,7 @@ use nix::sys::time::TimeVal;
 const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
@@ -128,11 +129,19 @@ pub(crate) fn veth(name: &str, other: &OwnedFd) -> io::Result<()> {
 
 /// Gives a link an address.
 pub(crate) fn add_address(index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    change_address(Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL), index, address, prefix)
+}
+
+/// Takes it away.
+pub(crate) fn delete_address(index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    change_address(Request::new(RTM_DELADDR, 0), index, address, prefix)
+}
+
+fn change_address(mut request: Request, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
     let (family, octets) = match address {
         IpAddr::V4(v4) => (2u8, v4.octets().to_vec()), // AF_INET
         IpAddr::V6(v6) => (10, v6.octets().to_vec()),  // AF_INET6
     };
-    let mut request = Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
     request.bytes.extend([family, prefix, IFA_F_NODAD, 0]); // ifa_scope RT_SCOPE_UNIVERSE
     request.bytes.extend(index.to_ne_bytes());
     request.attr(IFA_LOCAL, &octets);

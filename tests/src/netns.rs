@@ -90,9 +90,36 @@ impl Netns {
         self.run(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("write {value} to {path}: {e}"));
     }
 
+    /// Gives the loopback device of the namespace this process is in one address more.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn add_to_loopback(address: Ipv4Addr) {
+        netlink::add_address(LOOPBACK_IFINDEX, address.into(), 32).expect("add an address to lo");
+    }
+
+    /// Takes such an address away: nothing goes there any more, and nothing comes from there.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn take_from_loopback(address: Ipv4Addr) {
+        netlink::delete_address(LOOPBACK_IFINDEX, address.into(), 32).expect("take an address from lo");
+    }
+
     fn enter(&self) {
         setns(&self.fd, CloneFlags::CLONE_NEWNET).expect("setns");
     }
+}
+
+/// Gives the loopback of the namespace this process is in one more address.
+///
+/// # Panics
+/// When the kernel refuses.
+#[track_caller]
+pub fn add_to_loopback(address: IpAddr) {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    netlink::add_address(LOOPBACK_IFINDEX, address, bits)
+        .unwrap_or_else(|e| panic!("add {address} to lo: {e}"));
 }
 
 /// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in `two`.

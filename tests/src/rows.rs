@@ -52,6 +52,23 @@ pub struct StateRow {
     pub netns: u64,
 }
 
+/// A row of `tcpconnlat --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct ConnRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub latency_ns: u64,
+    pub outcome: String,
+    pub netns: u64,
+}
+
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
@@ -70,12 +87,11 @@ pub struct TraceRow {
     pub netns: u64,
 }
 
-/// A row of `tcptop --json`.
+/// A row of `tcpretrans --json`.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)] // the keys of the schema
-pub struct TopRow {
+pub struct RetransRow {
     pub ts: u64,
-    pub interval_ns: u64,
     pub pid: Option<u32>,
     pub comm: Option<String>,
     pub ip: u8,
@@ -83,8 +99,25 @@ pub struct TopRow {
     pub lport: u16,
     pub raddr: IpAddr,
     pub rport: u16,
-    pub rx_bytes: u64,
-    pub tx_bytes: u64,
+    /// The key `type`.
+    pub kind: String,
+    pub state: String,
+    pub seq: Option<u32>,
+    pub segments: u64,
+    pub err: i64,
+    pub netns: u64,
+}
+
+/// A row of `tcpretrans --count --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct FlowRow {
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub retransmits: u64,
+    pub segments: u64,
     pub netns: u64,
 }
 
@@ -134,6 +167,47 @@ fn address(value: &Value) -> Option<IpAddr> {
 fn hex(value: &Value) -> Option<u64> {
     let text = value.as_str()?;
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}
+
+/// A row of `tcptop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct TopRow {
+    pub ts: u64,
+    pub interval_ns: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub laddr: IpAddr,
+    pub lport: u16,
+    pub raddr: IpAddr,
+    pub rport: u16,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub netns: u64,
+}
+
+/// A row of `tcpdrop --json`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // the keys of the schema
+pub struct DropRow {
+    pub ts: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub ip: u8,
+    pub saddr: IpAddr,
+    pub sport: Option<u16>,
+    pub daddr: IpAddr,
+    pub dport: Option<u16>,
+    pub state: Option<String>,
+    pub flags: Option<String>,
+    /// `None` before 5.17.
+    pub reason: Option<String>,
+    pub reason_code: Option<u32>,
+    pub location: String,
+    /// `None` where none was asked for.
+    pub stack: Option<Vec<String>>,
+    pub netns: Option<u64>,
 }
 
 impl Row for LifeRow {
@@ -211,6 +285,31 @@ impl Row for StateRow {
     }
 }
 
+impl Row for ConnRow {
+    const KEYS: &'static [&'static str] =
+        &["ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "latency_ns", "outcome", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            latency_ns: o.get("latency_ns", number)?,
+            outcome: o.get("outcome", text)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
 impl Row for TraceRow {
     const KEYS: &'static [&'static str] =
         &["ts", "type", "pid", "comm", "uid", "ip", "laddr", "lport", "raddr", "rport", "netns"];
@@ -227,6 +326,57 @@ impl Row for TraceRow {
             lport: o.get("lport", number)?,
             raddr: o.get("raddr", address)?,
             rport: o.get("rport", number)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for RetransRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts", "pid", "comm", "ip", "laddr", "lport", "raddr", "rport", "type", "state", "seq", "segments",
+        "err", "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            kind: o.get("type", text)?,
+            state: o.get("state", text)?,
+            seq: o.maybe("seq", number)?,
+            segments: o.get("segments", number)?,
+            err: o.get("err", Value::as_i64)?,
+            netns: o.get("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+}
+
+impl Row for FlowRow {
+    const KEYS: &'static [&'static str] =
+        &["laddr", "lport", "raddr", "rport", "retransmits", "segments", "netns"];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            laddr: o.get("laddr", address)?,
+            lport: o.get("lport", number)?,
+            raddr: o.get("raddr", address)?,
+            rport: o.get("rport", number)?,
+            retransmits: o.get("retransmits", number)?,
+            segments: o.get("segments", number)?,
             netns: o.get("netns", number)?,
         })
     }
@@ -271,6 +421,50 @@ impl Row for TopRow {
 
     fn netns(&self) -> u64 {
         self.netns
+    }
+}
+
+impl Row for DropRow {
+    const KEYS: &'static [&'static str] = &[
+        "ts",
+        "pid",
+        "comm",
+        "ip",
+        "saddr",
+        "sport",
+        "daddr",
+        "dport",
+        "state",
+        "flags",
+        "reason",
+        "reason_code",
+        "location",
+        "stack",
+        "netns",
+    ];
+
+    fn read(o: &Object) -> Result<Self, String> {
+        Ok(Self {
+            ts: o.get("ts", number)?,
+            pid: o.maybe("pid", number)?,
+            comm: o.maybe("comm", text)?,
+            ip: o.get("ip", number)?,
+            saddr: o.get("saddr", address)?,
+            sport: o.maybe("sport", number)?,
+            daddr: o.get("daddr", address)?,
+            dport: o.maybe("dport", number)?,
+            state: o.maybe("state", text)?,
+            flags: o.maybe("flags", text)?,
+            reason: o.maybe("reason", text)?,
+            reason_code: o.maybe("reason_code", number)?,
+            location: o.get("location", text)?,
+            stack: o.maybe("stack", |value| value.as_array()?.iter().map(text).collect())?,
+            netns: o.maybe("netns", number)?,
+        })
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns.unwrap_or(0)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Which sockets a command line asks for. All tools filter by the same things, in the kernel; some have letters of their own for
 //! them.
 
-use std::fs::{self, File};
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use ipnet::IpNet;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, fstatfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
 
@@ -142,9 +142,9 @@ fn namespace(text: &str) -> Result<u32, String> {
     }
     let named = Path::new(NAMED_NETNS).join(text);
     let file = if text.contains('/') { Path::new(text) } else { &named };
-    fs::metadata(file).map_err(|error| format!("{}: {error}", file.display())).and_then(|metadata| {
-        u32::try_from(metadata.ino()).map_err(|_| format!("{} is no namespace", file.display()))
-    })
+    of_kind(file, NSFS_MAGIC)?
+        .and_then(|metadata| u32::try_from(metadata.ino()).ok())
+        .ok_or_else(|| format!("{} is no namespace", file.display()))
 }
 
 /// The number of the network namespace that a process is in.
@@ -157,15 +157,19 @@ pub fn namespace_of(pid: &str) -> Result<u32, String> {
 
 /// The number of a cgroup: the inode of its directory.
 fn cgroup(text: &str) -> Result<u64, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{text}: {error}");
-    let directory = File::open(text).map_err(|error| failed(&error))?;
-    let kind: FsType = fstatfs(&directory).map_err(|error| failed(&error))?.filesystem_type();
-    let metadata = directory.metadata().map_err(|error| failed(&error))?;
-    if kind == CGROUP2_SUPER_MAGIC && metadata.is_dir() {
-        Ok(metadata.ino())
-    } else {
-        Err(format!("{text} is not a directory of a cgroup2 file system"))
-    }
+    of_kind(Path::new(text), CGROUP2_SUPER_MAGIC)?
+        .filter(Metadata::is_dir)
+        .map(|metadata| metadata.ino())
+        .ok_or_else(|| format!("{text} is not a directory of a cgroup2 file system"))
+}
+
+/// What is known of a file; `None` when it lies in no file system of this kind.
+fn of_kind(path: &Path, kind: FsType) -> Result<Option<Metadata>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    let found = fstatfs(&file).map_err(|error| failed(&error))?.filesystem_type();
+    let metadata = file.metadata().map_err(|error| failed(&error))?;
+    Ok((found == kind).then_some(metadata))
 }
 
 #[cfg(test)]
@@ -198,13 +202,16 @@ mod tests {
     #[test]
     fn namespaces_by_number_and_file() {
         assert_eq!(namespace("4026531840"), Ok(4_026_531_840));
-        let own = fs::metadata("/proc/self/ns/net").expect("procfs").ino();
+        let own = std::fs::metadata("/proc/self/ns/net").expect("procfs").ino();
         assert_eq!(namespace("/proc/self/ns/net").map(u64::from), Ok(own));
         assert_eq!(namespace_of(&std::process::id().to_string()).map(u64::from), Ok(own));
         for wrong in ["0", "-1", "", "abc", "4294967295"] {
             assert!(namespace_of(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in ["0", "-1", "", "no-such-name", "/no/such/file", "4294967296"] {
+        let no_namespaces = ["/", "/proc/self/status", "/run/netns/"];
+        for wrong in
+            ["0", "-1", "", "no-such-name", "/no/such/file", "4294967296"].iter().chain(&no_namespaces)
+        {
             assert!(namespace(wrong).is_err(), "{wrong:?}");
         }
     }

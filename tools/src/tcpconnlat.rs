@@ -35,7 +35,6 @@ impl Tool for Tcpconnlat {
             .arg(
                 Arg::new("min")
                     .value_name("MIN_MS")
-                    .allow_negative_numbers(true)
                     .value_parser(milliseconds)
                     .help("Only connects that took at least so many milliseconds"),
             )

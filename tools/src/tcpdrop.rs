@@ -271,13 +271,14 @@ impl Drops {
 
     /// Names the owner of a socket that was open before and that the kernel's table does not know.
     fn recall(&self, event: &mut Event) {
-        let Some(held) = self.held.as_ref().filter(|_| event.pid == 0) else { return };
-        let ends = [(event.saddr, event.sport), (event.daddr, event.dport)];
-        for [local, remote] in [[ends[0], ends[1]], [ends[1], ends[0]]] {
-            if let Some((owner, _)) = held.owner(event.netns, Tuple::of_event(event.family, local, remote)) {
-                (event.pid, event.comm) = (owner.pid, owner.comm);
-                return;
-            }
+        let Some(held) = &self.held else { return };
+        if event.pid != 0 || event.state == 0 {
+            return;
+        }
+        let (source, destination) = ((event.saddr, event.sport), (event.daddr, event.dport));
+        let (local, remote) = if event.sent == 0 { (destination, source) } else { (source, destination) };
+        if let Some((owner, _)) = held.owner(event.netns, Tuple::of_event(event.family, local, remote)) {
+            (event.pid, event.comm) = (owner.pid, owner.comm);
         }
     }
 

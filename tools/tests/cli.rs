@@ -30,7 +30,7 @@ fn refused(args: &[&str], status: i32) -> String {
 #[test]
 fn help_names_every_tool_and_every_option() {
     let help = printed(&["--help"]);
-    for tool in ["tcplife", "tcpstates", "links"] {
+    for tool in ["tcpconnlat", "tcplife", "tcpstates", "links"] {
         assert!(help.contains(tool), "{tool} is not in\n{help}");
     }
     let help = printed(&["tcplife", "--help"]);
@@ -78,7 +78,10 @@ fn wrong_usage_is_one_line_that_names_it() {
         (&["--btf", "/dev/null"], "--ebpf"),
         (&["--ebpf=elf", "--target", "6.1-x86_64-typed"], "tcptools TOOL"),
         (&["links"], "<DIR>"),
-        (&["tcpstates", "-p", "1"], "-p"),
+        (&["tcpconnlat", "-1"], "-1"),
+        (&["tcpconnlat", "--", "-1"], "0 or more"),
+        (&["tcpconnlat", "soon"], "soon"),
+        (&["tcpconnlat", "--l", "22"], "--l"),
     ] {
         let line = refused(args, 2);
         assert!(line.starts_with("tcptools"), "{args:?}: {line:?}");
@@ -96,6 +99,22 @@ fn options_may_be_shortened_bundled_and_repeated_as_they_always_could() {
     assert_eq!(listing(&["-sT4"]), listing(&["--csv", "--time", "--ipv4"]));
     assert_eq!(listing(&["--localp", "22"]), listing(&["-L22"]));
     assert_eq!(listing(&["-L", "80", "-L", "22"]), listing(&["-L", "22"]), "the last one stands");
+}
+
+#[test]
+fn tcpconnlat_shows_a_port_and_filters_by_it_under_names_that_differ() {
+    let listing =
+        |args: &[&str]| printed(&[&["tcpconnlat", "--ebpf", "--target", "6.1-x86_64-typed"], args].concat());
+    let all = listing(&[]);
+    for shows in ["-L", "--lport", "--lp", "-tL", "0"] {
+        assert_eq!(listing(&[shows]), all, "{shows}");
+    }
+    assert_eq!(listing(&["--localport", "22"]), listing(&["-L", "--local", "22"]));
+    assert_ne!(listing(&["--localport", "22"]), all);
+    assert_ne!(listing(&["2.5"]), all);
+    assert_eq!(listing(&["2.5", "-4"]), listing(&["-4", "2.5"]));
+    assert_eq!(listing(&["--json"]), listing(&["--failed"]), "JSON always has what failed");
+    assert_ne!(listing(&["--failed"]), all);
 }
 
 #[test]

@@ -33,7 +33,9 @@ layout! {
         /// The socket's state, 0 where it is not known.
         pub state: u8,
         /// 1 when the TCP header was there, so that ports and flags are known.
-        pub transport: u32,
+        pub transport: u16,
+        /// 1 when the socket is at the source: the packet was being sent. 0 also where no socket is known.
+        pub sent: u16,
     }
 }
 

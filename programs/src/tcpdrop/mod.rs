@@ -100,7 +100,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
         ..find_socket(sock, target.access);
         *(u8 *)(r10 + {event!(state)}) = 0;
         ..owner::nobody_into_event(event!(pid), event!(comm));
-        ..ports(options, true);
+        *(u16 *)(r10 + {event!(sent)}) = 0;
         if r6 == 0 goto device;
         ..describe(options, sock);
         goto described;
@@ -200,7 +200,7 @@ fn describe(options: &Options, sock: Sock) -> Fragment {
     bpf! {
         ..table::key();
         ..sock.common_head("device");
-        ..ports(options, false);
+        ..direction(sock);
         ..sock.netns();
         *(u32 *)(r10 + {event!(netns)}) = w1;
         ..sock.common(R8, Size::B1, "sock_common.skc_state");
@@ -221,31 +221,35 @@ fn describe(options: &Options, sock: Sock) -> Fragment {
     }
 }
 
-/// Stores the packet's ports as those of this end and of the other, for the filter: as the socket in `r6` has them, or for a
-/// packet that is `received`.
-fn ports(options: &Options, received: bool) -> Fragment {
-    let Filter { local_ports, remote_ports, .. } = &options.filter;
-    if local_ports.is_empty() && remote_ports.is_empty() {
-        return Fragment::new();
-    }
-    if received {
-        return bpf! {
-            w1 = *(u16 *)(r10 + {event!(dport)});
-            *(u16 *)(r10 + {LPORT}) = w1;
-            w1 = *(u16 *)(r10 + {event!(sport)});
-            *(u16 *)(r10 + {RPORT}) = w1;
-        };
-    }
-    let sock = Sock::new(Access::Probed);
+/// Stores whether the packet was sent by the socket in `r6`, whose head can be read: then its peer is where the packet goes.
+fn direction(sock: Sock) -> Fragment {
     bpf! {
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
         w2 = *(u16 *)(r10 + {event!(dport)});
         if w1 != w2 goto received;
-        w1 = *(u16 *)(r10 + {event!(sport)});
+        w2 = *(u16 *)(r10 + {event!(sport)});
         if w1 == w2 goto received;
-        *(u16 *)(r10 + {LPORT}) = w1;                   // the socket's peer is where the packet was going: it was sent
-        *(u16 *)(r10 + {RPORT}) = w2;
+        *(u16 *)(r10 + {event!(sent)}) = 1;
     received:
+    }
+}
+
+/// Stores the packet's ports as those of this end and of the other, if a filter asks for them.
+fn ports(filter: &Filter) -> Fragment {
+    if filter.local_ports.is_empty() && filter.remote_ports.is_empty() {
+        return Fragment::new();
+    }
+    bpf! {
+        w1 = *(u16 *)(r10 + {event!(dport)});
+        w2 = *(u16 *)(r10 + {event!(sport)});
+        w3 = *(u16 *)(r10 + {event!(sent)});
+        if w3 == 0 goto received;
+        w3 = w1;
+        w1 = w2;
+        w2 = w3;
+    received:
+        *(u16 *)(r10 + {LPORT}) = w1;
+        *(u16 *)(r10 + {RPORT}) = w2;
     }
 }
 
@@ -298,13 +302,14 @@ fn only_wanted(options: &Options) -> Fragment {
     let place = ends::Place {
         base: Reg::R10,
         family: event!(family),
-        laddr: event!(saddr),
-        raddr: event!(daddr),
+        laddr: event!(daddr),
+        raddr: event!(saddr),
         lport: LPORT,
         rport: RPORT,
         netns: event!(netns),
     };
     bpf! {
+        ..ports(filter);
         ..filter.ends(Ends::Event(place), "filtered");
         ..filter.cgroup(Reg::R6, "filtered");
         ..filter.owner(event!(pid), "filtered");

@@ -131,8 +131,10 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
     let checks = bpf! {
         ..filter.ends(Ends::Event(event_ends!()), "filtered");
-        r1 = *(u64 *)(r9 + 0);                          // sk
-        ..filter.cgroup(R1, "filtered");
+        ..filter.cgroup.map(|_| bpf! {
+            r1 = *(u64 *)(r9 + 0);                      // sk
+            ..filter.cgroup(R1, "filtered");
+        });
         ..whose(
             options,
             owner::stored_into_event(event!(pid), event!(comm)),
@@ -142,8 +144,10 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
     };
     bpf! {
         r9 = r1;
-        r6 = *(u64 *)(r9 + 0);                          // sk
-        ..options.owners.then(table::key);
+        ..options.owners.then(|| bpf! {
+            r6 = *(u64 *)(r9 + 0);                      // sk
+            ..table::key();
+        });
         r6 = *(u64 *)(r9 + {SECOND});                   // req
         ..sock.request();
         ..stats::open("out");
@@ -170,14 +174,16 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
 
 /// Writes what became of the packet; jumps to `reject` when it was not sent and only what was sent is wanted.
 fn status(failed: bool, reject: &'static str) -> Fragment {
-    let only_sent = (!failed).then(|| bpf! { if w1 != 0 goto {reject}; });
+    let unsent = match failed {
+        true => bpf! { *(u32 *)(r10 + {event!(status)}) = w1; },
+        false => bpf! { if w1 != 0 goto {reject}; },
+    };
     bpf! {
         *(u32 *)(r10 + {event!(status)}) = 0;
         w1 = params(btf_trace_tcp_retransmit_skb);
         if w1 < 3 goto sent;
         w1 = *(u32 *)(r9 + {ERR});
-        ..only_sent;
-        *(u32 *)(r10 + {event!(status)}) = w1;
+        ..unsent;
     sent:
     }
 }

@@ -70,9 +70,16 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
         )?
         .instead_of(SYSCALLS[0]),
     );
-    let attach = Attach::RawTp("io_uring_complete".into());
-    let rungs = vec![rung("io_uring_complete", attach, completed(options, target))?];
-    hooks.push(Hook::new("accept by io_uring", Need::Optional, rungs).instead_of(ACCEPT));
+    hooks.push(
+        table::tracepoint_hook(
+            "accept by io_uring",
+            Need::Optional,
+            "io_uring_complete",
+            target,
+            completed(options, target),
+        )?
+        .instead_of(ACCEPT),
+    );
     Ok(hooks)
 }
 

@@ -58,8 +58,11 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
         ..table::clear(Entry::LAYOUT);
         *(u32 *)(r10 + {entry!(stage)}) = {Stage::Connecting as i32};
         ..owner::into_new_entry(sock, Rank::Used);
+        w1 = *(u32 *)(r10 + {entry!(rank)});
+        if w1 == 0 goto nobody;
         call bpf_get_current_uid_gid;
         *(u32 *)(r10 + {entry!(uid)}) = w0;
+    nobody:
         ..table::store(IfExists::Replace);
         if w0 != 0 goto lost;
         ..count(Count::Aggregated);

@@ -87,11 +87,47 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         what: &["left out", "constant + 8", "constant - 8", "constant - 1"],
         why: "the same",
     },
+    Equivalent {
+        place: &["shift(inet_connection_sock.icsk_ca_state)"],
+        what: &["left out"],
+        why: "it is the first of its byte's bit-fields on every kernel here",
+    },
+    Equivalent {
+        place: &["r3 += 0", "<tcp_skb_cb.seq>"],
+        what: &["left out"],
+        why: "it is the first member on every kernel here",
+    },
+    Equivalent { place: &["({base} + {family})"], what: &["half"], why: "as skc_family" },
+    Equivalent {
+        place: &["tcpretrans/inet_sock_set_state", "sock_common.skc_v6_rcv_saddr + 16"],
+        what: &["constant - 1"],
+        why: "to learn an owner no address is looked at",
+    },
+    Equivalent {
+        place: &["tcp_retransmit_skb", "Wide", "{event!(status)}) = 0"],
+        what: &["constant + 1"],
+        why: "where failures are told the kernel's error takes its place, on kernels that tell",
+    },
+    Equivalent {
+        place: &["params(btf_trace_tcp_retransmit_skb)"],
+        what: &["never", "constant + 1", "constant - 1", "off by one"],
+        why: "the kernel that programs are broken for passes three arguments; the cases run on others as well",
+    },
     // What is not told.
     Equivalent {
         place: &["tcpconnlat/inet_sock_set_state", "Filtered", "[entry + ", "table.rs"],
         what: &["constant + 1"],
         why: "a process is asked for, so a connect of nobody is not entered, and of another nothing is left as it was cleared",
+    },
+    Equivalent {
+        place: &["tcp_retransmit_synack", "Filtered", "{event!(tracked)}) = 0"],
+        what: &["constant + 1"],
+        why: "a process is asked for, so what is in no table is not sent",
+    },
+    Equivalent {
+        place: &["tcp_retransmit_synack", "Filtered", "if r8 == 0 goto untracked"],
+        what: &["never", "constant + 1"],
+        why: "the same",
     },
     Equivalent {
         place: &["Filtered", "{pid}) = 0"],

@@ -1,12 +1,15 @@
 //! Which sockets a command line wants: everything it names, and nothing next to it.
 
 use bpfasm::{Access, Ring};
-use programs::filter::{Family, Filter, MAX_PORTS};
+use ipnet::IpNet;
+use programs::cgroup::MAX_DEPTH;
+use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 
 use crate::lab::{Lab, Set, cases};
 use crate::spec::{OTHER, OWNER, Spec};
 use crate::specimens::telling;
 use crate::tcpstates;
+use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 
 /// Checks with every tool that of these sockets exactly the wanted ones are told.
@@ -19,6 +22,53 @@ fn check(lab: &Lab, filter: &Filter, sockets: impl IntoIterator<Item = (Spec, bo
             assert_eq!(told, wanted, "{name} {filter:?}: {spec:?}");
             assert_eq!(tool.sent().len(), usize::from(told), "{name} {filter:?}: {spec:?}");
         }
+    }
+}
+
+/// A filter for these subnets.
+fn in_subnets(subnets: &[&str]) -> Filter {
+    let net = |text: &&str| text.parse::<IpNet>().expect("a subnet");
+    Filter { subnets: subnets.iter().map(net).collect(), ..Filter::default() }
+}
+
+/// The socket, with another address at the far end.
+fn with_remote(spec: &Spec, raddr: &str) -> Spec {
+    let mut bytes = [0; 16];
+    match raddr.parse().expect("an address") {
+        std::net::IpAddr::V4(four) => bytes[..4].copy_from_slice(&four.octets()),
+        std::net::IpAddr::V6(six) => bytes = six.octets(),
+    }
+    Spec { raddr: bytes, ..spec.clone() }
+}
+
+/// The socket with its ends exchanged.
+fn turned(spec: &Spec) -> Spec {
+    Spec { laddr: spec.raddr, raddr: spec.laddr, ..spec.clone() }
+}
+
+/// The address with the bit of this number turned over, counted from its first.
+fn flipped(mut address: [u8; 16], bit: usize) -> [u8; 16] {
+    address[bit / 8] ^= 0x80 >> (bit % 8);
+    address
+}
+
+/// Subnets of every prefix of this many bits that an address of the socket's has, whose first bit is the `skip`th: the socket is in
+/// each, is not when the last bit of the prefix is another, and is when the one after it is. So it is for either end.
+fn every_prefix(lab: &Lab, spec: &Spec, skip: usize, bits: usize, subnet: impl Fn(usize) -> String) {
+    // No bit in common at the other end, so that it is in none but the one that holds everything.
+    let mut spec = spec.clone();
+    for byte in skip / 8..(skip + bits) / 8 {
+        spec.laddr[byte] = !spec.raddr[byte];
+    }
+    for prefix in 0..=bits {
+        let mut sockets = vec![(spec.clone(), true)];
+        for (bit, wanted) in [(prefix.checked_sub(1), false), (Some(prefix).filter(|bit| *bit < bits), true)]
+        {
+            let Some(bit) = bit else { continue };
+            sockets.push((Spec { raddr: flipped(spec.raddr, skip + bit), ..spec.clone() }, wanted));
+        }
+        let other_end: Vec<_> = sockets.iter().map(|(spec, wanted)| (turned(spec), *wanted)).collect();
+        check(lab, &in_subnets(&[&subnet(prefix)]), sockets.into_iter().chain(other_end));
     }
 }
 
@@ -115,6 +165,110 @@ cases! {
         check(lab, &lab.filter(), near.map(|spec| (spec, !four)));
     }
 
+    /// Addresses of either end, in one of several subnets, by what is on the wire; bits beyond the prefix do not count.
+    fn subnets(lab) in [Narrow] {
+        let filter = in_subnets(&["10.0.0.0/8", "198.51.100.77/25", "2001:db8:1:2:ffff::/64", "::ffff:203.0.113.0/121"]);
+        for (raddr, wanted) in [
+            ("198.51.100.0", true),
+            ("198.51.100.127", true),
+            ("198.51.100.128", false),
+            ("198.51.99.255", false),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("9.255.255.255", false),
+            ("203.0.113.127", true),
+            ("203.0.113.128", false),
+            ("0.0.0.0", false),
+        ] {
+            let four = with_remote(&Spec::V4, raddr);
+            let mapped = with_remote(&Spec::MAPPED, &format!("::ffff:{raddr}"));
+            // The same last bytes, and nothing else in common.
+            let six = with_remote(&Spec::V6, &format!("2001:db8::{raddr}"));
+            let all = [(four, wanted), (mapped, wanted), (six, false)];
+            check(lab, &filter, all.clone());
+            check(lab, &filter, all.map(|(spec, wanted)| (turned(&spec), wanted)));
+        }
+        for (raddr, wanted) in [
+            ("2001:db8:1:2::", true),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:1:ffff:ffff:ffff:ffff", false),
+            ("2001:db8:1:3::", false),
+            ("::", false),
+        ] {
+            let six = with_remote(&Spec::V6, raddr);
+            check(lab, &filter, [(six.clone(), wanted), (turned(&six), wanted)]);
+        }
+    }
+
+    /// All of one family: a mapped address is IPv4, and nothing of IPv6 holds it.
+    fn subnets_of_everything(lab) in [Narrow] {
+        for (subnet, four, six) in [
+            ("0.0.0.0/0", true, false),
+            ("::ffff:0:0/96", true, false),
+            ("::/0", false, true),
+            ("::/1", false, true),
+            ("::fffe:0:0/95", false, false),
+        ] {
+            check(lab, &in_subnets(&[subnet]), [(Spec::V4, four), (Spec::MAPPED, four), (Spec::V6, six)]);
+        }
+        check(lab, &in_subnets(&["0.0.0.0/0", "2001:db8::/32", "10.0.0.0/8"]), [
+            (Spec::V4, true),
+            (Spec::MAPPED, true),
+            (Spec::V6, true),
+            (with_remote(&Spec { laddr: [0xfe; 16], ..Spec::V6 }, "2001:db9::"), false),
+        ]);
+    }
+
+    /// The network namespace's whole number.
+    fn netns(lab) in [Narrow] {
+        let filter = Filter { netns: Some(Spec::V4.netns), ..Filter::default() };
+        let near = [1, 1 << 8, 1 << 16, 1 << 31].map(|bit| (Spec { netns: Spec::V4.netns ^ bit, ..Spec::V4 }, false));
+        check(lab, &filter, [(Spec::V4, true), (Spec::V6, true), (Spec { netns: 0, ..Spec::V4 }, false)]);
+        check(lab, &filter, near);
+    }
+
+    /// A socket's cgroup, or one that it lies in; as deep as the programs look.
+    fn cgroups(lab) in [Narrow] {
+        const ID: u64 = 0x0102_0304_0506_0708;
+        let wanted_at = |tool: &mut Tool<'_>, depth: usize, id: u64| {
+            // Something above the wanted one, which must not be needed.
+            let mut cgroup = tool.cgroup(1, 0);
+            cgroup = tool.cgroup(id, cgroup);
+            for below in 0..depth {
+                cgroup = tool.cgroup(0x7000 + below as u64, cgroup);
+            }
+            cgroup
+        };
+        for (specimen, tells) in telling(lab) {
+            let filter = Filter { cgroup: Some(ID), ..Filter::default() };
+            let mut tool = specimen.tool(lab, &filter);
+            let name = specimen.name;
+            for (depth, wanted) in (0..=MAX_DEPTH).map(|depth| (depth, true)).chain([(MAX_DEPTH + 1, false)]) {
+                tool.cgroup = wanted_at(&mut tool, depth, ID);
+                for spec in [Spec::V4, Spec::V6] {
+                    assert_eq!(tells(&mut tool, &spec), wanted, "{name}: {depth} below");
+                }
+                tool.sent();
+            }
+            // Other numbers, however little they differ; and the root, above which there is nothing.
+            for id in [ID ^ 1, ID ^ 1 << 32, ID ^ 1 << 63, 0] {
+                for depth in [0, 1, MAX_DEPTH - 1] {
+                    tool.cgroup = wanted_at(&mut tool, depth, id);
+                    assert!(!tells(&mut tool, &Spec::V4), "{name}: {id:#x}, {depth} below");
+                }
+            }
+            // None; a class of version 1, as before 5.15, even where the number beside it looks like the wanted one; what cannot
+            // be read.
+            let inside = wanted_at(&mut tool, 0, ID);
+            for other in [0, 1, inside | 1, inside + (1 << 40)] {
+                tool.cgroup = other;
+                assert!(!tells(&mut tool, &Spec::V4), "{name}: {other:#x}");
+            }
+            tool.cgroup = inside;
+            assert!(tells(&mut tool, &Spec::V4), "{name}");
+        }
+    }
+
     /// Only the wanted process, by its number in the initial namespace.
     fn pid(lab) in [Filtered] {
         for pid in [OWNER.tgid, OTHER.tgid, OWNER.tid, OWNER.tgid + 1, 0] {
@@ -156,6 +310,46 @@ fn remote_ports() {
             let around = around(&ports).into_iter();
             check(&lab, &filter, around.map(|rport| (Spec { rport, ..Spec::V4 }, ports.contains(&rport))));
         }
+    }
+}
+
+/// IPv4 subnets of every size, also where the socket is of `AF_INET6`.
+#[test]
+fn every_ipv4_prefix() {
+    for lab in labs() {
+        for (spec, skip) in [(Spec::V4, 0), (Spec::MAPPED, 96)] {
+            every_prefix(&lab, &spec, skip, 32, |prefix| format!("198.51.100.44/{prefix}"));
+        }
+    }
+}
+
+/// And IPv6 subnets.
+#[test]
+fn every_ipv6_prefix() {
+    for lab in labs() {
+        every_prefix(&lab, &Spec::V6, 0, 128, |prefix| format!("2001:db8:1:2:3:4:5:6/{prefix}"));
+    }
+}
+
+/// The most subnets there may be: what is in any one of them is let through, and nothing else.
+#[test]
+fn as_many_subnets_as_there_may_be() {
+    for lab in labs() {
+        let number = |at: usize| u8::try_from(at).expect("64 at most");
+        let subnets: Vec<String> = (0..MAX_SUBNETS)
+            .map(|at| match at % 2 {
+                0 => format!("100.{}.0.0/16", number(at)),
+                _ => format!("2001:db8:{at:x}::/48"),
+            })
+            .collect();
+        let filter = in_subnets(&subnets.iter().map(String::as_str).collect::<Vec<_>>());
+        let away = |spec: Spec| Spec { laddr: [0xee; 16], ..spec };
+        let sockets = (0..=MAX_SUBNETS).flat_map(|at| {
+            let four = with_remote(&away(Spec::V4), &format!("100.{}.255.1", number(at)));
+            let six = with_remote(&away(Spec::V6), &format!("2001:db8:{at:x}:ffff::1"));
+            [(four, at % 2 == 0 && at < MAX_SUBNETS), (six, at % 2 == 1)]
+        });
+        check(&lab, &filter, sockets);
     }
 }
 

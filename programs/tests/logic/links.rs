@@ -190,7 +190,7 @@ fn fields() {
     for specimen in ALL {
         let name = specimen.name;
         for kernel in KERNELS.iter() {
-            let there = |path: &str| kernel.index.field(path).expect("asked for").is_found();
+            let there = |path: &str| kernel.index.exists(path).expect("asked for");
             let (mut used, optional) = used(&specimen.everywhere(kernel, &filter));
             let absent: Vec<_> = used.iter().filter(|path| !there(path)).collect();
             assert!(absent.is_empty(), "{name}: {kernel:?} has no {absent:?}");
@@ -198,7 +198,14 @@ fn fields() {
                 Arch::X86_64 => {
                     specimen.registers.iter().map(|register| format!("pt_regs.{register}")).collect()
                 }
-                Arch::Aarch64 => specimen.registers.iter().map(|_| "user_pt_regs.regs".to_owned()).collect(),
+                Arch::Aarch64 => {
+                    let name = |register: &&str| match *register {
+                        "orig_ax" => "pt_regs.syscallno",
+                        "cs" => "user_pt_regs.pstate",
+                        _ => "user_pt_regs.regs",
+                    };
+                    specimen.registers.iter().map(|register| name(register).to_owned()).collect()
+                }
             };
             let is_register =
                 |path: &String| path.starts_with("pt_regs.") || path.starts_with("user_pt_regs.");

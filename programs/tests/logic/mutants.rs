@@ -104,7 +104,9 @@ fn changes(program: &Program) -> Vec<Change> {
                 let src = Operand::Imm(imm.wrapping_sub(1));
                 add("constant - 1", Insn::Mov { width: *width, dst: *dst, src });
             }
-            Insn::Mov { src: Operand::Reg(_), .. } | Insn::Alu { src: Operand::Reg(_), .. } => {
+            Insn::Mov { src: Operand::Reg(_), .. }
+            | Insn::Alu { src: Operand::Reg(_), .. }
+            | Insn::Swap { .. } => {
                 add("left out", nop());
             }
             Insn::Alu { width, op, dst, src: Operand::Imm(imm) } => {
@@ -199,7 +201,7 @@ fn lab(place: (Access, Ring, Set)) -> Lab {
 
 /// Every program that the cases execute at these places.
 fn subjects() -> Vec<Subject> {
-    let shared = [crate::owner::CASES, crate::filter::CASES, crate::emit::CASES];
+    let shared = [crate::owner::CASES, crate::ownership::CASES, crate::filter::CASES, crate::emit::CASES];
     let own = ALL.iter().filter(|specimen| specimen.mutate).map(|specimen| specimen.cases);
     let cases: Vec<Case> = own.chain(shared).flatten().copied().collect();
     let mut subjects: Vec<Subject> = Vec::new();

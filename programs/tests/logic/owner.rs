@@ -8,6 +8,7 @@ use crate::lab::state::*;
 use crate::lab::{Lab, cases, fate};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
 use crate::specimens::{Tracepoint, Way, fitting};
+use crate::tcpretrans;
 use crate::tool::{S_IFSOCK, Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
 
@@ -27,12 +28,12 @@ pub fn ways(target: &Target) -> Vec<Way> {
     fitting(&[Way::TpBtf, Way::RawTp, Way::Fexit, Way::Kretprobe, Way::Iter], target)
 }
 
-/// Both tools: what they keep of a socket starts with the same owner.
-fn tools(lab: &Lab) -> [Tool<'_>; 2] {
-    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states())]
+/// A tool of each kind: what they keep of a socket starts with the same owner.
+fn tools(lab: &Lab) -> [Tool<'_>; 3] {
+    [lab.tcplife(&lab.life()), lab.tcpstates(&lab.states()), tcpretrans::knowing(lab)]
 }
 
-/// Both tools, with each program that walks over open files.
+/// The same, with each program that walks over open files.
 fn walks(lab: &Lab) -> impl Iterator<Item = (Tool<'_>, &'static str)> {
     WALKERS.into_iter().flat_map(|walker| tools(lab).map(|tool| (tool, walker)))
 }

@@ -14,9 +14,12 @@ use crate::vm::kernel::Kernel;
 /// Every tool.
 pub const ALL: &[&Specimen] = &[
     &crate::tcpconnlat::SPECIMEN,
+    &crate::tcpdrop::SPECIMEN,
     &crate::tcplife::SPECIMEN,
     &crate::tcpretrans::SPECIMEN,
+    &crate::tcpretrans::SYN_ACKS,
     &crate::tcpstates::SPECIMEN,
+    &crate::tcptracer::SPECIMEN,
     &crate::tcpsubnet::SPECIMEN,
     &crate::tcptop::SPECIMEN,
 ];
@@ -42,7 +45,8 @@ pub struct Specimen {
     pub entry: Option<Layout>,
     /// The fields that its programs use on every kernel, in order: each is one more that every kernel must have.
     pub fields: &'static [&'static str],
-    /// The registers at a probe that its programs use, as x86-64 names them; arm64 has one array of them.
+    /// The registers that its programs use, as x86-64 names them. On arm64 those at a probe are one array, and what says which
+    /// system call it is, and of which architecture, has names of its own.
     pub registers: &'static [&'static str],
     /// The fields that it does without (`exists(...)`), in order, and the kernels that lack each.
     pub optional: &'static [Lacking],

@@ -2,7 +2,7 @@
 
 use bpfasm::{Access, Object, Ring};
 use programs::filter::{Family, Filter};
-use programs::owner::Owner;
+use programs::owner::{Owner, Rank};
 use programs::stats::Stats;
 use programs::tcp::{AF_INET6, State};
 use programs::tcpretrans::{self, Event, FLOWS, Flow, Options, Tally};
@@ -23,11 +23,9 @@ const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 pub const SPECIMEN: Specimen = Specimen {
     name: "tcpretrans",
     object: |lab, filter, target| {
-        let options = Options {
-            owners: lab.set == Set::Wide || filter.pid.is_some(),
-            filter: filter.clone(),
-            ..lab.retrans()
-        };
+        let plain = lab.retrans();
+        let owners = plain.owners || filter.pid.is_some();
+        let options = Options { filter: filter.clone(), owners, ..plain };
         tcpretrans::object(&options, target).expect("links")
     },
     every: |filter, target, ring_bytes| {
@@ -100,6 +98,22 @@ pub const SPECIMEN: Specimen = Specimen {
     mutate: true,
 };
 
+/// The same for the program on SYN-ACKs: one of a request to a listener of `OWNER`.
+pub const SYN_ACKS: Specimen = Specimen {
+    golden: Vec::new,
+    cases: &[],
+    tells: Some(|tool, spec| {
+        let request = Request::new(tool, spec);
+        request.listens(tool, OWNER);
+        let fate = request.run(tool);
+        if tool.has("tcp_destroy_sock") {
+            tool.destroy(request.listener);
+        }
+        fate::told(fate)
+    }),
+    ..SPECIMEN
+};
+
 fn golden() -> Vec<(&'static str, Object)> {
     let typed = golden::target(Access::Typed, Ring::RingBuf);
     let probed = golden::target(Access::Probed, Ring::RingBuf);
@@ -140,13 +154,13 @@ fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
 impl Lab {
     /// tcpretrans' options of this set.
     pub fn retrans(&self) -> Options {
-        let (filter, wide) = (self.filter(), self.set == Set::Wide);
+        let wide = self.set == Set::Wide;
         Options {
+            filter: self.filter(),
             count: false,
             loss_probes: wide,
             failed: wide,
-            owners: wide || filter.pid.is_some(),
-            filter,
+            owners: self.set != Set::Six,
             max_sockets: 2,
             ring_bytes: RING_BYTES,
         }
@@ -174,6 +188,11 @@ impl Lab {
         let arguments = [sock.address, skb, err];
         tool.run("tcp_retransmit_skb", if self.tells_failures() { &arguments } else { &arguments[..2] })
     }
+}
+
+/// tcpretrans at work, knowing whose sockets are.
+pub fn knowing(lab: &Lab) -> Tool<'_> {
+    lab.tcpretrans(&Options { owners: true, ..lab.retrans() })
 }
 
 const SEQ: u32 = 0x7172_7374;
@@ -277,6 +296,13 @@ impl Request {
         Self { listener, number, address }
     }
 
+    /// Makes the listener the task's, where owners are known.
+    fn listens(&self, tool: &mut Tool<'_>, task: Task) {
+        if tool.has("inet_sock_set_state") {
+            tool.call(5, task, self.listener, CLOSE, LISTEN);
+        }
+    }
+
     fn run(&self, tool: &mut Tool<'_>) -> Stats {
         tool.run("tcp_retransmit_synack", &[self.listener.address, self.address])
     }
@@ -316,33 +342,39 @@ cases! {
     }
 
     /// In a soft interrupt nobody is named, unless the table knows the owner.
-    fn by_a_timer(lab) in [Narrow, Wide, Six] {
+    fn by_a_timer(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let spec = lab.spec();
         let sock = connection(&mut tool, &spec, ESTABLISHED);
-        let skb = packet(&mut tool);
-        tool.at(10, STRANGER);
-        assert_eq!(lab.retransmit(&mut tool, sock, skb, 0), REPORTED);
-        assert_eq!(events(&mut tool), [event(&spec, NOBODY, ESTABLISHED, b'R')]);
-        if lab.retrans().owners {
-            // A connection whose owner is not known yet is one that the table has all the same.
-            tool.softirq(5, sock, LISTEN, SYN_RECV);
-            tool.set_sock(sock, "sock_common.skc_state", ESTABLISHED.0.into());
-            tool.at(10, STRANGER);
-            assert_eq!(lab.retransmit(&mut tool, sock, skb, 0), REPORTED);
-            let unknown = Event { tracked: 1, ..event(&spec, NOBODY, ESTABLISHED, b'R') };
-            assert_eq!(events(&mut tool), [unknown]);
-            tool.length("sock_send_length", OWNER, sock);
-            tool.at(10, STRANGER);
-            assert_eq!(lab.retransmit(&mut tool, sock, skb, 0), REPORTED);
-            let known = Event { tracked: 1, ..event(&spec, OWNER, ESTABLISHED, b'R') };
-            assert_eq!(events(&mut tool), [known]);
-            // Who acts for it now is not who it belongs to.
-            tool.at(10, OTHER);
-            tool.owned(sock, true);
-            assert_eq!(lab.retransmit(&mut tool, sock, skb, 0), REPORTED);
-            assert_eq!(events(&mut tool), [known]);
+        let (skb, request) = (packet(&mut tool), Request::new(&mut tool, &spec));
+        let packet = |task, tracked| Event { tracked, ..event(&spec, task, ESTABLISHED, b'R') };
+        let syn_ack =
+            |task, tracked| Event { segments: 1, tracked, ..event(&spec, task, State::NEW_SYN_RECV, b'S') };
+        let check = |tool: &mut Tool<'_>, by, owner: Task, tracked| {
+            tool.at(10, by);
+            let wanted = lab.filter().pid.is_none_or(|pid| pid == owner.tgid);
+            let fate = if wanted { REPORTED } else { FILTERED };
+            assert_eq!([lab.retransmit(tool, sock, skb, 0), request.run(tool)], [fate; 2]);
+            let expected = [packet(owner, tracked), syn_ack(owner, tracked)];
+            assert_eq!(events(tool), if wanted { &expected[..] } else { &[] });
+        };
+        check(&mut tool, STRANGER, NOBODY, 0);
+        if !lab.retrans().owners {
+            return;
         }
+        for rank in [Rank::Unknown, Rank::Closed, Rank::Held, Rank::Accepted, Rank::Used] {
+            // Until the rank is written, which is last, the rest is not to be looked at.
+            let entry = [&OWNER.tgid.to_ne_bytes(), &(rank as u32).to_ne_bytes(), &OWNER.comm[..]].concat();
+            for address in [sock.address, request.listener.address] {
+                tool.machine().insert("sockets", &address.to_ne_bytes(), &entry);
+            }
+            check(&mut tool, STRANGER, if rank == Rank::Unknown { NOBODY } else { OWNER }, 1);
+        }
+        // Who acts for them now is not who they belong to.
+        for sock in [sock, request.listener] {
+            tool.owned(sock, true);
+        }
+        check(&mut tool, OTHER, OWNER, 1);
     }
 
     /// Only of the wanted process.
@@ -389,20 +421,22 @@ cases! {
     }
 
     /// What could not be sent is told only where it is asked for, and with its error.
-    fn failures(lab) in [Narrow, Wide] {
+    fn failures(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
-        let sock = connection(&mut tool, &Spec::V4, ESTABLISHED);
+        let spec = lab.spec();
+        let sock = connection(&mut tool, &spec, ESTABLISHED);
         let skb = packet(&mut tool);
-        tool.at(10, STRANGER);
+        tool.at(10, OWNER);
+        tool.owned(sock, true);
         for err in [-1, 1, -16, i32::MIN] {
-            let (fate, expected) = match (lab.tells_failures(), lab.set) {
-                (true, Set::Narrow) => (FILTERED, None),
-                (true, _) => (REPORTED, Some(err.cast_unsigned())),
+            let (fate, expected) = match (lab.tells_failures(), lab.retrans().failed) {
+                (true, false) => (FILTERED, None),
+                (true, true) => (REPORTED, Some(err.cast_unsigned())),
                 (false, _) => (REPORTED, Some(0)),
             };
             assert_eq!(lab.retransmit(&mut tool, sock, skb, err), fate);
             let expected: Vec<_> = expected
-                .map(|status| Event { status, ..event(&Spec::V4, NOBODY, ESTABLISHED, b'R') })
+                .map(|status| Event { status, ..event(&spec, OWNER, ESTABLISHED, b'R') })
                 .into_iter()
                 .collect();
             assert_eq!(events(&mut tool), expected);
@@ -410,7 +444,7 @@ cases! {
     }
 
     /// What is not TCP does not belong to the tool.
-    fn other_protocols(lab) in [Narrow, Wide] {
+    fn other_protocols(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         for (family, protocol) in OTHERS {
             let sock = connection(&mut tool, &Spec { family, protocol, ..Spec::V4 }, ESTABLISHED);
@@ -424,9 +458,7 @@ cases! {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let sock = connection(&mut tool, &lab.spec(), ESTABLISHED);
         let (skb, request) = (packet(&mut tool), Request::new(&mut tool, &lab.spec()));
-        if lab.retrans().owners {
-            tool.call(5, OWNER, request.listener, CLOSE, LISTEN);
-        }
+        request.listens(&mut tool, OWNER);
         tool.at(10, OWNER);
         tool.owned(sock, true);
         tool.machine().ring_full = true;
@@ -458,16 +490,16 @@ cases! {
     }
 
     /// Where a request is not the kernel's own TCP, only typed access does not know its sequence number.
-    fn requests_of_others(lab) in [Narrow, Wide] {
+    fn requests_of_others(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
-        let request = Request::new(&mut tool, &Spec::V4);
+        let request = Request::new(&mut tool, &lab.spec());
         tool.set(request.number, "sock_common.skc_prot", TCP_PROT + 8);
+        request.listens(&mut tool, OWNER);
         tool.at(10, STRANGER);
         assert_eq!(request.run(&mut tool), REPORTED);
         let known = u8::from(lab.access == Access::Probed);
-        let plain = event(&Spec::V4, NOBODY, State::NEW_SYN_RECV, b'S');
-        let expected = Event { segments: 1, first: u32::from(known) * SEQ, has_first: known, ..plain };
-        assert_eq!(events(&mut tool), [expected]);
+        let event = events(&mut tool).remove(0);
+        assert_eq!((event.first, event.has_first, event.seq()), (u32::from(known) * SEQ, known, (known != 0).then_some(SEQ)));
     }
 
     /// A filter asks for the ends of the request, not for the listener's.
@@ -536,9 +568,7 @@ cases! {
             assert_eq!(tally(&mut tool, &spec), Some(Tally { retransmits: times, segments: times * segments }));
         }
         let request = Request::new(&mut tool, &spec);
-        if lab.retrans().owners {
-            tool.call(5, OWNER, request.listener, CLOSE, LISTEN);
-        }
+        request.listens(&mut tool, OWNER);
         assert_eq!(request.run(&mut tool), AGGREGATED);
         let expected = Tally { retransmits: 4, segments: 3 * segments + 1 };
         assert_eq!((tally(&mut tool, &spec), tool.machine().len(FLOWS)), (Some(expected), 1));

@@ -86,6 +86,8 @@ pub struct Tool<'a> {
     seed: u64,
     /// Which program walks over open files.
     pub walker: &'static str,
+    /// What sockets made from here on have for their cgroup: an address, or 0 for none.
+    pub cgroup: u64,
 }
 
 /// The programs that walk over open files: with a helper that knows a socket's file, and without.
@@ -95,7 +97,7 @@ impl<'a> Tool<'a> {
     /// Nothing has happened yet.
     pub fn new(lab: &'a Lab, ready: Arc<Ready>) -> Self {
         let machine = Machine::new(lab.kernel, STRANGER, &ready.object.maps);
-        Self { lab, ready, machine: Some(machine), seed: 0, walker: WALKERS[0] }
+        Self { lab, ready, machine: Some(machine), seed: 0, walker: WALKERS[0], cgroup: 0 }
     }
 
     /// What the programs run in.
@@ -133,6 +135,7 @@ impl<'a> Tool<'a> {
 
     /// A socket, closed and not locked, in a network namespace of its own.
     pub fn sock(&mut self, spec: &Spec) -> Sock {
+        let cgroup = self.cgroup;
         let net = self.object("net");
         let sock = self.object("tcp_sock");
         let machine = self.machine();
@@ -152,6 +155,7 @@ impl<'a> Tool<'a> {
         object.set_bytes(remote, &spec.raddr[..len]);
         object.set("sock_common.skc_dport", spec.rport.to_be().into());
         object.set("inet_sock.inet_sport", spec.lport.to_be().into());
+        object.set_bytes("sock.sk_cgrp_data", &cgroup.to_ne_bytes());
         object.set("sock.sk_err", spec.err.into());
         object.set("sock.sk_shutdown", 0);
         object.set("tcp_sock.bytes_acked", spec.bytes_acked);
@@ -167,6 +171,18 @@ impl<'a> Tool<'a> {
         let sock = Sock { object: sock, address };
         self.owned(sock, false);
         sock
+    }
+
+    /// A cgroup of this number in another, or with 0 in none; returns its address.
+    pub fn cgroup(&mut self, id: u64, parent: u64) -> u64 {
+        let [node, cgroup] = ["kernfs_node", "cgroup"].map(|root| self.object(root));
+        let member = self.lab.kernel.place("cgroup.self").offset as u64;
+        let machine = self.machine();
+        let (node, cgroup) = (machine.object(node), machine.object(cgroup));
+        node.set("kernfs_node.id", id);
+        cgroup.set("cgroup.kn", node.address());
+        cgroup.set("cgroup.self.parent", if parent == 0 { 0 } else { parent + member });
+        cgroup.address()
     }
 
     /// Whether the current task holds the socket's lock.

@@ -11,7 +11,7 @@ use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-use super::TOOLS;
+use super::{EVENT_TOOLS, TABLE_TOOLS};
 
 pub const TESTS: &[Test] = &[
     ("cli::stats_in_words", stats_in_words),
@@ -98,7 +98,7 @@ fn assert_reported_are_rows(output: &Output, books: &Books, headings: u64) {
 fn stats_in_words() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    for tool in TOOLS {
+    for (tool, _) in EVENT_TOOLS {
         let running = Tool::start(tool, &["--stats"]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
@@ -111,7 +111,7 @@ fn stats_in_words() -> Outcome {
 fn strict_is_content_when_nothing_is_lost() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    for tool in TOOLS {
+    for (tool, _) in EVENT_TOOLS {
         let running = Tool::start(tool, &["--json", "--stats", "--strict"]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
@@ -195,7 +195,7 @@ fn is_warning(line: &str) -> bool {
 
 /// Sockets that find no room are counted, and the tool goes on.
 fn a_small_table_keeps_its_books() -> Outcome {
-    for tool in TOOLS {
+    for tool in TABLE_TOOLS {
         let output = crowd(tool, &["--stats"]);
         let books = assert_balanced(output.assert_code(0));
         assert_reported_are_rows(&output, &books, 0);

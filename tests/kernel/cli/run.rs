@@ -14,7 +14,7 @@ use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-use super::TOOLS;
+use super::{EVENT_TOOLS, TOOLS};
 
 pub const TESTS: &[Test] = &[
     ("cli::rows_come_while_it_runs", rows_come_while_it_runs),
@@ -89,7 +89,7 @@ fn duration() -> Outcome {
 /// As `| head -1` does: the reader goes, the next row finds nobody, and that is no failure.
 fn closed_pipe() -> Outcome {
     Netns::enter_new();
-    for tool in TOOLS {
+    for (tool, _) in EVENT_TOOLS {
         for format in [&["--json"][..], &[]] {
             let mut running = Tool::start(tool, format);
             running.close_stdout();
@@ -106,7 +106,7 @@ fn closed_pipe() -> Outcome {
 fn full_disk() -> Outcome {
     let full = || File::options().write(true).open("/dev/full").expect("open /dev/full");
     Netns::enter_new();
-    for tool in TOOLS {
+    for (tool, _) in EVENT_TOOLS {
         let mut running = Tool::spawn_to(tcptools([tool, "--json", "-v"]), full().into());
         running.wait_attached(tool);
         traffic::client_closes_first(&mut Stage::new(Via::V4));

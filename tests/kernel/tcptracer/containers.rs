@@ -139,6 +139,7 @@ fn by_cgroup_map() -> Outcome {
 /// closed: that is told, as it cannot be known.
 fn by_mount_namespace_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
+    needs(Feature::ProbeReads)?;
     let set = Set::new(bpf_file_system().join("namespaces"), 4);
     let netns = Netns::enter_new();
     let client = Actor::start("kt-client");

@@ -381,6 +381,7 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
         "bpf_map_update_elem" => &[Map, Key, Value, Any],
         "bpf_ktime_get_ns"
         | "bpf_get_current_pid_tgid"
+        | "bpf_get_current_uid_gid"
         | "bpf_get_current_task"
         | "bpf_get_current_cgroup_id" => &[],
         "bpf_get_stack" => &[Any, Out(Reg::R3), Any, Any],

@@ -334,6 +334,7 @@ helpers! {
     "bpf_map_delete_elem": map_delete_elem(r1, r2);
     "bpf_ktime_get_ns": ktime_get_ns();
     "bpf_get_current_pid_tgid": get_current_pid_tgid();
+    "bpf_get_current_uid_gid": get_current_uid_gid();
     "bpf_get_current_comm": get_current_comm(r1, r2);
     "bpf_probe_read_kernel": probe_read_kernel(r1, r2, r3);
     "bpf_ringbuf_output": ringbuf_output(r1, r2, r3, r4);

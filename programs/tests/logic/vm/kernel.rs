@@ -66,7 +66,7 @@ kernels! {
 }
 
 /// Types whose objects tests make or look into, whatever programs use.
-const ROOTS: [&str; 10] = [
+const ROOTS: [&str; 12] = [
     "sock",
     "sock_common",
     "sk_buff",
@@ -77,6 +77,8 @@ const ROOTS: [&str; 10] = [
     "task_struct",
     "pt_regs",
     "user_pt_regs",
+    "cgroup",
+    "kernfs_node",
 ];
 
 impl Kernel {

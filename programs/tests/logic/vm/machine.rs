@@ -51,6 +51,8 @@ pub struct Machine {
     pub now: u64,
     /// Who is running.
     pub task: Task,
+    /// The user who is running.
+    pub uid: u32,
     /// What `bpf_ringbuf_query` says is waiting for the reader, in bytes.
     pub ring_used: u64,
     /// Sending fails.
@@ -77,6 +79,8 @@ pub struct Machine {
     untyped: Vec<Memory>,
     stack: Range<u64>,
     context: u64,
+    /// Where the context is: programs may also read it as any memory.
+    arguments: Range<u64>,
     fault: Option<String>,
     /// Helper calls of this run.
     calls: u32,
@@ -97,6 +101,7 @@ impl Machine {
             kernel,
             now: 0,
             task,
+            uid: 0,
             ring_used: 0,
             ring_full: false,
             unreadable: false,
@@ -112,6 +117,7 @@ impl Machine {
             untyped: Vec::new(),
             stack: 0..0,
             context: 0,
+            arguments: 0..0,
             fault: None,
             calls: 0,
         }
@@ -145,6 +151,11 @@ impl Machine {
         &self.objects[number]
     }
 
+    /// The object at this address.
+    pub fn object_at(&self, address: u64) -> &KernelObject {
+        self.objects.iter().find(|object| object.address() == address).expect("an object")
+    }
+
     /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address.
     pub fn add_bytes(&mut self, bytes: &[u8]) -> u64 {
         let memory = Memory::of(bytes);
@@ -175,6 +186,11 @@ impl Machine {
         self.map_named(map).values.len()
     }
 
+    /// Whether the object has a map of this name.
+    pub fn has(&self, map: &str) -> bool {
+        self.maps.iter().any(|known| known.def.name == map)
+    }
+
     fn map_named(&self, name: &str) -> &Map {
         self.maps.iter().find(|map| map.def.name == name).expect("a map of the object")
     }
@@ -183,6 +199,7 @@ impl Machine {
     /// that instructions may touch besides the stack.
     pub(super) fn begin(&mut self, context: &Memory, typed: bool) -> Vec<Range<u64>> {
         self.context = context.address();
+        self.arguments = context.range();
         self.fault = None;
         self.calls = 0;
         let values = self.maps.iter().flat_map(Map::places);
@@ -286,6 +303,11 @@ impl Machine {
         Ok((u64::from(self.task.tgid) << 32 | u64::from(self.task.tid)).cast_signed())
     }
 
+    pub(super) fn get_current_uid_gid(&self) -> Helped {
+        // The group is in the upper half, and is no user.
+        Ok((u64::from(!self.uid) << 32 | u64::from(self.uid)).cast_signed())
+    }
+
     pub(super) fn get_current_comm(&self, to: u64, size: u64) -> Helped {
         // strscpy_pad(): always ends with a zero, and fills what was asked for.
         let size = usize::try_from(size).map_err(|error| error.to_string())?;
@@ -303,8 +325,8 @@ impl Machine {
             range.start <= from && from.checked_add(size as u64).is_some_and(|end| end <= range.end)
         };
         let mut known = self.objects.iter().map(|object| &object.memory).chain(&self.untyped);
-        let readable = known.any(|memory| inside(&memory.range()));
-        if self.unreadable || !readable {
+        let readable = !self.unreadable && known.any(|memory| inside(&memory.range()));
+        if !readable && !inside(&self.arguments) {
             self.give(to, &vec![0; size])?;
             return Ok(EFAULT);
         }

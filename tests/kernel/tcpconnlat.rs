@@ -1,0 +1,568 @@
+//! tcpconnlat: a row for each connect that was answered, with how long that took, and no other row.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use kernel_tests::actor::{Actor, Conn};
+use kernel_tests::cli::{Output, Tool, run};
+use kernel_tests::deadline::patient;
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::netns::{self, Netns};
+use kernel_tests::rows::ConnRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{End, Role, Session, Stage, Via};
+use kernel_tests::traffic::{self, Scenario};
+use kernel_tests::wire::{Wire, flags};
+
+use crate::cli::{assert_nothing_lost, assert_only_missed};
+
+pub const TESTS: &[Test] = &[
+    ("tcpconnlat::established", established),
+    ("tcpconnlat::ipv6_and_mapped", ipv6_and_mapped),
+    ("tcpconnlat::latency_is_the_delay_of_the_answer", latency_is_the_delay_of_the_answer),
+    ("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
+    ("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
+    ("tcpconnlat::timed_out", || fails(traffic::deaf, traffic::timed_out)),
+    ("tcpconnlat::aborted", || fails(traffic::deaf, traffic::aborted)),
+    ("tcpconnlat::unreachable", unreachable),
+    ("tcpconnlat::reset", reset),
+    ("tcpconnlat::failures_in_a_table_only_when_asked_for", failures_in_a_table_only_when_asked_for),
+    ("tcpconnlat::begun_before_the_tool", begun_before_the_tool),
+    ("tcpconnlat::least_time", least_time),
+    ("tcpconnlat::pid", pid),
+    ("tcpconnlat::local_port", local_port),
+    ("tcpconnlat::remote_port", remote_port),
+    ("tcpconnlat::family", family),
+    ("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    ("tcpconnlat::what_was_refused_is_forgotten", what_was_refused_is_forgotten),
+    ("tcpconnlat::what_was_never_answered_is_forgotten", what_was_never_answered_is_forgotten),
+    ("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
+    ("tcpconnlat::table", table),
+    ("tcpconnlat::csv", csv),
+    ("tcpconnlat::json", json),
+    ("tcpconnlat::wrong_usage", wrong_usage),
+];
+
+/// How long the test lets a connect wait for its answer: long against anything that a machine may add by itself.
+const DELAY: Duration = Duration::from_millis(300);
+
+/// A row's time is converted from another clock.
+fn clocks() -> Duration {
+    patient(Duration::from_millis(100))
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Tool {
+    Tool::start("tcpconnlat", &[&["--json"], args].concat())
+}
+
+/// Waits for so many rows and then stops the tool, which prints what is pending: a row too many shows as well.
+#[track_caller]
+fn finish(mut tool: Tool, netns: &Netns, rows: usize) -> Output {
+    tool.wait_rows(netns.inode(), rows);
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    output
+}
+
+/// The rows of a namespace have to be the connecting ends of these sessions: all of them, nothing else, and nothing else in them.
+#[track_caller]
+fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
+    assert_rows_but(output, netns, sessions, 0);
+}
+
+/// The same with so many faults at most.
+#[track_caller]
+fn assert_rows_but(output: &Output, netns: &Netns, sessions: &[Session], allowed: usize) {
+    let mut rows: BTreeMap<(SocketAddr, SocketAddr), Vec<ConnRow>> = BTreeMap::new();
+    for row in output.rows::<ConnRow>(netns.inode()) {
+        let key = ((row.laddr, row.lport).into(), (row.raddr, row.rport).into());
+        rows.entry(key).or_default().push(row);
+    }
+    let mut faults = Vec::new();
+    for (session, end) in connects(sessions) {
+        match rows.remove(&(end.local, end.remote)).as_deref() {
+            Some([row]) => {
+                let wrong = differences(row, end, session);
+                if !wrong.is_empty() {
+                    faults.push(format!("wrong {}\n  in {row:?}\n  of {end:?}", wrong.join(", ")));
+                }
+            }
+            found => faults.push(format!("{} rows for {end:?}", found.map_or(0, <[_]>::len))),
+        }
+    }
+    faults.extend(rows.into_values().flatten().map(|row| format!("a row of no connect: {row:?}")));
+    assert!(faults.len() <= allowed, "{}\n{output}", faults.join("\n"));
+}
+
+/// The ends that connected.
+fn connects(sessions: &[Session]) -> impl Iterator<Item = (&Session, &End)> {
+    let ends = sessions.iter().flat_map(|session| session.ends.iter().map(move |end| (session, end)));
+    ends.filter(|(_, end)| end.role == Role::Active)
+}
+
+/// What came of the connect, in the tool's word.
+fn outcome(end: &End) -> &'static str {
+    if end.path.contains("ESTABLISHED") { "established" } else { end.ending.word() }
+}
+
+/// What is wrong in a row.
+fn differences(row: &ConnRow, end: &End, session: &Session) -> Vec<&'static str> {
+    let who = &end.owners[0];
+    let at = UNIX_EPOCH + Duration::from_nanos(row.ts);
+    let checks = [
+        ("pid", row.pid == Some(who.pid)),
+        ("comm", row.comm.as_deref() == Some(&who.comm)),
+        ("ip", row.ip == if end.local.is_ipv4() { 4 } else { 6 }),
+        ("outcome", row.outcome == outcome(end)),
+        ("latency_ns", row.latency_ns > 0 && Duration::from_nanos(row.latency_ns) <= session.at_most),
+        ("ts", session.span.0 - clocks() <= at && at <= session.span.1 + clocks()),
+    ];
+    checks.into_iter().filter(|(_, right)| !right).map(|(what, _)| what).collect()
+}
+
+/// However a connection ends, its connect was answered; its accepted end has no row.
+fn established() -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut stage = Stage::new(Via::V4);
+    let sessions: Vec<Session> = [
+        traffic::client_closes_first as Scenario,
+        traffic::server_closes_first,
+        traffic::client_resets,
+        traffic::handed_to_child,
+    ]
+    .map(|scenario| scenario(&mut stage))
+    .into();
+    assert_rows(&finish(tool, &netns, 4), &netns, &sessions);
+    Ok(())
+}
+
+fn ipv6_and_mapped() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let sessions = [Via::V6, Via::MappedClient, Via::DualStackServer]
+        .map(|via| traffic::client_closes_first(&mut Stage::new(via)));
+    assert_rows(&finish(tool, &netns, 3), &netns, &sessions);
+    Ok(())
+}
+
+/// A connect that does not wait, and whose answer the test sends itself after [`DELAY`]; how long it took from before the
+/// connect until after the answer, by this process's clock.
+#[track_caller]
+fn answered_late(stage: &mut Stage, wire: &Wire) -> (Conn, Duration) {
+    let begin = Instant::now();
+    let conn = stage.client.start_connect(stage.target, None);
+    let syn = wire.syn_to(stage.target);
+    thread::sleep(DELAY); // the delay that is to be measured
+    wire.send(syn.answer(1, flags::SYN | flags::ACK));
+    // The listener knows nothing of this connection and resets it: whether that is seen already does not matter.
+    let _ = stage.client.finish_connect(conn);
+    let took = begin.elapsed();
+    stage.client.close(conn);
+    (conn, took)
+}
+
+/// To within a tenth of a delay that the test knows.
+fn latency_is_the_delay_of_the_answer() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = traffic::deaf();
+    let wire = Wire::tap();
+    let tool = start(&[]);
+    let (conn, took) = answered_late(&mut stage, &wire);
+    let output = finish(tool, &netns, 1);
+    let rows = output.rows::<ConnRow>(netns.inode());
+    let latency = Duration::from_nanos(rows[0].latency_ns);
+    assert!(DELAY <= latency && latency <= took, "{DELAY:?} <= {latency:?} <= {took:?}\n{output}");
+    assert!(latency <= DELAY + patient(DELAY / 10), "{latency:?} is not {DELAY:?}\n{output}");
+    let found = (rows.len(), rows[0].lport, &*rows[0].outcome, rows[0].pid);
+    assert_eq!(found, (1, conn.local.port(), "established", Some(stage.client.who().pid)), "{output}");
+    Ok(())
+}
+
+/// A socket that connects to itself: SYN_SENT, SYN_RECV, ESTABLISHED, and one row.
+fn both_sides_send_a_syn() -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let mut client = Actor::start("kt-client");
+    let itself: SocketAddr = (Ipv4Addr::LOCALHOST, 40_404).into();
+    let conn = client.connect_from(itself, itself);
+    client.close(conn);
+    let output = finish(tool, &netns, 1);
+    let rows = output.rows::<ConnRow>(netns.inode());
+    let [row] = &rows[..] else { panic!("one row\n{output}") };
+    let ends = [(row.laddr, row.lport), (row.raddr, row.rport)].map(SocketAddr::from);
+    assert_eq!(
+        (ends, &*row.outcome, row.pid),
+        ([itself; 2], "established", Some(client.who().pid)),
+        "{output}"
+    );
+    Ok(())
+}
+
+/// A connect that comes to nothing has a row with the reason.
+#[track_caller]
+fn fails(stage: fn() -> Stage, scenario: Scenario) -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = stage();
+    let tool = start(&[]);
+    let session = scenario(&mut stage);
+    assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
+    Ok(())
+}
+
+fn unreachable() -> Outcome {
+    needs(Feature::Veth)?;
+    fails(traffic::with_no_neighbour, traffic::unreachable)
+}
+
+/// Reset with both SYNs under way: the listener, asked by a SYN of the test's, denies that it sent one.
+fn reset() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = traffic::deaf();
+    let wire = Wire::tap();
+    let tool = start(&[]);
+    let conn = stage.client.start_connect(stage.target, None);
+    wire.send(wire.syn_to(stage.target).answer(1, flags::SYN));
+    let failed = stage.client.finish_connect(conn).expect_err("a reset");
+    assert_eq!(failed.errno, "ECONNRESET");
+    let output = finish(tool, &netns, 1);
+    let rows = output.rows::<ConnRow>(netns.inode());
+    let found: Vec<_> = rows.iter().map(|row| (row.lport, &*row.outcome)).collect();
+    assert_eq!(found, [(conn.local.port(), "reset")], "{output}");
+    Ok(())
+}
+
+/// The cells of each row of a table, without the heading.
+fn cells(output: &Output) -> Vec<Vec<&str>> {
+    output.stdout.lines().skip(1).map(|line| line.split_ascii_whitespace().collect()).collect()
+}
+
+/// Without `--failed` a refused connect has no row, in CSV neither; the one after it has.
+fn failures_in_a_table_only_when_asked_for() -> Outcome {
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    for (options, ports) in [(&[][..], 1), (&["--csv"], 1), (&["--failed"], 2), (&["--failed", "--csv"], 2)] {
+        let mut tool = Tool::start("tcpconnlat", &[options, &["--netns", &inode]].concat());
+        traffic::refused(&mut Stage::new(Via::V4));
+        traffic::client_closes_first(&mut Stage::new(Via::V4));
+        tool.wait_for("the rows", |seen| seen.stdout.lines().count() > ports);
+        let output = tool.stop();
+        assert_eq!(output.assert_code(0).stdout.lines().count(), 1 + ports, "{output}");
+        for word in ["OUTCOME", "refused", "established"] {
+            assert_eq!(output.stdout.contains(word), ports == 2, "{word}\n{output}");
+        }
+    }
+    Ok(())
+}
+
+/// Nobody knows when it began, so nobody knows how long it took.
+fn begun_before_the_tool() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut deaf = traffic::deaf();
+    let old = deaf.client.start_connect(deaf.target, None);
+    let tool = start(&[]);
+    deaf.client.close(old);
+    let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
+    assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
+    Ok(())
+}
+
+/// Two tools watch a connect that takes [`DELAY`] and one that takes next to nothing: only the slow one passes the lower
+/// threshold, and none the higher one.
+fn least_time() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut deaf = traffic::deaf();
+    let wire = Wire::tap();
+    let millis = |duration: Duration| (duration.as_secs_f64() * 1e3).to_string();
+    let (below, above) = (millis(DELAY), millis(patient(DELAY) * 100));
+    let (low, high) = (start(&[&below]), start(&[&above]));
+    traffic::client_closes_first(&mut Stage::new(Via::V4));
+    let (slow, _) = answered_late(&mut deaf, &wire);
+    let output = finish(low, &netns, 1);
+    let ports: Vec<u16> = output.rows::<ConnRow>(netns.inode()).iter().map(|row| row.lport).collect();
+    assert_eq!(ports, [slow.local.port()], "{output}");
+    assert!(finish(high, &netns, 0).rows::<ConnRow>(netns.inode()).is_empty());
+    Ok(())
+}
+
+fn pid() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let tool = start(&["-p", &stages[1].client.who().pid.to_string()]);
+    let [_, wanted] = stages.each_mut().map(traffic::server_closes_first);
+    assert_rows(&finish(tool, &netns, 1), &netns, &[wanted]);
+    Ok(())
+}
+
+/// `--localport`, which has no letter here: `-L` shows the port. The kernel chooses it only after the connect began.
+fn local_port() -> Outcome {
+    const PORT: u16 = 40_404;
+    let netns = Netns::enter_new();
+    // Ports from here on, so that one is known before it is chosen.
+    netns.set_sysctl("net/ipv4/ip_local_port_range", "40404 40405");
+    let mut stage = Stage::between(
+        Actor::start("kt-client"),
+        Actor::start("kt-server"),
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv4Addr::LOCALHOST.into(),
+        4,
+    );
+    // The listener has one of the two.
+    let port = if stage.listener.port() == PORT { PORT + 1 } else { PORT };
+    let tools = [port, stage.listener.port()].map(|port| start(&["--localport", &port.to_string()]));
+    let session = traffic::server_closes_first(&mut stage);
+    assert_eq!(session.ends[0].local.port(), port);
+    let [wanted, unwanted] = tools;
+    assert_rows(&finish(wanted, &netns, 1), &netns, &[session]);
+    assert_rows(&finish(unwanted, &netns, 0), &netns, &[]);
+    Ok(())
+}
+
+fn remote_port() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
+    let tool = start(&["--remoteport", &format!("1,{}", stages[1].listener.port())]);
+    let [_, wanted] = stages.each_mut().map(traffic::client_closes_first);
+    assert_rows(&finish(tool, &netns, 1), &netns, &[wanted]);
+    Ok(())
+}
+
+/// By what is on the wire.
+fn family() -> Outcome {
+    needs(Feature::Ipv6)?;
+    for (option, wanted) in [("-4", &[Via::V4, Via::MappedClient][..]), ("-6", &[Via::V6])] {
+        let netns = Netns::enter_new();
+        let tool = start(&[option]);
+        let all = [Via::V4, Via::MappedClient, Via::V6];
+        let sessions = all.map(|via| (via, traffic::client_closes_first(&mut Stage::new(via))));
+        let sessions: Vec<Session> = sessions
+            .into_iter()
+            .filter(|(via, _)| wanted.contains(via))
+            .map(|(_, session)| session)
+            .collect();
+        assert_rows(&finish(tool, &netns, wanted.len()), &netns, &sessions);
+    }
+    Ok(())
+}
+
+fn each_of_2000_exactly_once() -> Outcome {
+    const COUNT: u32 = 2000;
+    let netns = Netns::enter_new();
+    let mut tool = start(&["--stats"]);
+    let mut stage = Stage::new(Via::V4);
+    traffic::start_storm(&mut stage, COUNT);
+    let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
+    let output = finish(tool, &netns, 0);
+    let missed = assert_only_missed(&output);
+    assert_rows_but(&output, &netns, &sessions, missed);
+    Ok(())
+}
+
+/// A table with room for one, and 200 connects one after the other: none is left in it.
+fn what_was_refused_is_forgotten() -> Outcome {
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let mut stage = Stage::new(Via::V4);
+    let one = ["--stats", "--max-sockets", "1", "--netns", &inode];
+    let (shown, too_short) = (start(&one), start(&[&one[..], &["1000000"]].concat()));
+    stage.server.unlisten();
+    for _ in 0..200 {
+        stage.client.connect_fails(stage.target);
+    }
+    let output = finish(shown, &netns, 200);
+    assert_nothing_lost(&output);
+    assert!(output.rows::<ConnRow>(netns.inode()).iter().all(|row| row.outcome == "refused"), "{output}");
+    let output = finish(too_short, &netns, 0);
+    assert_nothing_lost(&output);
+    assert_eq!(output.stdout, "", "{output}");
+    Ok(())
+}
+
+/// A table that 100 unanswered connects fill to the last: as many after them find room.
+fn what_was_never_answered_is_forgotten() -> Outcome {
+    const COUNT: usize = 100;
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let mut stage = traffic::deaf();
+    let tool = start(&["--stats", "--max-sockets", &COUNT.to_string(), "--netns", &inode]);
+    for _ in 0..2 {
+        let patience = Some(Duration::from_millis(300));
+        let conns: Vec<Conn> =
+            (0..COUNT).map(|_| stage.client.start_connect(stage.target, patience)).collect();
+        for conn in conns {
+            let failed = stage.client.finish_connect(conn).expect_err("a deaf listener");
+            assert_eq!(failed.errno, "ETIMEDOUT");
+            stage.client.close(conn);
+        }
+    }
+    let output = finish(tool, &netns, 2 * COUNT);
+    assert_nothing_lost(&output);
+    assert!(output.rows::<ConnRow>(netns.inode()).iter().all(|row| row.outcome == "timeout"), "{output}");
+    Ok(())
+}
+
+fn access_modes_and_rings_agree() -> Outcome {
+    needs(Feature::KernelBtf)?;
+    needs(Feature::ProbeReads)?;
+    let netns = Netns::enter_new();
+    let modes: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
+    let tools = modes.map(|mode| start(&[mode, &["--stats"]].concat()));
+    let mut stage = Stage::new(Via::V4);
+    let sessions = [traffic::client_closes_first, traffic::refused].map(|scenario| scenario(&mut stage));
+    for tool in tools {
+        let output = finish(tool, &netns, 2);
+        assert_nothing_lost(&output);
+        assert_rows(&output, &netns, &sessions);
+    }
+    Ok(())
+}
+
+/// An address that no column is wide enough for.
+const WIDE: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
+
+/// Has the tool watch connects over IPv4, to nobody, between [`WIDE`] addresses, and over IPv4 again, of a process with a name that
+/// the table cuts.
+#[track_caller]
+fn watch(options: &[&str]) -> (Output, Vec<Session>) {
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let wide: IpAddr = WIDE.parse().expect("an address");
+    netns::add_to_loopback(wide);
+    let mut tool = Tool::start("tcpconnlat", &[&["--netns", &inode], options].concat());
+    let four = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let scenarios: [(IpAddr, Scenario); 4] = [
+        (four, traffic::client_closes_first),
+        (four, traffic::refused),
+        (wide, traffic::client_closes_first),
+        (four, traffic::client_closes_first),
+    ];
+    let sessions = scenarios.map(|(address, scenario)| {
+        let actors = ["kt-a-long-name", "kt-server"].map(Actor::start);
+        let [client, server] = actors;
+        scenario(&mut Stage::between(client, server, address, address, 4))
+    });
+    let heading = usize::from(!options.contains(&"--json"));
+    tool.wait_for("the rows", |seen| seen.stdout.lines().count() >= heading + sessions.len());
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    assert_eq!(output.stdout.lines().count(), heading + sessions.len(), "{output}");
+    (output, sessions.into())
+}
+
+/// A number with so many digits after the point.
+#[track_caller]
+fn assert_number(text: &str, digits: usize, output: &Output) {
+    let right = text.split_once('.').is_some_and(|(_, fraction)| fraction.len() == digits);
+    assert!(right && text.parse().is_ok_and(|number: f64| number >= 0.0), "{text:?} is no time\n{output}");
+}
+
+/// All columns, to the letter; those of everybody without options.
+fn table() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let (output, sessions) = watch(&["-t", "-L", "--failed"]);
+    let mut lines = output.stdout.lines();
+    let heading =
+        "TIME(s)   PID     COMM         IP SADDR            LPORT  DADDR            DPORT LAT(ms)  OUTCOME";
+    assert_eq!(lines.next(), Some(heading), "{output}");
+    let mut width = 16;
+    for (number, ((_, end), line)) in connects(&sessions).zip(lines).enumerate() {
+        let cells: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (time, latency) = (cells[0], cells[8]);
+        assert_number(time, 3, &output);
+        assert_eq!(
+            number == 0 || time != "0.000",
+            number != 0 || time == "0.000",
+            "from the first row\n{output}"
+        );
+        assert_number(latency, 2, &output);
+        let [laddr, raddr] = [end.local, end.remote].map(|address| address.ip().to_string());
+        width = width.max(laddr.len());
+        let (pid, ip) = (end.owners[0].pid, if end.local.is_ipv4() { 4 } else { 6 });
+        let (lport, rport, outcome) = (end.local.port(), end.remote.port(), outcome(end));
+        let expected = format!(
+            "{time:<9} {pid:<7} kt-a-long-na {ip}  {laddr:<width$} {lport:<6} {raddr:<width$} {rport:<5} {latency:<8} {outcome}"
+        );
+        assert_eq!(line, expected, "{output}");
+    }
+    let (output, sessions) = watch(&["--failed"]);
+    let heading = "PID     COMM         IP SADDR            DADDR            DPORT LAT(ms)  OUTCOME";
+    assert_eq!(output.stdout.lines().next(), Some(heading), "{output}");
+    assert_eq!(cells(&output).len(), sessions.len(), "{output}");
+    // What it says without an option.
+    Netns::enter_new();
+    let output = Tool::start("tcpconnlat", &["--netns", "1"]).stop();
+    assert_eq!(
+        output.stdout, "PID     COMM         IP SADDR            DADDR            DPORT LAT(ms)\n",
+        "{output}"
+    );
+    Ok(())
+}
+
+fn csv() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let (output, sessions) = watch(&["--csv", "-tL", "--failed"]);
+    let mut lines = output.stdout.lines();
+    assert_eq!(lines.next(), Some("TIME(s),PID,COMM,IP,SADDR,LPORT,DADDR,DPORT,LAT(ms),OUTCOME"), "{output}");
+    for ((_, end), line) in connects(&sessions).zip(lines) {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert_number(cells[0], 3, &output);
+        assert_number(cells[8], 2, &output);
+        let (pid, ip) = (end.owners[0].pid, if end.local.is_ipv4() { 4 } else { 6 });
+        let ([time, latency], outcome) = ([cells[0], cells[8]], outcome(end));
+        let [(laddr, lport), (raddr, rport)] = [end.local, end.remote].map(|end| (end.ip(), end.port()));
+        let expected =
+            format!("{time},{pid},kt-a-long-name,{ip},{laddr},{lport},{raddr},{rport},{latency},{outcome}");
+        assert_eq!(line, expected, "{output}");
+    }
+    Ok(())
+}
+
+fn json() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let (output, sessions) = watch(&["--json"]);
+    let netns = Netns::current().inode();
+    let rows = output.rows::<ConnRow>(netns);
+    for (((_, end), line), row) in connects(&sessions).zip(output.stdout.lines()).zip(rows) {
+        let (pid, ip) = (end.owners[0].pid, if end.local.is_ipv4() { 4 } else { 6 });
+        let (ts, latency, outcome) = (row.ts, row.latency_ns, outcome(end));
+        let [(laddr, lport), (raddr, rport)] = [end.local, end.remote].map(|end| (end.ip(), end.port()));
+        let expected = format!(
+            "{{\"ts\":{ts},\"pid\":{pid},\"comm\":\"kt-a-long-name\",\"ip\":{ip},\"laddr\":\"{laddr}\",\"lport\":{lport},\
+             \"raddr\":\"{raddr}\",\"rport\":{rport},\"latency_ns\":{latency},\"outcome\":\"{outcome}\",\"netns\":{netns}}}"
+        );
+        assert_eq!(line, expected, "{output}");
+    }
+    Ok(())
+}
+
+/// Exit code 2 and one line that names what is wrong, before anything is done.
+fn wrong_usage() -> Outcome {
+    const WRONG: &[(&[&str], &str)] = &[
+        (&["-1"], "-1"),
+        (&["--", "-0.5"], "-0.5"),
+        (&["abc"], "abc"),
+        (&["nan"], "nan"),
+        (&["inf"], "inf"),
+        (&["10ms"], "10ms"),
+        (&["1e300"], "1e300"),
+        (&[""], "MIN_MS"),
+        (&["1", "2"], "2"),
+        (&["-p", "abc"], "abc"),
+        (&["-4", "-6"], "--ipv6"),
+        (&["--lport", "--localport"], "--localport"),
+        (&["--localport", "0"], "0"),
+        (&["--addr", "1.2.3.4/33"], "1.2.3.4/33"),
+        (&["--netns", "no-such-name"], "no-such-name"),
+        (&["--cgroup", "/no/such/directory"], "/no/such/directory"),
+    ];
+    for (args, named) in WRONG {
+        let output = run([&["tcpconnlat"][..], args].concat());
+        output.assert_code(2).assert_no_stdout();
+        assert!(output.one_line().contains(named), "the line has to name {named}\n{output}");
+    }
+    Ok(())
+}

@@ -1,0 +1,588 @@
+//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason this kernel has for it, and the way there.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use btf::{Btf, Index, Lookup, Wanted};
+use kernel_tests::actor::Actor;
+use kernel_tests::cli::{Output, Tool, run};
+use kernel_tests::gate::{Claim, Feature, claims, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::rows::DropRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::segment::{Segment, flag};
+use kernel_tests::stage::{Pair, Stage, Via};
+use kernel_tests::traffic;
+
+pub const TESTS: &[Test] = &[
+    ("tcpdrop::closed_port", || closed_port(LOCALHOST_V4, &[])),
+    ("tcpdrop::closed_port_ipv6", || closed_port(LOCALHOST_V6, &[])),
+    ("tcpdrop::closed_port_by_probe_reads", || closed_port(LOCALHOST_V4, &["--access", "probed"])),
+    ("tcpdrop::closed_port_by_perf_buffers", || closed_port(LOCALHOST_V6, &["--perf"])),
+    ("tcpdrop::wrong_checksum", || wrong_checksum(LOCALHOST_V4)),
+    ("tcpdrop::wrong_checksum_ipv6", || wrong_checksum(LOCALHOST_V6)),
+    ("tcpdrop::netfilter", || netfilter(LOCALHOST_V4)),
+    ("tcpdrop::netfilter_ipv6", || netfilter(LOCALHOST_V6)),
+    ("tcpdrop::netfilter_of_what_is_sent", netfilter_of_what_is_sent),
+    ("tcpdrop::data_to_a_closed_socket", || data_to_a_closed_socket(Via::V4)),
+    ("tcpdrop::data_to_a_closed_socket_ipv6", || data_to_a_closed_socket(Via::V6)),
+    ("tcpdrop::data_out_of_the_window", || data_out_of_the_window(Via::V4, &[])),
+    ("tcpdrop::data_out_of_the_window_ipv6", || data_out_of_the_window(Via::V6, &[])),
+    ("tcpdrop::data_out_of_the_window_probed", || {
+        data_out_of_the_window(Via::DualStackServer, &["--access", "probed"])
+    }),
+    ("tcpdrop::extension_headers", extension_headers),
+    ("tcpdrop::other_protocols_are_none", other_protocols_are_none),
+    ("tcpdrop::purged_only_if_asked_for", purged_only_if_asked_for),
+    ("tcpdrop::owner", || owner(&["--owner"])),
+    ("tcpdrop::owner_by_sock_diag_and_proc", || owner(&["--owner", "--no-iter"])),
+    ("tcpdrop::pid", pid),
+    ("tcpdrop::by_reason", by_reason),
+    ("tcpdrop::by_port_and_address", by_port_and_address),
+    ("tcpdrop::by_network_namespace", by_network_namespace),
+    ("tcpdrop::table", table),
+    ("tcpdrop::table_without_stacks", table_without_stacks),
+    ("tcpdrop::csv", csv),
+    ("tcpdrop::the_last_row_has_its_stack", the_last_row_has_its_stack),
+    ("tcpdrop::wrong_usage", wrong_usage),
+    ("tcpdrop::unknown_reason", unknown_reason),
+];
+
+const LOCALHOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOCALHOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Ports where nobody listens, in namespaces where nobody else is.
+const NOBODY: u16 = 81;
+const FROM: u16 = 4321;
+
+fn index() -> &'static Index<'static> {
+    static BTF: LazyLock<Btf> = LazyLock::new(|| Btf::kernel().expect("the kernel's BTF"));
+    static INDEX: LazyLock<Index<'static>> = LazyLock::new(|| {
+        BTF.index(&Wanted::new().enumeration("skb_drop_reason").tracepoint("kfree_skb")).expect("an index")
+    });
+    &INDEX
+}
+
+/// This kernel's first of these reasons, by name and number: of one event, the later ones are what older kernels call it. Nothing
+/// on kernels without reasons.
+fn reason(names: &[&str]) -> (Option<String>, Option<u32>) {
+    let values = index().enum_values("skb_drop_reason").expect("an answer");
+    let Lookup::Found(values) = values else { return (None, None) };
+    let number = |name: &str| {
+        let wanted = format!("SKB_DROP_REASON_{name}");
+        values.iter().find(|(known, _)| *known == wanted).map(|(_, number)| *number)
+    };
+    let (name, number) = names
+        .iter()
+        .find_map(|name| Some((*name, number(name)?)))
+        .unwrap_or_else(|| panic!("this kernel has none of {names:?}"));
+    (Some(name.to_owned()), Some(u32::try_from(number).expect("a number")))
+}
+
+/// Whether this kernel tells which socket was receiving the packet; those before 6.11 do not.
+fn tells_receiver() -> bool {
+    match index().tracepoint("kfree_skb").expect("an answer") {
+        Lookup::Found(tracepoint) => tracepoint.args.len() >= 4,
+        Lookup::Absent(absent) => panic!("{absent}"),
+    }
+}
+
+fn gives_reasons() -> Result<(), kernel_tests::gate::Skip> {
+    let absent = matches!(index().enum_values("skb_drop_reason"), Ok(Lookup::Absent(_)));
+    claims("reasons of drops", Claim::Since(5, 17), absent.then(|| "no enum skb_drop_reason".to_owned()))
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Tool {
+    Tool::start("tcpdrop", &[&["--json"], args].concat())
+}
+
+/// Waits for so many rows of the namespace, and sees that there are no more.
+#[track_caller]
+fn finish(mut tool: Tool, netns: &Netns, count: usize) -> (Vec<DropRow>, Output) {
+    tool.wait_rows(netns.inode(), count);
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    let rows = output.rows::<DropRow>(netns.inode());
+    assert_eq!(rows.len(), count, "{output}");
+    (rows, output)
+}
+
+/// The function of a frame or location.
+fn function(place: &str) -> &str {
+    place.split('+').next().unwrap_or_default()
+}
+
+/// The stack begins where the packet was dropped, and has nothing of the tool's.
+#[track_caller]
+fn assert_stack(row: &DropRow, function_in_it: &str) {
+    let stack = row.stack.as_ref().unwrap_or_else(|| panic!("no stack: {row:?}"));
+    assert_eq!(stack.first(), Some(&row.location), "{row:?}");
+    assert!(stack.iter().any(|frame| function(frame) == function_in_it), "no {function_in_it}: {row:?}");
+    for frame in stack {
+        let (_, offset) = frame.split_once("+0x").unwrap_or_else(|| panic!("no offset: {frame}"));
+        let digits = offset.split(' ').next().unwrap_or_default();
+        assert!(u64::from_str_radix(digits, 16).is_ok(), "{frame}");
+        let tracing = ["bpf_", "__bpf_", "__traceiter_", "kfree_skb", "sk_skb_reason_drop"];
+        assert!(!tracing.iter().any(|prefix| frame.starts_with(prefix)), "{row:?}");
+    }
+}
+
+/// What every row of a packet has.
+#[track_caller]
+fn assert_packet(row: &DropRow, from: SocketAddr, to: SocketAddr, flags: &str) {
+    let seen = (row.saddr, row.sport, row.daddr, row.dport, row.flags.as_deref(), row.ip);
+    let ip = if from.is_ipv4() { 4 } else { 6 };
+    assert_eq!(seen, (from.ip(), Some(from.port()), to.ip(), Some(to.port()), Some(flags), ip), "{row:?}");
+}
+
+#[track_caller]
+fn assert_reason(row: &DropRow, names: &[&str]) {
+    assert_eq!((row.reason.clone(), row.reason_code), reason(names), "{row:?}");
+}
+
+/// The state, where the kernel tells which socket was receiving.
+#[track_caller]
+fn assert_state(row: &DropRow, state: &str) {
+    assert_eq!(row.state.as_deref(), tells_receiver().then_some(state), "{row:?}");
+}
+
+fn family(address: IpAddr) -> Outcome {
+    if address.is_ipv6() { needs(Feature::Ipv6) } else { Ok(()) }
+}
+
+/// A real connect to where nobody listens.
+fn closed_port(address: IpAddr, options: &[&str]) -> Outcome {
+    family(address)?;
+    let netns = Netns::enter_new();
+    let tool = start(options);
+    let to = SocketAddr::new(address, NOBODY);
+    assert!(TcpStream::connect(to).is_err());
+    let (rows, _) = finish(tool, &netns, 1);
+    let from = SocketAddr::new(address, rows[0].sport.expect("a port"));
+    assert_packet(&rows[0], from, to, "SYN");
+    assert_reason(&rows[0], &["NO_SOCKET"]);
+    assert_eq!((rows[0].state.as_ref(), rows[0].pid, rows[0].comm.as_ref()), (None, None, None));
+    let receives = if address.is_ipv4() { "tcp_v4_rcv" } else { "tcp_v6_rcv" };
+    assert_eq!(function(&rows[0].location), receives);
+    assert_stack(&rows[0], receives);
+    Ok(())
+}
+
+/// A segment with a wrong checksum, though somebody listens there.
+fn wrong_checksum(address: IpAddr) -> Outcome {
+    family(address)?;
+    let netns = Netns::enter_new();
+    let listener = TcpListener::bind((address, 0)).expect("bind");
+    let (from, to) = (SocketAddr::new(address, FROM), listener.local_addr().expect("an address"));
+    let tool = start(&[]);
+    Segment { intact: false, ..Segment::syn(from, to) }.send();
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_packet(&rows[0], from, to, "SYN");
+    assert_reason(&rows[0], &["TCP_CSUM"]);
+    assert_eq!((rows[0].state.as_ref(), rows[0].pid), (None, None));
+    Ok(())
+}
+
+/// Drops what goes to [`NOBODY`] where netfilter has this hook, in the namespace that this process is in.
+fn drop_at(hook: &str) -> Outcome {
+    needs(Feature::Program("nft"))?;
+    let rules = format!(
+        "table inet t {{\n chain c {{\n  type filter hook {hook} priority 0;\n  tcp dport {NOBODY} drop\n }}\n}}\n"
+    );
+    let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
+    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(stdin).stderr(stderr).spawn().expect("nft");
+    nft.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("write");
+    let output = nft.wait_with_output().expect("wait");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("syntax"), "{said}");
+    claims("rules of nftables", Claim::Optional, (!output.status.success()).then_some(said))
+}
+
+/// A rule that drops what comes to a port.
+fn netfilter(address: IpAddr) -> Outcome {
+    family(address)?;
+    let netns = Netns::enter_new();
+    drop_at("input")?;
+    let tool = start(&[]);
+    let (from, to) = (SocketAddr::new(address, FROM), SocketAddr::new(address, NOBODY));
+    Segment::syn(from, to).send();
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_packet(&rows[0], from, to, "SYN");
+    assert_reason(&rows[0], &["NETFILTER_DROP"]);
+    assert_stack(&rows[0], if address.is_ipv4() { "ip_local_deliver" } else { "ip6_input" });
+    Ok(())
+}
+
+/// A rule that drops what a socket sends: the packet is the socket's, which has a state, and its own port is the source.
+fn netfilter_of_what_is_sent() -> Outcome {
+    let netns = Netns::enter_new();
+    drop_at("output")?;
+    let to = SocketAddr::new(LOCALHOST_V4, NOBODY);
+    let mut client = Actor::start("kt-client");
+    for (option, wanted) in [("--remoteport", true), ("--localport", false)] {
+        let mut tool = start(&[option, "81", "--no-stack"]);
+        let conn = client.start_connect(to, None);
+        tool.wait_rows(netns.inode(), usize::from(wanted));
+        client.close(conn);
+        let output = tool.stop();
+        let rows = output.rows::<DropRow>(netns.inode());
+        // The SYN may have been sent again meanwhile.
+        assert_eq!(rows.is_empty(), !wanted, "{output}");
+        for row in rows {
+            assert_packet(&row, conn.local, to, "SYN");
+            assert_reason(&row, &["NETFILTER_DROP"]);
+            assert_eq!((row.state.as_deref(), row.stack), (Some("SYN_SENT"), None));
+        }
+    }
+    Ok(())
+}
+
+/// The peer sends to a socket that its process has closed.
+fn data_to_a_closed_socket(via: Via) -> Outcome {
+    family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(via);
+    let pair = stage.open();
+    let tool = start(&[]);
+    stage.client.close(pair.client);
+    stage.server.send(pair.server, 5);
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_packet(&rows[0], pair.server.local, pair.client.local, "PSH|ACK");
+    assert_reason(&rows[0], &["TCP_ABORT_ON_DATA", "NOT_SPECIFIED"]);
+    assert_state(&rows[0], "CLOSE");
+    Ok(())
+}
+
+/// Segments with sequence numbers of nobody.
+fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
+    family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(via);
+    let pair = stage.open();
+    let tool = start(options);
+    strays(pair, flag::ACK | flag::PSH);
+    let (from, to) = (pair.client.local, pair.client.remote);
+    let (rows, _) = finish(tool, &netns, 2);
+    let known = [reason(&["TCP_INVALID_SEQUENCE"]), reason(&["TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE"])];
+    for row in &rows {
+        assert_packet(row, from, to, "PSH|ACK");
+        assert_state(row, "ESTABLISHED");
+        assert!(known.contains(&(row.reason.clone(), row.reason_code)), "{row:?}");
+    }
+    let invalid = |row: &DropRow| (row.reason.clone(), row.reason_code) == known[0];
+    assert!(rows.iter().any(invalid), "{rows:?}");
+    Ok(())
+}
+
+/// What lies between the IPv6 header and that of TCP does not hide it.
+fn extension_headers() -> Outcome {
+    needs(Feature::Ipv6)?;
+    let netns = Netns::enter_new();
+    let tool = start(&[]);
+    let (from, to) = (SocketAddr::new(LOCALHOST_V6, FROM), SocketAddr::new(LOCALHOST_V6, NOBODY));
+    Segment { extended: true, intact: false, ..Segment::syn(from, to) }.send();
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_packet(&rows[0], from, to, "SYN");
+    assert_reason(&rows[0], &["TCP_CSUM"]);
+    Ok(())
+}
+
+/// A datagram to nobody is dropped for the same reason, and is no business of the tool.
+fn other_protocols_are_none() -> Outcome {
+    let netns = Netns::enter_new();
+    let tool = start(&["--stats"]);
+    for address in [LOCALHOST_V4, LOCALHOST_V6] {
+        if family(address).is_ok() {
+            let socket = UdpSocket::bind((address, 0)).expect("bind");
+            socket.send_to(b"nobody reads this", (address, NOBODY)).expect("send");
+        }
+    }
+    assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err());
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_eq!(rows[0].flags.as_deref(), Some("SYN"));
+    Ok(())
+}
+
+/// A connection's last FIN, which nobody reads, is purged with the socket.
+fn purged_only_if_asked_for() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    // A drop of another kind ends the waiting.
+    let drop = || assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err());
+    let tool = start(&[]);
+    traffic::client_closes_first(&mut stage);
+    drop();
+    let (rows, output) = finish(tool, &netns, 1);
+    assert_reason(&rows[0], &["NO_SOCKET"]);
+    assert!(output.stderr.contains("--purged shows them"), "{output}");
+
+    let mut tool = start(&["--purged"]);
+    traffic::client_closes_first(&mut stage);
+    drop();
+    tool.wait_rows(netns.inode(), 2);
+    let output = tool.stop();
+    let rows = output.rows::<DropRow>(netns.inode());
+    let expected = reason(&["QUEUE_PURGE", "NOT_SPECIFIED"]);
+    assert!(rows.iter().any(|row| (row.reason.clone(), row.reason_code) == expected), "{output}");
+    assert!(!output.stderr.contains("--purged"), "{output}");
+    Ok(())
+}
+
+/// Sends the accepted end two segments with sequence numbers half of all numbers apart: one lies before the window, one behind.
+fn strays(pair: Pair, flags: u8) {
+    let (from, to) = (pair.client.local, pair.client.remote);
+    for seq in [0x1000_0000, 0x9000_0000] {
+        Segment { seq, flags, payload: b"lost", ..Segment::syn(from, to) }.send();
+    }
+}
+
+fn needs_receiver() -> Outcome {
+    claims(
+        "the receiving socket of a drop",
+        Claim::Optional,
+        (!tells_receiver()).then(|| "no rx_sk".to_owned()),
+    )
+}
+
+/// Whose socket it was: born before the tool, and known all the same.
+fn owner(options: &[&str]) -> Outcome {
+    needs_receiver()?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let pair = stage.open();
+    let tool = start(options);
+    strays(pair, flag::ACK);
+    let (rows, _) = finish(tool, &netns, 2);
+    let who = stage.server.who();
+    for row in rows {
+        assert_eq!((row.pid, row.comm.as_deref()), (Some(who.pid), Some(&*who.comm)), "{row:?}");
+    }
+    Ok(())
+}
+
+fn pid() -> Outcome {
+    needs_receiver()?;
+    for (of_server, count) in [(true, 2), (false, 0)] {
+        let netns = Netns::enter_new();
+        let mut stage = Stage::new(Via::V4);
+        let who = if of_server { stage.server.who() } else { stage.client.who() };
+        let mut tool = start(&["--pid", &who.pid.to_string(), "--stats"]);
+        let here = stage.open();
+        stage.exchange(here, 1, 1);
+        strays(here, flag::ACK);
+        tool.wait_rows(netns.inode(), count);
+        let output = tool.stop();
+        assert_eq!(output.rows::<DropRow>(netns.inode()).len(), count, "{output}");
+    }
+    Ok(())
+}
+
+/// One drop for each of two reasons; `--reason` shows those that are asked for.
+fn by_reason() -> Outcome {
+    gives_reasons()?;
+    let netns = Netns::enter_new();
+    let listener = TcpListener::bind((LOCALHOST_V4, 0)).expect("bind");
+    let (from, to) = (SocketAddr::new(LOCALHOST_V4, FROM), listener.local_addr().expect("an address"));
+    for (asked, expected) in [
+        ("no_socket", &["NO_SOCKET"][..]),
+        ("SKB_DROP_REASON_TCP_CSUM", &["TCP_CSUM"]),
+        ("tcp_csum,NO_SOCKET", &["TCP_CSUM", "NO_SOCKET"]),
+        ("NETFILTER_DROP", &[]),
+    ] {
+        let tool = start(&["--reason", asked]);
+        Segment { intact: false, ..Segment::syn(from, to) }.send();
+        assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err());
+        let (rows, _) = finish(tool, &netns, expected.len());
+        let reasons: Vec<_> = rows.iter().map(|row| row.reason.as_deref().expect("a reason")).collect();
+        assert_eq!(reasons, expected, "{asked}");
+    }
+    Ok(())
+}
+
+fn by_port_and_address() -> Outcome {
+    let netns = Netns::enter_new();
+    let to = SocketAddr::new(LOCALHOST_V4, NOBODY);
+    let other = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 9).into(), 82);
+    for (options, expected) in [
+        // Without a socket a packet is taken as received: this end's port is where it was going.
+        (&["--localport", "81"][..], &[81][..]),
+        (&["--localport", "81,82"], &[81, 82]),
+        (&["--remoteport", "81"], &[]),
+        (&["--addr", "127.0.0.8/30"], &[82]),
+        (&["--addr", "127.0.0.0/8"], &[81, 82]),
+        (&["-4"], &[81, 82]),
+        (&["-6"], &[]),
+    ] {
+        let tool = start(options);
+        for address in [to, other] {
+            assert!(TcpStream::connect(address).is_err());
+        }
+        let (rows, _) = finish(tool, &netns, expected.len());
+        assert_eq!(
+            rows.iter().map(|row| row.dport.expect("a port")).collect::<Vec<_>>(),
+            expected,
+            "{options:?}"
+        );
+    }
+    Ok(())
+}
+
+fn by_network_namespace() -> Outcome {
+    let (here, beside) = (Netns::enter_new(), Netns::beside());
+    let own = (here.inode().to_string(), std::process::id().to_string());
+    for options in [["--netns-id", &own.0], ["--pid-netns", &own.1], ["--netns", &own.0]] {
+        let tool = start(&options);
+        for netns in [&beside, &here] {
+            netns.run(|| assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err()));
+        }
+        let (rows, output) = finish(tool, &here, 1);
+        assert_reason(&rows[0], &["NO_SOCKET"]);
+        assert_eq!(output.stdout.lines().count(), 1, "{options:?}\n{output}");
+    }
+    Ok(())
+}
+
+/// Runs the tool on one drop, of a segment with a wrong checksum, in a namespace of its own, and returns what it printed.
+#[track_caller]
+fn printed(options: &[&str], address: IpAddr, last: &str) -> Output {
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let mut tool = Tool::start("tcpdrop", &[&["--netns", &inode], options].concat());
+    let (from, to) = (SocketAddr::new(address, FROM), SocketAddr::new(address, NOBODY));
+    Segment { intact: false, ..Segment::syn(from, to) }.send();
+    tool.wait_for(last, |seen| seen.stdout.contains(last));
+    let output = tool.stop();
+    output.assert_code(0).assert_complete_lines();
+    output
+}
+
+/// The time of day that a line begins with is some time; what follows is returned.
+#[track_caller]
+fn after_time<'a>(line: &'a str, output: &Output) -> &'a str {
+    let (time, rest) = line.split_at_checked(8).unwrap_or_else(|| panic!("{output}"));
+    let right = time
+        .bytes()
+        .enumerate()
+        .all(|(at, byte)| if at % 3 == 2 { byte == b':' } else { byte.is_ascii_digit() });
+    assert!(right, "no time: {line}\n{output}");
+    rest
+}
+
+/// A reason as the table has it.
+fn shown(names: &[&str]) -> String {
+    match reason(names) {
+        (Some(name), Some(number)) => format!("{name} ({number})"),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The columns and widths of old, a line for each frame, an empty line.
+fn table() -> Outcome {
+    let output = printed(&[], LOCALHOST_V4, "\n\n");
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(
+        lines[0],
+        "TIME     PID     IP SADDR:SPORT          > DADDR:DPORT          STATE (FLAGS)        REASON (CODE)",
+        "{output}"
+    );
+    let expected = format!(" -       4  127.0.0.1:4321       > 127.0.0.1:81         {:<20} ", "- (SYN)");
+    assert_eq!(after_time(lines[1], &output), expected + &shown(&["TCP_CSUM"]), "{output}");
+    let (frames, end) = lines[2..].split_at(lines.len() - 3);
+    assert!(
+        frames.len() > 3 && frames.iter().all(|frame| frame.starts_with('\t') && frame.contains("+0x")),
+        "{output}"
+    );
+    assert!(frames[0].starts_with("\ttcp_v4_rcv+0x"), "{output}");
+    assert_eq!(end, [""], "{output}");
+
+    needs(Feature::Ipv6)?;
+    let output = printed(&[], LOCALHOST_V6, "\n\n");
+    let row = output.stdout.lines().nth(1).expect("a row");
+    let begin = " -       6  [::1]:4321           > [::1]:81             - (SYN)              ";
+    assert!(after_time(row, &output).starts_with(begin), "{output}");
+    Ok(())
+}
+
+fn table_without_stacks() -> Outcome {
+    let output = printed(&["--no-stack"], LOCALHOST_V4, "tcp_v4_rcv");
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let [head, row] = lines[..] else { panic!("{output}") };
+    assert!(head.ends_with("STATE (FLAGS)        REASON (CODE)            LOCATION"), "{output}");
+    let (before, location) = row.rsplit_once(' ').expect("columns");
+    assert!(location.starts_with("tcp_v4_rcv+0x"), "{output}");
+    assert!(before.trim_end().ends_with(&shown(&["TCP_CSUM"])), "{output}");
+    Ok(())
+}
+
+fn csv() -> Outcome {
+    let output = printed(&["--csv"], LOCALHOST_V4, "tcp_v4_rcv");
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let [head, row] = lines[..] else { panic!("{output}") };
+    assert_eq!(
+        head, "TIME,PID,COMM,IP,SADDR,SPORT,DADDR,DPORT,STATE,FLAGS,REASON,CODE,LOCATION,STACK",
+        "{output}"
+    );
+    let (name, number) = reason(&["TCP_CSUM"]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let expected = format!(
+        ",-,-,4,127.0.0.1,4321,127.0.0.1,81,-,SYN,{},{},tcp_v4_rcv+0x",
+        or_dash(name),
+        or_dash(number.map(|number| number.to_string()))
+    );
+    assert!(after_time(row, &output).starts_with(&expected), "{output}");
+    assert_eq!(row.split(',').count(), 14, "{output}");
+    Ok(())
+}
+
+/// `--count 1` ends after a row and what belongs to it.
+fn the_last_row_has_its_stack() -> Outcome {
+    let netns = Netns::enter_new();
+    let inode = netns.inode().to_string();
+    let tool = Tool::start("tcpdrop", &["--netns", &inode, "--count", "1"]);
+    for port in [81, 82] {
+        assert!(TcpStream::connect((LOCALHOST_V4, port)).is_err());
+    }
+    let output = tool.finish();
+    output.assert_code(0).assert_complete_lines();
+    assert!(output.stdout.ends_with("\n\n"), "{output}");
+    assert!(
+        output.stdout.lines().filter(|line| line.contains(" > ")).count() == 2,
+        "heading and row\n{output}"
+    );
+    assert!(output.stdout.contains("\ttcp_v4_rcv+0x"), "{output}");
+    Ok(())
+}
+
+/// Exit code 2 and one line that names what is wrong, before anything is done.
+fn wrong_usage() -> Outcome {
+    const WRONG: &[(&[&str], &str)] = &[
+        (&["--reason", ""], "--reason"),
+        (&["--reason", "NO SOCKET"], "NO SOCKET"),
+        (&["--reason", "NO_SOCKET,"], "NO_SOCKET,"),
+        (&["--netns-id", "0"], "0"),
+        (&["--netns-id", "eth0"], "eth0"),
+        (&["--pid-netns", "0"], "0"),
+        (&["--pid-netns", "4194305"], "4194305"),
+        (&["--netns-id", "1", "--pid-netns", "1"], "--pid-netns"),
+        (&["--netns", "1", "--pid-netns", "1"], "--pid-netns"),
+        (&["-4", "-6"], "--ipv6"),
+    ];
+    for (args, named) in WRONG {
+        let output = run([&["tcpdrop"], *args].concat());
+        output.assert_code(2).assert_no_stdout();
+        assert!(output.one_line().contains(named), "the line has to name {named}\n{output}");
+    }
+    Ok(())
+}
+
+/// A reason that this kernel has not: what it has instead.
+fn unknown_reason() -> Outcome {
+    let output = run(["tcpdrop", "--reason", "NO_SOKET"]);
+    output.assert_code(2).assert_no_stdout();
+    let expected = if gives_reasons().is_ok() { "NO_SOCKET" } else { "5.17" };
+    assert!(output.one_line().contains(expected), "{output}");
+    Ok(())
+}
