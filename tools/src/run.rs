@@ -48,7 +48,7 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     let (mut loaded, mut events) = start(session.as_mut(), &shared, &say)?;
     for seed in session.seeds() {
         let walked = !shared.no_iter && loaded.run_iter(seed).map_err(Failure::failed)?.is_some();
-        if !walked {
+        if !walked && session.asks_for_owners() {
             // Without either, sockets that are open now have no owner: "-".
             match Held::now() {
                 Ok(held) => session.hold(held),

@@ -197,6 +197,10 @@ impl Session for Subnet {
         &[owner::SEED_HOOK]
     }
 
+    fn asks_for_owners(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> Vec<Column> {
         match self.format {
             Format::Table => vec![Column::new("SUBNET", 21), Column::new("BYTES", 6).right()],

@@ -179,6 +179,10 @@ impl Session for Top {
         &[owner::SEED_HOOK]
     }
 
+    fn asks_for_owners(&self) -> bool {
+        false
+    }
+
     /// Of CSV and JSON; the table has two, see [`Top::table`].
     fn columns(&self) -> Vec<Column> {
         vec![

@@ -52,6 +52,11 @@ pub trait Session {
         &[]
     }
 
+    /// Whether these hooks are about owners, who can be found elsewhere where the kernel has no way to a hook.
+    fn asks_for_owners(&self) -> bool {
+        true
+    }
+
     /// Takes the owners of open sockets, where no such hook did it.
     fn hold(&mut self, _held: Held) {}
 

@@ -40,7 +40,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         target,
         sent(options, Sock::new(target.access)),
     )?];
-    let release = stream::release_hook("release", target, &|sock| add(options, sock))?;
+    let release = stream::release_hook("sent bytes", target, &|sock| add(options, sock))?;
     let instead = [release].into_iter().chain(stream::table_hooks(target)?);
     hooks.extend(instead.map(|hook| hook.instead_of(SEND)));
     let table = table::map(stream::Entry::LAYOUT, options.max_sockets);

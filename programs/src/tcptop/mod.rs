@@ -66,7 +66,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         destroyed,
         born,
         tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?,
-        stream::release_hook("release", target, &released)?.instead_of(SEND),
+        stream::release_hook("sent bytes", target, &released)?.instead_of(SEND),
         tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
         open,
     ];
@@ -192,6 +192,13 @@ fn lookup() -> Fragment {
 
 /// Builds the traffic of a flow that had none yet.
 fn begin(sock: Sock, member: usize) -> Fragment {
+    // Who sends is always known.
+    let unless_known = (member == RECEIVED).then(|| {
+        bpf! {
+            w1 = *(u32 *)(r10 + {flow!(pid)});
+            if w1 == 0 goto nobody;
+        }
+    });
     bpf! {
         ..table::clear(Traffic::LAYOUT);
         r1 = *(u64 *)(r10 + {stream::MOVED});
@@ -200,8 +207,7 @@ fn begin(sock: Sock, member: usize) -> Fragment {
         *(u32 *)(r10 + {traffic!(netns)}) = w1;
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
         *(u32 *)(r10 + {traffic!(family)}) = w1;
-        w1 = *(u32 *)(r10 + {flow!(pid)});
-        if w1 == 0 goto nobody;
+        ..unless_known;
         r1 = {R10};
         r1 += {traffic!(comm)};
         w2 = {COMM_LEN};

@@ -1,5 +1,8 @@
 //! tcpsubnet: which subnet bytes are counted for.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use bpfasm::{Access, Object, Ring};
 use ipnet::IpNet;
 use programs::filter::Filter;
@@ -155,6 +158,56 @@ cases! {
         }
     }
 
+    /// The ends of each subnet belong to it, or to one before it, and their neighbours outside do not; by every way to be counted.
+    fn ends_of_each(lab) in [Narrow, Wide, Filtered, Six] {
+        let nets = nets(HOLDING);
+        let mut addresses = Vec::new();
+        for net in &nets {
+            match net {
+                IpNet::V4(net) => {
+                    let ends = [net.network(), net.broadcast()].map(u32::from);
+                    for end in [ends[0], ends[1], ends[0] - 1, ends[1] + 1] {
+                        addresses.extend([IpAddr::from(Ipv4Addr::from(end)), Ipv4Addr::from(end).to_ipv6_mapped().into()]);
+                    }
+                }
+                IpNet::V6(net) => {
+                    let ends = [net.network(), net.broadcast()].map(u128::from);
+                    let near = [ends[0], ends[1], ends[0] - 1, ends[1] + 1, ends[0] ^ 1 << 64, ends[0] ^ 1 << 127];
+                    addresses.extend(near.map(|end| IpAddr::from(Ipv6Addr::from(end))));
+                }
+            }
+        }
+        for release in ["", RELEASES[0], RELEASES[1]] {
+            let mut tool = lab.tcpsubnet(&lab.subnets(HOLDING));
+            let mut expected = BTreeMap::new();
+            for (bytes, address) in (1_i16..).zip(&addresses) {
+                let spec = to(*address);
+                let sock = tool.sock(&spec);
+                let canonical = address.to_canonical();
+                let number = nets.iter().position(|net| net.contains(&canonical));
+                let is_six = canonical.is_ipv6();
+                let wanted = match lab.set { Set::Filtered => !is_six, Set::Six => is_six, _ => true };
+                let fate = if release.is_empty() {
+                    tool.sends(OWNER, sock, i32::from(bytes))
+                } else {
+                    tool.call(1, OWNER, sock, LISTEN, SYN_RECV);
+                    tool.streams(sock, Streams { written: u64::from(bytes.cast_unsigned()), ..Streams::default() });
+                    tool.set_sock(sock, "sock_common.skc_state", ESTABLISHED.0.into());
+                    tool.releases(release, OWNER, sock)
+                };
+                tool.destroy(sock);
+                match number.filter(|_| wanted) {
+                    Some(number) => {
+                        assert_eq!(fate, AGGREGATED, "{address}");
+                        *expected.entry(u32::try_from(number).expect("few")).or_default() += u64::from(bytes.cast_unsigned());
+                    }
+                    None => assert_eq!(fate, FILTERED, "{address}"),
+                }
+                assert_eq!(counted(&mut tool), expected.clone().into_iter().collect::<Vec<_>>(), "{address}");
+            }
+        }
+    }
+
     /// A wider subnet that is named first has the bytes, and a family's own /0 holds that family alone.
     fn order(lab) in [Narrow, Wide] {
         for (texts, four, six) in [
@@ -224,10 +277,41 @@ cases! {
             assert_eq!(tool.releases(release, OWNER, sock), AGGREGATED);
             let number = if lab.spec() == Spec::V6 { 1 } else { 2 };
             assert_eq!(counted(&mut tool), [(number, 1 << 32)]);
+            for (path, value) in [
+                ("sock_common.skc_state", CLOSE.0),
+                ("sock_common.skc_state", LISTEN.0),
+                ("sock.sk_shutdown", 2),
+                ("sock.sk_shutdown", 3),
+            ] {
+                let before = tool.get_sock(sock, path);
+                tool.set_sock(sock, path, value.into());
+                streams.written += 1;
+                tool.streams(sock, streams);
+                assert_eq!(tool.releases(release, OWNER, sock), NOTHING, "{path} {value}");
+                tool.set_sock(sock, path, before);
+            }
+            tool.set_sock(sock, "sock.sk_shutdown", 1);
+            assert_eq!(tool.releases(release, OWNER, sock), AGGREGATED);
+            assert_eq!(counted(&mut tool), [(number, (1 << 32) + 4)]);
             tool.destroy(sock);
+            streams.fin = true;
+            streams.received = 1 << 33;
+            tool.streams(sock, streams);
             assert_eq!(tool.releases(release, OWNER, sock), UNTRACKED);
+            let entry = tool.entry(sock).and_then(|bytes| stream::Entry::decode(&bytes));
+            assert_eq!(entry, Some(stream::Entry { read: 1 << 33, written: streams.written + 1 }));
         }
     }
+}
+
+/// A socket that talks to this address.
+fn to(address: IpAddr) -> Spec {
+    let mut raddr = [0; 16];
+    match address {
+        IpAddr::V4(address) => raddr[..4].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => raddr = address.octets(),
+    }
+    Spec { raddr, ..if address.is_ipv4() { Spec::V4 } else { Spec::V6 } }
 }
 
 fn u64_at(tool: &mut Tool<'_>, number: u32) -> u64 {

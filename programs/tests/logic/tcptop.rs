@@ -151,6 +151,32 @@ fn connected(tool: &mut Tool<'_>, spec: &Spec) -> Sock {
     sock
 }
 
+/// Moves so many bytes of a connection, as a task.
+type Mover = fn(&mut Tool<'_>, Task, Sock, u32) -> Stats;
+
+/// The ways in which bytes of a connection that `OWNER` opened come to be counted.
+const MOVERS: [Mover; 4] = [
+    |tool, task, sock, bytes| tool.sends(task, sock, bytes.cast_signed()),
+    |tool, task, sock, bytes| {
+        let received = entry(tool, sock).read + u64::from(bytes);
+        tool.streams(sock, Streams { received, ..Streams::default() });
+        tool.reads(task, sock)
+    },
+    |tool, task, sock, bytes| released(tool, RELEASES[0], task, sock, bytes),
+    |tool, task, sock, bytes| released(tool, RELEASES[1], task, sock, bytes),
+];
+
+fn released(tool: &mut Tool<'_>, release: &str, task: Task, sock: Sock, bytes: u32) -> Stats {
+    let written = entry(tool, sock).written - 1 + u64::from(bytes);
+    tool.streams(sock, Streams { syn: 1, written, ..Streams::default() });
+    tool.releases(release, task, sock)
+}
+
+/// What the table has of a socket.
+fn entry(tool: &mut Tool<'_>, sock: Sock) -> stream::Entry {
+    tool.entry(sock).and_then(|bytes| stream::Entry::decode(&bytes)).expect("it is entered")
+}
+
 /// What becomes of bytes that `task` moves.
 fn unless_filtered(lab: &Lab, task: Task) -> Stats {
     if lab.set == Set::Filtered && task != OWNER { FILTERED } else { AGGREGATED }
@@ -290,6 +316,44 @@ cases! {
         }
     }
 
+    /// A socket that is new to the tool is entered as it is, whatever finds it first; from then on every byte counts.
+    fn entered_as_it_is(lab) in [Narrow, Wide, Six] {
+        let long = Streams { irs: u32::MAX - 5, received: 5 << 33, iss: u32::MAX - 9, written: 3 << 33, acked: (3 << 33) - 70_000, ..Streams::default() };
+        for start in [
+            long,
+            Streams { waiting: 100_000, syn: 1, acked: long.acked + 1, ..long },
+            Streams { waiting: 10, fin: true, acked: long.written, ..long },
+            Streams { fin: true, ..long },
+            Streams { fin: true, fin_read: true, ..long },
+        ] {
+            for finder in [WALKERS[0], WALKERS[1], RELEASES[0], RELEASES[1], ""] {
+                let mut tool = lab.tcptop(&lab.top());
+                let sock = tool.sock(&lab.spec());
+                tool.set_sock(sock, "sock_common.skc_state", ESTABLISHED.0.into());
+                tool.streams(sock, start);
+                if WALKERS.contains(&finder) {
+                    tool.walker = finder;
+                    tool.walk(3, OTHER, sock);
+                } else if finder.is_empty() {
+                    assert_eq!(tool.reads(OWNER, sock), UNTRACKED);
+                } else {
+                    assert_eq!(tool.releases(finder, OWNER, sock), UNTRACKED);
+                }
+                // Of what was written before, all that matters is that it stays the same.
+                let written = start.acked + (start.written + start.syn - start.acked);
+                assert_eq!(entry(&mut tool, sock), stream::Entry { read: start.received, written }, "{finder}: {start:?}");
+
+                let more = Streams { received: start.received + start.waiting + (1 << 33), waiting: 0, written: start.written + (1 << 34), acked: start.acked + (1 << 34), ..start };
+                tool.streams(sock, more);
+                assert_eq!(tool.reads(OWNER, sock), AGGREGATED);
+                assert_eq!(tool.releases(RELEASES[0], OTHER, sock), unless_filtered(lab, OTHER));
+                let received = start.waiting + (1 << 33);
+                let expected = [flow(&mut tool, &lab.spec(), sock, OWNER, [received, 0]), flow(&mut tool, &lab.spec(), sock, OTHER, [0, 1 << 34])];
+                assert_eq!(flows(&mut tool, 0), expected, "{finder}: {start:?}");
+            }
+        }
+    }
+
     /// The walk leaves what is known already as it is, and a listener, a raw socket and a socket of another protocol are no use.
     fn walked(lab) in [Narrow, Six] {
         for walker in WALKERS {
@@ -320,34 +384,46 @@ cases! {
     }
 
     /// Two CPUs may be the first of a flow at once: neither's bytes are lost.
-    fn at_once(lab) in [Narrow, Six] {
-        let mut tool = lab.tcptop(&lab.top());
-        let sock = tool.sock(&lab.spec());
-        assert_eq!(tool.sends(OWNER, sock, 5), AGGREGATED);
-        tool.machine().unseen = Some(TURNS[0]);
-        assert_eq!(tool.sends(OWNER, sock, 7), AGGREGATED);
-        let expected = flow(&mut tool, &lab.spec(), sock, OWNER, [0, 12]);
-        assert_eq!(flows(&mut tool, 0), [expected]);
+    fn at_once(lab) in [Narrow, Filtered, Six] {
+        for mover in MOVERS {
+            let mut tool = lab.tcptop(&lab.top());
+            let sock = connected(&mut tool, &lab.spec());
+            assert_eq!(mover(&mut tool, OWNER, sock, 5), AGGREGATED);
+            tool.machine().unseen = Some(TURNS[0]);
+            assert_eq!(mover(&mut tool, OWNER, sock, 7), AGGREGATED);
+            let found = flows(&mut tool, 0);
+            assert_eq!(found.iter().map(|(_, traffic)| traffic.sent + traffic.received).collect::<Vec<_>>(), [12]);
+        }
     }
 
     /// A full map is said, and flows that are in it go on.
-    fn full(lab) in [Narrow, Six] {
-        let mut tool = lab.tcptop(&lab.top());
-        let sock = tool.sock(&lab.spec());
-        for (tgid, fate) in [(1, AGGREGATED), (2, AGGREGATED), (3, NO_ROOM), (1, AGGREGATED)] {
-            assert_eq!(tool.sends(Task { tgid, ..OWNER }, sock, 5), fate, "{tgid}");
+    fn full(lab) in [Narrow, Wide, Six] {
+        for mover in MOVERS {
+            let mut tool = lab.tcptop(&lab.top());
+            let sock = connected(&mut tool, &lab.spec());
+            for (tgid, fate) in [(1, AGGREGATED), (2, AGGREGATED), (3, NO_ROOM), (1, AGGREGATED)] {
+                assert_eq!(mover(&mut tool, Task { tgid, ..OWNER }, sock, 5), fate, "{tgid}");
+            }
+            assert_eq!(flows(&mut tool, 0).len(), 2);
         }
-        // And so is a full table of sockets, both at a birth and later.
+    }
+
+    /// And so is a full table of sockets, at a birth and later.
+    fn table_full(lab) in [Narrow, Six] {
+        let mut tool = lab.tcptop(&lab.top());
         for _ in 0..2 {
             connected(&mut tool, &lab.spec());
         }
         let third = tool.sock(&lab.spec());
         assert_eq!(tool.call(1, OWNER, third, CLOSE, SYN_SENT), UNTRACKED);
+        tool.softirq(2, third, SYN_SENT, ESTABLISHED);
         for received in [10, 20] {
             tool.streams(third, Streams { received, ..Streams::default() });
             assert_eq!(tool.reads(OWNER, third), UNTRACKED);
+            assert_eq!(tool.releases(RELEASES[0], OWNER, third), UNTRACKED);
         }
-        assert_eq!(flows(&mut tool, 0).len(), 2);
+        assert_eq!(tool.try_walk(3, OWNER, third), Stats { untracked: 1, ..NOTHING });
+        assert_eq!((flows(&mut tool, 0).len(), tool.machine().len("sockets")), (0, 2));
     }
 
     /// Only what is wanted; and what is not wanted has been read all the same.
@@ -387,7 +463,7 @@ cases! {
         let mut tool = lab.tcptop(&lab.top());
         let mut specs: Vec<_> =
             OTHERS.iter().map(|&(family, protocol)| Spec { family, protocol, ..lab.spec() }).collect();
-        specs.push(Spec { kind: 3, ..lab.spec() });
+        specs.extend([3, 0x101].map(|kind| Spec { kind, ..lab.spec() }));
         for spec in specs {
             let sock = tool.sock(&spec);
             assert_eq!(tool.sends(OWNER, sock, 5), NOTHING, "{spec:?}");
@@ -405,8 +481,8 @@ cases! {
     /// Without the tracepoint, what was written since a socket's lock was last given back counts: not its SYN, nor its FIN.
     fn written(lab) in [Narrow, Wide, Filtered, Six] {
         for release in RELEASES {
-            for (birth, syn) in [((CLOSE, SYN_SENT), 1), ((LISTEN, SYN_RECV), 0)] {
-                let spec = lab.spec();
+            let births = [((CLOSE, SYN_SENT), 1), ((LISTEN, SYN_RECV), 0)];
+            for (spec, (birth, syn)) in lab.specs().into_iter().flat_map(|spec| births.map(|birth| (spec.clone(), birth))) {
                 let mut tool = lab.tcptop(&lab.top());
                 let sock = tool.sock(&spec);
                 assert_eq!(tool.call(1, OWNER, sock, birth.0, birth.1), NOTHING);
