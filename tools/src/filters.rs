@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use ipnet::IpNet;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, fstatfs, statfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
 
@@ -142,9 +142,13 @@ fn namespace(text: &str) -> Result<u32, String> {
     }
     let named = Path::new(NAMED_NETNS).join(text);
     let file = if text.contains('/') { Path::new(text) } else { &named };
-    fs::metadata(file).map_err(|error| format!("{}: {error}", file.display())).and_then(|metadata| {
-        u32::try_from(metadata.ino()).map_err(|_| format!("{} is no namespace", file.display()))
-    })
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let kind: FsType = statfs(file).map_err(|error| failed(&error))?.filesystem_type();
+    let inode = fs::metadata(file).map_err(|error| failed(&error))?.ino();
+    match u32::try_from(inode) {
+        Ok(inode) if kind == NSFS_MAGIC => Ok(inode),
+        _ => Err(format!("{} is no namespace", file.display())),
+    }
 }
 
 /// The number of the network namespace that a process is in.
@@ -204,7 +208,8 @@ mod tests {
         for wrong in ["0", "-1", "", "abc", "4294967295"] {
             assert!(namespace_of(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in ["0", "-1", "", "no-such-name", "/no/such/file", "4294967296"] {
+        for wrong in ["0", "-1", "", "no-such-name", "/", "/proc/self/status", "/no/such/file", "4294967296"]
+        {
             assert!(namespace(wrong).is_err(), "{wrong:?}");
         }
     }
