@@ -601,11 +601,18 @@ cases! {
                 let number = reason(&mut tool, "SKB_DROP_REASON_QUEUE_PURGE");
                 let hidden = Stats { hidden: 1, ..FILTERED };
                 let expected = match (lab.drops().purged, asked.is_empty()) {
-                    (false, _) => hidden,
+                    (_, false) => FILTERED,
+                    (false, true) => hidden,
                     (true, true) => REPORTED,
-                    (true, false) => FILTERED,
                 };
                 assert_eq!(drop(&mut tool, &v4(), Socket::None, number), expected);
+                // What a filter rejects is not said to be hidden.
+                for (port, fate) in [(Spec::V4.lport, expected), (1, FILTERED)] {
+                    let filter = Filter { local_ports: vec![port], ..Filter::default() };
+                    let options = Options { filter, reasons: asked.clone(), ..lab.drops() };
+                    let mut tool = lab.tcpdrop(&options);
+                    assert_eq!(drop(&mut tool, &v4(), Socket::None, number), fate);
+                }
             }
         }
     }
