@@ -97,6 +97,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
         ..stats::open("out");
         ..count(Count::Seen);
         ..reason(options);
+        ..hide_purged(options, false);
         ..find_socket(sock, target.access);
         *(u8 *)(r10 + {event!(state)}) = 0;
         ..owner::nobody_into_event(event!(pid), event!(comm));
@@ -108,6 +109,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
         ..netns_of_packet(sock);
     described:
         ..only_wanted(options);
+        ..hide_purged(options, true);
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;
         r1 = *(u64 *)(r9 + {LOCATION});
@@ -131,7 +133,6 @@ fn reason(options: &Options) -> Fragment {
             goto out;
         });
     }
-    let hide = if options.purged { Fragment::new() } else { hide_purged() };
     bpf! {
         w8 = 0;
         w1 = params(btf_trace_kfree_skb);
@@ -139,19 +140,24 @@ fn reason(options: &Options) -> Fragment {
         w8 = *(u32 *)(r9 + {REASON});
     none:
         *(u32 *)(r10 + {event!(reason)}) = w8;
-        ..hide;
         ..wanted;
     wanted:
     }
 }
 
-/// Ends here when the reason in `w8` is that a socket was closed with this packet in its queue. Every connection whose last FIN
-/// nobody read has such a one. Kernels before 6.7 give no reason for it.
-fn hide_purged() -> Fragment {
+/// Ends here when the reason is that a socket was closed with this packet in its queue. Every connection whose last FIN nobody
+/// read has such a one. Kernels before 6.7 give no reason for it.
+///
+/// What a filter rejects is not hidden, so with one this comes after it, and without one as early as can be.
+fn hide_purged(options: &Options, filtered: bool) -> Fragment {
+    if options.purged || !options.reasons.is_empty() || options.filter.is_empty() == filtered {
+        return Fragment::new();
+    }
     bpf! {
         w1 = exists(skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE);
         if w1 == 0 goto shown;
-        if w8 != enum(skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE) goto shown;
+        w1 = *(u32 *)(r10 + {event!(reason)});
+        if w1 != enum(skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE) goto shown;
         ..count(Count::Filtered);
         ..count(Count::Hidden);
         goto out;

@@ -12,7 +12,7 @@ use crate::stats::{self, Count, count};
 use crate::table;
 
 /// The hook's name.
-const ACCEPT: &str = "accept";
+const ACCEPT: &str = "accepted";
 
 /// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct
 /// socket *parent)`. It is entered when a connection is there, so also by a task that began to wait for one before tracing

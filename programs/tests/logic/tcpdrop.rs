@@ -3,7 +3,7 @@
 use bpfasm::{Access, Object, Ring};
 use btf::Want;
 use programs::filter::Filter;
-use programs::owner::Rank;
+use programs::owner::{Owner, Rank};
 use programs::stack::MAX_FRAMES;
 use programs::stats::Stats;
 use programs::tcp::{AF_INET, AF_INET6};
@@ -13,10 +13,10 @@ use crate::lab::fate::{self, FILTERED, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{OTHER, OWNER, STRANGER, Spec};
-use crate::specimens::{Lacking, Specimen, Tracepoint, Way, fitting};
+use crate::specimens::{Lacking, Specimen, Tracepoint};
 use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
-use crate::{golden, spec};
+use crate::{golden, owner, spec};
 
 /// What the tests of every tool know of it.
 pub const SPECIMEN: Specimen = Specimen {
@@ -30,8 +30,8 @@ pub const SPECIMEN: Specimen = Specimen {
         let reasons = if target.version.major < 6 { vec![] } else { reasons() };
         let mut objects = Vec::new();
         for (purged, stack) in [(false, false), (false, true), (true, false), (true, true)] {
-            for reasons in [vec![], reasons.clone()] {
-                let (filter, owners) = (filter.clone(), filter.pid.is_some());
+            for (reasons, owners) in [(vec![], true), (reasons.clone(), filter.pid.is_some())] {
+                let filter = filter.clone();
                 let options =
                     Options { filter, reasons, purged, stack, owners, max_sockets: 1 << 20, ring_bytes };
                 objects.push(tcpdrop::object(&options, target).expect("links"));
@@ -43,7 +43,7 @@ pub const SPECIMEN: Specimen = Specimen {
     cases: CASES,
     tells: Some(tells),
     events: &[],
-    entry: None,
+    entry: Some(Owner::LAYOUT),
     fields: &[
         "bpf_iter__task_file.file",
         "bpf_iter__task_file.task",
@@ -76,11 +76,19 @@ pub const SPECIMEN: Specimen = Specimen {
     ],
     registers: &["ax"],
     optional: &[Lacking { name: PURGE, kernels: &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"] }],
-    tracepoints: &[Tracepoint { name: "kfree_skb", first: Some("sk_buff"), lacking: &[] }],
-    ways: |target| fitting(&[Way::TpBtf, Way::RawTp], target),
+    tracepoints: &[
+        Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
+        Tracepoint { name: "kfree_skb", first: Some("sk_buff"), lacking: &[] },
+        Tracepoint { name: "sock_recv_length", first: Some("sock"), lacking: BEFORE_6_3 },
+        Tracepoint { name: "sock_send_length", first: Some("sock"), lacking: BEFORE_6_3 },
+        Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
+    ],
+    ways: owner::ways,
     wanted: &[(Want::Enum, "skb_drop_reason"), (Want::Tracepoint, "kfree_skb")],
-    mutate: true,
+    mutate: false,
 };
+
+const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 
 const PURGE: &str = "skb_drop_reason.SKB_DROP_REASON_QUEUE_PURGE";
 
@@ -593,11 +601,18 @@ cases! {
                 let number = reason(&mut tool, "SKB_DROP_REASON_QUEUE_PURGE");
                 let hidden = Stats { hidden: 1, ..FILTERED };
                 let expected = match (lab.drops().purged, asked.is_empty()) {
-                    (false, _) => hidden,
+                    (_, false) => FILTERED,
+                    (false, true) => hidden,
                     (true, true) => REPORTED,
-                    (true, false) => FILTERED,
                 };
                 assert_eq!(drop(&mut tool, &v4(), Socket::None, number), expected);
+                // What a filter rejects is not said to be hidden.
+                for (port, fate) in [(Spec::V4.lport, expected), (1, FILTERED)] {
+                    let filter = Filter { local_ports: vec![port], ..Filter::default() };
+                    let options = Options { filter, reasons: asked.clone(), ..lab.drops() };
+                    let mut tool = lab.tcpdrop(&options);
+                    assert_eq!(drop(&mut tool, &v4(), Socket::None, number), fate);
+                }
             }
         }
     }
@@ -661,6 +676,12 @@ cases! {
             }
             told(&mut tool, &Packet { headroom: 0, network_header: false, ..packet.clone() }, packet.event);
         }
+        // The end may lie farther than two bytes count.
+        for packet in [v4(), v6(&[extension(0, 8)])] {
+            let mut long = packet.clone();
+            long.bytes.resize(65536, 0);
+            told(&mut tool, &long, packet.event);
+        }
         // Options make the header longer.
         let Spec { laddr, lport, raddr, rport, .. } = Spec::V4;
         for words in 0..=10 {
@@ -711,6 +732,27 @@ cases! {
             told(&mut tool, &v6(&all[5 - count..]), v6(&[]).event);
         }
         ignored(&mut tool, &v6(&all));
+        // Each kind at each place, whole and cut short.
+        for before in 0..4 {
+            for (kind, len) in [(0, 16), (43, 24), (60, 8), (44, 8), (51, 12)] {
+                let mut walk = vec![extension(0, 8); before];
+                walk.push(extension(kind, len));
+                let packet = v6(&walk);
+                told(&mut tool, &packet, v6(&[]).event);
+                let end = 40 + 8 * before;
+                ignored(&mut tool, &packet.clone().with(end, &[17]));
+                for there in [end, end + 7] {
+                    ignored(&mut tool, &Packet { missing: packet.bytes.len() - there, ..packet.clone() });
+                }
+                let there = Packet { missing: packet.bytes.len() - end - 8, ..packet.clone() };
+                told(&mut tool, &there, v6(&[]).headless().event);
+                if kind == 44 {
+                    let later = packet.with(end + 2, &[1, 0]);
+                    told(&mut tool, &later, v6(&[]).headless().event);
+                    ignored(&mut tool, &later.with(end, &[17]));
+                }
+            }
+        }
         // What follows is no TCP.
         ignored(&mut tool, &v6(&all[..1]).with(40, &[17]));
         ignored(&mut tool, &v6(&all[..4]).with(40 + 8 + 24 + 16, &[17]));

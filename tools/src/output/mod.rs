@@ -248,8 +248,13 @@ pub struct Output<W> {
     zone: Zone,
     buffer: Vec<u8>,
     sink: W,
+    /// What the sink said when it did not take what was too much to keep.
+    failed: Option<io::Error>,
     terminal: bool,
 }
+
+/// As much text is kept at most before it is handed over without being asked for.
+const KEPT: usize = 1 << 16;
 
 /// Erases a terminal's screen and goes to its first line (ECMA-48: CUP, ED).
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
@@ -260,6 +265,10 @@ impl<W: Write> Page for Output<W> {
             Renderer::Table(table) => table.row(values, &self.zone, &mut self.buffer),
             Renderer::Csv(csv) => csv.row(values, &self.zone, &mut self.buffer),
             Renderer::Json(json) => json.row(values, &mut self.buffer),
+        }
+        if self.buffer.len() >= KEPT && self.failed.is_none() {
+            self.failed = self.sink.write_all(&self.buffer).err();
+            self.buffer.clear();
         }
     }
 
@@ -296,7 +305,7 @@ impl<W: Write> Output<W> {
             Format::Csv => Renderer::Csv(csv::Csv::new(columns)),
             Format::Json => Renderer::Json(json::Json::new(columns)),
         };
-        Self { renderer, zone, buffer: Vec::new(), sink, terminal: false }
+        Self { renderer, zone, buffer: Vec::new(), sink, failed: None, terminal: false }
     }
 
     /// Whether `sink` is a terminal.
@@ -315,7 +324,11 @@ impl<W: Write> Output<W> {
 
     /// Hands over all rows so far, so that whoever reads has whole lines.
     pub fn flush(&mut self) -> io::Result<()> {
-        let written = if self.buffer.is_empty() { Ok(()) } else { self.sink.write_all(&self.buffer) };
+        let written = match self.failed.take() {
+            Some(error) => Err(error),
+            None if self.buffer.is_empty() => Ok(()),
+            None => self.sink.write_all(&self.buffer),
+        };
         self.buffer.clear();
         written.and_then(|()| self.sink.flush())
     }
@@ -335,6 +348,31 @@ mod tests {
             Column::json_only("secret"),
             Column::new("MS", 0).key("ns"),
         ]
+    }
+
+    /// A burst of rows is handed over in whole rows as it comes, and what the sink does not take is said when asked.
+    #[test]
+    fn much_is_not_kept() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                assert_eq!(bytes.last(), Some(&b'\n'));
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let columns = vec![Column::new("PID", 99)];
+        let mut output = Output::new(Format::Table, columns, Zone::utc(), Full(3 * KEPT));
+        for _ in 0..KEPT {
+            output.row(&[Value::Word("some text")]);
+            assert!(output.failed.is_some() || output.buffer.len() < KEPT);
+        }
+        assert_eq!(output.flush().expect_err("full").kind(), io::ErrorKind::StorageFull);
+        assert!(output.buffer.is_empty() && output.flush().is_ok());
     }
 
     fn rendered(format: Format, rows: &[[Value<'_>; 7]]) -> String {
