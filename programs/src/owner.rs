@@ -228,19 +228,48 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
 
 /// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
-    let rungs = accept_rungs(target, &Fragment::new(), &learn(Rank::Accepted))?;
+    let rungs = accept_rungs(target, &Fragment::new(), &|_| learn(Rank::Accepted))?;
     Ok(Hook::new("accept", Need::Optional, rungs))
 }
 
-/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket, in the accepting process. There is no tracepoint.
+/// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct
+/// socket *parent)`. It is entered when a connection is there, so also by a task that began to wait for one before tracing
+/// did. Kernels without CONFIG_SECURITY_NETWORK lack it.
+const GRAFT: &str = "security_sock_graft";
+
+/// `struct sock *inet_csk_accept(...)`: its result is the accepted socket.
+const ACCEPT: &str = "inet_csk_accept";
+
+/// The functions that know the accepted socket in the accepting process. There is no tracepoint.
 ///
-/// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket's address in `r6`.
+/// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket in `r6`, to be read
+/// by the given access.
 pub(crate) fn accept_rungs(
     target: &Target,
     first: &Fragment,
-    act: &Fragment,
+    act: &dyn Fn(Access) -> Fragment,
 ) -> Result<Vec<ProgramDef>, AsmError> {
     let mut rungs = Vec::new();
+    let (argument, result) = match target.arch {
+        Arch::X86_64 => ("pt_regs.di", "pt_regs.ax"),
+        Arch::Aarch64 => ("user_pt_regs.regs", "user_pt_regs.regs"), // regs[0], both
+    };
+    if target.trampolines {
+        let body = bpf! {
+            ..first.clone();
+            r6 = *(u64 *)(r1 + 0);                      // sk
+            ..act(target.access);
+        };
+        rungs.push(("graft_fentry", Attach::Fentry(GRAFT.into()), body));
+    }
+    if target.kprobes {
+        let body = bpf! {
+            ..first.clone();
+            r6 = *(u64 *)(r1 + field {argument});
+            ..act(Access::Probed);
+        };
+        rungs.push(("graft_kprobe", Attach::Kprobe(GRAFT.into()), body));
+    }
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
         let body = bpf! {
@@ -251,28 +280,24 @@ pub(crate) fn accept_rungs(
             if w0 != 0 goto none;
             r6 = *(u64 *)(r10 + {frame::SCRATCH});
             if r6 == 0 goto none;
-            ..act.clone();
+            ..act(Access::Probed);
         none:
             r0 = 0;
             exit;
         };
-        rungs.push(("accept_fexit", Attach::Fexit("inet_csk_accept".into()), body));
+        rungs.push(("accept_fexit", Attach::Fexit(ACCEPT.into()), body));
     }
     if target.kprobes {
-        let result = match target.arch {
-            Arch::X86_64 => "pt_regs.ax",
-            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
-        };
         let body = bpf! {
             ..first.clone();
             r6 = *(u64 *)(r1 + field {result});
             if r6 == 0 goto none;
-            ..act.clone();
+            ..act(Access::Probed);
         none:
             r0 = 0;
             exit;
         };
-        rungs.push(("accept_ret", Attach::Kretprobe("inet_csk_accept".into()), body));
+        rungs.push(("accept_ret", Attach::Kretprobe(ACCEPT.into()), body));
     }
     rungs
         .into_iter()

@@ -14,11 +14,6 @@ use crate::table;
 /// The hook's name.
 const ACCEPT: &str = "accepted";
 
-/// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct
-/// socket *parent)`. It is entered when a connection is there, so also by a task that began to wait for one before tracing
-/// did, which `inet_csk_accept` is not.
-const GRAFT: &str = "security_sock_graft";
-
 /// `IORING_OP_ACCEPT`, include/uapi/linux/io_uring.h.
 const IORING_OP_ACCEPT: i32 = 13;
 
@@ -28,31 +23,9 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     let rung = |name: &'static str, attach, body| {
         Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
     };
-    let mut functions = Vec::new();
-    if target.trampolines {
-        let body = bpf! {
-            r9 = r1;
-            r6 = *(u64 *)(r9 + 0);                      // sk
-            ..accepted(options, target, Sock::new(target.access));
-        };
-        functions.push(rung("graft_fentry", Attach::Fentry(GRAFT.into()), body)?);
-    }
-    if target.kprobes {
-        let argument = match target.arch {
-            Arch::X86_64 => "pt_regs.di",
-            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
-        };
-        let body = bpf! {
-            r9 = r1;
-            r6 = *(u64 *)(r9 + field {argument});
-            ..accepted(options, target, Sock::new(Access::Probed));
-        };
-        functions.push(rung("graft_kprobe", Attach::Kprobe(GRAFT.into()), body)?);
-    }
     let keep_context = bpf! { r9 = r1; };
-    let act = accepted(options, target, Sock::new(Access::Probed));
-    functions.extend(owner::accept_rungs(target, &keep_context, &act)?);
-
+    let act = |access| accepted(options, target, Sock::new(access));
+    let functions = owner::accept_rungs(target, &keep_context, &act)?;
     let mut hooks = vec![Hook::new(ACCEPT, Need::Optional, functions)];
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {

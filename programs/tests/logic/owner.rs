@@ -25,7 +25,10 @@ pub const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 
 /// The ways in which such a tool attaches.
 pub fn ways(target: &Target) -> Vec<Way> {
-    fitting(&[Way::TpBtf, Way::RawTp, Way::Fexit, Way::Kretprobe, Way::Iter], target)
+    fitting(
+        &[Way::TpBtf, Way::RawTp, Way::Fentry, Way::Fexit, Way::Kprobe, Way::Kretprobe, Way::Iter],
+        target,
+    )
 }
 
 /// A tool of each kind: what they keep of a socket starts with the same owner.
@@ -67,9 +70,17 @@ fn arrived(tool: &mut Tool<'_>) -> Sock {
 type Lesson = (Rank, fn(&mut Tool<'_>, Task, Sock));
 
 /// Lowest rank first.
-const LESSONS: [Lesson; 5] = [
+const LESSONS: [Lesson; 7] = [
     (Rank::Closed, |tool, task, sock| {
         tool.call(30, task, sock, ESTABLISHED, FIN_WAIT1);
+    }),
+    (Rank::Accepted, |tool, task, sock| {
+        tool.at(0, task);
+        assert_eq!(tool.run("graft_fentry", &[sock.address, 0x1111]), fate::NOTHING);
+    }),
+    (Rank::Accepted, |tool, task, sock| {
+        tool.at(0, task);
+        assert_eq!(tool.enters("graft_kprobe", &[sock.address, 0x1111]), fate::NOTHING);
     }),
     (Rank::Accepted, |tool, task, sock| tool.accept_fexit(task, Some(sock.address))),
     (Rank::Accepted, |tool, task, sock| tool.accept_ret(task, sock.address)),

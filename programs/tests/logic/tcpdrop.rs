@@ -74,7 +74,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "task_struct.comm",
         "task_struct.tgid",
     ],
-    registers: &["ax"],
+    registers: &["ax", "di"],
     optional: &[Lacking { name: PURGE, kernels: &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"] }],
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },

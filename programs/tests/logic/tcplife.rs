@@ -66,7 +66,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "tcp_sock.snd_una",
         "tcp_sock.write_seq",
     ],
-    registers: &["ax"],
+    registers: &["ax", "di"],
     optional: &[],
     tracepoints: owner::TRACEPOINTS,
     ways: owner::ways,

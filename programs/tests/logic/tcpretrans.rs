@@ -81,7 +81,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "tcp_skb_cb.seq",
         "tcp_skb_cb.tcp_gso_segs",
     ],
-    registers: &["ax"],
+    registers: &["ax", "di"],
     optional: &[],
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },

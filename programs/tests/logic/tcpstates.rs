@@ -55,7 +55,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "task_struct.comm",
         "task_struct.tgid",
     ],
-    registers: &["ax"],
+    registers: &["ax", "di"],
     optional: &[],
     tracepoints: owner::TRACEPOINTS,
     ways: owner::ways,
