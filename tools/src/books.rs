@@ -82,7 +82,7 @@ impl Books {
             if untracked > lost_map {
                 eprintln!(
                     "tcptools: {name}: {untracked} times a socket was missing in the table and its rows know less: the \
-                     table was full (--max-sockets makes it larger), or nobody held the socket at the start"
+                     table was full (--max-sockets makes it larger), or the socket was open before and not known yet"
                 );
             }
         }

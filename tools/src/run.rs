@@ -330,8 +330,8 @@ fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
     }
     if stats.untracked > 0 {
         say.always(
-            "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or nobody held them \
-             at the start",
+            "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open \
+             before and not known yet",
         );
     }
     Ok(stats.lost_ring > 0 || stats.untracked > 0)
