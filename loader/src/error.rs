@@ -185,6 +185,8 @@ pub enum Hint {
     Tracefs,
     /// All capabilities are there, so something else forbids it.
     Forbidden,
+    /// The kernel is locked down for confidentiality, and a program that reads its memory by address does not load.
+    Confidential,
 }
 
 impl Hint {
@@ -216,6 +218,10 @@ impl fmt::Display for Hint {
             Self::Forbidden => {
                 f.write_str("forbidden by the kernel's lockdown or by a container (seccomp, user namespace)")
             }
+            Self::Confidential => f.write_str(
+                "under lockdown=confidentiality no program may read the kernel's memory by address \
+                 (bpf_probe_read_kernel)",
+            ),
         }
     }
 }
@@ -304,9 +310,13 @@ impl fmt::Display for LoadError {
             Self::Attach { errno, hint, .. } => write!(f, "attach: {errno}{}", Behind(hint)),
             Self::NoRung { hook, refused } => {
                 write!(f, "no way to see `{hook}` on this kernel")?;
-                for (attach, error) in refused {
-                    write!(f, "\n  {}: ", AttachName(attach))?;
-                    if f.alternate() { write!(f, "{error:#}") } else { write!(f, "{error}") }?;
+                for (number, (attach, error)) in refused.iter().enumerate() {
+                    if f.alternate() {
+                        write!(f, "\n  {}: {error:#}", AttachName(attach))?;
+                    } else {
+                        let before = if number == 0 { ": " } else { "; " };
+                        write!(f, "{before}{}: {error}", AttachName(attach))?;
+                    }
                 }
                 Ok(())
             }
@@ -440,7 +450,7 @@ mod tests {
         let error = LoadError::NoRung { hook: "state change".into(), refused };
         assert!(!error.is_unprivileged());
         assert_eq!(
-            error.to_string().lines().collect::<Vec<_>>(),
+            format!("{error:#}").lines().collect::<Vec<_>>(),
             [
                 "no way to see `state change` on this kernel",
                 "  tp_btf a: this kernel has no tracepoint `a`",
@@ -449,5 +459,8 @@ mod tests {
                  container (seccomp, user namespace)",
             ]
         );
+        let line = error.to_string();
+        assert!(line.starts_with("no way to see `state change` on this kernel: tp_btf a: this "), "{line}");
+        assert!(line.contains("`a`; raw_tp a: ") && !line.contains('\n'), "{line}");
     }
 }

@@ -57,6 +57,12 @@ pub fn arch() -> Result<Arch, KernelError> {
     }
 }
 
+/// Whether the kernel is locked down for confidentiality; false also where that cannot be seen, as without securityfs.
+pub(crate) fn is_confidential() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lockdown")
+        .is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
 /// From `utsname.release` (`6.18.44-cloud`) and `utsname.version`.
 ///
 /// Debian's release names the ABI (`6.1.0-28-amd64`), its version the source (`#1 SMP Debian 6.1.119-1 (2024-11-22)`); a

@@ -3,12 +3,13 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bpfasm::{Attach, Program};
+use bpfasm::{Attach, Callee, Insn, Program};
 use btf::{Index, Lookup, TypeId};
 
 use crate::debug::ProgramInfo;
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
+use crate::kernel;
 use crate::relocate::iter_func;
 use crate::sys::bpf;
 use crate::sys::bpf::{AttachType, BtfLoad, ObjInfo, ProgInfo, ProgLoad, ProgType, TestRun};
@@ -96,6 +97,12 @@ const STATS: u32 = 4;
 /// What the last line of a whole log starts with.
 const LAST_LINE: &str = "\nprocessed ";
 
+/// Whether a program reads the kernel's memory by address.
+fn probes(program: &Program) -> bool {
+    const BPF_PROBE_READ_KERNEL: u32 = 113; // include/uapi/linux/bpf.h
+    program.insns.contains(&Insn::Call(Callee::Helper(BPF_PROBE_READ_KERNEL)))
+}
+
 impl Prog {
     /// Loads a program whose maps are resolved.
     pub(crate) fn load(
@@ -136,6 +143,8 @@ impl Prog {
         }
         let log = VerifierLog::new(&log, program);
         let hint = match Hint::for_errno(errno) {
+            // The helper is not there then, which the verifier says in other words on every kernel.
+            None if probes(program) && kernel::is_confidential() => Some(Hint::Confidential),
             // The verifier's reason is a better one.
             Some(Hint::Forbidden) if !log.is_empty() => None,
             other => other,

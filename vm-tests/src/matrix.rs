@@ -117,6 +117,9 @@ pub struct Variant {
     /// The access modes that no tool can run with.
     #[serde(default)]
     pub refuses: Vec<String>,
+    /// Tools that cannot run, and say so on one line that has these words.
+    #[serde(default)]
+    pub cannot: BTreeMap<String, String>,
     /// By kernel, the hooks that this variant takes away besides those that the kernel lacks.
     #[serde(default)]
     pub absent: BTreeMap<String, Vec<String>>,

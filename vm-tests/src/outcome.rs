@@ -141,13 +141,15 @@ impl Outcome {
             (End::Exited, Some(_)) => {}
         }
         for ((tool, access, options), words) in &self.refused {
-            if !run.variant.refuses.contains(access) {
+            let said =
+                run.variant.cannot.get(tool).is_some_and(|why| words.contains(why) && !words.contains('\n'));
+            if !said && !run.variant.refuses.contains(access) {
                 self.faults.push(format!("{tool} {access} {options} does not run: {words}"));
             }
         }
-        for (tool, access, _) in
-            self.rungs.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
-        {
+        for (tool, access, _) in self.rungs.keys().filter(|(tool, access, _)| {
+            run.variant.refuses.contains(access) || run.variant.cannot.contains_key(tool)
+        }) {
             self.faults.push(format!("{tool} {access} runs, and kernels.toml says it cannot"));
         }
         self.check_rungs(run);
