@@ -114,3 +114,19 @@ pub fn count(what: Count) -> Fragment {
         lock *(u64 *)(r7 + {what.offset()}) += r1;
     }
 }
+
+/// Goes through `checks`; counts the event as filtered and jumps to `out` where one of them jumps to `filtered`. The verifier
+/// refuses code that cannot be reached, so it has to be known whether `some` does.
+pub fn only_if(checks: Fragment, some: bool) -> Fragment {
+    if !some {
+        return checks;
+    }
+    bpf! {
+        ..checks;
+        goto wanted;
+    filtered:
+        ..count(Count::Filtered);
+        goto out;
+    wanted:
+    }
+}

@@ -15,7 +15,7 @@ use crate::frame::{ENTRY, SCRATCH, event};
 use crate::owner::{self, Owner};
 use crate::packet;
 use crate::sock::Sock;
-use crate::stats::{self, Count, count};
+use crate::stats::{self, Count, count, only_if};
 use crate::tcp::{IPPROTO_TCP, SOCK_STREAM, State};
 use crate::{LICENSE, emit, ownership, stack, table};
 
@@ -301,10 +301,6 @@ fn netns_of_device(sock: Sock, unknown: &'static str) -> Fragment {
 /// Counts the packet as filtered and jumps to `out` unless it is wanted. What is not known is not wanted.
 fn only_wanted(options: &Options) -> Fragment {
     let filter = &options.filter;
-    if filter.is_empty() {
-        // The verifier refuses code that cannot be reached.
-        return Fragment::new();
-    }
     let place = ends::Place {
         base: Reg::R10,
         family: event!(family),
@@ -314,15 +310,11 @@ fn only_wanted(options: &Options) -> Fragment {
         rport: RPORT,
         netns: event!(netns),
     };
-    bpf! {
+    let checks = bpf! {
         ..ports(filter);
         ..filter.ends(Ends::Event(place), "filtered");
         ..filter.cgroup(Reg::R6, "filtered");
         ..filter.owner(event!(pid), "filtered");
-        goto wanted;
-    filtered:
-        ..count(Count::Filtered);
-        goto out;
-    wanted:
-    }
+    };
+    only_if(checks, !filter.is_empty())
 }

@@ -15,7 +15,7 @@ use crate::filter::Filter;
 use crate::frame::event;
 use crate::owner::{self, Owner};
 use crate::sock::Sock;
-use crate::stats::{self, Count, count};
+use crate::stats::{self, Count, count, only_if};
 use crate::table::{self, IfExists};
 use crate::{LICENSE, emit, frame, ownership};
 
@@ -97,7 +97,7 @@ fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
         ..sock.tcp("out");
         ..stats::open("out");
         ..count(Count::Seen);
-        ..only(checks, !options.failed || !filter.is_empty());
+        ..only_if(checks, !options.failed || !filter.is_empty());
 
         ..ends(sock);
         ..sock.load(R1, Size::B2, "inet_sock.inet_sport");
@@ -156,7 +156,7 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
         ..sock.common(R1, Size::B2, "sock_common.skc_num");
         r1 = be16 r1;
         *(u16 *)(r10 + {event!(lport)}) = w1;
-        ..only(checks, !filter.is_empty());
+        ..only_if(checks, !filter.is_empty());
 
         *(u16 *)(r10 + {event!(segments)}) = 1;
         ..tell(options, target, bpf! {
@@ -206,22 +206,6 @@ fn whose(options: &Options, from_table: Fragment, without: Fragment) -> Fragment
             ..without;
         },
         (false, true) => Fragment::new(),
-    }
-}
-
-/// Counts the event as filtered and jumps to `out` where a check jumps to `filtered`; the verifier refuses code that cannot be
-/// reached, so it has to be known whether one does.
-fn only(checks: Fragment, some_reject: bool) -> Fragment {
-    if !some_reject {
-        return checks;
-    }
-    bpf! {
-        ..checks;
-        goto wanted;
-    filtered:
-        ..count(Count::Filtered);
-        goto out;
-    wanted:
     }
 }
 

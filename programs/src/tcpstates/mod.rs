@@ -16,7 +16,7 @@ use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
-use crate::stats::{Count, count};
+use crate::stats::{Count, count, only_if};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
 use crate::{emit, frame};
@@ -92,19 +92,11 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
 
 /// Counts the event as filtered and jumps to `out` unless it is wanted.
 fn only_wanted(filter: &Filter, sock: Sock) -> Fragment {
-    if *filter == Filter::default() {
-        // The verifier refuses code that cannot be reached.
-        return Fragment::new();
-    }
-    bpf! {
+    let checks = bpf! {
         ..filter.socket(sock, "filtered");
         ..filter.owner(event!(pid), "filtered");
-        goto wanted;
-    filtered:
-        ..count(Count::Filtered);
-        goto out;
-    wanted:
-    }
+    };
+    only_if(checks, !filter.is_empty())
 }
 
 /// Takes the last change from the table into the event and leaves this one there; `r8` = the entry, or 0.

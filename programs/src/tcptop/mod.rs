@@ -18,7 +18,7 @@ use crate::filter::Filter;
 use crate::frame;
 use crate::owner::{self, COMM_LEN};
 use crate::sock::Sock;
-use crate::stats::{self, Count, count};
+use crate::stats::{self, Count, count, only_if};
 use crate::{LICENSE, stream, table};
 
 /// Where the caller's flow is built.
@@ -219,10 +219,7 @@ fn begin(sock: Sock, member: usize) -> Fragment {
 /// Counts the event as filtered and jumps to `out` unless it is wanted.
 fn only_wanted(options: &Options, sock: Sock) -> Fragment {
     let Options { filter, containers, .. } = options;
-    if filter.is_empty() && containers.is_empty() {
-        // The verifier refuses code that cannot be reached.
-        return Fragment::new();
-    }
+    let some = !filter.is_empty() || !containers.is_empty();
     let containers = (!containers.is_empty()).then(|| {
         bpf! {
             w1 = *(u32 *)(r10 + {flow!(pid)});
@@ -230,14 +227,10 @@ fn only_wanted(options: &Options, sock: Sock) -> Fragment {
             ..containers.current("filtered");
         }
     });
-    bpf! {
+    let checks = bpf! {
         ..filter.owner(flow!(pid), "filtered");
         ..containers;
         ..filter.socket(sock, "filtered");
-        goto wanted;
-    filtered:
-        ..count(Count::Filtered);
-        goto out;
-    wanted:
-    }
+    };
+    only_if(checks, some)
 }

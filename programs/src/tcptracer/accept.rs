@@ -4,11 +4,11 @@ use bpfasm::object::{Attach, Hook, Need, ProgramDef};
 use bpfasm::target::{Access, Arch, Target};
 use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
 
-use super::{Kind, Options, by_current, only_if, tell};
+use super::{Kind, Options, by_current, tell};
 use crate::frame::SCRATCH;
 use crate::owner;
 use crate::sock::Sock;
-use crate::stats::{self, Count, count};
+use crate::stats::{self, Count, count, only_if};
 use crate::table;
 
 /// The hook's name.
@@ -65,11 +65,12 @@ fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
         ..options.actor("filtered");
         ..options.filter.socket(sock, "filtered");
     };
+    let some = !checks.is_empty();
     bpf! {
         ..sock.tcp("out");
         ..stats::open("out");
         ..count(Count::Seen);
-        ..only_if(checks);
+        ..only_if(checks, some);
         ..by_current(Kind::Accept);
         ..tell(options, target, sock);
     out:

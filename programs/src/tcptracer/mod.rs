@@ -16,7 +16,6 @@ use crate::frame::event;
 use crate::layout::layout;
 use crate::sock::Sock;
 use crate::state_tool::StateTool;
-use crate::stats::{Count, count};
 use crate::{emit, owner};
 
 /// What a command line asks for.
@@ -119,21 +118,5 @@ fn tell(options: &Options, target: &Target, sock: Sock) -> Fragment {
         *(u32 *)(r10 + {event!(reserved)}) = 0;
         ..ends::into_event(sock, event_ends!());
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
-    }
-}
-
-/// Counts the event as filtered and jumps to `out` where these checks jump to `filtered`.
-fn only_if(checks: Fragment) -> Fragment {
-    if checks.is_empty() {
-        // The verifier refuses code that cannot be reached.
-        return checks;
-    }
-    bpf! {
-        ..checks;
-        goto wanted;
-    filtered:
-        ..count(Count::Filtered);
-        goto out;
-    wanted:
     }
 }
