@@ -258,6 +258,7 @@ fn data_to_a_closed_socket(via: Via) -> Outcome {
 
 /// Segments with sequence numbers of nobody.
 fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
+    tells_of_tcp_drop()?;
     family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(via);
@@ -275,6 +276,15 @@ fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
     let invalid = |row: &DropRow| (row.reason.clone(), row.reason_code) == known[0];
     assert!(rows.iter().any(invalid), "{rows:?}");
     Ok(())
+}
+
+/// Before 5.18 `tcp_drop()`, by which a connection drops what it cannot use, frees the packet without the tracepoint.
+fn tells_of_tcp_drop() -> Result<(), kernel_tests::gate::Skip> {
+    let values = index().enum_values("skb_drop_reason").expect("an answer");
+    let there = matches!(values, Lookup::Found(values)
+        if values.iter().any(|(name, _)| *name == "SKB_DROP_REASON_TCP_INVALID_SEQUENCE"));
+    let absent = (!there).then(|| "no SKB_DROP_REASON_TCP_INVALID_SEQUENCE".to_owned());
+    claims("drops by an established connection", Claim::Since(5, 18), absent)
 }
 
 /// What lies between the IPv6 header and that of TCP does not hide it.

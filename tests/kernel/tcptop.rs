@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use kernel_tests::actor::{Actor, Conn, Who};
 use kernel_tests::bytes::{RecvBy, SendBy};
 use kernel_tests::cli::{self, Output, Tool};
-use kernel_tests::gate::{Feature, Skip, needs};
+use kernel_tests::gate::{Feature, Skip, needs, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::TopRow;
 use kernel_tests::runner::{Outcome, Test};
@@ -32,6 +32,9 @@ pub const TESTS: &[Test] = &[
 pub fn sees_what_is_sent() -> Result<(), Skip> {
     needs(Feature::SocketLengths).or_else(|_| needs(Feature::Kprobes))
 }
+
+/// The kernel that has the tracepoint `sock_send_length`.
+const SEND_LENGTH: (u32, u32) = (6, 3);
 
 /// One end of a connection in the hands of a process.
 type Flow = (Option<u32>, Option<String>, SocketAddr, SocketAddr);
@@ -194,8 +197,10 @@ fn not_accepted_before_the_tool() -> Outcome {
     let output = tool.stop();
     output.assert_code(0);
     assert!(output.stderr.contains("\"untracked\":1,"), "{output}");
+    // Where the release of a socket's lock is what is looked at, accept is the first of them, and nothing is missed.
+    let before = if running_version() < SEND_LENGTH { 1000 } else { 0 };
     let expected = Sums::from([
-        (flow(&stage.server.who(), server), (50, 0)),
+        (flow(&stage.server.who(), server), (before + 50, 0)),
         (flow(&stage.client.who(), client), (0, 50)),
     ]);
     assert_eq!(sums(&output, &netns), expected);
