@@ -17,6 +17,7 @@ mod kallsyms;
 mod links;
 mod output;
 mod run;
+mod start;
 mod target;
 mod tcpconnlat;
 mod tcpdrop;

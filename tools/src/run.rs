@@ -1,19 +1,15 @@
-//! A tool's run: load, attach, read until told to stop, account.
+//! A tool's run: start, read until told to stop, account.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use bpfasm::object::Object;
-use bpfasm::target::{Access, Ring, Target};
-use btf::{Index, Wanted};
 use clap::ArgMatches;
-use loader::{AttachName, Drained, Events, LoadError, Loaded, Loader, relocate};
+use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use programs::emit;
 
 use crate::args::{self, Shared};
 use crate::books::{Books, read_stats};
@@ -21,10 +17,9 @@ use crate::ebpf;
 use crate::failure::Failure;
 use crate::held::Held;
 use crate::output::{Column, Output, Page, Value};
-use crate::target::target_words;
+use crate::start::{Say, start};
 use crate::time::{Clock, Zone};
 use crate::tool::{Moment, Schedule, Session, Tool};
-use crate::verified;
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
 const POLL_BUSY: Duration = Duration::from_millis(20);
@@ -67,25 +62,6 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What goes to stderr.
-struct Say {
-    name: &'static str,
-    verbose: bool,
-    verified: bool,
-}
-
-impl Say {
-    fn always(&self, line: &str) {
-        eprintln!("tcptools: {}: {line}", self.name);
-    }
-
-    fn verbose(&self, line: &str) {
-        if self.verbose {
-            self.always(line);
-        }
-    }
-}
-
 /// SIGINT and SIGTERM as something to be read.
 struct Signals(SignalFd);
 
@@ -96,94 +72,6 @@ impl Signals {
         set.add(Signal::SIGTERM);
         set.thread_block().and_then(|()| SignalFd::new(&set)).map(Self).map_err(Failure::failed)
     }
-}
-
-/// Loads and attaches what the kernel takes, best first.
-///
-/// Nothing is probed beforehand: the programs themselves are the probe, and cost nothing where they hold.
-fn start(session: &mut dyn Session, shared: &Shared, say: &Say) -> Result<(Loaded, Option<Events>), Failure> {
-    let btf = loader::kernel_btf(shared.btf.as_deref()).map_err(Failure::failed)?;
-    let objects = ways(shared)?
-        .into_iter()
-        .map(|target| session.object(&target).map(|object| (target, object)).map_err(Failure::failed))
-        .collect::<Result<Vec<_>, _>>()?;
-    // One pass over the BTF for all ways: it is a good part of the start.
-    let mut wanted = Wanted::new();
-    for (_, object) in &objects {
-        relocate::want(&mut wanted, object);
-    }
-    session.names(&mut wanted);
-    let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
-    session.resolve(&index)?;
-    let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
-    let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
-    let mut refused = None;
-    for (target, object) in &objects {
-        let loaded = load(&loader, &index, object);
-        if let Ok((loaded, _)) = &loaded {
-            session.fill(loaded)?;
-        }
-        match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
-            Ok(running) => return Ok(running),
-            Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
-            Err(error) => {
-                say.verbose(&format!("not as {}: {error:#}", target_words(target)));
-                refused = Some(error);
-            }
-        }
-    }
-    Err(refused.map_or_else(|| Failure::failed("no way to run"), Failure::failed))
-}
-
-/// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf
-/// buffers. What the optional hooks need is left to the loader, which tries.
-fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
-    let version = loader::kernel::version().map_err(Failure::failed)?;
-    let arch = loader::kernel::arch().map_err(Failure::failed)?;
-    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true };
-    let mut ways = vec![
-        way(Access::Typed, Ring::RingBuf),
-        way(Access::Probed, Ring::RingBuf),
-        way(Access::Probed, Ring::PerfEventArray),
-    ];
-    ways.retain(|way| shared.access.is_none_or(|access| way.access == access));
-    ways.retain(|way| !shared.perf || way.ring == Ring::PerfEventArray);
-    Ok(ways)
-}
-
-fn load(
-    loader: &Loader<'_>,
-    index: &Index<'_>,
-    object: &Object,
-) -> Result<(Loaded, Option<Events>), LoadError> {
-    let loaded = loader.load_indexed(object, index)?;
-    // Before anything is attached, so that the first event finds a ring.
-    let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
-    let events = if has_ring { Some(loaded.events(emit::MAP)?) } else { None };
-    Ok((loaded, events))
-}
-
-fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
-    loaded.attach()?;
-    for note in loaded.notes() {
-        say.verbose(&note.to_string());
-    }
-    for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
-        let taken = rung
-            .taken
-            .as_ref()
-            .map_or_else(|| "not seen here".to_owned(), |attach| AttachName(attach).to_string());
-        say.verbose(&format!("{}: {taken}", rung.hook));
-        for (attach, error) in &rung.refused {
-            say.verbose(&format!("{}: not by {}: {error}", rung.hook, AttachName(attach)));
-        }
-    }
-    if say.verified {
-        for program in verified::programs(&loaded)? {
-            say.always(&program.to_string());
-        }
-    }
-    Ok(loaded)
 }
 
 /// Reads and reports until a signal, the time, a count or a closed pipe says stop; then detaches, drains and counts.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::{Column, Escaped, Value, comm};
+use super::value::{Escaped, comm};
+use super::{Column, Value};
 
 pub(super) struct Json {
     columns: Vec<Column>,

@@ -6,12 +6,13 @@
 mod csv;
 mod json;
 mod table;
+mod value;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
 
-use crate::time::{LocalTime, Zone};
+pub use self::value::Value;
+use crate::time::Zone;
 
 /// How rows are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,131 +93,6 @@ impl Column {
     /// Shown in the table only if `wanted`; in CSV and JSON all the same.
     pub const fn in_table_if(self, wanted: bool, format: Format) -> Self {
         self.shown_if(wanted || !matches!(format, Format::Table))
-    }
-}
-
-/// A value of a row. What is not known is [`Value::Unknown`] and prints as `-`, in JSON as `null`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Value<'a> {
-    /// Not known.
-    Unknown,
-    /// A number.
-    Number(u64),
-    /// Bytes; the table and CSV show whole KiB.
-    Bytes(u64),
-    /// Nanoseconds; the table and CSV show milliseconds.
-    Millis {
-        /// The nanoseconds.
-        ns: u64,
-        /// Digits after the point.
-        digits: usize,
-        /// It lasted at least this long: `>12.34`.
-        at_least: bool,
-    },
-    /// Wall-clock time in nanoseconds since 1970; the table and CSV show the local time of day.
-    Wall(i128),
-    /// Seconds relative to another event, six digits.
-    Seconds(f64),
-    /// A number with so many digits after the point.
-    Decimal {
-        /// The number.
-        value: f64,
-        /// The digits.
-        digits: usize,
-    },
-    /// A word.
-    Word(&'static str),
-    /// Text of the kernel or of the command line.
-    Text(&'a str),
-    /// A task's name: bytes that a process chose.
-    Comm(&'a [u8; 16]),
-    /// An address.
-    Ip(IpAddr),
-    /// An address, in brackets where it is one of IPv6: `[2001:db8::1]`.
-    Bracketed(IpAddr),
-    /// An address and a port: `192.0.2.1:22`, `[2001:db8::1]:22`.
-    Endpoint(SocketAddr),
-    /// A kernel address, in hexadecimal; a string in JSON.
-    Address(u64),
-    /// Yes or no.
-    Flag(bool),
-    /// Several texts; an array in JSON, separated by spaces elsewhere.
-    List(&'a [String]),
-    /// Names and their values; an object in JSON, which alone can show it.
-    Object(&'a [(&'a str, Self)]),
-}
-
-impl Value<'_> {
-    /// Itself, or unknown.
-    #[must_use]
-    pub fn if_known(self, known: bool) -> Self {
-        if known { self } else { Value::Unknown }
-    }
-}
-
-/// A task's name, up to its first zero.
-fn comm(name: &[u8; 16]) -> Escaped<'_> {
-    Escaped(name.split(|&byte| byte == 0).next().unwrap_or_default())
-}
-
-/// Bytes as text. A task's name is a process's own choice, so control characters, broken UTF-8 and the escape sign itself are
-/// escaped: no name can end a row or start another.
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for char in chunk.valid().chars() {
-                match char {
-                    '\\' => f.write_str("\\\\")?,
-                    _ if char.is_control() => {
-                        let mut buffer = [0; 4];
-                        for byte in char.encode_utf8(&mut buffer).bytes() {
-                            write!(f, "\\x{byte:02x}")?;
-                        }
-                    }
-                    _ => write!(f, "{char}")?,
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Value<'_> {
-    /// Writes it as the table and CSV show it.
-    pub fn write_text(&self, text: &mut String, zone: &Zone) {
-        use fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = match *self {
-            Value::Unknown => text.write_str("-"),
-            Value::Number(number) => write!(text, "{number}"),
-            Value::Bytes(bytes) => write!(text, "{}", bytes / 1024),
-            Value::Millis { ns, digits, at_least } => {
-                #[allow(
-                    clippy::cast_precision_loss,
-                    reason = "52 bits of nanoseconds are 52 days to the nanosecond"
-                )]
-                let millis = ns as f64 / 1e6;
-                write!(text, "{}{millis:.digits$}", if at_least { ">" } else { "" })
-            }
-            Value::Wall(ns) => write!(text, "{}", LocalTime::new(ns, zone)),
-            Value::Seconds(seconds) => write!(text, "{seconds:.6}"),
-            Value::Decimal { value, digits } => write!(text, "{value:.digits$}"),
-            Value::Word(word) => text.write_str(word),
-            Value::Text(shown) => write!(text, "{}", Escaped(shown.as_bytes())),
-            Value::Comm(name) => write!(text, "{}", comm(name)),
-            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => write!(text, "{ip}"),
-            Value::Bracketed(IpAddr::V6(ip)) => write!(text, "[{ip}]"),
-            Value::Endpoint(endpoint) => write!(text, "{endpoint}"),
-            Value::Address(address) => write!(text, "{address:x}"),
-            Value::Flag(flag) => write!(text, "{flag}"),
-            Value::List(texts) => write!(text, "{}", Escaped(texts.join(" ").as_bytes())),
-            Value::Object(_) => Ok(()),
-        };
     }
 }
 
@@ -467,37 +343,5 @@ PID   COMM   ADDR      -> TX_KB MS
         output.row(&[Value::List(&names), Value::Object(&members)]);
         let expected = "{\"stack\":[\"a\\\"b\",\"c\"],\"entries\":{\"x\":1,\"y\":1.953125}}\n";
         assert_eq!(String::from_utf8_lossy(&output.buffer), expected);
-    }
-
-    #[test]
-    fn ports_of_ipv6_stand_apart() {
-        let text = |endpoint: &str| {
-            let mut text = String::new();
-            let endpoint = Value::Endpoint(endpoint.parse().expect("an endpoint"));
-            endpoint.write_text(&mut text, &Zone::utc());
-            text
-        };
-        assert_eq!(text("192.0.2.1:22"), "192.0.2.1:22");
-        assert_eq!(text("[2001:db8::1]:22"), "[2001:db8::1]:22");
-    }
-
-    #[test]
-    fn a_lower_bound_says_so() {
-        let mut text = String::new();
-        let value = Value::Millis { ns: 12_345_678, digits: 2, at_least: true };
-        value.write_text(&mut text, &Zone::utc());
-        assert_eq!(text, ">12.35");
-    }
-
-    #[test]
-    fn no_name_can_forge_a_row() {
-        let shown = |name: &[u8; 16]| comm(name).to_string();
-        assert_eq!(shown(b"a\n1 b\t\x1b[2J\0\0\0\0\0\0"), "a\\x0a1 b\\x09\\x1b[2J");
-        assert_eq!(shown(b"caf\xe9 \xff\0\0\0\0\0\0\0\0\0\0"), "caf\\xe9 \\xff");
-        assert_eq!(
-            shown("caf\u{e9}\u{85}\0\0\0\0\0\0\0\0\0".as_bytes().try_into().expect("16")),
-            "caf\u{e9}\\xc2\\x85"
-        );
-        assert_eq!(shown(b"a\\x0a\0\0\0\0\0\0\0\0\0\0\0"), r"a\\x0a", "no name looks like an escape");
     }
 }

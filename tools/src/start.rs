@@ -1,0 +1,122 @@
+//! The start of a run: load and attach what this kernel takes, and say how.
+
+use bpfasm::object::Object;
+use bpfasm::target::{Access, Ring, Target};
+use btf::Index;
+use loader::{AttachName, Events, LoadError, Loaded, Loader, relocate};
+use programs::emit;
+
+use crate::args::Shared;
+use crate::failure::Failure;
+use crate::target::target_words;
+use crate::tool::Session;
+use crate::verified;
+
+/// What goes to stderr.
+pub struct Say {
+    /// The tool's name.
+    pub name: &'static str,
+    /// What is done.
+    pub verbose: bool,
+    /// What the verifier made of each program.
+    pub verified: bool,
+}
+
+impl Say {
+    /// Whatever is asked for.
+    pub fn always(&self, line: &str) {
+        eprintln!("tcptools: {}: {line}", self.name);
+    }
+
+    /// If it is asked for.
+    pub fn verbose(&self, line: &str) {
+        if self.verbose {
+            self.always(line);
+        }
+    }
+}
+
+/// Loads and attaches what the kernel takes, best first.
+///
+/// Nothing is probed beforehand: the programs themselves are the probe, and cost nothing where they hold.
+pub fn start(
+    session: &mut dyn Session,
+    shared: &Shared,
+    say: &Say,
+) -> Result<(Loaded, Option<Events>), Failure> {
+    let btf = loader::kernel_btf(shared.btf.as_deref()).map_err(Failure::failed)?;
+    let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
+    let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
+    let mut refused = None;
+    for target in ways(shared)? {
+        let object = session.object(&target).map_err(Failure::failed)?;
+        let mut wanted = relocate::wanted(&object);
+        session.names(&mut wanted);
+        let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
+        session.resolve(&index)?;
+        let loaded = load(&loader, &index, &object);
+        if let Ok((loaded, _)) = &loaded {
+            session.fill(loaded)?;
+        }
+        match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
+            Ok(running) => return Ok(running),
+            Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
+            Err(error) => {
+                say.verbose(&format!("not as {}: {error:#}", target_words(&target)));
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.map_or_else(|| Failure::failed("no way to run"), Failure::failed))
+}
+
+/// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf
+/// buffers. What the optional hooks need is left to the loader, which tries.
+fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
+    let version = loader::kernel::version().map_err(Failure::failed)?;
+    let arch = loader::kernel::arch().map_err(Failure::failed)?;
+    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true };
+    let mut ways = vec![
+        way(Access::Typed, Ring::RingBuf),
+        way(Access::Probed, Ring::RingBuf),
+        way(Access::Probed, Ring::PerfEventArray),
+    ];
+    ways.retain(|way| shared.access.is_none_or(|access| way.access == access));
+    ways.retain(|way| !shared.perf || way.ring == Ring::PerfEventArray);
+    Ok(ways)
+}
+
+fn load(
+    loader: &Loader<'_>,
+    index: &Index<'_>,
+    object: &Object,
+) -> Result<(Loaded, Option<Events>), LoadError> {
+    let loaded = loader.load_indexed(object, index)?;
+    // Before anything is attached, so that the first event finds a ring.
+    let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
+    let events = if has_ring { Some(loaded.events(emit::MAP)?) } else { None };
+    Ok((loaded, events))
+}
+
+fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
+    loaded.attach()?;
+    for note in loaded.notes() {
+        say.verbose(&note.to_string());
+    }
+    for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
+        let taken = rung
+            .taken
+            .as_ref()
+            .map_or_else(|| "not seen here".to_owned(), |attach| AttachName(attach).to_string());
+        say.verbose(&format!("{}: {taken}", rung.hook));
+        for (attach, error) in &rung.refused {
+            say.verbose(&format!("{}: not by {}: {error}", rung.hook, AttachName(attach)));
+        }
+    }
+    if say.verified {
+        for program in verified::programs(&loaded)? {
+            say.always(&program.to_string());
+        }
+    }
+    Ok(loaded)
+}
