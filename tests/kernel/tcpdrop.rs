@@ -17,38 +17,60 @@ use kernel_tests::stage::{Pair, Stage, Via};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("tcpdrop::closed_port", || closed_port(LOCALHOST_V4, &[])),
-    ("tcpdrop::closed_port_ipv6", || closed_port(LOCALHOST_V6, &[])),
-    ("tcpdrop::closed_port_by_probe_reads", || closed_port(LOCALHOST_V4, &["--access", "probed"])),
-    ("tcpdrop::closed_port_by_perf_buffers", || closed_port(LOCALHOST_V6, &["--perf"])),
-    ("tcpdrop::wrong_checksum", || wrong_checksum(LOCALHOST_V4)),
-    ("tcpdrop::wrong_checksum_ipv6", || wrong_checksum(LOCALHOST_V6)),
-    ("tcpdrop::netfilter", || netfilter(LOCALHOST_V4)),
-    ("tcpdrop::netfilter_ipv6", || netfilter(LOCALHOST_V6)),
-    ("tcpdrop::netfilter_of_what_is_sent", netfilter_of_what_is_sent),
-    ("tcpdrop::data_to_a_closed_socket", || data_to_a_closed_socket(Via::V4)),
-    ("tcpdrop::data_to_a_closed_socket_ipv6", || data_to_a_closed_socket(Via::V6)),
-    ("tcpdrop::data_out_of_the_window", || data_out_of_the_window(Via::V4, &[])),
-    ("tcpdrop::data_out_of_the_window_ipv6", || data_out_of_the_window(Via::V6, &[])),
+    ("tcpdrop::closed_port", || here(|| closed_port(LOCALHOST_V4, &[]))),
+    ("tcpdrop::closed_port_ipv6", || here(|| closed_port(LOCALHOST_V6, &[]))),
+    ("tcpdrop::closed_port_by_probe_reads", || here(|| closed_port(LOCALHOST_V4, &["--access", "probed"]))),
+    ("tcpdrop::closed_port_by_perf_buffers", || here(|| closed_port(LOCALHOST_V6, &["--perf"]))),
+    ("tcpdrop::wrong_checksum", || here(|| wrong_checksum(LOCALHOST_V4))),
+    ("tcpdrop::wrong_checksum_ipv6", || here(|| wrong_checksum(LOCALHOST_V6))),
+    ("tcpdrop::netfilter", || here(|| netfilter(LOCALHOST_V4))),
+    ("tcpdrop::netfilter_ipv6", || here(|| netfilter(LOCALHOST_V6))),
+    ("tcpdrop::netfilter_of_what_is_sent", || here(netfilter_of_what_is_sent)),
+    ("tcpdrop::data_to_a_closed_socket", || here(|| data_to_a_closed_socket(Via::V4))),
+    ("tcpdrop::data_to_a_closed_socket_ipv6", || here(|| data_to_a_closed_socket(Via::V6))),
+    ("tcpdrop::data_out_of_the_window", || here(|| data_out_of_the_window(Via::V4, &[]))),
+    ("tcpdrop::data_out_of_the_window_ipv6", || here(|| data_out_of_the_window(Via::V6, &[]))),
     ("tcpdrop::data_out_of_the_window_probed", || {
-        data_out_of_the_window(Via::DualStackServer, &["--access", "probed"])
+        here(|| data_out_of_the_window(Via::DualStackServer, &["--access", "probed"]))
     }),
-    ("tcpdrop::extension_headers", extension_headers),
-    ("tcpdrop::other_protocols_are_none", other_protocols_are_none),
-    ("tcpdrop::purged_only_if_asked_for", purged_only_if_asked_for),
-    ("tcpdrop::owner", || owner(&["--owner"])),
-    ("tcpdrop::owner_by_sock_diag_and_proc", || owner(&["--owner", "--no-iter"])),
-    ("tcpdrop::pid", pid),
-    ("tcpdrop::by_reason", by_reason),
-    ("tcpdrop::by_port_and_address", by_port_and_address),
-    ("tcpdrop::by_network_namespace", by_network_namespace),
-    ("tcpdrop::table", table),
-    ("tcpdrop::table_without_stacks", table_without_stacks),
-    ("tcpdrop::csv", csv),
-    ("tcpdrop::the_last_row_has_its_stack", the_last_row_has_its_stack),
+    ("tcpdrop::extension_headers", || here(extension_headers)),
+    ("tcpdrop::other_protocols_are_none", || here(other_protocols_are_none)),
+    ("tcpdrop::purged_only_if_asked_for", || here(purged_only_if_asked_for)),
+    ("tcpdrop::owner", || here(|| owner(&["--owner"]))),
+    ("tcpdrop::owner_by_sock_diag_and_proc", || here(|| owner(&["--owner", "--no-iter"]))),
+    ("tcpdrop::pid", || here(pid)),
+    ("tcpdrop::by_reason", || here(by_reason)),
+    ("tcpdrop::by_port_and_address", || here(by_port_and_address)),
+    ("tcpdrop::by_network_namespace", || here(by_network_namespace)),
+    ("tcpdrop::table", || here(table)),
+    ("tcpdrop::table_without_stacks", || here(table_without_stacks)),
+    ("tcpdrop::csv", || here(csv)),
+    ("tcpdrop::the_last_row_has_its_stack", || here(the_last_row_has_its_stack)),
+    ("tcpdrop::says_why_it_cannot", says_why_it_cannot),
     ("tcpdrop::wrong_usage", wrong_usage),
     ("tcpdrop::unknown_reason", unknown_reason),
 ];
+
+/// What a packet holds has no type, so it is read by address.
+fn here(test: fn() -> Outcome) -> Outcome {
+    needs(Feature::ProbeReads)?;
+    test()
+}
+
+/// Where that is forbidden, one line says so.
+fn says_why_it_cannot() -> Outcome {
+    if needs(Feature::ProbeReads).is_ok() {
+        return claims(
+            "a kernel locked down to keep its secrets",
+            Claim::Optional,
+            Some("it is not".to_owned()),
+        );
+    }
+    let output = run(["tcpdrop"]);
+    output.assert_code(1).assert_no_stdout();
+    assert!(output.one_line().contains("lockdown=confidentiality"), "{output}");
+    Ok(())
+}
 
 const LOCALHOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOCALHOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);

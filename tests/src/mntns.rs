@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -18,8 +19,11 @@ pub fn enter_new() {
 pub fn mount_tracefs() {
     const TRACEFS: &str = "/sys/kernel/tracing";
     if !Path::new(TRACEFS).join("events").exists() {
-        mount(Some("nodev"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>)
-            .expect("mount tracefs");
+        match mount(Some("nodev"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>) {
+            // It is there, and a lockdown has left it empty.
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(errno) => panic!("mount tracefs: {errno}"),
+        }
     }
 }
 

@@ -147,10 +147,17 @@ impl Outcome {
                 self.faults.push(format!("{tool} {access} {options} does not run: {words}"));
             }
         }
-        for (tool, access, _) in self.rungs.keys().filter(|(tool, access, _)| {
-            run.variant.refuses.contains(access) || run.variant.cannot.contains_key(tool)
-        }) {
+        for (tool, access, _) in
+            self.rungs.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
+        {
             self.faults.push(format!("{tool} {access} runs, and kernels.toml says it cannot"));
+        }
+        // What hooks a tool says that it would have is no sign of running.
+        self.rungs.retain(|(tool, _, _), _| !run.variant.cannot.contains_key(tool));
+        for tool in run.variant.cannot.keys() {
+            if !self.refused.keys().any(|(refused, _, _)| refused == tool) {
+                self.faults.push(format!("{tool} runs, and kernels.toml says it cannot"));
+            }
         }
         self.check_rungs(run);
         if self.verdict.is_none() {
