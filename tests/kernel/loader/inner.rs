@@ -5,6 +5,7 @@ use std::thread;
 
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
+use kernel_tests::gate::running_version;
 use kernel_tests::runner::{Outcome, Test};
 use loader::{LoadError, Map};
 use nix::libc;
@@ -102,7 +103,14 @@ fn a_swap_loses_no_increment() -> Outcome {
     });
     assert_eq!(count(one) + count(two), 0, "all is read");
     let all = u64::try_from(THREADS * EACH).expect("a count");
-    assert_eq!((late, total), (0, all), "increments behind a read, and all that were read in {swaps} swaps");
+    // On 7.x a program may lose its CPU while it dawdles, and others are not run on it meanwhile, which is counted.
+    let missed = loaded.missed().expect("a count");
+    assert!(missed == 0 || running_version() >= (7, 0), "{missed} missed");
+    assert_eq!(
+        (late, total + missed),
+        (0, all),
+        "increments behind a read, and all that were read in {swaps} swaps"
+    );
     assert!(swaps > 2, "{swaps} swaps");
     Ok(())
 }
