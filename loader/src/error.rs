@@ -296,6 +296,8 @@ impl fmt::Display for LoadError {
                 write!(f, "load `{program}`: {errno}{}", Behind(hint))?;
                 match (log.is_empty(), f.alternate()) {
                     (true, _) => Ok(()),
+                    // The verifier only says in its own words what the hint has said.
+                    (false, false) if matches!(hint, Some(Hint::Confidential)) => Ok(()),
                     (false, false) => write!(f, "\n{log}"),
                     (false, true) => write!(f, "\n{log:#}"),
                 }

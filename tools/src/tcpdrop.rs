@@ -208,7 +208,7 @@ impl Session for Drops {
 impl Drops {
     fn show(&mut self, drop: &Drop, clock: Clock, page: &mut dyn Page) {
         let mut event = drop.event;
-        if self.purged(&event) {
+        if self.purged(drop) {
             self.hidden += 1;
             return;
         }
@@ -221,7 +221,7 @@ impl Drops {
         let flags = Value::Text(&flags).if_known(known);
         let reason = self.reasons.name(event.reason).map_or(Value::Unknown, Value::Text);
         let code = Value::Number(event.reason.into()).if_known(event.reason != 0);
-        let location = self.symbol(event.location);
+        let location = self.symbol(self.location(drop));
         let frames = self.frames(drop);
         let texts: Vec<String> = match self.format {
             Format::Table => Vec::new(),
@@ -261,12 +261,12 @@ impl Drops {
 
     /// Whether the packet was left in the queue of a socket that was closed, by where it was freed. Kernels that call it
     /// QUEUE_PURGE do not even send it; those before 6.7 give no reason, or none in particular.
-    fn purged(&self, event: &Event) -> bool {
+    fn purged(&self, drop: &Drop) -> bool {
         const PURGES: [&str; 4] =
             ["sk_stream_kill_queues", "inet_sock_destruct", "skb_queue_purge", "__skb_queue_purge"];
         !self.options.purged
-            && self.reasons.is_unspecific(event.reason)
-            && self.kallsyms.symbol(event.location).is_some_and(|symbol| PURGES.contains(&symbol.name()))
+            && self.reasons.is_unspecific(drop.event.reason)
+            && self.kallsyms.symbol(self.location(drop)).is_some_and(|symbol| PURGES.contains(&symbol.name()))
     }
 
     /// Names the owner of a socket that was open before and that the kernel's table does not know.
@@ -289,10 +289,24 @@ impl Drops {
         let stack = &drop.stack;
         // Its address is in the stack, unless something replaces return addresses.
         let first = stack.iter().position(|frame| *frame == drop.event.location).unwrap_or_else(|| {
-            let ours = |frame: &u64| self.kallsyms.symbol(*frame).is_some_and(|it| is_tracing(it.name()));
-            stack.iter().take(NEAR).rposition(ours).map_or(0, |last| last + 1)
+            let last = stack.iter().take(NEAR).rposition(|frame| self.is_tracing(*frame));
+            last.map_or(0, |last| last + 1)
         });
-        stack.get(first..).unwrap_or_default()
+        let rest = stack.get(first..).unwrap_or_default();
+        let below = rest.iter().take_while(|frame| self.is_tracing(**frame)).count();
+        rest.get(below..).unwrap_or_default()
+    }
+
+    /// Where the packet was dropped. Some kernels (5.10 on arm64) name a place in the function that frees packets; then it is
+    /// where that was called from, if there is a stack to tell.
+    fn location(&self, drop: &Drop) -> u64 {
+        let named = drop.event.location;
+        let caller = self.is_tracing(named).then(|| self.frames(drop).first().copied()).flatten();
+        caller.unwrap_or(named)
+    }
+
+    fn is_tracing(&self, address: u64) -> bool {
+        self.kallsyms.symbol(address).is_some_and(|symbol| is_tracing(symbol.name()))
     }
 
     fn symbol(&self, address: u64) -> String {
