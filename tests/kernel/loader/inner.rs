@@ -103,14 +103,12 @@ fn a_swap_loses_no_increment() -> Outcome {
     });
     assert_eq!(count(one) + count(two), 0, "all is read");
     let all = u64::try_from(THREADS * EACH).expect("a count");
-    // On 7.x a program may lose its CPU while it dawdles, and others are not run on it meanwhile, which is counted.
+    // On 7.x a program may lose its CPU while it dawdles, and it is not run there meanwhile, for whatever system call: that is
+    // counted.
     let missed = loaded.missed().expect("a count");
     assert!(missed == 0 || running_version() >= (7, 0), "{missed} missed");
-    assert_eq!(
-        (late, total + missed),
-        (0, all),
-        "increments behind a read, and all that were read in {swaps} swaps"
-    );
+    assert_eq!(late, 0, "increments behind a read in {swaps} swaps");
+    assert!(total <= all && all <= total + missed, "{total} of {all} read, {missed} missed in {swaps} swaps");
     assert!(swaps > 2, "{swaps} swaps");
     Ok(())
 }
