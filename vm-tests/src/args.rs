@@ -17,6 +17,8 @@ pub struct Args {
     pub shell: bool,
     /// Machines to run at a time.
     pub jobs: usize,
+    /// Attach every tool in every way, and run no test.
+    pub attach: bool,
     /// Take over what the programs cost.
     pub bless: bool,
     /// Look for newer kernels than those of the cache.
@@ -54,6 +56,10 @@ fn command() -> Command {
                 .value_parser(value_parser!(u16).range(1..))
                 .help("Machines to run at a time; each takes one CPU"),
         )
+        .arg(
+            flag("attach", "Attach every tool with every set of options, and run no test")
+                .conflicts_with("test"),
+        )
         .arg(flag("bless", "Write what the programs cost into programs.txt"))
         .arg(flag("update", "Look for newer kernels than those of the cache"))
 }
@@ -73,6 +79,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, clap::Erro
         quick: matches.get_flag("quick"),
         shell: matches.get_flag("shell"),
         jobs: matches.get_one::<u16>("jobs").map_or(1, |&jobs| usize::from(jobs)),
+        attach: matches.get_flag("attach"),
         bless: matches.get_flag("bless"),
         update: matches.get_flag("update"),
     })
