@@ -101,7 +101,9 @@ impl Outcome {
         let (tool, access, options) = start;
         let own =
             line.strip_prefix("tcptools: ").and_then(|rest| rest.strip_prefix(&tool)?.strip_prefix(": "));
-        let Some((what, how)) = own.and_then(|own| own.split_once(": ")) else {
+        // Why a tool gives up names the ways as well.
+        let said = own.filter(|own| !own.starts_with("no way to see "));
+        let Some((what, how)) = said.and_then(|said| said.split_once(": ")) else {
             match &mut self.last_words {
                 // The first line below says why.
                 Some(words) if line.starts_with(' ') && !words.contains('\n') => {
@@ -258,6 +260,17 @@ mod tests {
         assert!(!said("first send: tp_btf sock_send_length").is_good(), "the matrix is out of date");
         let remark = said("open sockets: sockets that were open before have no owner");
         assert!(remark.rungs.is_empty(), "{remark:?}");
+    }
+
+    #[test]
+    fn why_a_tool_gives_up_is_no_hook() {
+        let words = "tcptools: tcpdrop: no way to see `drop` on this kernel: raw_tp kfree_skb: load: no";
+        let lines =
+            [format!("vm 0.5 rung tcpdrop typed + {words}"), "vm 0.5 rung tcpdrop typed + ended".into()];
+        let lines: Vec<&str> = lines.iter().map(String::as_str).chain(GOOD).collect();
+        let outcome = outcome(&lines, End::Exited);
+        assert_eq!(outcome.refused.values().collect::<Vec<_>>(), [words]);
+        assert!(outcome.rungs.is_empty(), "{:?}", outcome.rungs);
     }
 
     #[test]
