@@ -52,6 +52,11 @@ pub(crate) use event_ends;
 
 /// Writes the ends of the socket in `r6` into an event on the stack. Clobbers `r0` to `r5`.
 pub fn into_event(sock: Sock, event: Place) -> Fragment {
+    into_event_with(sock, event, Ends::Sock(sock).port(Side::Local))
+}
+
+/// The same of what is no whole socket (see [`Sock::request`]): `local_port` leaves that in `w1`, in network order.
+pub fn into_event_with(sock: Sock, event: Place, local_port: Fragment) -> Fragment {
     assert_eq!(event.base, Reg::R10, "addresses go to the stack");
     let from = Ends::Sock(sock);
     bpf! {
@@ -60,7 +65,7 @@ pub fn into_event(sock: Sock, event: Place) -> Fragment {
         ..sock.addresses(event.laddr, event.raddr);
         ..from.port(Side::Remote);
         *(u16 *)(r10 + {event.rport}) = w1;
-        ..from.port(Side::Local);
+        ..local_port;
         *(u16 *)(r10 + {event.lport}) = w1;
         ..sock.netns();
         *(u32 *)(r10 + {event.netns}) = w1;

@@ -10,7 +10,7 @@ use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Size, bpf};
 
 pub use self::event::{Event, Flow, Kind, Tally};
-use crate::ends::{Ends, event_ends};
+use crate::ends::{self, Ends, event_ends};
 use crate::filter::Filter;
 use crate::frame::event;
 use crate::owner::{self, Owner};
@@ -99,9 +99,8 @@ fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
         ..count(Count::Seen);
         ..only_if(checks, !options.failed || !filter.is_empty());
 
-        ..ends(sock);
-        ..sock.load(R1, Size::B2, "inet_sock.inet_sport");
-        *(u16 *)(r10 + {event!(lport)}) = w1;
+        ..ends::into_event(sock, event_ends!());
+        *(u16 *)(r10 + {event!(reserved)}) = 0;
         r1 = *(u64 *)(r9 + {SECOND});                   // skb
         r1 += sk_buff.cb;
         ..sock.load_from(R1, R1, Size::B2, "tcp_skb_cb.tcp_gso_segs");
@@ -152,10 +151,11 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
         ..sock.request();
         ..stats::open("out");
         ..count(Count::Seen);
-        ..ends(sock);
-        ..sock.common(R1, Size::B2, "sock_common.skc_num");
-        r1 = be16 r1;
-        *(u16 *)(r10 + {event!(lport)}) = w1;
+        ..ends::into_event_with(sock, event_ends!(), bpf! {
+            ..sock.common(R1, Size::B2, "sock_common.skc_num");
+            r1 = be16 r1;
+        });
+        *(u16 *)(r10 + {event!(reserved)}) = 0;
         ..only_if(checks, !filter.is_empty());
 
         *(u16 *)(r10 + {event!(segments)}) = 1;
@@ -206,20 +206,6 @@ fn whose(options: &Options, from_table: Fragment, without: Fragment) -> Fragment
             ..without;
         },
         (false, true) => Fragment::new(),
-    }
-}
-
-/// Writes the ends of the connection, but the local port, and the network namespace.
-fn ends(sock: Sock) -> Fragment {
-    bpf! {
-        ..sock.common(R1, Size::B2, "sock_common.skc_family");
-        *(u16 *)(r10 + {event!(family)}) = w1;
-        *(u16 *)(r10 + {event!(reserved)}) = 0;
-        ..sock.addresses(event!(laddr), event!(raddr));
-        ..sock.common(R1, Size::B2, "sock_common.skc_dport");
-        *(u16 *)(r10 + {event!(rport)}) = w1;
-        ..sock.netns();
-        *(u32 *)(r10 + {event!(netns)}) = w1;
     }
 }
 
