@@ -332,9 +332,7 @@ fn usage() -> Outcome {
         (&["-r", "0"], "0"),
         (&["--cgroupmap", "/no/such/map"], "/no/such/map"),
     ] {
-        let output = cli::run([&["tcptop"], wrong].concat());
-        output.assert_code(2).assert_no_stdout();
-        assert!(output.one_line().contains(named), "the line has to name {named}\n{output}");
+        cli::run([&["tcptop"], wrong].concat()).assert_wrong_usage(named);
     }
     Ok(())
 }

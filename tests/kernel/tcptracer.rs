@@ -9,7 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use kernel_tests::actor::{Actor, Conn, Who};
-use kernel_tests::cli::{Output, Tool, run};
+use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::{LIMIT, wait_until};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::mntns;
@@ -359,12 +359,4 @@ fn each_of_2000_exactly_once() -> Outcome {
     let missed = crate::cli::assert_only_missed(&output);
     assert_told(&output, &netns, &deeds, missed);
     Ok(())
-}
-
-/// Runs the tool with arguments that make no sense: one line that says why.
-#[track_caller]
-fn refused(args: &[&str]) -> String {
-    let output = run([&["tcptracer"], args].concat());
-    output.assert_code(2).assert_no_stdout();
-    output.one_line().to_owned()
 }

@@ -327,6 +327,13 @@ impl Output {
         self
     }
 
+    /// Fails unless this was wrong usage: exit code 2, nothing done, and one line that names what is wrong.
+    #[track_caller]
+    pub fn assert_wrong_usage(&self, named: &str) {
+        self.assert_code(2).assert_no_stdout();
+        assert!(self.one_line().contains(named), "the line has to name {named}\n{self}");
+    }
+
     /// Standard error, which has to be exactly one line that begins with the program's name.
     #[must_use]
     #[track_caller]

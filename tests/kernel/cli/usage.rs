@@ -71,9 +71,7 @@ fn wrong_usage() -> Outcome {
         (&["tcpstates", "-D", "ssh"], "ssh"),
     ];
     for (args, named) in WRONG {
-        let output = run(*args);
-        output.assert_code(2).assert_no_stdout();
-        assert!(output.one_line().contains(named), "the line has to name {named}\n{output}");
+        run(*args).assert_wrong_usage(named);
     }
     Ok(())
 }

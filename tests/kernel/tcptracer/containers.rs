@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kernel_tests::actor::{Actor, Who};
+use kernel_tests::cli::run;
 use kernel_tests::deadline::{LIMIT, wait_until};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::mntns;
@@ -16,7 +17,7 @@ use kernel_tests::stage::Stage;
 use kernel_tests::traffic;
 use nix::mount::{MsFlags, mount};
 
-use super::{Deed, finish, refused, start};
+use super::{Deed, finish, start};
 
 pub const TESTS: &[Test] = &[
     ("tcptracer::by_cgroup_map", by_cgroup_map),
@@ -162,6 +163,14 @@ fn by_mount_namespace_map() -> Outcome {
     });
     finish(tool, &netns, &deeds);
     Ok(())
+}
+
+/// Runs the tool with arguments that make no sense: one line that says why.
+#[track_caller]
+fn refused(args: &[&str]) -> String {
+    let output = run([&["tcptracer"], args].concat());
+    output.assert_code(2).assert_no_stdout();
+    output.one_line().to_owned()
 }
 
 /// What is there instead, and what is right, in one line.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kernel_tests::actor::Actor;
-use kernel_tests::cli::{Output, Tool, tcptools};
+use kernel_tests::cli::{Output, Tool, run, tcptools};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
 use kernel_tests::peer;
@@ -11,7 +11,7 @@ use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::stage::Stage;
 use kernel_tests::traffic;
 
-use super::{Deed, refused};
+use super::Deed;
 
 pub const TESTS: &[Test] = &[
     ("tcptracer::table", table),
@@ -142,8 +142,7 @@ fn wrong_usage() -> Outcome {
         (&["-4", "-6"], "--ipv6"),
         (&["surplus"], "surplus"),
     ] {
-        let line = refused(args);
-        assert!(line.contains(named), "the line has to name {named}: {line}");
+        run([&["tcptracer"], args].concat()).assert_wrong_usage(named);
     }
     Ok(())
 }
