@@ -56,7 +56,7 @@ pub struct Kallsyms {
 pub enum Nameless {
     /// The file cannot be read.
     Unreadable(io::Error),
-    /// It has names and no addresses: `kernel.kptr_restrict`.
+    /// It has names and no addresses: without CAP_SYSLOG, or by `kernel.kptr_restrict`.
     Hidden,
 }
 
@@ -64,7 +64,10 @@ impl fmt::Display for Nameless {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "{FILE}: {error}"),
-            Self::Hidden => write!(f, "{FILE} hides addresses (sysctl kernel.kptr_restrict)"),
+            Self::Hidden => write!(
+                f,
+                "{FILE} hides addresses (CAP_SYSLOG shows them, unless sysctl kernel.kptr_restrict is 2)"
+            ),
         }
     }
 }
