@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("tcpdrop::netfilter_of_what_is_sent", || here(netfilter_of_what_is_sent)),
     ("tcpdrop::data_to_a_closed_socket", || here(|| data_to_a_closed_socket(Via::V4))),
     ("tcpdrop::data_to_a_closed_socket_ipv6", || here(|| data_to_a_closed_socket(Via::V6))),
+    ("tcpdrop::data_to_what_waits_for_the_fin", || here(data_to_what_waits_for_the_fin)),
     ("tcpdrop::data_out_of_the_window", || here(|| data_out_of_the_window(Via::V4, &[]))),
     ("tcpdrop::data_out_of_the_window_ipv6", || here(|| data_out_of_the_window(Via::V6, &[]))),
     ("tcpdrop::data_out_of_the_window_probed", || {
@@ -266,6 +267,9 @@ fn netfilter_of_what_is_sent() -> Outcome {
 fn data_to_a_closed_socket(via: Via) -> Outcome {
     family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
     let netns = Netns::enter_new();
+    // More than a minute: so long the socket itself waits, acknowledged or not. For less, a smaller object would take over at
+    // the acknowledgement, which may come before the data.
+    netns.set_sysctl("net/ipv4/tcp_fin_timeout", "120");
     let mut stage = Stage::new(via);
     let pair = stage.open();
     let tool = start(&[]);
@@ -275,6 +279,23 @@ fn data_to_a_closed_socket(via: Via) -> Outcome {
     assert_packet(&rows[0], pair.server.local, pair.client.local, "PSH|ACK");
     assert_reason(&rows[0], &["TCP_ABORT_ON_DATA", "NOT_SPECIFIED"]);
     assert_state(&rows[0], "CLOSE");
+    Ok(())
+}
+
+/// The same when a smaller object has taken over from the socket.
+fn data_to_what_waits_for_the_fin() -> Outcome {
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let pair = stage.open();
+    let tool = start(&[]);
+    stage.client.close(pair.client);
+    stage.settle_fin(pair.client);
+    stage.server.send(pair.server, 5);
+    let (rows, _) = finish(tool, &netns, 1);
+    assert_packet(&rows[0], pair.server.local, pair.client.local, "PSH|ACK");
+    assert_reason(&rows[0], &["NOT_SPECIFIED"]);
+    // It is found by its addresses and never handed to the receiving code as a socket.
+    assert!(matches!(rows[0].state.as_deref(), None | Some("TIME_WAIT")), "{:?}", rows[0]);
     Ok(())
 }
 

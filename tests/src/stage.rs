@@ -227,6 +227,17 @@ impl Stage {
         }
     }
 
+    /// Waits until the peer has acknowledged the FIN of this end, which was closed first.
+    #[track_caller]
+    pub fn settle_fin(&self, conn: Conn) {
+        /// `TCP_FIN_WAIT2` in `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
+        const FIN_WAIT2: &str = "05";
+        wait_until("acknowledgement of the FIN", LIMIT, || match column(conn, 3).as_deref() {
+            Some(FIN_WAIT2) => Ok(()),
+            seen => Err(format!("state {seen:?} of {conn:?}")),
+        });
+    }
+
     /// Marks the start of what ends the connection.
     pub fn closing(&mut self) {
         self.closing = Some(Instant::now());
@@ -306,6 +317,13 @@ pub(crate) fn source_of(to: SocketAddr) -> IpAddr {
 
 /// Bytes in the send queue of a socket of this namespace, `None` when there is no such socket.
 fn unacknowledged(conn: Conn) -> Option<u64> {
+    // tx_queue:rx_queue
+    let queues = column(conn, 4)?;
+    u64::from_str_radix(queues.split_once(':')?.0, 16).ok()
+}
+
+/// A column of a socket of this namespace in `/proc/net/tcp`: `sl local_address rem_address st tx_queue:rx_queue`.
+fn column(conn: Conn, number: usize) -> Option<String> {
     let wanted = (conn.local.port(), conn.remote.port());
     let port = |address: &str| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok();
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
@@ -313,10 +331,8 @@ fn unacknowledged(conn: Conn) -> Option<u64> {
         .filter_map(|file| fs::read_to_string(file).ok())
         .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
         .find_map(|line| {
-            // sl local_address rem_address st tx_queue:rx_queue
             let columns: Vec<&str> = line.split_ascii_whitespace().collect();
             let ports = (port(columns.get(1)?)?, port(columns.get(2)?)?);
-            let (sent, _) = columns.get(4)?.split_once(':')?;
-            (ports == wanted).then(|| u64::from_str_radix(sent, 16).ok())?
+            (ports == wanted).then(|| columns.get(number).map(|&column| column.to_owned()))?
         })
 }
