@@ -90,7 +90,8 @@ mod tests {
         let mut buffers = PerfBuffers::new(3, 4096);
         for round in 0..5 {
             let start = round << 40;
-            let appended = (0..60_u64).filter(|n| buffers.append((n % 3) as usize, start + 60 - n, 12)).count();
+            let appended =
+                (0..60_u64).filter(|n| buffers.append((n % 3) as usize, start + 60 - n, 12)).count();
             assert_eq!(appended, 60);
             let mut times = Vec::new();
             let drained = buffers.drain(&mut |record| {

@@ -21,7 +21,14 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Vec<(&'static str, Strin
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
     Ok(vec![
         ("machine", format!("{cpus} × {model}{virtual_machine}")),
-        ("kernel", format!("Linux {}, lockdown {}", kernel.trim(), lockdown.unwrap_or("none"))),
+        (
+            "kernel",
+            format!(
+                "Linux {}{}",
+                kernel.trim(),
+                lockdown.map(|mode| format!(", lockdown {mode}")).unwrap_or_default()
+            ),
+        ),
         ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
         ("date", date(seconds / 86_400)),
     ])

@@ -111,15 +111,11 @@ impl Contender {
     }
 
     /// Runs it once, to see whether it can be.
-    fn trial(self) -> std::result::Result<Self, LeftOut> {
-        let tried = Running::start(self.command()).and_then(|mut running| {
-            running.wait_attached(TRIAL)?;
-            running.stop().map(drop)
-        });
-        match tried {
-            Ok(()) => Ok(self),
-            Err(fault) => Err(LeftOut { name: self.to_string(), why: fault.to_string() }),
-        }
+    fn trial(self) -> Result<Self> {
+        let mut running = Running::start(self.command())?;
+        running.wait_attached(TRIAL)?;
+        running.stop()?;
+        Ok(self)
     }
 }
 
@@ -129,12 +125,12 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
     let mut left_out = Vec::new();
     let mut judge = |maker, tool: &'static str, program: Option<PathBuf>, args: Vec<OsString>| {
         let Some(program) = program else {
-            left_out.push(LeftOut { name: format!("{maker} {tool}"), why: "not installed".to_owned() });
+            left_out.push((maker, tool, "not installed".to_owned()));
             return;
         };
         match (Contender { maker, tool, program, args }).trial() {
             Ok(peer) => peers.push(peer),
-            Err(why) => left_out.push(why),
+            Err(why) => left_out.push((maker, tool, why.to_string())),
         }
     };
     for tool in LIBBPF.into_iter().filter(|tool| tools.contains(tool)) {
@@ -151,7 +147,23 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
         let program = debian.or_else(|| is_file(Path::new("/usr/share/bcc/tools").join(tool)));
         judge(Maker::Bcc, tool, program, Vec::new());
     }
-    Ok((peers, left_out))
+    Ok((peers, together(left_out)))
+}
+
+/// Tools of a maker that are left out for one reason, in one line.
+fn together(left_out: Vec<(Maker, &'static str, String)>) -> Vec<LeftOut> {
+    let mut groups: Vec<(Maker, String, Vec<&str>)> = Vec::new();
+    for (maker, tool, why) in left_out {
+        match groups.iter_mut().find(|(known, reason, _)| (*known, &*reason) == (maker, &why)) {
+            Some((.., tools)) => tools.push(tool),
+            None => groups.push((maker, why, vec![tool])),
+        }
+    }
+    let group = |(maker, why, tools): (Maker, String, Vec<&str>)| LeftOut {
+        name: format!("{maker} {}", tools.join(", ")),
+        why,
+    };
+    groups.into_iter().map(group).collect()
 }
 
 /// Where a program is, in `PATH` or where administrators' programs are.
@@ -167,11 +179,12 @@ fn is_file(path: PathBuf) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// The reason among what a tool said before it gave up: its first line that is not about a module.
+/// The reason among what a tool said before it gave up: a line about what is missing, else its first that is no warning.
 pub fn reason(said: &str) -> Fault {
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK"));
-    Fault::new(first.unwrap_or("ended without a word"))
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut serious = lines().filter(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK"));
+    let reason = lines().find(|line| line.contains("Unable to find")).or_else(|| serious.next());
+    Fault::new(reason.unwrap_or("ended without a word"))
 }
 
 #[cfg(test)]
@@ -181,7 +194,8 @@ mod tests {
     #[test]
     fn the_reason_is_the_first_line_that_gives_one() {
         assert_eq!(
-            reason("sh: 1: modprobe: not found\nUnable to find kernel headers.\nmore\n").to_string(),
+            reason("sh: 1: modprobe: not found\nchdir: no\nUnable to find kernel headers.\nmore\n")
+                .to_string(),
             "Unable to find kernel headers."
         );
         assert_eq!(reason("\n").to_string(), "ended without a word");

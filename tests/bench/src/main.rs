@@ -87,7 +87,7 @@ fn bench(args: &Args) -> Result<()> {
     }
     let report = measure(&plan, args, &tcptools)?;
     print!("{}", text::conditions(&report));
-    for figure in std::iter::once(&report.headline).chain(&report.figures) {
+    for figure in report.all() {
         print!("{}", text::figure(figure));
     }
     let numbers = format!("{:#}\n", json::report(&report));

@@ -2,9 +2,9 @@
 //! drops them before TCP sees them, which the sender cannot tell from a network that lost them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernel_tests::loss::Counters;
 use kernel_tests::netns::{Netns, join};
@@ -54,24 +54,30 @@ pub fn lossy(percent: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -
     let begin = Instant::now();
     let received = thread::scope(|scope| {
         let mut ends = Vec::new();
-        for (mut client, mut server) in pairs {
-            scope.spawn(move || {
-                while begin.elapsed() < load.time && client.write_all(&[7; 16 << 10]).is_ok() {}
-                // What is still lost at the end takes its time; a reset ends it.
-                SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO))
-            });
+        for (client, server) in &pairs {
+            scope.spawn(move || while (&mut &*client).write_all(&[7; 16 << 10]).is_ok() {});
             ends.push(scope.spawn(move || {
                 let (mut buffer, mut sum) = (vec![0; 64 << 10], 0_u64);
-                while let Ok(count @ 1..) = server.read(&mut buffer) {
+                while let Ok(count @ 1..) = (&mut &*server).read(&mut buffer) {
                     sum += count as u64;
                 }
                 sum
             }));
         }
+        thread::sleep(load.time);
+        for (client, server) in &pairs {
+            // What is still lost would take its time: a reset at the close ends it.
+            SockRef::from(client).set_linger(Some(Duration::ZERO)).during("SO_LINGER")?;
+            for end in [client, server] {
+                // One that is reset already cannot be shut down.
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
         let join =
             |end: thread::ScopedJoinHandle<'_, u64>| end.join().map_err(|_| Fault::new("a reader panicked"));
         ends.into_iter().map(join).sum::<Result<u64>>()
     });
+    drop(pairs);
     let time = begin.elapsed();
     let segments = Counters::now().since(before).segments;
     Ok(Done { count: received?, time, events: segments })

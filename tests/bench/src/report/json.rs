@@ -10,10 +10,7 @@ pub fn report(report: &Report) -> Value {
         report.conditions.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let left_out: Vec<_> =
         report.left_out.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect();
-    let figures: Map<_, _> = std::iter::once(&report.headline)
-        .chain(&report.figures)
-        .map(|figure| (figure.id.to_owned(), rows(figure)))
-        .collect();
+    let figures: Map<_, _> = report.all().map(|figure| (figure.id.to_owned(), rows(figure))).collect();
     json!({ "conditions": conditions, "left_out": left_out, "figures": figures })
 }
 

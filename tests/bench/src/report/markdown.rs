@@ -18,7 +18,7 @@ pub fn page(report: &Report) -> String {
     for (name, why) in &report.left_out {
         page.push_str(&format!("| left out: {name} | {} |\n", escaped(why)));
     }
-    for figure in std::iter::once(&report.headline).chain(&report.figures) {
+    for figure in report.all() {
         page.push_str(&format!("\n## {}\n\n{}\n\n", figure.title, escaped(&figure.about)));
         if figure.chart.is_some() {
             page.push_str(&format!("![{}]({}.svg)\n\n", figure.title, figure.id));

@@ -128,6 +128,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// All figures, the headline first if it has anything to say.
+    pub fn all(&self) -> impl Iterator<Item = &Figure> {
+        Some(&self.headline).filter(|headline| headline.columns.len() > 1).into_iter().chain(&self.figures)
+    }
+
     /// Machine, kernel and date in one line.
     pub fn caption(&self) -> String {
         let values: Vec<&str> = self.conditions.iter().map(|(_, value)| value.as_str()).collect();
