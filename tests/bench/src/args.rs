@@ -9,13 +9,16 @@ pub const USAGE: &str = "\
 Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--update-docs]
 Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
   --short        a minute or so, and fails when something has become grossly worse
-  --only LIST    only these: start storm steady refused lossy stream programs grow
+  --only LIST    only these: start storm steady refused lossy stream programs sockets subnets ports rings
   --json FILE    writes all numbers there as well
   --update-docs  writes docs/bench (tables, numbers, charts) and the block of the README
 tcptools is built first, unless $TCPTOOLS says where it is.";
 
 /// The measurements by name.
-pub const FIGURES: [&str; 8] = ["start", "storm", "steady", "refused", "lossy", "stream", "programs", "grow"];
+pub const FIGURES: [&str; 11] = [
+    "start", "storm", "steady", "refused", "lossy", "stream", "programs", "sockets", "subnets", "ports",
+    "rings",
+];
 
 /// What is asked for.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -78,7 +81,7 @@ mod tests {
     fn words_are_read_or_refused() {
         assert_eq!(parse(""), Ok(Args::default()));
         let args = parse("--only start,storm --json x").unwrap();
-        assert!(args.wants("storm") && !args.wants("grow"));
+        assert!(args.wants("storm") && !args.wants("rings"));
         assert_eq!(args.json, Some("x".into()));
         for wrong in [
             "--only",

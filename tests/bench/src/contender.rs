@@ -154,7 +154,7 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
 fn together(left_out: Vec<(Maker, &'static str, String)>) -> Vec<LeftOut> {
     let mut groups: Vec<(Maker, String, Vec<&str>)> = Vec::new();
     for (maker, tool, why) in left_out {
-        match groups.iter_mut().find(|(known, reason, _)| (*known, &*reason) == (maker, &why)) {
+        match groups.iter_mut().find(|(known, reason, _)| *known == maker && *reason == why) {
             Some((.., tools)) => tools.push(tool),
             None => groups.push((maker, why, vec![tool])),
         }

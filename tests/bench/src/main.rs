@@ -85,7 +85,7 @@ fn bench(args: &Args) -> Result<()> {
     if args.short {
         return verdict::run(&plan);
     }
-    let report = measure(&plan, args, &tcptools)?;
+    let (report, failed) = measure(&plan, args, &tcptools)?;
     print!("{}", text::conditions(&report));
     for figure in report.all() {
         print!("{}", text::figure(figure));
@@ -94,47 +94,62 @@ fn bench(args: &Args) -> Result<()> {
     if let Some(path) = &args.json {
         fs::write(path, &numbers).during(path.display())?;
     }
+    if failed > 0 {
+        return Err(Fault::new(format!("{failed} figures could not be measured")));
+    }
     if args.update_docs { write_docs(&report, &numbers) } else { Ok(()) }
 }
 
-fn measure(plan: &Plan, args: &Args, tcptools: &Path) -> Result<Report> {
+/// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
+fn measure(plan: &Plan, args: &Args, tcptools: &Path) -> Result<(Report, usize)> {
     let mut figures: Vec<Figure> = Vec::new();
     let (mut starts, mut storms) = (Vec::new(), Vec::new());
-    if args.wants("start") {
+    let mut failed = 0;
+    let mut add = |name: &str, measured: &mut dyn FnMut() -> Result<Vec<Figure>>| {
+        if args.wants(name) {
+            match measured() {
+                Ok(some) => figures.extend(some),
+                Err(fault) => {
+                    eprintln!("bench-tools: {name}: {fault}");
+                    failed += 1;
+                }
+            }
+        }
+    };
+    add("start", &mut || {
         let (measured, figure) = start::measure(plan)?;
         starts = measured;
-        figures.push(figure);
-    }
-    if args.wants("storm") {
+        Ok(vec![figure])
+    });
+    add("storm", &mut || {
         let (measured, figure) = storm::measure(plan)?;
         storms = measured;
-        figures.push(figure);
-        figures.push(storm::variants(plan)?);
+        Ok(vec![figure])
+    });
+    add("storm", &mut || Ok(vec![storm::variants(plan)?]));
+    add("steady", &mut || Ok(vec![events::steady(plan)?.1]));
+    add("refused", &mut || Ok(vec![events::refused()?]));
+    add("lossy", &mut || Ok(vec![events::lossy(plan)?]));
+    add("stream", &mut || Ok(vec![stream::measure()?]));
+    add("programs", &mut || Ok(vec![figure::program::measure(plan)?]));
+    let mut growths = Vec::new();
+    for (name, part) in grow::PARTS {
+        add(name, &mut || {
+            let (growth, figure) = part()?;
+            growths.extend(growth);
+            Ok(vec![figure])
+        });
     }
-    if args.wants("steady") {
-        figures.push(events::steady(plan)?.1);
+    if !growths.is_empty() {
+        figures.push(grow::steepest(&growths));
     }
-    if args.wants("refused") {
-        figures.push(events::refused()?);
-    }
-    if args.wants("lossy") {
-        figures.push(events::lossy(plan)?);
-    }
-    if args.wants("stream") {
-        figures.push(stream::measure()?);
-    }
-    if args.wants("programs") {
-        figures.push(figure::program::measure(plan)?);
-    }
-    if args.wants("grow") {
-        figures.extend(grow::measure()?);
-    }
-    Ok(Report {
+    let report = Report {
         conditions: conditions::conditions(tcptools)?,
         left_out: plan.left_out.iter().map(|left| (left.name.clone(), left.why.clone())).collect(),
         headline: headline::headline(&starts, &storms),
         figures,
-    })
+    };
+    Ok((report, failed))
 }
 
 /// `docs/bench` and the README's block.

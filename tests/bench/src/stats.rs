@@ -27,11 +27,10 @@ pub fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole != 0.0 && ratio.is_finite()).then_some(ratio)
 }
 
-/// By how much the cost grows for each unit of size between two measurements, each less `base`: 1 is in proportion, 2 is
-/// the square. What is cheaper than `base`, or so cheap that it is noise (`floor`), has not grown.
-pub fn exponent(small: (f64, f64), large: (f64, f64), base: f64, floor: f64) -> f64 {
-    let [less, more] = [small.1, large.1].map(|cost| (cost - base).max(floor));
-    (more / less).ln() / (large.0 / small.0).ln()
+/// By which power of its size a cost grows from one measurement to the next: 0 not at all, 1 in proportion, 2 with the
+/// square. What costs less than `floor` is noise.
+pub fn exponent(small: (f64, f64), large: (f64, f64), floor: f64) -> f64 {
+    (large.1.max(floor) / small.1.max(floor)).ln() / (large.0 / small.0).ln()
 }
 
 #[cfg(test)]
@@ -59,12 +58,13 @@ mod tests {
 
     #[test]
     fn growth() {
-        let grows = |small, large| exponent(small, large, 5.0, 0.1);
+        let grows = |small, large| exponent(small, large, 0.1);
         assert!(
-            (grows((10.0, 6.0), (100.0, 15.0)) - 1.0).abs() < 1e-9,
+            (grows((10.0, 6.0), (100.0, 60.0)) - 1.0).abs() < 1e-9,
             "ten times as many, ten times the cost"
         );
-        assert!((grows((10.0, 6.0), (100.0, 105.0)) - 2.0).abs() < 1e-9, "the square");
-        assert!(grows((10.0, 5.0), (100.0, 4.0)).abs() < 1e-9, "no cost at all");
+        assert!((grows((10.0, 6.0), (100.0, 600.0)) - 2.0).abs() < 1e-9, "the square");
+        assert!(grows((10.0, 5.0), (100.0, 4.0)) < 0.0, "cheaper");
+        assert!(grows((10.0, 0.001), (100.0, 0.09)).abs() < 1e-9, "noise");
     }
 }

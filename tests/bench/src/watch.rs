@@ -37,13 +37,10 @@ pub struct Watch {
     calls: Vec<Call>,
     /// The call in which a thread is.
     inside: HashMap<u64, usize>,
-    full: bool,
 }
 
-/// The record: time, thread, number of the call or [`EXIT`], two arguments.
-const WORDS: usize = 5;
 /// Instead of a number: the call returns.
-const EXIT: i64 = -1;
+const EXIT: i32 = -1;
 
 impl Watch {
     /// Over a process, from now on.
@@ -52,19 +49,20 @@ impl Watch {
         let mut loaded = Loader::new(&btf).load(&object(pid)?).during("watch system calls")?;
         let events = loaded.events("calls").during("watch system calls")?;
         loaded.attach().during("watch system calls")?;
-        Ok(Self { _loaded: loaded, events, calls: Vec::new(), inside: HashMap::new(), full: false })
+        Ok(Self { _loaded: loaded, events, calls: Vec::new(), inside: HashMap::new() })
     }
 
     /// All calls up to now.
     pub fn calls(&mut self) -> Result<&[Call]> {
         let Self { events, calls, inside, .. } = self;
+        // A record: time, thread, number of the call, two arguments.
         let mut add = |record: &[u8]| {
             let (words, _) = record.as_chunks::<8>();
             let [begin, thread, number, first, second] = words else { return };
             let [begin, thread, first, second] =
                 [begin, thread, first, second].map(|word| u64::from_ne_bytes(*word));
             let number = i64::from_ne_bytes(*number);
-            if number == EXIT {
+            if number == i64::from(EXIT) {
                 if let Some(call) = inside.remove(&thread).and_then(|at| calls.get_mut(at)) {
                     call.end = Some(begin);
                 }
@@ -73,8 +71,7 @@ impl Watch {
                 calls.push(Call { begin, end: None, number, args: [first, second] });
             }
         };
-        let drained = events.drain(&mut add).during("watch system calls")?;
-        self.full |= drained.records >= u64::from(RING) / (WORDS as u64 * 8 + 8);
+        events.drain(&mut add).during("watch system calls")?;
         Ok(&self.calls)
     }
 }
@@ -146,7 +143,7 @@ fn object(pid: u32) -> Result<Object> {
     };
     let exit = bpf! {
         ..only_this();
-        r1 = {EXIT as i32};
+        r1 = {EXIT};
         *(u64 *)(r10 - 24) = r1;
         *(u64 *)(r10 - 16) = 0;
         *(u64 *)(r10 - 8) = 0;

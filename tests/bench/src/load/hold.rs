@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{begin, read_line, say};
+use super::{Loading, begin, read_line, say};
 use crate::fault::{During, Fault, Result};
 
 /// The first argument of a process that holds sockets.
@@ -17,10 +17,54 @@ pub const MOST: u64 = 100_000;
 /// Connections towards one address, well below the number of ports.
 const EACH: usize = 20_000;
 
+/// Processes that hold sockets together, each as many as it may.
+#[derive(Debug)]
+pub struct Holders {
+    /// Sockets of each.
+    each: u64,
+    parts: Vec<Loading>,
+}
+
+impl Holders {
+    /// None yet.
+    pub fn new() -> Result<Self> {
+        /// Beside the sockets.
+        const OTHER_FILES: u64 = 100;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).during("RLIMIT_NOFILE")?;
+        let each = most.saturating_sub(OTHER_FILES).clamp(1, MOST);
+        Ok(Self { each, parts: Vec::new() })
+    }
+
+    /// Opens connections until there are so many sockets.
+    pub fn have(&mut self, sockets: u64) -> Result<()> {
+        while (self.parts.len() as u64) < sockets.div_ceil(self.each) {
+            self.parts.push(Loading::role(FLAG, "")?);
+        }
+        self.tell("have", "have", sockets)
+    }
+
+    /// Sends a byte through each connection of so many sockets.
+    pub fn touch(&mut self, sockets: u64) -> Result<()> {
+        self.tell("touch", "touched", sockets)
+    }
+
+    fn tell(&mut self, word: &str, answer: &str, mut sockets: u64) -> Result<()> {
+        for part in &mut self.parts {
+            let some = sockets.min(self.each);
+            sockets -= some;
+            if some > 0 {
+                part.told(&format!("{word} {some}"), answer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `have N`: opens connections until there are `N` sockets, answers `have N`. `touch N`: sends a byte through each of the
 /// first connections that make up `N` sockets, answers `touched N`.
 pub fn run() -> Result<()> {
-    setrlimit(Resource::RLIMIT_NOFILE, MOST + 1000, MOST + 1000).during("RLIMIT_NOFILE")?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).during("RLIMIT_NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).during("RLIMIT_NOFILE")?;
     begin()?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).during("listen")?;
     let port = listener.local_addr().during("getsockname")?.port();

@@ -23,7 +23,7 @@ fn lose(socket: &TcpStream, percent: u32) -> Result<()> {
     const IF_GE: u16 = 0x35;
     const RET: u16 = 0x06;
     /// `SKF_AD_OFF + SKF_AD_RANDOM`, linux/filter.h.
-    const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
+    const RANDOM: u32 = (-0x1000_i32 + 56).cast_unsigned();
     let lost = u32::MAX / 100 * percent.min(100);
     let filter = [
         SockFilter::new(LOAD, 0, 0, RANDOM),
