@@ -1,54 +1,76 @@
 //! Names of the kernel's code: an address to a symbol of `/proc/kallsyms`.
 //!
 //! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write, and only few of its names
-//! are ever asked for. So nothing of it is kept: a question reads through it once, whatever number of addresses it is
-//! about, and the answers are remembered.
+//! are ever asked for. So no index of it is kept: a question reads through it once, whatever number of addresses it is about.
+//! What is remembered are whole functions, from where they start to where the next begins: packets are dropped by way of a few
+//! hundred functions, at thousands of addresses, so soon nothing has to be read any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::time::{Duration, Instant};
 
 /// Where a symbol's code cannot reach: the next symbol may be missing, as that of a program loaded later.
 const FARTHEST: u64 = 1 << 18;
 
-/// Answers remembered; a stack has a few dozen addresses and most stacks share most of them.
+/// Functions and nameless addresses remembered, each.
 const REMEMBERED: usize = 4096;
+
+/// What may go away, and leave its place to something else, is believed for so long: functions of modules and programs, and
+/// that an address has no name.
+const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The longest line that is looked at; `KSYM_NAME_LEN` (include/linux/kallsyms.h) is 512, and a module's name 64 at most.
 const LONGEST: usize = 1024;
 
-/// What an address is.
+/// A function of the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Symbol {
-    /// The function.
+struct Function {
     name: Box<str>,
     /// The module it is of.
     module: Option<Box<str>>,
-    /// Bytes from its start.
-    offset: u64,
+    start: u64,
+    /// Where it ends at the latest.
+    end: u64,
 }
 
-impl Symbol {
+impl Function {
+    fn holds(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+/// What an address is: a place in a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Symbol<'a> {
+    function: &'a Function,
+    address: u64,
+}
+
+impl<'a> Symbol<'a> {
     /// The function's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(self) -> &'a str {
+        &self.function.name
     }
 }
 
 /// `tcp_v4_rcv+0x1b`, `nft_do_chain+0x2f [nf_tables]`
-impl fmt::Display for Symbol {
+impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:#x}", self.name, self.offset)?;
-        self.module.as_ref().map_or(Ok(()), |module| write!(f, " [{module}]"))
+        let Function { name, module, start, .. } = self.function;
+        write!(f, "{name}+{:#x}", self.address - start)?;
+        module.as_ref().map_or(Ok(()), |module| write!(f, " [{module}]"))
     }
 }
 
-/// What is known of addresses.
+/// What is known of the kernel's code.
 #[derive(Debug, Default)]
 pub struct Kallsyms {
-    /// `None`: looked for, and there is no symbol.
-    known: HashMap<u64, Option<Symbol>>,
+    /// By their starts, with the moment from which on they have to be asked for again, if there is one.
+    functions: BTreeMap<u64, (Function, Option<Instant>)>,
+    /// Addresses that were looked for and are in none, with that moment.
+    nameless: HashMap<u64, Instant>,
 }
 
 /// Why addresses stay without names.
@@ -75,94 +97,126 @@ impl fmt::Display for Nameless {
 const FILE: &str = "/proc/kallsyms";
 
 impl Kallsyms {
-    /// Finds out what these addresses are, so that [`Kallsyms::symbol`] knows.
-    pub fn learn(&mut self, addresses: impl Iterator<Item = u64>) -> Result<(), Nameless> {
-        let mut wanted: Vec<u64> = addresses.filter(|address| !self.known.contains_key(address)).collect();
+    /// Finds out what these addresses are, so that [`Kallsyms::symbol`] knows all of them.
+    pub fn learn(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<(), Nameless> {
+        let now = Instant::now();
+        let mut wanted: Vec<u64> = addresses.clone().filter(|address| !self.knows(*address, now)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
+        let file = File::open(FILE).map_err(Nameless::Unreadable)?;
+        if self.functions.len().max(self.nameless.len()) + wanted.len() > REMEMBERED {
+            (self.functions, self.nameless) = Default::default();
+            wanted = addresses.collect();
+        }
         wanted.sort_unstable();
         wanted.dedup();
-        if self.known.len() + wanted.len() > REMEMBERED {
-            self.known.clear();
-        }
-        let found = File::open(FILE).and_then(|file| find(file, &wanted));
-        match found {
-            Ok(Found { symbols, any }) => {
-                self.known.extend(wanted.into_iter().zip(symbols));
-                if any { Ok(()) } else { Err(Nameless::Hidden) }
+        self.note(&wanted, file, now)
+    }
+
+    /// Reads through a file of symbols for these addresses, sorted and none twice.
+    fn note(&mut self, wanted: &[u64], file: impl Read, now: Instant) -> Result<(), Nameless> {
+        let Found { functions, any } = find(file, wanted).map_err(Nameless::Unreadable)?;
+        let again = now + BELIEVED;
+        for (address, function) in wanted.iter().zip(functions) {
+            match function {
+                Some(function) => {
+                    self.nameless.remove(address);
+                    let again = function.module.is_some().then_some(again);
+                    self.functions.insert(function.start, (function, again));
+                }
+                None => {
+                    self.nameless.insert(*address, again);
+                }
             }
-            Err(error) => {
-                self.known.extend(wanted.into_iter().map(|address| (address, None)));
-                Err(Nameless::Unreadable(error))
-            }
         }
+        if any { Ok(()) } else { Err(Nameless::Hidden) }
+    }
+
+    /// Whether nothing has to be read for this address.
+    fn knows(&self, address: u64, now: Instant) -> bool {
+        let function = self.around(address).map(|(_, again)| again.is_none_or(|again| now < again));
+        function.or_else(|| self.nameless.get(&address).map(|again| now < *again)).unwrap_or(false)
+    }
+
+    fn around(&self, address: u64) -> Option<&(Function, Option<Instant>)> {
+        self.functions
+            .range(..=address)
+            .next_back()
+            .map(|(_, known)| known)
+            .filter(|known| known.0.holds(address))
     }
 
     /// What the address is, if that was learned and it is anything.
-    pub fn symbol(&self, address: u64) -> Option<&Symbol> {
-        self.known.get(&address)?.as_ref()
+    pub fn symbol(&self, address: u64) -> Option<Symbol<'_>> {
+        self.around(address).map(|(function, _)| Symbol { function, address })
     }
 }
 
 /// What one reading gave.
 struct Found {
     /// For each address, in their order.
-    symbols: Vec<Option<Symbol>>,
+    functions: Vec<Option<Function>>,
     /// Whether any symbol had an address.
     any: bool,
 }
 
-/// The nearest symbol seen so far at or below an address.
-#[derive(Clone, Default)]
-struct Nearest {
+/// What was seen so far of the symbols around an address.
+#[derive(Clone)]
+struct Around {
+    /// The start of the nearest one at or below it, 0 before there is one.
     start: u64,
-    /// Name and module, as the line has them.
+    /// That one's name and module, as the line has them.
     text: Vec<u8>,
+    /// The start of the nearest one above.
+    next: u64,
 }
 
-/// Finds the symbols that these addresses, sorted and none twice, lie in.
+/// Finds the functions that these addresses, sorted and none twice, lie in.
 fn find(file: impl Read, wanted: &[u64]) -> io::Result<Found> {
-    // A symbol is noted with the first address that is not below it, and later passed on to those above it.
-    let mut nearest = vec![Nearest::default(); wanted.len()];
+    // A symbol is noted with the first address that is not below it and with the last that is, and then passed on to the others.
+    let mut around = vec![Around { start: 0, text: Vec::new(), next: u64::MAX }; wanted.len()];
     let mut any = false;
     each_line(file, |line| {
         let Some((start, text)) = parse(line) else { return };
         any |= start != 0;
         let slot = wanted.partition_point(|address| *address < start);
-        if let Some(nearest) = nearest.get_mut(slot)
-            && start > nearest.start
+        if let Some(above) = slot.checked_sub(1).and_then(|slot| around.get_mut(slot)) {
+            above.next = above.next.min(start);
+        }
+        if let Some(below) = around.get_mut(slot)
+            && start > below.start
         {
-            nearest.start = start;
-            nearest.text.clear();
-            nearest.text.extend_from_slice(text);
+            below.start = start;
+            below.text.clear();
+            below.text.extend_from_slice(text);
         }
     })?;
-    let mut below = &Nearest::default();
-    let symbols = wanted
-        .iter()
-        .zip(&nearest)
-        .map(|(address, nearest)| {
-            if nearest.start > below.start {
-                below = nearest;
-            }
-            symbol(below, *address)
-        })
-        .collect();
-    Ok(Found { symbols, any })
+    let mut next = u64::MAX;
+    for around in around.iter_mut().rev() {
+        next = next.min(around.next);
+        around.next = next;
+    }
+    let mut below = None;
+    let functions = wanted.iter().zip(&around).map(|(address, around)| {
+        if around.start != 0 {
+            below = Some(around);
+        }
+        let Around { start, text, .. } = below?;
+        function(*start, text, around.next).filter(|function| function.holds(*address))
+    });
+    Ok(Found { functions: functions.collect(), any })
 }
 
-fn symbol(nearest: &Nearest, address: u64) -> Option<Symbol> {
-    let offset = address - nearest.start;
-    if nearest.start == 0 || offset > FARTHEST {
-        return None;
-    }
-    let text = String::from_utf8_lossy(&nearest.text);
+/// The function from here to the next.
+fn function(start: u64, text: &[u8], next: u64) -> Option<Function> {
+    let text = String::from_utf8_lossy(text);
     let (name, module) = match text.split_once('\t') {
         Some((name, module)) => (name, Some(module.trim_matches(['[', ']']).into())),
         None => (&*text, None),
     };
-    Some(Symbol { name: name.into(), module, offset })
+    let end = next.min(start.saturating_add(FARTHEST + 1));
+    Some(Function { name: name.into(), module, start, end })
 }
 
 /// The start and the rest of a line that is about code: `ffffffff81000000 T name` or `… t name\t[module]`.
@@ -239,10 +293,13 @@ ffffffff81000180 t out_of_order
 
     fn names(text: &[u8], wanted: &[u64]) -> Vec<String> {
         let found = find(text, wanted).expect("memory can be read");
-        found
-            .symbols
+        wanted
             .iter()
-            .map(|symbol| symbol.as_ref().map_or("-".to_owned(), ToString::to_string))
+            .zip(&found.functions)
+            .map(|(address, function)| {
+                let symbol = function.as_ref().map(|function| Symbol { function, address: *address });
+                symbol.map_or("-".to_owned(), |symbol| symbol.to_string())
+            })
             .collect()
     }
 
@@ -296,7 +353,7 @@ ffffffff81000180 t out_of_order
     #[test]
     fn lines_are_put_together() {
         let found = find(Drops(SOME.as_bytes()), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!(found.symbols[0].as_ref().map(Symbol::name), Some("tcp_one"));
+        assert_eq!(found.functions[0].as_ref().map(|function| &*function.name), Some("tcp_one"));
         assert!(found.any);
     }
 
@@ -304,7 +361,7 @@ ffffffff81000180 t out_of_order
     fn hidden_addresses_are_none() {
         let hidden: String = SOME.lines().map(|line| format!("{:016}{}\n", 0, &line[16..])).collect();
         let found = find(hidden.as_bytes(), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!((found.symbols, found.any), (vec![None], false));
+        assert_eq!((found.functions, found.any), (vec![None], false));
     }
 
     #[test]
@@ -333,12 +390,57 @@ ffffffff81000180 t out_of_order
     }
 
     #[test]
+    fn whole_functions_are_remembered() {
+        let mut kallsyms = Kallsyms::default();
+        let now = Instant::now();
+        kallsyms.note(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes(), now).expect("names");
+        let later = now + BELIEVED;
+        for (address, known, known_later) in [
+            (0xffff_ffff_8100_0100, true, true),
+            (0xffff_ffff_8100_017f, true, true),
+            (0xffff_ffff_8100_0180, false, false), // another function
+            (0xffff_ffff_8100_00ff, false, false),
+            (0xffff_ffff_c000_00ff, true, false), // its module may have gone
+            (0xffff_ffff_c000_0100, false, false),
+        ] {
+            assert_eq!(kallsyms.knows(address, now), known, "{address:x}");
+            assert_eq!(kallsyms.knows(address, later), known_later, "{address:x}");
+        }
+        let shown = |address| kallsyms.symbol(address).map(|symbol| symbol.to_string());
+        assert_eq!(shown(0xffff_ffff_8100_017f).as_deref(), Some("tcp_one+0x7f"));
+        assert_eq!(shown(0xffff_ffff_8100_0180), None);
+    }
+
+    /// A module that is loaded later, perhaps where another one was.
+    #[test]
+    fn what_has_no_name_is_asked_for_again() {
+        let mut kallsyms = Kallsyms::default();
+        let (address, now) = (0xffff_ffff_c000_0210, Instant::now());
+        let before = "ffffffff81000000 T _stext\n";
+        kallsyms.note(&[address], before.as_bytes(), now).expect("a name");
+        assert!(kallsyms.symbol(address).is_none() && kallsyms.knows(address, now));
+        let later = now + BELIEVED;
+        assert!(!kallsyms.knows(address, later));
+        for name in ["one", "two"] {
+            let after = format!("{before}ffffffffc0000200 t {name}\t[{name}]\n");
+            kallsyms.note(&[address], after.as_bytes(), later).expect("names");
+            let symbol = kallsyms.symbol(address).expect("a name").to_string();
+            assert_eq!(symbol, format!("{name}+0x10 [{name}]"));
+        }
+        assert!(kallsyms.nameless.is_empty());
+    }
+
+    /// When too much is remembered all is forgotten but what is asked for now, known before or not.
+    #[test]
     fn answers_are_bounded() {
         let mut kallsyms = Kallsyms::default();
-        for address in 0..REMEMBERED as u64 {
-            kallsyms.known.insert(address, None);
+        let now = Instant::now();
+        let hidden = |result| matches!(result, Ok(()) | Err(Nameless::Hidden | Nameless::Unreadable(_)));
+        let _ = kallsyms.note(&[42], &b""[..], now);
+        for address in 1..REMEMBERED as u64 {
+            kallsyms.nameless.insert(address << 8, now + BELIEVED);
         }
-        let _ = kallsyms.learn([REMEMBERED as u64].into_iter());
-        assert_eq!(kallsyms.known.len(), 1);
+        assert!(hidden(kallsyms.learn([42, 43].into_iter())));
+        assert_eq!((kallsyms.functions.len(), kallsyms.nameless.len()), (0, 2));
     }
 }

@@ -23,7 +23,7 @@ use crate::held::{Held, Tuple};
 use crate::kallsyms::Kallsyms;
 use crate::output::{Column, Format, Page, Value};
 use crate::time::Clock;
-use crate::tool::{Moment, Session, Tool};
+use crate::tool::{Moment, Session, Shortfall, Tool};
 
 /// The tool.
 pub struct Tcpdrop;
@@ -90,13 +90,14 @@ impl Tool for Tcpdrop {
             nameless: false,
             pending: Vec::new(),
             hidden: 0,
+            shortfall: Shortfall::default(),
             held: None,
         })
     }
 }
 
-/// Events that wait for names: those of a batch cost one look.
-const BATCH: usize = 64;
+/// Events that wait for names at most: those of a batch cost one look.
+const BATCH: usize = 256;
 
 struct Drops {
     options: Options,
@@ -108,6 +109,7 @@ struct Drops {
     pending: Vec<Drop>,
     /// Packets purged from a closed socket's queue.
     hidden: u64,
+    shortfall: Shortfall,
     held: Option<Held>,
 }
 
@@ -181,6 +183,10 @@ impl Session for Drops {
         })
     }
 
+    fn shortfall(&self) -> Shortfall {
+        self.shortfall
+    }
+
     fn event(&mut self, record: &[u8], clock: Clock, page: &mut dyn Page) -> Option<()> {
         let event = Event::decode(record)?;
         self.pending.push(Drop { event, stack: Event::stack(record).collect() });
@@ -210,6 +216,7 @@ impl Drops {
         let mut event = drop.event;
         if self.purged(drop) {
             self.hidden += 1;
+            self.shortfall.unshown += 1;
             return;
         }
         self.recall(&mut event);
@@ -223,6 +230,8 @@ impl Drops {
         let code = Value::Number(event.reason.into()).if_known(event.reason != 0);
         let location = self.symbol(self.location(drop));
         let frames = self.frames(drop);
+        let nameless = frames.iter().any(|frame| self.kallsyms.symbol(*frame).is_none());
+        self.shortfall.unnamed += u64::from(self.options.stack && (frames.is_empty() || nameless));
         let texts: Vec<String> = match self.format {
             Format::Table => Vec::new(),
             _ => frames.iter().map(|frame| self.symbol(*frame)).collect(),
@@ -310,7 +319,7 @@ impl Drops {
     }
 
     fn symbol(&self, address: u64) -> String {
-        self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), ToString::to_string)
+        self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), |symbol| symbol.to_string())
     }
 }
 

@@ -113,6 +113,11 @@ pub trait Session {
         None
     }
 
+    /// What its rows lack, as far as it went.
+    fn shortfall(&self) -> Shortfall {
+        Shortfall::default()
+    }
+
     /// Writes what it has put off: those are all the events that there are for now.
     fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) {}
 
@@ -120,6 +125,15 @@ pub trait Session {
     fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
         None
     }
+}
+
+/// What became no row though it was sent, and which rows lack something.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Shortfall {
+    /// Events that are not shown unless asked for.
+    pub unshown: u64,
+    /// Rows whose stack is missing, or has a frame without a name.
+    pub unnamed: u64,
 }
 
 /// When a tool reports.

@@ -142,6 +142,11 @@ impl Loaded {
         self.maps.get(name).is_ok()
     }
 
+    /// The maps that were created, in the object's order.
+    pub fn maps(&self) -> impl Iterator<Item = &Map> {
+        self.maps.created()
+    }
+
     /// Opens the ring of a map, whichever kind it is. To be done before [`Loaded::attach`], or the first events are lost.
     ///
     /// A perf event array gets a buffer for each CPU that is online now. On a CPU that comes later, programs find no

@@ -271,6 +271,9 @@ layout!(MapInfo, size 24, key_size at 8, map_flags at 20);
 // SAFETY: integers only, which fill it.
 unsafe impl Plain for MapInfo {}
 
+/// `BPF_F_RDONLY`
+const RDONLY: u32 = 1 << 3;
+
 /// `BPF_OBJ_GET`: what is pinned at a path.
 #[repr(C)]
 pub(crate) struct ObjGet<'a> {
@@ -290,9 +293,30 @@ unsafe impl Command for ObjGet<'_> {
 impl<'a> ObjGet<'a> {
     /// For system calls that read.
     pub(crate) fn read_only(path: &'a CStr) -> Self {
-        /// `BPF_F_RDONLY`
-        const RDONLY: u32 = 1 << 3;
         Self { pathname: UserPtr::c_str(path), bpf_fd: 0, file_flags: RDONLY }
+    }
+}
+
+/// `BPF_MAP_GET_FD_BY_ID`
+#[repr(C)]
+pub(crate) struct MapById {
+    map_id: u32,
+    next_id: u32,
+    open_flags: u32,
+    pad: u32,
+}
+layout!(MapById, size 16, open_flags at 8);
+
+// SAFETY: laid out as checked above; it holds no address.
+unsafe impl Command for MapById {
+    const CMD: u32 = 14;
+    type Out = OwnedFd;
+}
+
+impl MapById {
+    /// For system calls that read.
+    pub(crate) fn read_only(map_id: u32) -> Self {
+        Self { map_id, next_id: 0, open_flags: RDONLY, pad: 0 }
     }
 }
 
