@@ -1,5 +1,6 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
+mod books;
 mod cli;
 mod filters;
 mod harness;
@@ -30,6 +31,6 @@ fn main() -> ExitCode {
         journal::TESTS,
     ]
     .concat();
-    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
+    tests.extend([tcptracer::TESTS, books::TESTS, cli::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

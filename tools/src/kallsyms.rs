@@ -3,7 +3,8 @@
 //! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write, and only few of its names
 //! are ever asked for. So no index of it is kept: a question reads through it once, whatever number of addresses it is about.
 //! What is remembered are whole functions, from where they start to where the next begins: packets are dropped by way of a few
-//! hundred functions, at thousands of addresses, so soon nothing has to be read any more.
+//! hundred functions, at thousands of addresses, so soon nothing has to be read any more. The reading can be interrupted: events
+//! go on coming meanwhile, and somebody has to make room for them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -71,6 +72,7 @@ pub struct Kallsyms {
     functions: BTreeMap<u64, (Function, Option<Instant>)>,
     /// Addresses that were looked for and are in none, with that moment.
     nameless: HashMap<u64, Instant>,
+    search: Option<Search<File>>,
 }
 
 /// Why addresses stay without names.
@@ -97,40 +99,57 @@ impl fmt::Display for Nameless {
 const FILE: &str = "/proc/kallsyms";
 
 impl Kallsyms {
-    /// Finds out what these addresses are, so that [`Kallsyms::symbol`] knows all of them.
-    pub fn learn(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<(), Nameless> {
+    /// Begins to find out what these addresses are; whether that has to be done, by [`Kallsyms::step`], before
+    /// [`Kallsyms::symbol`] knows all of them.
+    pub fn ask(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<bool, Nameless> {
         let now = Instant::now();
         let mut wanted: Vec<u64> = addresses.clone().filter(|address| !self.knows(*address, now)).collect();
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let file = File::open(FILE).map_err(Nameless::Unreadable)?;
         if self.functions.len().max(self.nameless.len()) + wanted.len() > REMEMBERED {
             (self.functions, self.nameless) = Default::default();
             wanted = addresses.collect();
         }
-        wanted.sort_unstable();
-        wanted.dedup();
-        self.note(&wanted, file, now)
+        self.search = Some(Search::new(wanted, file));
+        Ok(true)
     }
 
-    /// Reads through a file of symbols for these addresses, sorted and none twice.
-    fn note(&mut self, wanted: &[u64], file: impl Read, now: Instant) -> Result<(), Nameless> {
-        let Found { functions, any } = find(file, wanted).map_err(Nameless::Unreadable)?;
+    /// Whether something was asked and is not known yet.
+    pub fn is_asked(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Goes on to read, for about so long; whether all that was asked is known now.
+    pub fn step(&mut self, time: Duration) -> Result<bool, Nameless> {
+        let Some(mut search) = self.search.take() else { return Ok(true) };
+        let begin = Instant::now();
+        while !search.step().map_err(Nameless::Unreadable)? {
+            if begin.elapsed() >= time {
+                self.search = Some(search);
+                return Ok(false);
+            }
+        }
+        self.note(search, Instant::now()).map(|()| true)
+    }
+
+    /// Takes what a search has found.
+    fn note<R>(&mut self, search: Search<R>, now: Instant) -> Result<(), Nameless> {
         let again = now + BELIEVED;
-        for (address, function) in wanted.iter().zip(functions) {
+        for (address, function) in search.found() {
             match function {
                 Some(function) => {
-                    self.nameless.remove(address);
+                    self.nameless.remove(&address);
                     let again = function.module.is_some().then_some(again);
                     self.functions.insert(function.start, (function, again));
                 }
                 None => {
-                    self.nameless.insert(*address, again);
+                    self.nameless.insert(address, again);
                 }
             }
         }
-        if any { Ok(()) } else { Err(Nameless::Hidden) }
+        if search.any { Ok(()) } else { Err(Nameless::Hidden) }
     }
 
     /// Whether nothing has to be read for this address.
@@ -153,16 +172,8 @@ impl Kallsyms {
     }
 }
 
-/// What one reading gave.
-struct Found {
-    /// For each address, in their order.
-    functions: Vec<Option<Function>>,
-    /// Whether any symbol had an address.
-    any: bool,
-}
-
 /// What was seen so far of the symbols around an address.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Around {
     /// The start of the nearest one at or below it, 0 before there is one.
     start: u64,
@@ -172,51 +183,83 @@ struct Around {
     next: u64,
 }
 
-/// Finds the functions that these addresses, sorted and none twice, lie in.
-fn find(file: impl Read, wanted: &[u64]) -> io::Result<Found> {
-    // A symbol is noted with the first address that is not below it and with the last that is, and then passed on to the others.
-    let mut around = vec![Around { start: 0, text: Vec::new(), next: u64::MAX }; wanted.len()];
-    let mut any = false;
-    each_line(file, |line| {
-        let Some((start, text)) = parse(line) else { return };
-        any |= start != 0;
-        let slot = wanted.partition_point(|address| *address < start);
-        if let Some(above) = slot.checked_sub(1).and_then(|slot| around.get_mut(slot)) {
-            above.next = above.next.min(start);
-        }
-        if let Some(below) = around.get_mut(slot)
-            && start > below.start
-        {
-            below.start = start;
-            below.text.clear();
-            below.text.extend_from_slice(text);
-        }
-    })?;
-    let mut next = u64::MAX;
-    for around in around.iter_mut().rev() {
-        next = next.min(around.next);
-        around.next = next;
+/// A reading of the file, for the functions that some addresses lie in.
+#[derive(Debug)]
+struct Search<R> {
+    lines: Lines<R>,
+    /// Sorted, and none twice.
+    wanted: Vec<u64>,
+    /// For each of them. A symbol is noted with the first address that is not below it and with the last that is, and in the end
+    /// passed on to the others.
+    around: Vec<Around>,
+    /// Whether any symbol had an address.
+    any: bool,
+}
+
+impl<R> Search<R> {
+    fn new(mut wanted: Vec<u64>, file: R) -> Self
+    where
+        R: Read,
+    {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let around = vec![Around { start: 0, text: Vec::new(), next: u64::MAX }; wanted.len()];
+        Self { lines: Lines::new(file), wanted, around, any: false }
     }
-    let mut below = None;
-    let functions = wanted.iter().zip(&around).map(|(address, around)| {
-        if around.start != 0 {
-            below = Some(around);
+
+    /// Reads as much as the kernel gives at once; whether that was all.
+    fn step(&mut self) -> io::Result<bool>
+    where
+        R: Read,
+    {
+        let Self { lines, wanted, around, any } = self;
+        lines.step(&mut |line| {
+            let Some((start, text)) = parse(line) else { return };
+            *any |= start != 0;
+            let slot = wanted.partition_point(|address| *address < start);
+            if let Some(above) = slot.checked_sub(1).and_then(|slot| around.get_mut(slot)) {
+                above.next = above.next.min(start);
+            }
+            if let Some(below) = around.get_mut(slot)
+                && start > below.start
+            {
+                below.start = start;
+                below.text.clear();
+                below.text.extend_from_slice(text);
+            }
+        })
+    }
+
+    /// Each address, and the function it lies in.
+    fn found(&self) -> Vec<(u64, Option<Function>)> {
+        let mut ends = Vec::with_capacity(self.around.len());
+        let mut next = u64::MAX;
+        for around in self.around.iter().rev() {
+            next = next.min(around.next);
+            ends.push(next);
         }
-        let Around { start, text, .. } = below?;
-        function(*start, text, around.next).filter(|function| function.holds(*address))
-    });
-    Ok(Found { functions: functions.collect(), any })
+        let mut below = None;
+        let found =
+            self.wanted.iter().zip(&self.around).zip(ends.iter().rev()).map(|((address, around), end)| {
+                if around.start != 0 {
+                    below = Some(around);
+                }
+                let function = below.map(|Around { start, text, .. }| function(*start, text, *end));
+                (*address, function.filter(|function| function.holds(*address)))
+            });
+        found.collect()
+    }
 }
 
 /// The function from here to the next.
-fn function(start: u64, text: &[u8], next: u64) -> Option<Function> {
+fn function(start: u64, text: &[u8], next: u64) -> Function {
     let text = String::from_utf8_lossy(text);
     let (name, module) = match text.split_once('\t') {
         Some((name, module)) => (name, Some(module.trim_matches(['[', ']']).into())),
         None => (&*text, None),
     };
     let end = next.min(start.saturating_add(FARTHEST + 1));
-    Some(Function { name: name.into(), module, start, end })
+    Function { name: name.into(), module, start, end }
 }
 
 /// The start and the rest of a line that is about code: `ffffffff81000000 T name` or `… t name\t[module]`.
@@ -233,44 +276,57 @@ fn parse(line: &[u8]) -> Option<(u64, &[u8])> {
     Some((start, name))
 }
 
-/// Hands out the lines of a file, without their ends. What is too long to be a symbol is left out.
-fn each_line(file: impl Read, mut line: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(1 << 14, file);
-    let mut rest = Vec::with_capacity(LONGEST);
-    let mut skipping = false;
-    loop {
-        let bytes = match io::BufRead::fill_buf(&mut file) {
+/// The lines of a file, without their ends. What is too long to be a symbol is left out.
+#[derive(Debug)]
+struct Lines<R> {
+    file: BufReader<R>,
+    /// The beginning of a line that goes on in the next piece of the file.
+    rest: Vec<u8>,
+    /// The line is too long.
+    skipping: bool,
+}
+
+impl<R: Read> Lines<R> {
+    fn new(file: R) -> Self {
+        let file = BufReader::with_capacity(1 << 14, file);
+        Self { file, rest: Vec::with_capacity(LONGEST), skipping: false }
+    }
+
+    /// Hands out the lines of the next piece; whether that was the last one.
+    fn step(&mut self, line: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+        let Self { file, rest, skipping } = self;
+        let bytes = match io::BufRead::fill_buf(file) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
             Err(error) => return Err(error),
         };
         if bytes.is_empty() {
-            if !skipping {
-                line(&rest);
+            if !*skipping {
+                line(rest);
             }
-            return Ok(());
+            return Ok(true);
         }
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            if rest.is_empty() && !skipping {
+            if rest.is_empty() && !*skipping {
                 line(piece);
-            } else if !skipping && rest.len() + piece.len() <= LONGEST {
+            } else if !*skipping && rest.len() + piece.len() <= LONGEST {
                 rest.extend_from_slice(piece);
-                line(&rest);
+                line(rest);
             }
             rest.clear();
-            skipping = false;
+            *skipping = false;
             piece = next;
         }
-        // The line goes on in the next buffer.
         if rest.len() + piece.len() > LONGEST {
-            skipping = true;
+            *skipping = true;
         } else {
             rest.extend_from_slice(piece);
         }
         let read = bytes.len();
-        io::BufRead::consume(&mut file, read);
+        io::BufRead::consume(file, read);
+        Ok(false)
     }
 }
 
@@ -291,16 +347,19 @@ ffffffffc0000100 t nft_end\t[nf_tables]
 ffffffff81000180 t out_of_order
 ";
 
+    fn search<R: Read>(wanted: &[u64], file: R) -> Search<R> {
+        let mut search = Search::new(wanted.to_vec(), file);
+        while !search.step().expect("memory can be read") {}
+        search
+    }
+
     fn names(text: &[u8], wanted: &[u64]) -> Vec<String> {
-        let found = find(text, wanted).expect("memory can be read");
-        wanted
-            .iter()
-            .zip(&found.functions)
-            .map(|(address, function)| {
-                let symbol = function.as_ref().map(|function| Symbol { function, address: *address });
-                symbol.map_or("-".to_owned(), |symbol| symbol.to_string())
-            })
-            .collect()
+        let found = search(wanted, text).found();
+        let named = found.iter().map(|(address, function)| {
+            let symbol = function.as_ref().map(|function| Symbol { function, address: *address });
+            symbol.map_or("-".to_owned(), |symbol| symbol.to_string())
+        });
+        named.collect()
     }
 
     #[test]
@@ -352,16 +411,16 @@ ffffffff81000180 t out_of_order
 
     #[test]
     fn lines_are_put_together() {
-        let found = find(Drops(SOME.as_bytes()), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!(found.functions[0].as_ref().map(|function| &*function.name), Some("tcp_one"));
-        assert!(found.any);
+        let search = search(&[0xffff_ffff_8100_0101], Drops(SOME.as_bytes()));
+        assert_eq!(search.found()[0].1.as_ref().map(|function| &*function.name), Some("tcp_one"));
+        assert!(search.any);
     }
 
     #[test]
     fn hidden_addresses_are_none() {
         let hidden: String = SOME.lines().map(|line| format!("{:016}{}\n", 0, &line[16..])).collect();
-        let found = find(hidden.as_bytes(), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!((found.functions, found.any), (vec![None], false));
+        let search = search(&[0xffff_ffff_8100_0101], hidden.as_bytes());
+        assert_eq!((search.found()[0].1.as_ref(), search.any), (None, false));
     }
 
     #[test]
@@ -378,22 +437,32 @@ ffffffff81000180 t out_of_order
         assert_eq!(names(b"", &[1]), ["-"]);
     }
 
+    /// All at once.
+    fn learn(kallsyms: &mut Kallsyms, addresses: &[u64]) -> Result<bool, Nameless> {
+        let asked = kallsyms.ask(addresses.iter().copied())?;
+        while !kallsyms.step(Duration::ZERO)? {}
+        Ok(asked)
+    }
+
     #[test]
     fn this_kernel_has_names() {
         let mut kallsyms = Kallsyms::default();
         // Without privileges the addresses are hidden, and nothing has a name.
-        match kallsyms.learn([u64::MAX - 1].into_iter()) {
-            Ok(()) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}
+        match learn(&mut kallsyms, &[u64::MAX - 1]) {
+            Ok(true) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}
+            Ok(false) => panic!("not asked"),
         }
         assert!(kallsyms.symbol(u64::MAX - 1).is_none());
-        assert!(kallsyms.learn([u64::MAX - 1].into_iter()).is_ok(), "it is not asked twice");
+        assert!(matches!(learn(&mut kallsyms, &[u64::MAX - 1]), Ok(false)), "it is not asked twice");
     }
 
     #[test]
     fn whole_functions_are_remembered() {
         let mut kallsyms = Kallsyms::default();
         let now = Instant::now();
-        kallsyms.note(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes(), now).expect("names");
+        kallsyms
+            .note(search(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes()), now)
+            .expect("names");
         let later = now + BELIEVED;
         for (address, known, known_later) in [
             (0xffff_ffff_8100_0100, true, true),
@@ -417,13 +486,13 @@ ffffffff81000180 t out_of_order
         let mut kallsyms = Kallsyms::default();
         let (address, now) = (0xffff_ffff_c000_0210, Instant::now());
         let before = "ffffffff81000000 T _stext\n";
-        kallsyms.note(&[address], before.as_bytes(), now).expect("a name");
+        kallsyms.note(search(&[address], before.as_bytes()), now).expect("a name");
         assert!(kallsyms.symbol(address).is_none() && kallsyms.knows(address, now));
         let later = now + BELIEVED;
         assert!(!kallsyms.knows(address, later));
         for name in ["one", "two"] {
             let after = format!("{before}ffffffffc0000200 t {name}\t[{name}]\n");
-            kallsyms.note(&[address], after.as_bytes(), later).expect("names");
+            kallsyms.note(search(&[address], after.as_bytes()), later).expect("names");
             let symbol = kallsyms.symbol(address).expect("a name").to_string();
             assert_eq!(symbol, format!("{name}+0x10 [{name}]"));
         }
@@ -435,12 +504,11 @@ ffffffff81000180 t out_of_order
     fn answers_are_bounded() {
         let mut kallsyms = Kallsyms::default();
         let now = Instant::now();
-        let hidden = |result| matches!(result, Ok(()) | Err(Nameless::Hidden | Nameless::Unreadable(_)));
-        let _ = kallsyms.note(&[42], &b""[..], now);
+        let _ = kallsyms.note(search(&[42], &b""[..]), now);
         for address in 1..REMEMBERED as u64 {
             kallsyms.nameless.insert(address << 8, now + BELIEVED);
         }
-        assert!(hidden(kallsyms.learn([42, 43].into_iter())));
+        let _ = learn(&mut kallsyms, &[42, 43]);
         assert_eq!((kallsyms.functions.len(), kallsyms.nameless.len()), (0, 2));
     }
 }

@@ -130,8 +130,8 @@ fn follow(
         }
         if let Some(events) = &mut events {
             poll = match rows.drain(events, session)? {
-                Drained { behind: true, .. } => Duration::ZERO,
-                Drained { records: 0, .. } => POLL_IDLE,
+                (Drained { behind: true, .. }, _) | (_, false) => Duration::ZERO,
+                (Drained { records: 0, .. }, _) => POLL_IDLE,
                 _ => POLL_BUSY,
             };
         }
@@ -147,7 +147,7 @@ fn follow(
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
     if let Some(events) = events {
-        rows.drain(events, session)?;
+        while !rows.drain(events, session)?.1 {}
     }
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
@@ -256,8 +256,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Prints what is in the ring.
-    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<Drained, Failure> {
+    /// Prints what is in the ring; whether all of it, or some of it is put off still.
+    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<(Drained, bool), Failure> {
         self.clock.renew().map_err(Failure::failed)?;
         let Self { clock, sheet, dropped, unreadable } = self;
         let drained = events
@@ -266,10 +266,10 @@ impl Rows {
                 *unreadable += u64::from(read.is_none());
             })
             .map_err(Failure::failed)?;
-        session.settle(*clock, sheet);
+        let settled = session.settle(*clock, sheet);
         *dropped += drained.lost;
         self.flush()?;
-        Ok(drained)
+        Ok((drained, settled))
     }
 
     /// Prints what has gathered.

@@ -118,8 +118,11 @@ pub trait Session {
         Shortfall::default()
     }
 
-    /// Writes what it has put off: those are all the events that there are for now.
-    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) {}
+    /// Writes what it has put off: those are all the events that there are for now. False when it has stopped on the way, so that
+    /// the ring is looked at: then it is to be called again at once.
+    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) -> bool {
+        true
+    }
 
     /// Writes what a program sent, or puts it off until [`Session::settle`]. `None` when these are not the bytes of an event.
     fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {

@@ -8,7 +8,7 @@ mod usage;
 
 use kernel_tests::runner::Test;
 
-pub use books::{assert_nothing_lost, assert_only_missed};
+pub use books::{Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed};
 pub use table::assert_number;
 
 pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
