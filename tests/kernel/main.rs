@@ -2,6 +2,7 @@
 
 mod books;
 mod cli;
+mod faults;
 mod filters;
 mod harness;
 mod journal;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         journal::TESTS,
     ]
     .concat();
-    tests.extend([tcptracer::TESTS, books::TESTS, cli::TESTS, loader::TESTS].concat().concat());
+    tests
+        .extend([tcptracer::TESTS, books::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

@@ -2,6 +2,7 @@
 //!
 //! For one connection whose every fact is known there is [`traffic`](crate::traffic).
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
@@ -35,10 +36,22 @@ pub fn arena() -> Netns {
 /// Lets this process open so many files.
 ///
 /// # Errors
-/// When the kernel does not allow as many.
+/// When they are more than it may raise its limit to.
 pub fn room_for_files(count: u64) -> nix::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count))
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= count { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count)) }
+}
+
+/// The TCP sockets of the machine now, in all namespaces.
+///
+/// # Panics
+/// When `/proc` does not say.
+#[must_use]
+#[track_caller]
+pub fn open_sockets() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").expect("sockets of the machine");
+    let alloc = text.split_once("alloc ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    alloc.expect("a number of sockets")
 }
 
 /// A listener of the crowd on one of the loopback's addresses.

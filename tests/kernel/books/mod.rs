@@ -18,7 +18,7 @@ pub const TESTS: &[&[Test]] = &[rings::TESTS, tables::TESTS, storm::TESTS];
 
 /// Starts a tool on the events of this namespace.
 #[track_caller]
-fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
+pub fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
     let inode = netns.inode().to_string();
     Tool::start(tool, &[&["--json", "--stats", "--netns", &inode], args].concat())
 }
@@ -27,7 +27,7 @@ fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
 ///
 /// Kernels that can preempt a program at a tracepoint (7.x) do not run it for some events, and count those of all programs.
 #[track_caller]
-fn assert_accounted(output: &Output, events: u64) -> Account {
+pub fn assert_accounted(output: &Output, events: u64) -> Account {
     let books = assert_balanced(output);
     let rows = output.assert_complete_lines().stdout.lines().count() as u64;
     assert_eq!(rows, books["reported"] - books["unshown"], "a row for each event: {books:?}\n{output}");
@@ -46,6 +46,6 @@ fn assert_all_but_missed(counted: u64, events: u64, books: &Account, output: &Ou
 }
 
 /// Whether this kernel leaves out a program that was preempted on the same CPU: 7.3 does, 6.18 does not.
-fn misses() -> bool {
+pub fn misses() -> bool {
     running_version() >= (7, 0)
 }

@@ -32,7 +32,13 @@ const WATCHERS: [Watcher; 8] = [
     Watcher { tool: "tcpconnlat", args: &[], shown: rows, expected: |all| rows_each(all, 1), each: 1 },
     Watcher { tool: "tcpdrop", args: &[], shown: rows, expected: |_| None, each: 0 },
     Watcher { tool: "tcplife", args: &[], shown: rows, expected: |all| rows_each(all, 2), each: 1 },
-    Watcher { tool: "tcpretrans", args: &["-c"], shown: rows, expected: |_| Some(0), each: 0 },
+    Watcher {
+        tool: "tcpretrans",
+        args: &["-c"],
+        shown: |text| sum(text, "retransmits"),
+        expected: |_| None,
+        each: 0,
+    },
     Watcher { tool: "tcpstates", args: &[], shown: rows, expected: |all| rows_each(all, 10), each: 1 },
     Watcher {
         tool: "tcpsubnet",
@@ -44,7 +50,7 @@ const WATCHERS: [Watcher; 8] = [
     Watcher {
         tool: "tcptop",
         args: &[],
-        shown: |text| text.lines().map(|line| number(line, "tx_bytes")).sum(),
+        shown: |text| sum(text, "tx_bytes"),
         expected: bytes,
         each: MOST_AT_ONCE,
     },
@@ -66,9 +72,13 @@ fn bytes(sessions: &[Session]) -> Option<u64> {
     Some(sessions.iter().flat_map(|session| &session.ends).map(|end| end.tx).sum())
 }
 
-fn number(line: &str, key: &str) -> u64 {
-    let object: serde_json::Value = serde_json::from_str(line).expect("an object");
-    object[key].as_u64().expect("a number")
+/// The sum of a number of all rows.
+fn sum(text: &str, key: &str) -> u64 {
+    let number = |line| {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object");
+        object[key].as_u64().expect("a number")
+    };
+    text.lines().map(number).sum()
 }
 
 fn storm_in_all_tools() -> Outcome {
@@ -114,7 +124,9 @@ fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
         assert_eq!(rows(text), books["reported"], "{books:?}\n{output}");
     }
     let shown = (watcher.shown)(text);
-    let Some(expected) = (watcher.expected)(sessions) else { return };
+    let Some(expected) = (watcher.expected)(sessions) else {
+        return assert_eq!(shown, books["reported"] + books["aggregated"], "{books:?}\n{output}");
+    };
     if misses() {
         let least = expected.saturating_sub(watcher.each * books["missed"]);
         assert!((least..=expected).contains(&shown), "{shown} of {expected}: {books:?}\n{output}");

@@ -26,21 +26,13 @@ pub const TESTS: &[Test] = &[
     ("books::full_table_tcptracer", full_table_tcptracer),
 ];
 
-/// The sockets of the machine now, in all namespaces.
-#[track_caller]
-fn open_sockets() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/sockstat").expect("sockets of the machine");
-    let alloc = text.split_once("alloc ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-    alloc.expect("a number of sockets")
-}
-
 /// So many connections or connects. Others of the machine may have a few at the same time.
 const CROWD: usize = 200;
 
 /// Room for less than that, besides what is open already.
 #[track_caller]
 fn room() -> String {
-    (open_sockets() + 32).to_string()
+    (crowd::open_sockets() + 32).to_string()
 }
 
 /// Says once what is missing and what helps, and how many lines there are in all.
