@@ -8,7 +8,7 @@ mod storm;
 mod tables;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::running_version;
+use kernel_tests::gate::{Feature, needs, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::Test;
 
@@ -33,7 +33,12 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
     assert_eq!(rows, books["reported"] - books["unshown"], "a row for each event: {books:?}\n{output}");
     assert_eq!((books["dropped"], books["unreadable"], books["unshown"]), (0, 0, 0), "{books:?}\n{output}");
     let told = books["reported"] + books["lost_ring"] + books["lost_map"];
-    assert_all_but_missed(told, events, &books, output);
+    if books["lost_map"] > 0 && needs(Feature::OwnMachine).is_err() {
+        // Sockets of other namespaces find no room either, and what a filter makes of them is not known at their birth.
+        assert!(told >= events, "{told} of {events} events: {books:?}\n{output}");
+    } else {
+        assert_all_but_missed(told, events, &books, output);
+    }
     books
 }
 
