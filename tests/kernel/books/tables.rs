@@ -1,5 +1,6 @@
 //! Tables that fill: one warning, every event accounted for, and new sockets tracked again once there is room.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use kernel_tests::cli::{Output, Tool};
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("books::full_table_tcpsubnet", full_table_tcpsubnet),
     ("books::full_table_tcptop", full_table_tcptop),
     ("books::full_table_tcptracer", full_table_tcptracer),
+    ("books::memory_is_told", memory_is_told),
 ];
 
 /// So many connections or connects. Others of the machine may have a few at the same time.
@@ -190,6 +192,35 @@ fn full_table_of_counts() -> Outcome {
     assert_all_but_missed(books["aggregated"] + books["lost_map"], events, &books, &output);
     assert!(books["lost_map"] > 0, "{books:?}\n{output}");
     assert_warned_once(&output, COUNTS);
+    Ok(())
+}
+
+/// `-v` names each map and its bytes, and what the reader maps of them.
+fn memory_is_told() -> Outcome {
+    let told = |tool: &str, options: &[&str]| -> BTreeMap<String, u64> {
+        let output = Tool::start(tool, options).stop();
+        let line = output.stderr.lines().find_map(|line| line.split_once("bytes of memory: "));
+        let (_, maps) = line.unwrap_or_else(|| panic!("no word of memory\n{output}"));
+        let read = |map: &str| {
+            map.rsplit_once(' ').and_then(|(name, bytes)| Some((name.to_owned(), bytes.parse().ok()?)))
+        };
+        maps.split(", ").map(|map| read(map).unwrap_or_else(|| panic!("{map:?}\n{output}"))).collect()
+    };
+    const MAPPED: &str = "mapped by the reader";
+    for tool in ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"] {
+        let [small, large] =
+            ["1000", "100000"].map(|room| told(tool, &["--max-sockets", room, "--ring-size", "64K"]));
+        let maps: Vec<_> = small.keys().map(String::as_str).collect();
+        assert_eq!(maps, ["events", MAPPED, "sockets", "stats"], "{tool}");
+        // An address, and an entry of two dozen bytes or more.
+        assert!(small["sockets"] >= 32 * 1000 && large["sockets"] >= 32 * 100_000, "{small:?} {large:?}");
+        assert_eq!((small["events"], small[MAPPED]), (large["events"], large[MAPPED]));
+        assert!(small["events"] >= 64 << 10 && small[MAPPED] >= 64 << 10, "{small:?}");
+    }
+    let top = told("tcptop", &[]);
+    let maps: Vec<_> = top.keys().map(String::as_str).collect();
+    assert_eq!(maps, ["flows", "flows0", "flows1", MAPPED, "sockets", "stats"]);
+    assert_eq!(top[MAPPED], 0, "nothing is sent to it");
     Ok(())
 }
 
