@@ -5,11 +5,13 @@ use std::io::{self, IsTerminal, Stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use bpfasm::MapKind;
 use clap::ArgMatches;
 use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
+use programs::emit;
 
 use crate::args::{self, Shared};
 use crate::books::{Books, Read, read_stats};
@@ -231,7 +233,13 @@ impl Told {
         }
         let stats = read_stats(loaded)?;
         if stats.lost_ring > 0 && !std::mem::replace(&mut self.ring, true) {
-            say.always("the ring is full and events are being lost; --ring-size makes it larger");
+            let perf = loaded.map(emit::MAP).is_ok_and(|map| map.kind() == MapKind::PerfEventArray);
+            say.always(if perf {
+                "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it \
+                 came later"
+            } else {
+                "the ring is full and events are being lost; --ring-size makes it larger"
+            });
         }
         if stats.untracked.max(stats.lost_map) > 0 && !std::mem::replace(&mut self.table, true) {
             say.always(if stats.untracked > 0 {

@@ -113,7 +113,7 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     if reader != Reader::Blocked {
         running.signal(Signal::SIGCONT);
     }
-    let said = |line: &&str| line.contains("the ring is full") && line.contains("--ring-size");
+    let said = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
     running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(said));
     // It goes on: there is room again, and what comes now is a row.
     let lost_at_most = events;

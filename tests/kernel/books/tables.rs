@@ -149,7 +149,7 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     let netns = crowd::arena();
     let door = Door::open();
     let mut running = start(tool, &["--max-sockets", &room(), "--owner"], &netns);
-    let crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
     wait_warned(&mut running, SOCKETS);
     let mut events = 1;
     if tool == "tcpdrop" {
@@ -158,7 +158,7 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     } else {
         // The last of them found no room.
         let before = Counters::now();
-        let mut last = crowd.into_iter().next_back().expect("a crowd");
+        let mut last = crowd.pop().expect("a crowd");
         deafen(&last.server);
         last.client.write_all(b"x").expect("send");
         running.wait_rows(netns.inode(), 1);
@@ -167,6 +167,8 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
         events = Counters::now().since(before).segments;
     }
     let output = running.stop();
+    // Not before: a FIN may be sent again.
+    drop(crowd);
     let books = assert_balanced(output.assert_code(0));
     assert!(books["untracked"] > 0 && books["lost_map"] == 0, "{books:?}\n{output}");
     assert_all_but_missed(books["reported"], events, &books, &output);

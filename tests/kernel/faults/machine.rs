@@ -85,7 +85,8 @@ impl Cpu {
     }
 }
 
-/// In the middle of a storm. Nothing is lost, by either kind of ring.
+/// In the middle of a storm. Nothing is lost by a ring; a perf buffer goes with its CPU, and what happens there from then on is
+/// counted.
 fn cpu_goes_and_comes() -> Outcome {
     const STORM: u32 = 400;
     let cpu = Cpu::second()?;
@@ -102,7 +103,8 @@ fn cpu_goes_and_comes() -> Outcome {
         });
         let output = tool.stop();
         let books = assert_accounted(output.assert_code(0), 10 * sessions.len() as u64);
-        assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+        let perf = options.contains(&"--perf");
+        assert!(books["lost_map"] == 0 && (perf || books["lost_ring"] == 0), "{books:?}\n{output}");
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ fn no_entry_is_left() -> Outcome {
             lived += kind.live(&door);
         }
     }
+    println!("{lived} sockets");
     for ((tool, _), running) in WATCHERS.iter().zip(running) {
         let table = table_of(running.pid()).unwrap_or_else(|| panic!("{tool} has no table"));
         wait_until(&format!("end of the entries of {tool} after {lived} sockets"), LIMIT, || {
@@ -58,7 +59,12 @@ fn no_entry_is_left() -> Outcome {
         drop(table);
         let output = running.stop();
         let books = assert_balanced(output.assert_code(0));
-        assert!(misses() || books["untracked"] == 0, "{tool}: {books:?}");
+        // Elsewhere others may fill the table meanwhile.
+        assert!(
+            needs(Feature::OwnMachine).is_err() || misses() || books["untracked"] == 0,
+            "{tool}: {books:?}"
+        );
+        println!("{tool}: {books:?}");
     }
     Ok(())
 }
