@@ -1,6 +1,8 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
+mod books;
 mod cli;
+mod faults;
 mod filters;
 mod harness;
 mod journal;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         journal::TESTS,
     ]
     .concat();
-    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
+    tests
+        .extend([tcptracer::TESTS, books::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

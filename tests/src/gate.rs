@@ -28,6 +28,10 @@ pub enum Feature {
     ProbeReads,
     /// A cgroup2 file system, which a machine may mount or not.
     Cgroup2,
+    /// A machine that is the tests' own: one of `vm-tests`, where clocks may be set and CPUs be taken away. Never the host.
+    OwnMachine,
+    /// So many mebibytes of memory that nobody uses.
+    Memory(u64),
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -55,6 +59,8 @@ impl fmt::Display for Feature {
             Self::Kprobes => f.write_str("kprobes"),
             Self::ProbeReads => f.write_str("probe reads"),
             Self::Cgroup2 => f.write_str("cgroup2"),
+            Self::OwnMachine => f.write_str("a machine of its own"),
+            Self::Memory(mebibytes) => write!(f, "{mebibytes} MiB of memory"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -133,6 +139,11 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         }
         Feature::ProbeReads => (Claim::Optional, locked_down()),
         Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
+        Feature::OwnMachine => (Claim::Optional, file(VM)),
+        Feature::Memory(mebibytes) => {
+            let free = available_memory();
+            (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
+        }
         Feature::Program(name) => {
             let found = find_program(name);
             (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
@@ -141,6 +152,16 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
 }
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the init of a virtual machine of `vm-tests` is told by; no other machine has it.
+const VM: &str = "/etc/vm";
+
+/// Memory that processes can have, in mebibytes.
+fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib >> 10)
+}
 
 /// `None` when the kernel's BTF has a type of this name.
 fn no_type(name: &str) -> Option<String> {

@@ -4,6 +4,7 @@
 //! - [`netns`], [`mntns`], [`cgroup`], [`scratch`] give it private namespaces, cgroups and files;
 //! - [`actor`] starts processes with names of their own, [`stage`] puts two of them opposite each other, [`traffic`] has
 //!   them make connections and says what a right tool has to report;
+//! - [`crowd`] makes connections by the thousand, of every kind;
 //! - [`loss`] makes connections lose packets;
 //! - [`wire`] answers a SYN itself, when the test says;
 //!   them make connections and says what a right tool has to report; [`segment`] sends what no socket would;
@@ -19,6 +20,7 @@ pub mod actor;
 pub mod bytes;
 pub mod cgroup;
 pub mod cli;
+pub mod crowd;
 pub mod deadline;
 pub mod gate;
 pub mod leak;

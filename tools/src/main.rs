@@ -16,6 +16,7 @@ mod journal;
 mod kallsyms;
 mod links;
 mod output;
+mod room;
 mod run;
 mod start;
 mod target;

@@ -1,18 +1,21 @@
 //! kprobes and tracepoints through perf events.
 //!
-//! `PERF_EVENT_IOC_SET_BPF` and not a `bpf_link`, which perf events have had only since 5.15: one way for all kernels.
+//! By a `bpf_link`, which says how often a kprobe was missed; before 5.15 by `PERF_EVENT_IOC_SET_BPF`.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::errno::Errno;
+use crate::sys::bpf;
+use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
 use crate::sys::perf::{self, Attr};
 use crate::tracefs::{self, KprobeEvent};
 
 /// An event with a program on it. Fields are dropped in this order: an event must be closed before its kprobe can go.
 #[derive(Debug)]
 pub(crate) struct PerfLink {
+    link: Option<OwnedFd>,
     _event: OwnedFd,
     _kprobe: Option<KprobeEvent>,
 }
@@ -43,8 +46,22 @@ impl PerfLink {
     fn open(prog: BorrowedFd<'_>, attr: &Attr<'_>, kprobe: Option<KprobeEvent>) -> Result<Self, Errno> {
         // On any CPU: the program runs on all of them.
         let event = perf::open(attr, 0)?;
-        perf::set_bpf_and_enable(event.as_fd(), prog)?;
-        Ok(Self { _event: event, _kprobe: kprobe })
+        let link = match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
+            Ok(link) => Some(link),
+            // No such link; or whatever is wrong will be wrong again.
+            Err(_) => perf::set_bpf(event.as_fd(), prog).map(|()| None)?,
+        };
+        perf::enable(event.as_fd())?;
+        Ok(Self { link, _event: event, _kprobe: kprobe })
+    }
+
+    /// Times the kprobe was hit and not run, as far as the kernel says (6.7); what became of the program then is counted with
+    /// the program.
+    pub(crate) fn missed(&self) -> u64 {
+        let Some(link) = &self.link else { return 0 };
+        let mut info = PerfLinkInfo::default();
+        let asked = bpf(&mut ObjInfo::perf_link(link.as_fd(), &mut info));
+        asked.ok().and_then(|()| info.missed()).unwrap_or(0)
     }
 }
 
