@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 
 /// Where a symbol's code cannot reach: the next symbol may be missing, as that of a program loaded later.
 const FARTHEST: u64 = 1 << 18;
@@ -47,6 +47,8 @@ impl fmt::Display for Symbol {
 /// What is known of addresses.
 #[derive(Debug, Default)]
 pub struct Kallsyms {
+    /// `None`: nothing is ever found. Whether it shows addresses is decided by the rights of who opens it, when it is opened.
+    file: Option<File>,
     /// `None`: looked for, and there is no symbol.
     known: HashMap<u64, Option<Symbol>>,
 }
@@ -75,6 +77,12 @@ impl fmt::Display for Nameless {
 const FILE: &str = "/proc/kallsyms";
 
 impl Kallsyms {
+    /// Opens the file, for all questions to come.
+    pub fn open() -> Result<Self, Nameless> {
+        let file = File::open(FILE).map_err(Nameless::Unreadable)?;
+        Ok(Self { file: Some(file), known: HashMap::new() })
+    }
+
     /// Finds out what these addresses are, so that [`Kallsyms::symbol`] knows.
     pub fn learn(&mut self, addresses: impl Iterator<Item = u64>) -> Result<(), Nameless> {
         let mut wanted: Vec<u64> = addresses.filter(|address| !self.known.contains_key(address)).collect();
@@ -86,7 +94,8 @@ impl Kallsyms {
         if self.known.len() + wanted.len() > REMEMBERED {
             self.known.clear();
         }
-        let found = File::open(FILE).and_then(|file| find(file, &wanted));
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let found = file.rewind().and_then(|()| find(file, &wanted));
         match found {
             Ok(Found { symbols, any }) => {
                 self.known.extend(wanted.into_iter().zip(symbols));
@@ -323,7 +332,7 @@ ffffffff81000180 t out_of_order
 
     #[test]
     fn this_kernel_has_names() {
-        let mut kallsyms = Kallsyms::default();
+        let Ok(mut kallsyms) = Kallsyms::open() else { return };
         // Without privileges the addresses are hidden, and nothing has a name.
         match kallsyms.learn([u64::MAX - 1].into_iter()) {
             Ok(()) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}

@@ -90,7 +90,9 @@ fn follow(
     }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let output = Output::new(shared.format, session.columns(), Zone::local(), stdout).terminal(terminal);
+    let columns = session.columns();
+    let zone = if columns.iter().any(Column::is_time_of_day) { Zone::local() } else { Zone::default() };
+    let output = Output::new(shared.format, columns, zone, stdout).terminal(terminal);
     let mut rows = Rows {
         clock: Clock::now().map_err(Failure::failed)?,
         sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false },
@@ -100,6 +102,9 @@ fn follow(
     let begin = Instant::now();
     let stop_at = shared.duration.map(|duration| begin + duration);
     let mut reports = Reports::new(session.schedule(), begin);
+    if !shared.no_sandbox {
+        confine(loaded, say);
+    }
     say.verbose("attached");
     rows.sheet.output.header(session.headings());
     rows.flush()?;
@@ -149,6 +154,17 @@ fn follow(
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
     }
     Books::close(loaded, rows.dropped, rows.unreadable)
+}
+
+/// Gives up what the run needs no longer. Everything it will read is open.
+fn confine(loaded: &Loaded, say: &Say) {
+    let confined = loaded.confine();
+    for (what, errno) in &confined.failed {
+        say.always(&format!("goes on without giving up {what}: {errno}"));
+    }
+    if let Some(kept) = confined.kept {
+        say.verbose(&format!("keeps {kept}: this kernel shows no counters without it"));
+    }
 }
 
 /// When the next report is due. Reports keep to the grid that the start gave: one that takes long delays none after it.

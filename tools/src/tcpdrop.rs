@@ -20,7 +20,7 @@ use crate::books::read_stats;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::{Kallsyms, Nameless};
 use crate::output::{Column, Format, Page, Value};
 use crate::time::Clock;
 use crate::tool::{Moment, Session, Tool};
@@ -167,6 +167,14 @@ impl Session for Drops {
         self.options.reasons.iter().try_for_each(|reason| self.reasons.check(reason)).map_err(Failure::Usage)
     }
 
+    fn prepare(&mut self) -> Result<(), Failure> {
+        match Kallsyms::open() {
+            Ok(kallsyms) => self.kallsyms = kallsyms,
+            Err(why) => self.no_names(&why),
+        }
+        Ok(())
+    }
+
     fn report(&mut self, loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
         self.hidden += read_stats(loaded)?.hidden;
         Ok(())
@@ -195,8 +203,7 @@ impl Session for Drops {
             let addresses =
                 self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
             if let Err(why) = self.kallsyms.learn(addresses) {
-                eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
-                self.nameless = true;
+                self.no_names(&why);
             }
         }
         for drop in std::mem::take(&mut self.pending) {
@@ -206,6 +213,11 @@ impl Session for Drops {
 }
 
 impl Drops {
+    fn no_names(&mut self, why: &Nameless) {
+        eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
+        self.nameless = true;
+    }
+
     fn show(&mut self, drop: &Drop, clock: Clock, page: &mut dyn Page) {
         let mut event = drop.event;
         if self.purged(drop) {

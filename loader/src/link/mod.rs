@@ -12,7 +12,7 @@ use bpfasm::Attach;
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
-use crate::sys::bpf::{AttachType, IterCreate, LinkCreate, RawTracepointOpen};
+use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Link {
             Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) => {
                 raw_tracepoint(prog, None).map(Self::Tracing)
             }
-            Attach::Iter(_) => bpf(&mut LinkCreate::new(prog, AttachType::TraceIter)).map(Self::Iter),
+            Attach::Iter(_) => bpf(&mut LinkCreate::iter(prog)).map(Self::Iter),
             Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
             Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
             Attach::Tracepoint(category, name) => {

@@ -31,6 +31,7 @@ pub(crate) enum AttachType {
     TraceFentry = 24,
     TraceFexit = 25,
     TraceIter = 28,
+    PerfEvent = 41,
 }
 
 /// An object's name: what the kernel allows of it (letters, digits, `_` and `.`), cut to 15 bytes.
@@ -400,11 +401,11 @@ impl<'a> BtfLoad<'a> {
     }
 }
 
-/// `BPF_LINK_CREATE`, for iterators.
+/// `BPF_LINK_CREATE`, for iterators and perf events.
 #[repr(C)]
 pub(crate) struct LinkCreate<'a> {
     prog_fd: UserFd<'a>,
-    target_fd: u32,
+    target_fd: UserFd<'a>,
     attach_type: u32,
     flags: u32,
 }
@@ -417,8 +418,18 @@ unsafe impl Command for LinkCreate<'_> {
 }
 
 impl<'a> LinkCreate<'a> {
-    pub(crate) fn new(prog: BorrowedFd<'a>, attach_type: AttachType) -> Self {
-        Self { prog_fd: UserFd::new(prog), target_fd: 0, attach_type: attach_type as u32, flags: 0 }
+    /// An iterator over everything.
+    pub(crate) fn iter(prog: BorrowedFd<'a>) -> Self {
+        Self::new(prog, UserFd::NONE, AttachType::TraceIter)
+    }
+
+    /// A program at a perf event (kernel 5.15).
+    pub(crate) fn perf_event(prog: BorrowedFd<'a>, event: BorrowedFd<'a>) -> Self {
+        Self::new(prog, UserFd::new(event), AttachType::PerfEvent)
+    }
+
+    fn new(prog: BorrowedFd<'a>, target_fd: UserFd<'a>, attach_type: AttachType) -> Self {
+        Self { prog_fd: UserFd::new(prog), target_fd, attach_type: attach_type as u32, flags: 0 }
     }
 }
 
