@@ -5,6 +5,7 @@ mod filters;
 mod harness;
 mod journal;
 mod loader;
+mod privileges;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         tcpsubnet::TESTS,
         tcptop::TESTS,
         journal::TESTS,
+        privileges::TESTS,
     ]
     .concat();
     tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::cgroup;
 use crate::netns::{self, Netns};
+use crate::rights::{Capability, Rights};
 
 /// Something a test cannot do without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,8 @@ pub enum Feature {
     ProbeReads,
     /// A cgroup2 file system, which a machine may mount or not.
     Cgroup2,
+    /// The tool under test is started with this capability: it may be the user of a virtual machine that has but a few.
+    ToolHas(Capability),
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -55,6 +58,7 @@ impl fmt::Display for Feature {
             Self::Kprobes => f.write_str("kprobes"),
             Self::ProbeReads => f.write_str("probe reads"),
             Self::Cgroup2 => f.write_str("cgroup2"),
+            Self::ToolHas(capability) => write!(f, "the tool with {capability:?}"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -133,6 +137,10 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         }
         Feature::ProbeReads => (Claim::Optional, locked_down()),
         Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
+        Feature::ToolHas(capability) => {
+            let rights = Rights::of_tool();
+            (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+        }
         Feature::Program(name) => {
             let found = find_program(name);
             (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))

@@ -14,7 +14,7 @@ pub use table::assert_number;
 pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
 
 /// Every tool, in the order of their names.
-const TOOLS: [&str; 8] =
+pub const TOOLS: [&str; 8] =
     ["tcpconnlat", "tcpdrop", "tcplife", "tcpretrans", "tcpstates", "tcpsubnet", "tcptop", "tcptracer"];
 
 /// Those that have rows for every connection as soon as something happens to it, and how many for one that nothing goes wrong
