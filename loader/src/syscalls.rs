@@ -50,6 +50,8 @@ const ALLOWED: &[Allowed] = &[
     always(libc::SYS_clock_gettime),
     // Counters and tables.
     only_if(libc::SYS_bpf, &[OneOf(0, BPF)]),
+    // Waiting for a program that is just being run.
+    always(libc::SYS_sched_yield),
     // Of what is open: /proc/kallsyms, /proc/loadavg.
     always(libc::SYS_read),
     always(libc::SYS_pread64),

@@ -28,6 +28,10 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 /// How often the counters are looked at while running, to tell of a first loss.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a program may still take that was running on another CPU when it was detached: it may have counted an event that it
+/// has not sent yet, and that CPU may be one of a virtual machine that is not running.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// Runs a tool with what its command line asks for.
 pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     let shared = args::read_shared(matches);
@@ -96,6 +100,7 @@ fn follow(
     let mut rows = Rows {
         clock: Clock::now().map_err(Failure::failed)?,
         sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false },
+        records: 0,
         dropped: 0,
         unreadable: 0,
     };
@@ -147,8 +152,18 @@ fn follow(
     }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
-    if let Some(events) = events {
-        rows.drain(events, session)?;
+    let settled_by = Instant::now() + SETTLE;
+    loop {
+        if let Some(events) = &mut events {
+            rows.drain(events, session)?;
+        }
+        let stats = read_stats(loaded)?;
+        let complete =
+            stats.balanced() && (events.is_none() || stats.reported == rows.records + rows.dropped);
+        if complete || Instant::now() >= settled_by {
+            break;
+        }
+        std::thread::yield_now();
     }
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
@@ -245,6 +260,8 @@ fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
 struct Rows {
     clock: Clock,
     sheet: Sheet,
+    /// Records that came.
+    records: u64,
     /// Records that a perf buffer had no room for.
     dropped: u64,
     /// Records that were no event.
@@ -255,7 +272,7 @@ impl Rows {
     /// Prints what is in the ring.
     fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<Drained, Failure> {
         self.clock.renew().map_err(Failure::failed)?;
-        let Self { clock, sheet, dropped, unreadable } = self;
+        let Self { clock, sheet, records, dropped, unreadable } = self;
         let drained = events
             .drain(&mut |record| {
                 let read = session.event(record, *clock, sheet);
@@ -263,6 +280,7 @@ impl Rows {
             })
             .map_err(Failure::failed)?;
         session.settle(*clock, sheet);
+        *records += drained.records;
         *dropped += drained.lost;
         self.flush()?;
         Ok(drained)
