@@ -1,8 +1,6 @@
 //! tcpdrop: a row for each TCP packet that the kernel drops, with the reason this kernel has for it, and the way there.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use btf::{Btf, Index, Lookup, Wanted};
@@ -10,11 +8,13 @@ use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, run};
 use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::nftables::{self, Hook};
 use kernel_tests::rows::DropRow;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::segment::{Segment, flag};
 use kernel_tests::stage::{Pair, Stage, Via};
 use kernel_tests::traffic;
+use nix::errno::Errno;
 
 pub const TESTS: &[Test] = &[
     ("tcpdrop::closed_port", || here(|| closed_port(LOCALHOST_V4, &[]))),
@@ -209,26 +209,22 @@ fn wrong_checksum(address: IpAddr) -> Outcome {
     Ok(())
 }
 
-/// Drops what goes to [`NOBODY`] where netfilter has this hook, in the namespace that this process is in.
-fn drop_at(hook: &str) -> Outcome {
-    needs(Feature::Program("nft"))?;
-    let rules = format!(
-        "table inet t {{\n chain c {{\n  type filter hook {hook} priority 0;\n  tcp dport {NOBODY} drop\n }}\n}}\n"
-    );
-    let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
-    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(stdin).stderr(stderr).spawn().expect("nft");
-    nft.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("write");
-    let output = nft.wait_with_output().expect("wait");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("syntax"), "{said}");
-    claims("rules of nftables", Claim::Optional, (!output.status.success()).then_some(said))
+/// Drops what goes to [`NOBODY`], in the namespace that this process is in.
+fn drop_at(hook: Hook) -> Outcome {
+    let refused = nftables::drop_tcp_to(NOBODY, hook).err();
+    // Not a matter of the version: a kernel may be built without.
+    let absent = refused.map(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EINVAL | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT) => error.to_string(),
+        _ => panic!("a rule of nftables: {error}"),
+    });
+    claims("nftables", Claim::Optional, absent)
 }
 
 /// A rule that drops what comes to a port.
 fn netfilter(address: IpAddr) -> Outcome {
     family(address)?;
     let netns = Netns::enter_new();
-    drop_at("input")?;
+    drop_at(Hook::Input)?;
     let tool = start(&[]);
     let (from, to) = (SocketAddr::new(address, FROM), SocketAddr::new(address, NOBODY));
     Segment::syn(from, to).send();
@@ -242,7 +238,7 @@ fn netfilter(address: IpAddr) -> Outcome {
 /// A rule that drops what a socket sends: the packet is the socket's, which has a state, and its own port is the source.
 fn netfilter_of_what_is_sent() -> Outcome {
     let netns = Netns::enter_new();
-    drop_at("output")?;
+    drop_at(Hook::Output)?;
     let to = SocketAddr::new(LOCALHOST_V4, NOBODY);
     let mut client = Actor::start("kt-client");
     for (option, wanted) in [("--remoteport", true), ("--localport", false)] {
