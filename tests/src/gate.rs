@@ -100,6 +100,16 @@ pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Sk
     check(&what, claim, absent, running_version())
 }
 
+/// What a tool with these arguments needs to find the owners of sockets that were open before it: nothing, where the kernel
+/// walks its files, and a look into the processes of others, where it does not.
+///
+/// # Errors
+/// The skip.
+#[track_caller]
+pub fn needs_owners(args: &[&str]) -> Result<(), Skip> {
+    if args.contains(&"--no-iter") { needs(Feature::ToolHas(Capability::SysPtrace)) } else { Ok(()) }
+}
+
 #[track_caller]
 fn check(
     what: &dyn fmt::Display,
