@@ -185,6 +185,9 @@ fn family(address: IpAddr) -> Outcome {
 
 /// A real connect to where nobody listens.
 fn closed_port(address: IpAddr, options: &[&str]) -> Outcome {
+    if options.contains(&"--perf") {
+        needs(Feature::PerfEvents)?;
+    }
     family(address)?;
     let netns = Netns::enter_new();
     let tool = start(options);

@@ -424,6 +424,7 @@ fn family() -> Outcome {
 
 /// Direct loads and probe reads see the same: both run at once on the same connections.
 fn access_modes_and_rings_agree() -> Outcome {
+    needs(Feature::PerfEvents)?;
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();

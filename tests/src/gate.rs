@@ -31,6 +31,9 @@ pub enum Feature {
     Cgroup2,
     /// The tool under test is started with this capability: it may be the user of a virtual machine that has but a few.
     ToolHas(Capability),
+    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, a level of its own:
+    /// CAP_PERFMON is not enough then.
+    PerfEvents,
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Feature {
             Self::ProbeReads => f.write_str("probe reads"),
             Self::Cgroup2 => f.write_str("cgroup2"),
             Self::ToolHas(capability) => write!(f, "the tool with {capability:?}"),
+            Self::PerfEvents => f.write_str("perf events"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -150,6 +154,16 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         Feature::ToolHas(capability) => {
             let rights = Rights::of_tool();
             (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+        }
+        Feature::PerfEvents => {
+            let path = "/proc/sys/kernel/perf_event_paranoid";
+            let level = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let forbidden = level.trim().parse().is_ok_and(|level: i32| level > 2);
+            let absent = if forbidden { look(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
+            (
+                Claim::Optional,
+                absent.map(|seen| format!("{path} is {}, and of the tool {seen}", level.trim())),
+            )
         }
         Feature::Program(name) => {
             let found = find_program(name);
