@@ -54,7 +54,7 @@ impl PerfLink {
             perf::set_bpf(event.as_fd(), prog)?;
         }
         perf::enable(event.as_fd())?;
-        // What is closed later than the program is to go, or than its kprobe, is closed here.
+        // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
         let parked = if link.is_some() && kprobe.is_none() { park(event.as_fd()).ok() } else { None };
         Ok(Self { _link: link, _event: parked.unwrap_or(event), _kprobe: kprobe })
     }
