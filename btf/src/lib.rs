@@ -27,6 +27,8 @@
 mod builder;
 mod elf;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod index;
 mod kernel;
 mod path;

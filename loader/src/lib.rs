@@ -25,6 +25,8 @@ mod debug;
 pub mod errno;
 pub mod error;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod kernel;
 mod kernel_btf;
 mod link;

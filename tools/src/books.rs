@@ -6,6 +6,7 @@ use programs::stats::{self, Stats};
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::output::Format;
+use crate::stderr;
 
 /// The account of a run.
 pub struct Books {
@@ -51,17 +52,17 @@ impl Books {
         let Self { stats, missed, dropped, unreadable } = self;
         let Stats { seen, filtered, reported, aggregated, lost_ring, lost_map, untracked, .. } = stats;
         if shared.stats && shared.format == Format::Json {
-            eprintln!(
+            stderr::line(format_args!(
                 "{{\"tool\":\"{name}\",\"seen\":{seen},\"filtered\":{filtered},\"reported\":{reported},\
                  \"aggregated\":{aggregated},\"lost_ring\":{lost_ring},\"lost_map\":{lost_map},\
                  \"untracked\":{untracked},\"missed\":{missed},\"dropped\":{dropped},\"unreadable\":{unreadable}}}"
-            );
+            ));
         } else if shared.stats {
-            eprintln!(
+            stderr::line(format_args!(
                 "tcptools: {name}: seen {seen} = filtered {filtered} + reported {reported} + \
                  aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
                  dropped {dropped}, unreadable {unreadable}, untracked {untracked}"
-            );
+            ));
         } else {
             let reasons = [
                 (*lost_ring, "ring full, --ring-size makes it larger"),
@@ -76,14 +77,18 @@ impl Books {
                 .map(|(count, reason)| format!("{count} {reason}"))
                 .collect();
             if !reasons.is_empty() {
-                eprintln!("tcptools: {name}: {} events lost: {}", self.lost(), reasons.join("; "));
+                stderr::line(format_args!(
+                    "tcptools: {name}: {} events lost: {}",
+                    self.lost(),
+                    reasons.join("; ")
+                ));
             }
             // What was lost for want of room is said already.
             if untracked > lost_map {
-                eprintln!(
+                stderr::line(format_args!(
                     "tcptools: {name}: {untracked} times a socket was missing in the table and its rows know less: the \
                      table was full (--max-sockets makes it larger), or the socket was open before and not known yet"
-                );
+                ));
             }
         }
     }

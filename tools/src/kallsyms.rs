@@ -199,9 +199,10 @@ fn each_line(file: impl Read, mut line: impl FnMut(&[u8])) -> io::Result<()> {
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            if rest.is_empty() && !skipping {
+            let fits = !skipping && rest.len() + piece.len() <= LONGEST;
+            if fits && rest.is_empty() {
                 line(piece);
-            } else if !skipping && rest.len() + piece.len() <= LONGEST {
+            } else if fits {
                 rest.extend_from_slice(piece);
                 line(&rest);
             }
@@ -217,6 +218,24 @@ fn each_line(file: impl Read, mut line: impl FnMut(&[u8])) -> io::Result<()> {
         }
         let read = bytes.len();
         io::BufRead::consume(&mut file, read);
+    }
+}
+
+/// For [`crate::hostile`]: what [`find`] finds is what looking at each line for each address finds.
+#[cfg(any(test, fuzzing))]
+pub fn find_in(file: &[u8], mut wanted: Vec<u64>) {
+    wanted.sort_unstable();
+    wanted.dedup();
+    let found = find(file, &wanted).expect("memory can be read");
+    assert_eq!(found.symbols.len(), wanted.len());
+    let lines = file.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST);
+    let known: Vec<_> = lines.filter_map(parse).collect();
+    assert_eq!(found.any, known.iter().any(|(start, _)| *start != 0));
+    for (address, symbol) in wanted.iter().zip(&found.symbols) {
+        let below =
+            known.iter().map(|(start, _)| *start).filter(|start| start <= address && *start != 0).max();
+        let offset = below.map(|start| address - start).filter(|offset| *offset <= FARTHEST);
+        assert_eq!(symbol.as_ref().map(|symbol| symbol.offset), offset, "{address:#x}");
     }
 }
 

@@ -98,7 +98,8 @@ fn follow(
         unreadable: 0,
     };
     let begin = Instant::now();
-    let stop_at = shared.duration.map(|duration| begin + duration);
+    // One that the clock cannot count to is for ever.
+    let stop_at = shared.duration.and_then(|duration| begin.checked_add(duration));
     let mut reports = Reports::new(session.schedule(), begin);
     say.verbose("attached");
     rows.sheet.output.header(session.headings());

@@ -17,11 +17,13 @@ use self::reasons::{Asked, Reasons};
 use crate::address;
 use crate::args::{Shared, switch};
 use crate::books::read_stats;
+use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::kallsyms::Kallsyms;
 use crate::output::{Column, Format, Page, Value};
+use crate::stderr;
 use crate::time::Clock;
 use crate::tool::{Moment, Session, Tool};
 
@@ -195,7 +197,7 @@ impl Session for Drops {
             let addresses =
                 self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
             if let Err(why) = self.kallsyms.learn(addresses) {
-                eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
+                stderr::say("tcptools: tcpdrop", &format!("functions have no names here: {why}"));
                 self.nameless = true;
             }
         }
@@ -253,7 +255,7 @@ impl Drops {
         ]);
         if self.options.stack {
             for frame in frames {
-                page.line(format_args!("\t{}", self.symbol(*frame)));
+                page.line(format_args!("\t{}", Escaped(self.symbol(*frame).as_bytes())));
             }
             page.line(format_args!(""));
         }

@@ -1,6 +1,7 @@
 //! tcptools: what TCP does on a Linux host, in one static file.
 //!
-//! `tcptools TOOL …`, or a link named like the tool.
+//! `tcptools TOOL …`, or a link named like the tool. The binary is `bin/tcptools.rs`; all of it is here, where fuzz targets reach
+//! it as well.
 
 #![forbid(unsafe_code)]
 
@@ -9,15 +10,19 @@ mod args;
 mod books;
 mod containers;
 mod ebpf;
+mod escape;
 mod failure;
 mod filters;
 mod held;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod journal;
 mod kallsyms;
 mod links;
 mod output;
 mod run;
 mod start;
+mod stderr;
 mod target;
 mod tcpconnlat;
 mod tcpdrop;
@@ -44,7 +49,9 @@ use crate::tool::{TOOLS, Tool};
 
 const NAME: &str = "tcptools";
 
-fn main() -> ExitCode {
+/// The program: reads the command line, runs what it names, and gives the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let called_as = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
     let (name, result) = match called_as.and_then(tool::find) {
