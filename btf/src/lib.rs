@@ -25,6 +25,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+#[cfg(test)]
+mod catalogue;
 mod elf;
 mod error;
 #[cfg(any(test, fuzzing))]

@@ -27,7 +27,12 @@ pub fn read_stats(loaded: &Loaded) -> Result<Stats, Failure> {
         .sum(&0_u32.to_ne_bytes())
         .map_err(Failure::failed)?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    Stats::decode(&bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
+    stats_of(&bytes)
+}
+
+/// The counters in these bytes.
+pub fn stats_of(bytes: &[u8]) -> Result<Stats, Failure> {
+    Stats::decode(bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
 }
 
 impl Books {

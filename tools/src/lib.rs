@@ -8,6 +8,8 @@
 mod address;
 mod args;
 mod books;
+#[cfg(test)]
+mod catalogue;
 mod containers;
 mod ebpf;
 mod escape;

@@ -21,7 +21,7 @@ use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::{Kallsyms, Nameless};
 use crate::output::{Column, Format, Page, Value};
 use crate::stderr;
 use crate::time::Clock;
@@ -197,7 +197,7 @@ impl Session for Drops {
             let addresses =
                 self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
             if let Err(why) = self.kallsyms.learn(addresses) {
-                stderr::say("tcptools: tcpdrop", &format!("functions have no names here: {why}"));
+                stderr::say("tcptools: tcpdrop", &no_names(&why));
                 self.nameless = true;
             }
         }
@@ -314,6 +314,11 @@ impl Drops {
     fn symbol(&self, address: u64) -> String {
         self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), ToString::to_string)
     }
+}
+
+/// What is said where the kernel's code has no names.
+pub fn no_names(why: &Nameless) -> String {
+    format!("functions have no names here: {why}")
 }
 
 /// Whether a function stands between the one that drops a packet and this tool's program.
