@@ -46,6 +46,26 @@ fn of(source: &str, names: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
+    /// The rows of `tests/README.md` about weaknesses name tests that exist, each row one at least.
+    #[test]
+    fn tests_against_weaknesses_exist() {
+        let text = fs::read_to_string(project("tests/README.md")).expect("tests/README.md");
+        let (_, table) = text.split_once("\n## What other tools get wrong").expect("the table");
+        let (names, mut numbers) = (all(), Vec::new());
+        for row in table.lines().filter_map(|line| line.strip_prefix("| ")) {
+            let mut cells = row.trim_end_matches(" |").split(" | ");
+            let Some(number) = cells.next().and_then(|cell| cell.parse::<u32>().ok()) else { continue };
+            numbers.push(number);
+            let cell = cells.nth(1).expect("a cell of tests");
+            let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty() || cell == "none", "row {number} has no test");
+            for name in named {
+                assert!(names.contains(name), "row {number}: there is no test {name}");
+            }
+        }
+        assert!(numbers.into_iter().eq(2..=22), "each weakness has its row");
+    }
+
     #[test]
     fn rows_and_functions() {
         let mut names = BTreeSet::new();
