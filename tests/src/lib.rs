@@ -25,6 +25,7 @@ pub mod leak;
 pub mod loss;
 pub mod mntns;
 pub mod netns;
+pub mod nftables;
 pub mod peer;
 pub mod rows;
 pub mod runner;
