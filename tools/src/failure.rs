@@ -44,7 +44,8 @@ impl Failure {
     pub fn report(&self, name: &str) -> ExitCode {
         match self {
             Self::Usage(why) => {
-                stderr::say(name, why);
+                // Always one line: what is in it may have been typed.
+                stderr::say(name, &why.replace('\n', r"\x0a"));
                 ExitCode::from(2)
             }
             Self::Failed(why) => {

@@ -88,7 +88,7 @@ fn words_in_any_order() {
 fn random_bytes() {
     let mut random = Random(3);
     for _ in 0..20_000 {
-        let bytes: Vec<u8> = (0..8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..8).flat_map(|_| random.word().to_le_bytes()).collect();
         assembles(&String::from_utf8_lossy(&bytes));
         let ascii: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
         assembles(&ascii);
