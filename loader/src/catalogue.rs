@@ -2,7 +2,7 @@
 
 use bpfasm::error::AsmError;
 use bpfasm::object::Attach;
-use btf::{Absent, BtfError};
+use btf::Absent;
 use test_support::catalogue;
 
 use crate::errno::Errno;
@@ -90,7 +90,7 @@ fn kind(error: &LoadError) -> Option<usize> {
         LoadError::NoBtf { .. } => 1,
         LoadError::OtherKernel { .. } => 2,
         // That is btf's to say.
-        LoadError::Btf(BtfError::NotIndexed { .. } | _) => return None,
+        LoadError::Btf(_) => return None,
         LoadError::Cpus(_) => 3,
         LoadError::Map { .. } => 4,
         LoadError::Pinned(_) => 5,
