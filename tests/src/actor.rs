@@ -308,6 +308,18 @@ impl Actor {
         self.must(format!("become-user {uid}"));
     }
 
+    /// Starts to open so many connections more to itself and hold both ends, to be ended by [`Self::finish`].
+    #[track_caller]
+    pub fn start_hold(&mut self, count: usize) {
+        self.ask(format!("hold {count}"));
+    }
+
+    /// Closes so many of them in order.
+    #[track_caller]
+    pub fn release(&mut self, count: usize) {
+        self.must(format!("release {count}"));
+    }
+
     /// Starts to serve the connections of a storm, to be ended by [`Self::finish`].
     #[track_caller]
     pub fn start_serving(&mut self, count: u32) {

@@ -27,6 +27,7 @@ use nix::sys::socket::{
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
 use crate::bytes::{RecvBy, SendBy};
+use crate::crowd::{self, Ends};
 use crate::deadline::{Deadline, patient};
 
 /// What a single socket call of an actor may take.
@@ -86,6 +87,8 @@ struct Role {
     next: u32,
     /// What was passed here.
     taken: Option<RawFd>,
+    /// Connections of this process with itself.
+    held: Vec<Ends>,
 }
 
 impl Role {
@@ -154,6 +157,18 @@ impl Role {
                 Ok(close(self.taken.take().expect("close-taken before take")).map(|()| String::new())?)
             }
             "become-user" => Ok(setuid(Uid::from_raw(words.parse())).map(|()| String::new())?),
+            "hold" => {
+                let count: usize = words.parse();
+                let files = 2 * (self.held.len() + count) + 100;
+                crowd::room_for_files(files as u64)?;
+                self.held.extend(crowd::open(count));
+                ok("")
+            }
+            "release" => {
+                let rest = self.held.split_off(words.parse());
+                std::mem::replace(&mut self.held, rest).into_iter().for_each(Ends::close);
+                ok("")
+            }
             "serve" => self.serve(words.parse()),
             "storm" => storm(words.parse(), words.parse()),
             _ => panic!("no such command: {line}"),

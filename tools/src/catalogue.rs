@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
+use nix::errno::Errno;
 use test_support::catalogue;
 
 use crate::failure::Failure;
@@ -59,18 +60,23 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("this kernel knows no reason `NAME`; close to it are NAMES", "tcpdrop::unknown_reason"),
     ("this kernel knows no reason `NAME`, and none that is spelt like it", "what_is_close_to_a_wrong_name"),
     ("this kernel gives no reasons; kernels since 5.17 do", "what_is_close_to_a_wrong_name"),
-    ("N events lost, and --strict was given", "cli::strict_fails_when_nobody_reads"),
+    ("N events lost, and --strict was given", "books::tool_stopped_tcpstates"),
     ("N events lost: WHY", "cli::loss_is_said"),
     ("the ring is full and events are being lost; --ring-size makes it larger", "cli::loss_is_said"),
     (
         "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open before and not \
          known yet",
-        "cli::a_small_table_keeps_its_books",
+        "books::full_table_tcpstates",
     ),
     (
-        "N times a socket was missing in the table and its rows know less: WHY",
-        "cli::a_small_table_keeps_its_books",
+        "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it came later",
+        "faults::cpu_comes_after_the_perf_buffers",
     ),
+    (
+        "the table of counts is full and new flows are not counted; --max-sockets makes it larger",
+        "books::full_table_tcpretrans_counts",
+    ),
+    ("N times a socket was missing in the table and its rows know less: WHY", "books::full_table_tcpstates"),
     (
         "N packets left in the queues of closed sockets not shown; --purged shows them",
         "tcpdrop::purged_only_if_asked_for",
@@ -134,6 +140,7 @@ fn each_message_of_the_tools_is_in_the_catalogue() {
     said.extend(long().map(refused));
     said.push(ended(Failure::output(&io::ErrorKind::StorageFull.into())));
     said.push(ended(crate::books::stats_of(&[]).expect_err("no bytes")));
+    said.push((crate::run::not_given_up("capabilities", &Errno::EPERM), "goes on"));
     said.push(ended(crate::links::nowhere(&io::ErrorKind::NotFound.into())));
     for why in [Nameless::Hidden, Nameless::Unreadable(io::ErrorKind::NotFound.into())] {
         said.push((crate::tcpdrop::no_names(&why), "goes on"));

@@ -22,6 +22,7 @@ mod journal;
 mod kallsyms;
 mod links;
 mod output;
+mod room;
 mod run;
 mod start;
 mod stderr;
