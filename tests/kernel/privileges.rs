@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -160,9 +160,11 @@ fn functions_have_names() -> Outcome {
 fn times_are_local() -> Outcome {
     sees_what_is_sent()?;
     assert_half_an_hour_off(&[("TZ", "XXX-5:30")]);
+    let absent = (!Path::new("/etc/localtime").exists()).then(|| "no /etc/localtime".to_owned());
+    claims("a time zone of the machine", Claim::Optional, absent)?;
     mntns::enter_new();
-    mntns::mount_empty("/etc");
-    fs::write("/etc/localtime", zone()).expect("write /etc/localtime");
+    let scratch = Scratch::new();
+    mntns::mount_file(&scratch.file("zone", &zone()), "/etc/localtime");
     assert_half_an_hour_off(&[]);
     Ok(())
 }
@@ -298,11 +300,13 @@ fn by_file_capabilities_with_names() -> Outcome {
 fn ends_soon() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
+    // What others do is not to be looked up at the end.
+    let netns = Netns::enter_new().inode().to_string();
     // Time and again: what is asked is what the tool needs, not what a busy machine adds to it.
     const TRIES: usize = 5;
     for (name, args) in runnable() {
         let took = |_| {
-            let tool = Tool::start(name, args);
+            let tool = Tool::start(name, &[args, &["--netns", &netns]].concat());
             let signalled = Instant::now();
             tool.stop().assert_code(0);
             signalled.elapsed()
