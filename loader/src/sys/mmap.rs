@@ -48,7 +48,7 @@ pub(crate) struct Region<'a> {
 
 impl<'a> Region<'a> {
     /// A view of memory of our own, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of(words: &'a [AtomicU64]) -> Self {
         Self {
             base: NonNull::from(words).cast(),
