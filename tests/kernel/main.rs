@@ -7,6 +7,7 @@ mod filters;
 mod harness;
 mod journal;
 mod loader;
+mod privileges;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         tcpsubnet::TESTS,
         tcptop::TESTS,
         journal::TESTS,
+        privileges::TESTS,
     ]
     .concat();
     tests

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::cgroup;
 use crate::netns::{self, Netns};
+use crate::rights::{Capability, Rights};
 
 /// Something a test cannot do without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,11 @@ pub enum Feature {
     OwnMachine,
     /// So many mebibytes of memory that nobody uses.
     Memory(u64),
+    /// The tool under test is started with this capability: it may be the user of a virtual machine that has but a few.
+    ToolHas(Capability),
+    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, a level of its own:
+    /// CAP_PERFMON is not enough then.
+    PerfEvents,
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -61,6 +67,8 @@ impl fmt::Display for Feature {
             Self::Cgroup2 => f.write_str("cgroup2"),
             Self::OwnMachine => f.write_str("a machine of its own"),
             Self::Memory(mebibytes) => write!(f, "{mebibytes} MiB of memory"),
+            Self::ToolHas(capability) => write!(f, "the tool with {capability:?}"),
+            Self::PerfEvents => f.write_str("perf events"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -100,6 +108,16 @@ pub fn needs(feature: Feature) -> Result<(), Skip> {
 #[track_caller]
 pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Skip> {
     check(&what, claim, absent, running_version())
+}
+
+/// What a tool with these arguments needs to find the owners of sockets that were open before it: nothing, where the kernel
+/// walks its files, and a look into the processes of others, where it does not.
+///
+/// # Errors
+/// The skip.
+#[track_caller]
+pub fn needs_owners(args: &[&str]) -> Result<(), Skip> {
+    if args.contains(&"--no-iter") { needs(Feature::ToolHas(Capability::SysPtrace)) } else { Ok(()) }
 }
 
 #[track_caller]
@@ -143,6 +161,20 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         Feature::Memory(mebibytes) => {
             let free = available_memory();
             (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
+        }
+        Feature::ToolHas(capability) => {
+            let rights = Rights::of_tool();
+            (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+        }
+        Feature::PerfEvents => {
+            let path = "/proc/sys/kernel/perf_event_paranoid";
+            let level = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let forbidden = level.trim().parse().is_ok_and(|level: i32| level > 2);
+            let absent = if forbidden { look(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
+            (
+                Claim::Optional,
+                absent.map(|seen| format!("{path} is {}, and of the tool {seen}", level.trim())),
+            )
         }
         Feature::Program(name) => {
             let found = find_program(name);

@@ -10,6 +10,7 @@
 //!   them make connections and says what a right tool has to report; [`segment`] sends what no socket would;
 //! - [`cli`] runs tcptools and waits for its rows, [`rows`] reads them, [`peer`] runs the same tools of libbpf-tools;
 //! - [`bytes`] has the calls that move bytes;
+//! - [`rights`] says what a process may do;
 //! - [`gate`] says what the machine must have, [`leak`] what must not be left behind.
 //!
 //! A function of the harness panics when it cannot do its part, as an assertion of the test would, and shows what it saw.
@@ -29,6 +30,7 @@ pub mod mntns;
 pub mod netns;
 pub mod nftables;
 pub mod peer;
+pub mod rights;
 pub mod rows;
 pub mod runner;
 pub mod scratch;

@@ -35,6 +35,8 @@ pub struct Shared {
     pub verbose: bool,
     /// Say what the verifier made of each program.
     pub verified: bool,
+    /// Keep capabilities and system calls that the run needs no longer.
+    pub no_sandbox: bool,
     /// Bytes of the ring that events travel through.
     pub ring_bytes: u32,
     /// Sockets the table has room for.
@@ -88,6 +90,10 @@ pub fn shared(command: Command) -> Command {
                 .help("Room for open sockets [default: 32768, or twice those that are open]"),
         )
         .args(ebpf_args())
+        .arg(switch(
+            "no-sandbox",
+            "Once attached, keep the capabilities and system calls that are needed no more",
+        ))
         .arg(
             Arg::new("verbose")
                 .long("verbose")
@@ -156,6 +162,7 @@ pub fn read_shared(matches: &ArgMatches) -> Shared {
         btf: matches.get_one("btf").cloned(),
         verbose: matches.get_count("verbose") > 0,
         verified: matches.get_count("verbose") > 1,
+        no_sandbox: matches.get_flag("no-sandbox"),
         ring_bytes: *matches.get_one("ring-size").expect("it has a default"),
         max_sockets: asked_room(matches).unwrap_or(room::LEAST),
         access: matches.get_one("access").copied(),

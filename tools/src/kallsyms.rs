@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::time::{Duration, Instant};
 
 /// Where a symbol's code cannot reach: the next symbol may be missing, as that of a program loaded later.
@@ -68,6 +68,9 @@ impl fmt::Display for Symbol<'_> {
 /// What is known of the kernel's code.
 #[derive(Debug, Default)]
 pub struct Kallsyms {
+    /// `None` while it is read, or when nothing is ever to be found. Whether it shows addresses is decided by the rights of who
+    /// opens it, when it is opened.
+    file: Option<File>,
     /// By their starts, with the moment from which on they have to be asked for again, if there is one.
     functions: BTreeMap<u64, (Function, Option<Instant>)>,
     /// Addresses that were looked for and are in none, with that moment.
@@ -99,6 +102,12 @@ impl fmt::Display for Nameless {
 const FILE: &str = "/proc/kallsyms";
 
 impl Kallsyms {
+    /// Opens the file, for all questions to come.
+    pub fn open() -> Result<Self, Nameless> {
+        let file = File::open(FILE).map_err(Nameless::Unreadable)?;
+        Ok(Self { file: Some(file), ..Self::default() })
+    }
+
     /// Begins to find out what these addresses are; whether that has to be done, by [`Kallsyms::step`], before
     /// [`Kallsyms::symbol`] knows all of them.
     pub fn ask(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<bool, Nameless> {
@@ -109,7 +118,8 @@ impl Kallsyms {
         if wanted.is_empty() {
             return Ok(false);
         }
-        let file = File::open(FILE).map_err(Nameless::Unreadable)?;
+        let Some(mut file) = self.file.take() else { return Ok(false) };
+        file.rewind().map_err(Nameless::Unreadable)?;
         if self.functions.len().max(self.nameless.len()) + wanted.len() > REMEMBERED {
             (self.functions, self.nameless) = Default::default();
             wanted = addresses.collect();
@@ -133,11 +143,13 @@ impl Kallsyms {
                 return Ok(false);
             }
         }
-        self.note(search, Instant::now()).map(|()| true)
+        let noted = self.note(&search, Instant::now());
+        self.file = Some(search.into_file());
+        noted.map(|()| true)
     }
 
     /// Takes what a search has found.
-    fn note<R>(&mut self, search: Search<R>, now: Instant) -> Result<(), Nameless> {
+    fn note<R>(&mut self, search: &Search<R>, now: Instant) -> Result<(), Nameless> {
         let again = now + BELIEVED;
         for (address, function) in search.found() {
             match function {
@@ -232,6 +244,11 @@ impl<R> Search<R> {
                 below.text.extend_from_slice(text);
             }
         })
+    }
+
+    /// What it read.
+    fn into_file(self) -> R {
+        self.lines.file.into_inner()
     }
 
     /// Each address, and the function it lies in.
@@ -450,7 +467,7 @@ ffffffff81000180 t out_of_order
 
     #[test]
     fn this_kernel_has_names() {
-        let mut kallsyms = Kallsyms::default();
+        let Ok(mut kallsyms) = Kallsyms::open() else { return };
         // Without privileges the addresses are hidden, and nothing has a name.
         match learn(&mut kallsyms, &[u64::MAX - 1]) {
             Ok(true) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}
@@ -465,7 +482,7 @@ ffffffff81000180 t out_of_order
         let mut kallsyms = Kallsyms::default();
         let now = Instant::now();
         kallsyms
-            .note(search(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes()), now)
+            .note(&search(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes()), now)
             .expect("names");
         let later = now + BELIEVED;
         for (address, known, known_later) in [
@@ -490,13 +507,13 @@ ffffffff81000180 t out_of_order
         let mut kallsyms = Kallsyms::default();
         let (address, now) = (0xffff_ffff_c000_0210, Instant::now());
         let before = "ffffffff81000000 T _stext\n";
-        kallsyms.note(search(&[address], before.as_bytes()), now).expect("a name");
+        kallsyms.note(&search(&[address], before.as_bytes()), now).expect("a name");
         assert!(kallsyms.symbol(address).is_none() && kallsyms.knows(address, now));
         let later = now + BELIEVED;
         assert!(!kallsyms.knows(address, later));
         for name in ["one", "two"] {
             let after = format!("{before}ffffffffc0000200 t {name}\t[{name}]\n");
-            kallsyms.note(search(&[address], after.as_bytes()), later).expect("names");
+            kallsyms.note(&search(&[address], after.as_bytes()), later).expect("names");
             let symbol = kallsyms.symbol(address).expect("a name").to_string();
             assert_eq!(symbol, format!("{name}+0x10 [{name}]"));
         }
@@ -512,9 +529,9 @@ ffffffff81000180 t out_of_order
     /// When too much is remembered all is forgotten but what is asked for now, known before or not.
     #[test]
     fn answers_are_bounded() {
-        let mut kallsyms = Kallsyms::default();
+        let mut kallsyms = Kallsyms { file: File::open("/dev/null").ok(), ..Kallsyms::default() };
         let now = Instant::now();
-        let _ = kallsyms.note(search(&[42], &b""[..]), now);
+        let _ = kallsyms.note(&search(&[42], &b""[..]), now);
         for address in 1..REMEMBERED as u64 {
             kallsyms.nameless.insert(address << 8, now + BELIEVED);
         }

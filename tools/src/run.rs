@@ -31,6 +31,10 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 /// How often the counters are looked at while running, to tell of a first loss.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a program may still take that was running on another CPU when it was detached: it may have counted an event that it
+/// has not sent yet, and that CPU may be one of a virtual machine that is not running.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// Runs a tool with what its command line asks for.
 pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     let mut shared = args::read_shared(matches);
@@ -96,16 +100,22 @@ fn follow(
     }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let output = Output::new(shared.format, session.columns(), Zone::local(), stdout).terminal(terminal);
+    let columns = session.columns();
+    let zone = if columns.iter().any(Column::is_time_of_day) { Zone::local() } else { Zone::default() };
+    let output = Output::new(shared.format, columns, zone, stdout).terminal(terminal);
     let mut rows = Rows {
         clock: Clock::now().map_err(Failure::failed)?,
         sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false, unshown: 0 },
+        records: 0,
         dropped: 0,
         unreadable: 0,
     };
     let begin = Instant::now();
     let stop_at = shared.duration.map(|duration| begin + duration);
     let mut reports = Reports::new(session.schedule(), begin);
+    if !shared.no_sandbox {
+        confine(loaded, say);
+    }
     say.verbose("attached");
     rows.sheet.output.header(session.headings());
     rows.flush()?;
@@ -148,8 +158,18 @@ fn follow(
     }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
-    if let Some(events) = events {
-        while !rows.drain(events, session)?.1 {}
+    let settled_by = Instant::now() + SETTLE;
+    loop {
+        if let Some(events) = &mut events {
+            while !rows.drain(events, session)?.1 {}
+        }
+        let stats = read_stats(loaded)?;
+        let complete =
+            stats.balanced() && (events.is_none() || stats.reported == rows.records + rows.dropped);
+        if complete || Instant::now() >= settled_by {
+            break;
+        }
+        std::thread::yield_now();
     }
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
@@ -157,6 +177,17 @@ fn follow(
     let Rows { dropped, unreadable, sheet, .. } = rows;
     let Shortfall { unshown, unnamed } = session.shortfall();
     Books::close(loaded, Read { dropped, unreadable, unshown: unshown + sheet.unshown, unnamed })
+}
+
+/// Gives up what the run needs no longer. Everything it will read is open.
+fn confine(loaded: &Loaded, say: &Say) {
+    let confined = loaded.confine();
+    for (what, errno) in &confined.failed {
+        say.always(&format!("goes on without giving up {what}: {errno}"));
+    }
+    if let Some(kept) = confined.kept {
+        say.verbose(&format!("keeps {kept}: this kernel shows no counters without it"));
+    }
 }
 
 /// When the next report is due. Reports keep to the grid that the start gave: one that takes long delays none after it.
@@ -257,6 +288,8 @@ impl Told {
 struct Rows {
     clock: Clock,
     sheet: Sheet,
+    /// Records that came.
+    records: u64,
     /// Records that a perf buffer had no room for.
     dropped: u64,
     /// Records that were no event.
@@ -267,7 +300,7 @@ impl Rows {
     /// Prints what is in the ring; whether all of it, or some of it is put off still.
     fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<(Drained, bool), Failure> {
         self.clock.renew().map_err(Failure::failed)?;
-        let Self { clock, sheet, dropped, unreadable } = self;
+        let Self { clock, sheet, records, dropped, unreadable } = self;
         let drained = events
             .drain(&mut |record| {
                 let read = session.event(record, *clock, sheet);
@@ -275,6 +308,7 @@ impl Rows {
             })
             .map_err(Failure::failed)?;
         let settled = session.settle(*clock, sheet);
+        *records += drained.records;
         *dropped += drained.lost;
         self.flush()?;
         Ok((drained, settled))

@@ -176,6 +176,14 @@ impl Session for Drops {
         self.options.reasons.iter().try_for_each(|reason| self.reasons.check(reason)).map_err(Failure::Usage)
     }
 
+    fn prepare(&mut self) -> Result<(), Failure> {
+        match Kallsyms::open() {
+            Ok(kallsyms) => self.kallsyms = kallsyms,
+            Err(why) => self.no_names(&why),
+        }
+        Ok(())
+    }
+
     fn report(&mut self, loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
         self.hidden += read_stats(loaded)?.hidden;
         Ok(())
@@ -207,8 +215,7 @@ impl Session for Drops {
                 Ok(true) => {}
                 Ok(false) => return false,
                 Err(why) => {
-                    eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
-                    self.nameless = true;
+                    self.no_names(&why);
                     self.asked = self.pending.len();
                 }
             }
@@ -224,6 +231,11 @@ impl Session for Drops {
 }
 
 impl Drops {
+    fn no_names(&mut self, why: &Nameless) {
+        eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
+        self.nameless = true;
+    }
+
     /// Goes on to find the names for those that are pending; whether they are known for as many as were asked about.
     fn learn(&mut self) -> Result<bool, Nameless> {
         if !self.kallsyms.is_asked() {

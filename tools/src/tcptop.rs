@@ -1,6 +1,8 @@
 //! tcptop: the connections that carry most, interval by interval.
 
 use std::cmp::Reverse;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use bpfasm::AsmError;
@@ -90,7 +92,8 @@ impl Tool for Tcptop {
                 _ => |traffic| traffic.sent.saturating_add(traffic.received),
             },
             rows: matches.get_one("rows").map_or(usize::MAX, |rows: &u32| *rows as usize),
-            zone: Zone::local(),
+            zone: Zone::default(),
+            load: None,
             turn: 0,
         })
     }
@@ -107,6 +110,8 @@ struct Top {
     /// Rows in a report, at most.
     rows: usize,
     zone: Zone,
+    /// /proc/loadavg
+    load: Option<File>,
     /// Which of the maps programs add to.
     turn: usize,
 }
@@ -132,6 +137,14 @@ impl Top {
         });
         flows.truncate(self.rows);
         Ok(flows)
+    }
+
+    /// The line of /proc/loadavg, as it is now.
+    fn load(&self) -> Option<String> {
+        // Five short fields; a read from the start makes the kernel write them anew.
+        let mut line = [0; 128];
+        let length = self.load.as_ref()?.read_at(&mut line, 0).ok()?;
+        Some(String::from_utf8_lossy(line.get(..length)?).into_owned())
     }
 
     /// The table of a family, for people.
@@ -202,6 +215,10 @@ impl Session for Top {
     }
 
     fn prepare(&mut self) -> Result<(), Failure> {
+        if self.summary && self.format == Format::Table {
+            self.zone = Zone::local();
+            self.load = File::open("/proc/loadavg").ok();
+        }
         containers::check(&self.options.containers)
     }
 
@@ -219,7 +236,7 @@ impl Session for Top {
             }
             if self.summary {
                 // It ends with a newline of its own, so an empty line follows.
-                let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| "-\n".to_owned());
+                let load = self.load().unwrap_or_else(|| "-\n".to_owned());
                 page.line(format_args!("{} loadavg: {load}", LocalTime::new(now.wall, &self.zone)));
             }
             let (v4, v6): (Vec<_>, Vec<_>) =

@@ -68,7 +68,8 @@ pub trait Session {
         self.schedule().is_none()
     }
 
-    /// What has to be there before anything is attached, besides the kernel.
+    /// What has to be there before anything is attached, besides the kernel. What the run reads later has to be opened here:
+    /// once attached it can open nothing.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! kprobes and tracepoints through perf events.
 //!
-//! By a `bpf_link`, which says how often a kprobe was missed; before 5.15 by `PERF_EVENT_IOC_SET_BPF`.
+//! By a `bpf_link`, whose close takes the program off at once and which says how often a kprobe was missed; the event itself, which
+//! takes long to close, is left to the kernel. Before 5.15 by `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::path::Path;
 use crate::errno::Errno;
 use crate::sys::bpf;
 use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
+use crate::sys::park::park;
 use crate::sys::perf::{self, Attr};
 use crate::tracefs::{self, KprobeEvent};
 
@@ -16,6 +18,7 @@ use crate::tracefs::{self, KprobeEvent};
 #[derive(Debug)]
 pub(crate) struct PerfLink {
     link: Option<OwnedFd>,
+    /// Or what it is parked in.
     _event: OwnedFd,
     _kprobe: Option<KprobeEvent>,
 }
@@ -24,7 +27,7 @@ pub(crate) struct PerfLink {
 pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
-    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms: the kernel waits for an RCU tasks grace period.
+    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms where it cannot be parked ([`park`]).
     pub(crate) fn tracepoint(prog: BorrowedFd<'_>, category: &str, name: &str) -> Result<Self, Errno> {
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None)
@@ -52,7 +55,9 @@ impl PerfLink {
             Err(_) => perf::set_bpf(event.as_fd(), prog).map(|()| None)?,
         };
         perf::enable(event.as_fd())?;
-        Ok(Self { link, _event: event, _kprobe: kprobe })
+        // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
+        let parked = if link.is_some() && kprobe.is_none() { park(event.as_fd()).ok() } else { None };
+        Ok(Self { link, _event: parked.unwrap_or(event), _kprobe: kprobe })
     }
 
     /// Times the kprobe was hit and not run, as far as the kernel says (6.7); what became of the program then is counted with

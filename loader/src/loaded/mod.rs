@@ -1,5 +1,6 @@
 //! An object in the kernel: maps, programs, links.
 
+mod confine;
 mod ladder;
 mod maps;
 mod report;
@@ -10,6 +11,7 @@ use std::os::fd::OwnedFd;
 use bpfasm::Object;
 use btf::{Btf, Index};
 
+pub use self::confine::Confined;
 use self::ladder::{Active, HookState, prepare};
 use self::maps::Maps;
 pub use self::report::{Note, ProgStats, RungReport};

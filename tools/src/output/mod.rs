@@ -64,6 +64,11 @@ impl Column {
         self
     }
 
+    /// Whether it shows a local time, which all tools call by this name.
+    pub fn is_time_of_day(&self) -> bool {
+        self.heading == Some("TIME")
+    }
+
     /// Padded on the left.
     pub const fn right(mut self) -> Self {
         self.align = Align::Right;
