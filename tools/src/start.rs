@@ -63,7 +63,9 @@ pub fn start(
         }
         match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
             Ok((loaded, events)) => {
-                say.verbose(&memory(&loaded, events.as_ref()));
+                if say.verbose {
+                    say.always(&memory(&loaded, events.as_ref()));
+                }
                 return Ok((loaded, events));
             }
             Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
