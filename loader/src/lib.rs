@@ -11,8 +11,9 @@
 //! 3. [`Loaded::events`] opens the rings. Before attaching, or the first events are lost.
 //! 4. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
 //!    and attached. [`Loaded::rungs`] says which one was taken and why not the others.
-//! 5. [`Events::drain`] is called on a bounded period. No program wakes the reader for an event.
-//! 6. [`Loaded::detach`], then a last drain: nothing more can arrive.
+//! 5. [`Loaded::confine`] gives up what is not needed any more: capabilities and system calls.
+//! 6. [`Events::drain`] is called on a bounded period. No program wakes the reader for an event.
+//! 7. [`Loaded::detach`], then a last drain: nothing more can arrive.
 //!
 //! Dropping anything closes it, and what is closed is detached.
 
@@ -21,10 +22,14 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("64-bit kernels only: addresses and positions are u64 throughout");
 
+#[cfg(test)]
+mod catalogue;
 mod debug;
 pub mod errno;
 pub mod error;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod kernel;
 mod kernel_btf;
 mod link;
@@ -39,6 +44,7 @@ mod ring;
 pub mod seed;
 #[allow(unsafe_code)]
 mod sys;
+mod syscalls;
 mod tracefs;
 mod verifier;
 
@@ -46,7 +52,7 @@ pub use errno::Errno;
 pub use error::{AttachName, Hint, LoadError};
 pub use features::{doctor, probe};
 pub use kernel_btf::kernel_btf;
-pub use loaded::{Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
+pub use loaded::{Confined, Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
 pub use map::{Entries, Map, MapError, PerCpu, Update};
 pub use pinned::{PinnedError, PinnedFound, check_pinned};
 pub use privileges::Capability;

@@ -1,7 +1,7 @@
 //! Maps: keys and values as bytes, per-CPU values apart, whole tables in batches.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use bpfasm::object::{MapDef, MapKind};
@@ -9,6 +9,8 @@ use bpfasm::object::{MapDef, MapKind};
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::pinned;
+use crate::sys::bpf;
+use crate::sys::bpf::{MapById, MapInfo, ObjInfo};
 use crate::sys::map::{MapSpec, RawMap};
 
 /// A map operation that failed.
@@ -95,6 +97,32 @@ impl Map {
         let def = MapDef { kind: found, max_entries: info.max_entries, flags: info.map_flags, ..def.clone() };
         let raw = RawMap::opened(fd, &info).map_err(|errno| create_error(&def, errno, false))?;
         Ok(Self { raw, def, values: 1 })
+    }
+
+    /// Opens the hash map of this number, whoever made it, for reading only. To see what another process keeps.
+    ///
+    /// # Errors
+    /// EINVAL for a map of another kind; else what the kernel says: ENOENT when there is none.
+    #[doc(alias = "BPF_MAP_GET_FD_BY_ID")]
+    pub fn of_id(id: u32) -> Result<Self, Errno> {
+        let fd = bpf(&mut MapById::read_only(id))?;
+        let mut info = MapInfo::default();
+        bpf(&mut ObjInfo::map(fd.as_fd(), &mut info))?;
+        if info.map_type != MapKind::Hash.number() {
+            return Err(Errno::INVAL);
+        }
+        let def =
+            MapDef::new(format!("map {id}"), MapKind::Hash, info.key_size, info.value_size, info.max_entries);
+        Ok(Self { raw: RawMap::opened(fd, &info)?, def, values: 1 })
+    }
+
+    /// Bytes of memory that it takes as the kernel says (`memlock` in `/proc/self/fdinfo`): from 6.4 on what is allocated, from
+    /// 5.11 on the size of its entries, before what counts against the limit of locked memory. `None` without `/proc`.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let path = format!("/proc/self/fdinfo/{}", self.raw.as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
     }
 
     /// Its name in the object.
@@ -298,7 +326,6 @@ impl Map {
     /// Puts what a descriptor stands for into a slot: a map, or the perf event of a CPU that programs there may send to. The
     /// slot keeps it alive until it is overwritten or the map is closed.
     pub(crate) fn set_fd(&self, slot: u32, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        use std::os::fd::AsRawFd;
         self.raw.update(&slot.to_ne_bytes(), &fd.as_raw_fd().to_ne_bytes(), 0)
     }
 }

@@ -29,6 +29,8 @@ pub(crate) fn event_id(root: &Path, category: &str, name: &str) -> Result<u64, E
 pub(crate) struct KprobeEvent {
     root: PathBuf,
     name: String,
+    /// `kprobe_events`, kept open: at the end the process may open nothing.
+    commands: File,
 }
 
 /// The category of our kprobes.
@@ -45,8 +47,10 @@ impl KprobeEvent {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("p{}_{number}", std::process::id());
         let kind = if on_return { 'r' } else { 'p' };
-        command(root, &format!("{kind}:{GROUP}/{name} {function}"))?;
-        Ok(Self { root: root.to_owned(), name })
+        let mut commands = OpenOptions::new().append(true).open(root.join("kprobe_events"))?;
+        // One write is one command.
+        commands.write_all(format!("{kind}:{GROUP}/{name} {function}").as_bytes())?;
+        Ok(Self { root: root.to_owned(), name, commands })
     }
 
     pub(crate) fn id(&self) -> Result<u64, Errno> {
@@ -57,13 +61,6 @@ impl KprobeEvent {
 impl Drop for KprobeEvent {
     fn drop(&mut self) {
         // Nobody is left to tell; the probe would only be idle.
-        let _ = command(&self.root, &format!("-:{GROUP}/{}", self.name));
+        let _ = self.commands.write_all(format!("-:{GROUP}/{}", self.name).as_bytes());
     }
-}
-
-fn command(root: &Path, line: &str) -> Result<(), Errno> {
-    let mut file = OpenOptions::new().append(true).open(root.join("kprobe_events"))?;
-    // One write is one command.
-    file.write_all(line.as_bytes())?;
-    Ok(())
 }

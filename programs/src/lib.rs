@@ -28,6 +28,8 @@ pub mod emit;
 pub mod ends;
 pub mod filter;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod layout;
 pub mod outcome;
 pub mod owner;
@@ -50,6 +52,7 @@ pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
 pub mod trie;
+mod whole;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
 pub const LICENSE: &str = "Dual MIT/GPL";

@@ -4,12 +4,13 @@
 //! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
 //! tool's.
 
-use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
+use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need};
 use bpfasm::reg::R6;
 use bpfasm::target::{Access, Target};
-use bpfasm::{AsmError, Fragment, Program, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 use crate::frame;
+use crate::whole;
 
 /// The map's name.
 pub const MAP: &str = "sockets";
@@ -96,9 +97,7 @@ pub fn tracepoint_hook(
     target: &Target,
     body: Fragment,
 ) -> Result<Hook, AsmError> {
-    let program = Program::link(name, body)?;
-    let attach = tracepoint(name, target);
-    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
+    Ok(Hook::new(hook, need, vec![whole::program(name, tracepoint(name, target), target, body)?]))
 }
 
 /// Forgets a socket when the kernel does.

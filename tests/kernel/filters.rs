@@ -9,6 +9,7 @@ use kernel_tests::cgroup::Cgroup;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::stage::{End, Role, Session, Stage};
 use kernel_tests::traffic;
@@ -135,6 +136,9 @@ fn network_namespace() -> Outcome {
     for (wanted, option) in
         [(&own, own.inode().to_string()), (&beside, beside.inode().to_string()), (&beside, file)]
     {
+        if option.starts_with("/proc") {
+            needs(Feature::ToolHas(Capability::SysPtrace))?;
+        }
         let watch = Watch::start(&["--netns", &option]);
         let sessions = [&own, &beside].map(|netns| (netns, netns.run(|| session(localhost, localhost))));
         let ends = sessions.iter().filter(|(netns, _)| netns.inode() == wanted.inode());

@@ -1,10 +1,13 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
+mod books;
 mod cli;
+mod faults;
 mod filters;
 mod harness;
 mod journal;
 mod loader;
+mod privileges;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
@@ -28,8 +31,10 @@ fn main() -> ExitCode {
         tcpsubnet::TESTS,
         tcptop::TESTS,
         journal::TESTS,
+        privileges::TESTS,
     ]
     .concat();
-    tests.extend([tcptracer::TESTS, cli::TESTS, loader::TESTS].concat().concat());
+    tests
+        .extend([tcptracer::TESTS, books::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat());
     kernel_tests::runner::main(&tests)
 }

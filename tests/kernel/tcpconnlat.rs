@@ -401,6 +401,7 @@ fn what_was_never_answered_is_forgotten() -> Outcome {
 }
 
 fn access_modes_and_rings_agree() -> Outcome {
+    needs(Feature::PerfEvents)?;
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();

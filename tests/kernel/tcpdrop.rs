@@ -1,30 +1,31 @@
 //! tcpdrop: a row for each TCP packet that the kernel drops, with the reason this kernel has for it, and the way there.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use btf::{Btf, Index, Lookup, Wanted};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Claim, Feature, claims, needs};
+use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners};
 use kernel_tests::netns::Netns;
+use kernel_tests::nftables::{self, Hook};
+use kernel_tests::rights::Capability;
 use kernel_tests::rows::DropRow;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::segment::{Segment, flag};
 use kernel_tests::stage::{Pair, Stage, Via};
 use kernel_tests::traffic;
+use nix::errno::Errno;
 
 pub const TESTS: &[Test] = &[
-    ("tcpdrop::closed_port", || here(|| closed_port(LOCALHOST_V4, &[]))),
-    ("tcpdrop::closed_port_ipv6", || here(|| closed_port(LOCALHOST_V6, &[]))),
-    ("tcpdrop::closed_port_by_probe_reads", || here(|| closed_port(LOCALHOST_V4, &["--access", "probed"]))),
-    ("tcpdrop::closed_port_by_perf_buffers", || here(|| closed_port(LOCALHOST_V6, &["--perf"]))),
+    ("tcpdrop::closed_port", || named(|| closed_port(LOCALHOST_V4, &[]))),
+    ("tcpdrop::closed_port_ipv6", || named(|| closed_port(LOCALHOST_V6, &[]))),
+    ("tcpdrop::closed_port_by_probe_reads", || named(|| closed_port(LOCALHOST_V4, &["--access", "probed"]))),
+    ("tcpdrop::closed_port_by_perf_buffers", || named(|| closed_port(LOCALHOST_V6, &["--perf"]))),
     ("tcpdrop::wrong_checksum", || here(|| wrong_checksum(LOCALHOST_V4))),
     ("tcpdrop::wrong_checksum_ipv6", || here(|| wrong_checksum(LOCALHOST_V6))),
-    ("tcpdrop::netfilter", || here(|| netfilter(LOCALHOST_V4))),
-    ("tcpdrop::netfilter_ipv6", || here(|| netfilter(LOCALHOST_V6))),
+    ("tcpdrop::netfilter", || named(|| netfilter(LOCALHOST_V4))),
+    ("tcpdrop::netfilter_ipv6", || named(|| netfilter(LOCALHOST_V6))),
     ("tcpdrop::netfilter_of_what_is_sent", || here(netfilter_of_what_is_sent)),
     ("tcpdrop::data_to_a_closed_socket", || here(|| data_to_a_closed_socket(Via::V4))),
     ("tcpdrop::data_to_a_closed_socket_ipv6", || here(|| data_to_a_closed_socket(Via::V6))),
@@ -43,10 +44,10 @@ pub const TESTS: &[Test] = &[
     ("tcpdrop::by_reason", || here(by_reason)),
     ("tcpdrop::by_port_and_address", || here(by_port_and_address)),
     ("tcpdrop::by_network_namespace", || here(by_network_namespace)),
-    ("tcpdrop::table", || here(table)),
-    ("tcpdrop::table_without_stacks", || here(table_without_stacks)),
-    ("tcpdrop::csv", || here(csv)),
-    ("tcpdrop::the_last_row_has_its_stack", || here(the_last_row_has_its_stack)),
+    ("tcpdrop::table", || named(table)),
+    ("tcpdrop::table_without_stacks", || named(table_without_stacks)),
+    ("tcpdrop::csv", || named(csv)),
+    ("tcpdrop::the_last_row_has_its_stack", || named(the_last_row_has_its_stack)),
     ("tcpdrop::says_why_it_cannot", says_why_it_cannot),
     ("tcpdrop::wrong_usage", wrong_usage),
     ("tcpdrop::unknown_reason", unknown_reason),
@@ -56,6 +57,12 @@ pub const TESTS: &[Test] = &[
 fn here(test: fn() -> Outcome) -> Outcome {
     needs(Feature::ProbeReads)?;
     test()
+}
+
+/// Functions have names for those only who may know where they are.
+fn named(test: fn() -> Outcome) -> Outcome {
+    needs(Feature::ToolHas(Capability::Syslog))?;
+    here(test)
 }
 
 /// Where that is forbidden, one line says so.
@@ -178,6 +185,9 @@ fn family(address: IpAddr) -> Outcome {
 
 /// A real connect to where nobody listens.
 fn closed_port(address: IpAddr, options: &[&str]) -> Outcome {
+    if options.contains(&"--perf") {
+        needs(Feature::PerfEvents)?;
+    }
     family(address)?;
     let netns = Netns::enter_new();
     let tool = start(options);
@@ -209,26 +219,22 @@ fn wrong_checksum(address: IpAddr) -> Outcome {
     Ok(())
 }
 
-/// Drops what goes to [`NOBODY`] where netfilter has this hook, in the namespace that this process is in.
-fn drop_at(hook: &str) -> Outcome {
-    needs(Feature::Program("nft"))?;
-    let rules = format!(
-        "table inet t {{\n chain c {{\n  type filter hook {hook} priority 0;\n  tcp dport {NOBODY} drop\n }}\n}}\n"
-    );
-    let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
-    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(stdin).stderr(stderr).spawn().expect("nft");
-    nft.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("write");
-    let output = nft.wait_with_output().expect("wait");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("syntax"), "{said}");
-    claims("rules of nftables", Claim::Optional, (!output.status.success()).then_some(said))
+/// Drops what goes to [`NOBODY`], in the namespace that this process is in.
+fn drop_at(hook: Hook) -> Outcome {
+    let refused = nftables::drop_tcp_to(NOBODY, hook).err();
+    // Not a matter of the version: a kernel may be built without.
+    let absent = refused.map(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EINVAL | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT) => error.to_string(),
+        _ => panic!("a rule of nftables: {error}"),
+    });
+    claims("nftables", Claim::Optional, absent)
 }
 
 /// A rule that drops what comes to a port.
 fn netfilter(address: IpAddr) -> Outcome {
     family(address)?;
     let netns = Netns::enter_new();
-    drop_at("input")?;
+    drop_at(Hook::Input)?;
     let tool = start(&[]);
     let (from, to) = (SocketAddr::new(address, FROM), SocketAddr::new(address, NOBODY));
     Segment::syn(from, to).send();
@@ -242,7 +248,7 @@ fn netfilter(address: IpAddr) -> Outcome {
 /// A rule that drops what a socket sends: the packet is the socket's, which has a state, and its own port is the source.
 fn netfilter_of_what_is_sent() -> Outcome {
     let netns = Netns::enter_new();
-    drop_at("output")?;
+    drop_at(Hook::Output)?;
     let to = SocketAddr::new(LOCALHOST_V4, NOBODY);
     let mut client = Actor::start("kt-client");
     for (option, wanted) in [("--remoteport", true), ("--localport", false)] {
@@ -263,13 +269,18 @@ fn netfilter_of_what_is_sent() -> Outcome {
     Ok(())
 }
 
+/// Has a socket that is closed first wait for the other side's FIN itself, as it does for more than a minute. For less, a smaller
+/// object takes over once its own FIN is acknowledged, now or 40 ms later, and what comes to that is dropped as nothing in
+/// particular, be it a mere FIN.
+fn wait_as_sockets(netns: &Netns) {
+    netns.set_sysctl("net/ipv4/tcp_fin_timeout", "120");
+}
+
 /// The peer sends to a socket that its process has closed.
 fn data_to_a_closed_socket(via: Via) -> Outcome {
     family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
     let netns = Netns::enter_new();
-    // More than a minute: so long the socket itself waits, acknowledged or not. For less, a smaller object would take over at
-    // the acknowledgement, which may come before the data.
-    netns.set_sysctl("net/ipv4/tcp_fin_timeout", "120");
+    wait_as_sockets(&netns);
     let mut stage = Stage::new(via);
     let pair = stage.open();
     let tool = start(&[]);
@@ -362,6 +373,7 @@ fn other_protocols_are_none() -> Outcome {
 /// A connection's last FIN, which nobody reads, is purged with the socket.
 fn purged_only_if_asked_for() -> Outcome {
     let netns = Netns::enter_new();
+    wait_as_sockets(&netns);
     let mut stage = Stage::new(Via::V4);
     // A drop of another kind ends the waiting.
     let drop = || assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err());
@@ -385,14 +397,14 @@ fn purged_only_if_asked_for() -> Outcome {
 }
 
 /// Sends the accepted end two segments with sequence numbers half of all numbers apart: one lies before the window, one behind.
-fn strays(pair: Pair, flags: u8) {
+pub fn strays(pair: Pair, flags: u8) {
     let (from, to) = (pair.client.local, pair.client.remote);
     for seq in [0x1000_0000, 0x9000_0000] {
         Segment { seq, flags, payload: b"lost", ..Segment::syn(from, to) }.send();
     }
 }
 
-fn needs_receiver() -> Outcome {
+pub fn needs_receiver() -> Outcome {
     claims(
         "the receiving socket of a drop",
         Claim::Optional,
@@ -403,6 +415,7 @@ fn needs_receiver() -> Outcome {
 /// Whose socket it was: born before the tool, and known all the same.
 fn owner(options: &[&str]) -> Outcome {
     needs_receiver()?;
+    needs_owners(options)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
@@ -486,7 +499,10 @@ fn by_port_and_address() -> Outcome {
 fn by_network_namespace() -> Outcome {
     let (here, beside) = (Netns::enter_new(), Netns::beside());
     let own = (here.inode().to_string(), std::process::id().to_string());
-    for options in [["--netns-id", &own.0], ["--pid-netns", &own.1], ["--netns", &own.0]] {
+    for options in [["--netns-id", &own.0], ["--netns", &own.0], ["--pid-netns", &own.1]] {
+        if options[0] == "--pid-netns" {
+            needs(Feature::ToolHas(Capability::SysPtrace))?;
+        }
         let tool = start(&options);
         for netns in [&beside, &here] {
             netns.run(|| assert!(TcpStream::connect((LOCALHOST_V4, NOBODY)).is_err()));

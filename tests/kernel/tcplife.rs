@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::gate::{Feature, needs, needs_owners};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer;
 use kernel_tests::rows::LifeRow;
@@ -269,6 +269,7 @@ fn open_before_the_tool() -> Outcome {
 /// With `--existing` it gets one: whose it is and what it carried is known, how long it lasted only from below.
 fn existing(args: &[&str]) -> Outcome {
     needs(Feature::KernelBtf)?;
+    needs_owners(args)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = traffic::begun(&mut stage);
@@ -423,6 +424,7 @@ fn family() -> Outcome {
 
 /// Direct loads and probe reads see the same: both run at once on the same connections.
 fn access_modes_and_rings_agree() -> Outcome {
+    needs(Feature::PerfEvents)?;
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();

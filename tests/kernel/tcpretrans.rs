@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process;
 
 use kernel_tests::cli::{Output, Tool, run, tcptools};
-use kernel_tests::gate::{Claim, Feature, claims, needs};
+use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners};
 use kernel_tests::loss::{Counters, Lost, Pair, deafen, undeafen};
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::{FlowRow, RetransRow};
@@ -407,6 +407,7 @@ fn own_name() -> String {
 /// A timer's retransmission is the owner's, of a connection made before the tool and of one made while it runs. Without the
 /// option it is nobody's.
 fn owner(args: &[&str]) -> Outcome {
+    needs_owners(args)?;
     let netns = Netns::enter_new();
     netns.set_sysctl("net/ipv4/tcp_early_retrans", "0");
     let mut before = Pair::new(V4);

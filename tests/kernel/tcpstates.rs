@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs, running_version};
+use kernel_tests::gate::{Feature, needs, needs_owners, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::peer;
 use kernel_tests::rows::StateRow;
@@ -244,6 +244,7 @@ fn mapped() -> Outcome {
 
 /// The first change of a socket that was there before: how long the state lasted is not known, and not 0.
 fn open_before_the_tool(args: &[&str]) -> Outcome {
+    needs_owners(args)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = traffic::begun(&mut stage);

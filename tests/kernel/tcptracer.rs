@@ -332,6 +332,7 @@ fn by_tracepoints_of_system_calls() -> Outcome {
 }
 
 fn access_modes_agree() -> Outcome {
+    needs(Feature::PerfEvents)?;
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();

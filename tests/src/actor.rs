@@ -295,10 +295,29 @@ impl Actor {
         self.must("close-taken".to_owned());
     }
 
+    /// Takes a name of any bytes (`PR_SET_NAME`). [`Self::who`] keeps the first.
+    #[track_caller]
+    pub fn rename(&mut self, name: &[u8]) {
+        let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.must(format!("rename {hex}"));
+    }
+
     /// Becomes another user for good.
     #[track_caller]
     pub fn become_user(&mut self, uid: u32) {
         self.must(format!("become-user {uid}"));
+    }
+
+    /// Starts to open so many connections more to itself and hold both ends, to be ended by [`Self::finish`].
+    #[track_caller]
+    pub fn start_hold(&mut self, count: usize) {
+        self.ask(format!("hold {count}"));
+    }
+
+    /// Closes so many of them in order.
+    #[track_caller]
+    pub fn release(&mut self, count: usize) {
+        self.must(format!("release {count}"));
     }
 
     /// Starts to serve the connections of a storm, to be ended by [`Self::finish`].

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::cgroup;
 use crate::netns::{self, Netns};
+use crate::rights::{Capability, Rights};
 
 /// Something a test cannot do without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,15 @@ pub enum Feature {
     ProbeReads,
     /// A cgroup2 file system, which a machine may mount or not.
     Cgroup2,
+    /// A machine that is the tests' own: one of `vm-tests`, where clocks may be set and CPUs be taken away. Never the host.
+    OwnMachine,
+    /// So many mebibytes of memory that nobody uses.
+    Memory(u64),
+    /// The tool under test is started with this capability: it may be the user of a virtual machine that has but a few.
+    ToolHas(Capability),
+    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, a level of its own:
+    /// CAP_PERFMON is not enough then.
+    PerfEvents,
     /// A program of the distribution, by the name `PATH` finds.
     Program(&'static str),
 }
@@ -55,6 +65,10 @@ impl fmt::Display for Feature {
             Self::Kprobes => f.write_str("kprobes"),
             Self::ProbeReads => f.write_str("probe reads"),
             Self::Cgroup2 => f.write_str("cgroup2"),
+            Self::OwnMachine => f.write_str("a machine of its own"),
+            Self::Memory(mebibytes) => write!(f, "{mebibytes} MiB of memory"),
+            Self::ToolHas(capability) => write!(f, "the tool with {capability:?}"),
+            Self::PerfEvents => f.write_str("perf events"),
             Self::Program(name) => f.write_str(name),
         }
     }
@@ -96,6 +110,16 @@ pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Sk
     check(&what, claim, absent, running_version())
 }
 
+/// What a tool with these arguments needs to find the owners of sockets that were open before it: nothing, where the kernel
+/// walks its files, and a look into the processes of others, where it does not.
+///
+/// # Errors
+/// The skip.
+#[track_caller]
+pub fn needs_owners(args: &[&str]) -> Result<(), Skip> {
+    if args.contains(&"--no-iter") { needs(Feature::ToolHas(Capability::SysPtrace)) } else { Ok(()) }
+}
+
 #[track_caller]
 fn check(
     what: &dyn fmt::Display,
@@ -133,6 +157,25 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         }
         Feature::ProbeReads => (Claim::Optional, locked_down()),
         Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
+        Feature::OwnMachine => (Claim::Optional, file(VM)),
+        Feature::Memory(mebibytes) => {
+            let free = available_memory();
+            (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
+        }
+        Feature::ToolHas(capability) => {
+            let rights = Rights::of_tool();
+            (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+        }
+        Feature::PerfEvents => {
+            let path = "/proc/sys/kernel/perf_event_paranoid";
+            let level = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let forbidden = level.trim().parse().is_ok_and(|level: i32| level > 2);
+            let absent = if forbidden { look(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
+            (
+                Claim::Optional,
+                absent.map(|seen| format!("{path} is {}, and of the tool {seen}", level.trim())),
+            )
+        }
         Feature::Program(name) => {
             let found = find_program(name);
             (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
@@ -141,6 +184,16 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
 }
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the init of a virtual machine of `vm-tests` is told by; no other machine has it.
+const VM: &str = "/etc/vm";
+
+/// Memory that processes can have, in mebibytes.
+fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib >> 10)
+}
 
 /// `None` when the kernel's BTF has a type of this name.
 fn no_type(name: &str) -> Option<String> {

@@ -39,6 +39,13 @@ pub fn mount_bpf(directory: &str) {
     mount_over(directory, "bpf");
 }
 
+/// Puts a file over another that exists, for whoever opens that one.
+#[track_caller]
+pub fn mount_file(file: &Path, over: &str) {
+    mount(Some(file), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap_or_else(|e| panic!("mount {} on {over}: {e}", file.display()));
+}
+
 #[track_caller]
 fn mount_over(directory: &str, kind: &str) {
     mount(Some("nodev"), directory, Some(kind), MsFlags::empty(), None::<&str>)

@@ -1,4 +1,4 @@
-//! The few rtnetlink requests a private namespace needs: a link up, a veth pair, an address.
+//! Netlink messages, and the few of rtnetlink that a private namespace needs: a link up, a veth pair, an address.
 //!
 //! Written out here so that the test binary needs no `ip` where it runs, a virtual machine without a distribution included.
 //! Layouts are those of `linux/rtnetlink.h`, `linux/if_link.h` and `linux/if_addr.h`; numbers carry the header's names.
@@ -19,9 +19,9 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
 const IFF_UP: u32 = 0x1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
@@ -34,18 +34,23 @@ const IFA_LOCAL: u16 = 2;
 /// No duplicate address detection: nobody else is on these links, and a tentative address cannot be bound for a second.
 const IFA_F_NODAD: u8 = 0x02;
 
-/// One request under construction: `struct nlmsghdr`, a fixed header, attributes.
-struct Request {
+/// One message under construction: `struct nlmsghdr`, a fixed header, attributes.
+pub(crate) struct Request {
     bytes: Vec<u8>,
 }
 
 impl Request {
-    fn new(kind: u16, flags: u16) -> Self {
-        let mut bytes = vec![0; 4]; // nlmsg_len, known when the request is sent
+    pub(crate) fn new(kind: u16, flags: u16) -> Self {
+        let mut bytes = vec![0; 4]; // nlmsg_len, known at the end
         bytes.extend(kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
         bytes.extend([0; 8]); // nlmsg_seq, nlmsg_pid
         Self { bytes }
+    }
+
+    /// The fixed header.
+    pub(crate) fn header(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
     }
 
     /// `struct ifinfomsg`.
@@ -57,12 +62,12 @@ impl Request {
     }
 
     /// An attribute, `struct rtattr` and its value, padded to four bytes.
-    fn attr(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn attr(&mut self, kind: u16, value: &[u8]) {
         self.nested(kind, |request| request.bytes.extend(value));
     }
 
     /// An attribute made of attributes.
-    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend([0; 2]);
         self.bytes.extend(kind.to_ne_bytes());
@@ -72,22 +77,26 @@ impl Request {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    /// Sends the request and waits for the kernel's acknowledgement.
-    fn send(mut self) -> io::Result<()> {
+    /// The whole message.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).expect("a request is far below 4 GiB");
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
-        let fd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
-        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
-        sendto(fd.as_raw_fd(), &self.bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-        let mut answer = [0; 4096];
-        let got = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        acknowledged(&answer[..got])
+        self.bytes
     }
+
+    fn send(self) -> io::Result<()> {
+        send(SockProtocol::NetlinkRoute, &self.finish())
+    }
+}
+
+/// Sends messages, one of which asks for an acknowledgement, and waits for that or for the first error.
+pub(crate) fn send(protocol: SockProtocol, messages: &[u8]) -> io::Result<()> {
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
+    sendto(fd.as_raw_fd(), messages, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0; 4096];
+    let got = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    acknowledged(&answer[..got])
 }
 
 /// Reads `struct nlmsgerr`: 0 is the acknowledgement, anything else a negative errno.
@@ -97,13 +106,13 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
     match (kind, error) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(error)) => Err(Errno::from_raw(error.wrapping_neg()).into()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "rtnetlink sent no acknowledgement")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "netlink sent no acknowledgement")),
     }
 }
 
 /// Sets a link up.
 pub(crate) fn link_up(index: u32) -> io::Result<()> {
-    let mut request = Request::new(RTM_NEWLINK, 0);
+    let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK);
     request.ifinfo(index, IFF_UP, IFF_UP);
     request.send()
 }
@@ -111,7 +120,7 @@ pub(crate) fn link_up(index: u32) -> io::Result<()> {
 /// Makes a veth pair: `name` here, its peer under the same name in the namespace of `other`.
 pub(crate) fn veth(name: &str, other: &OwnedFd) -> io::Result<()> {
     let name = [name.as_bytes(), b"\0"].concat();
-    let mut request = Request::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+    let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
     request.ifinfo(0, 0, 0);
     request.attr(IFLA_IFNAME, &name);
     request.nested(IFLA_LINKINFO, |info| {
@@ -129,12 +138,12 @@ pub(crate) fn veth(name: &str, other: &OwnedFd) -> io::Result<()> {
 
 /// Gives a link an address.
 pub(crate) fn add_address(index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-    change_address(Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL), index, address, prefix)
+    change_address(Request::new(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL), index, address, prefix)
 }
 
 /// Takes it away.
 pub(crate) fn delete_address(index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-    change_address(Request::new(RTM_DELADDR, 0), index, address, prefix)
+    change_address(Request::new(RTM_DELADDR, NLM_F_ACK), index, address, prefix)
 }
 
 fn change_address(mut request: Request, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {

@@ -27,6 +27,7 @@ use nix::sys::socket::{
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
 use crate::bytes::{RecvBy, SendBy};
+use crate::crowd::{self, Ends};
 use crate::deadline::{Deadline, patient};
 
 /// What a single socket call of an actor may take.
@@ -86,6 +87,8 @@ struct Role {
     next: u32,
     /// What was passed here.
     taken: Option<RawFd>,
+    /// Connections of this process with itself.
+    held: Vec<Ends>,
 }
 
 impl Role {
@@ -110,6 +113,7 @@ impl Role {
     fn command(&mut self, line: &str) -> Answer {
         let mut words = Words { line, rest: line.split_ascii_whitespace() };
         match words.text() {
+            "rename" => rename(words.text()),
             "listen" => self.listen(words.parse(), words.parse()),
             "unlisten" => {
                 self.listener = None;
@@ -153,6 +157,18 @@ impl Role {
                 Ok(close(self.taken.take().expect("close-taken before take")).map(|()| String::new())?)
             }
             "become-user" => Ok(setuid(Uid::from_raw(words.parse())).map(|()| String::new())?),
+            "hold" => {
+                let count: usize = words.parse();
+                let files = 2 * (self.held.len() + count) + 100;
+                crowd::room_for_files(files as u64)?;
+                self.held.extend(crowd::open(count));
+                ok("")
+            }
+            "release" => {
+                let rest = self.held.split_off(words.parse());
+                std::mem::replace(&mut self.held, rest).into_iter().for_each(Ends::close);
+                ok("")
+            }
             "serve" => self.serve(words.parse()),
             "storm" => storm(words.parse(), words.parse()),
             _ => panic!("no such command: {line}"),
@@ -370,6 +386,14 @@ pub(crate) fn storm_question(n: u32) -> u64 {
 /// Bytes the n-th connection of a storm gets back.
 pub(crate) fn storm_answer(n: u32) -> u64 {
     storm_question(n) * ANSWER_FACTOR
+}
+
+/// Takes another name, given in hexadecimal: it may be bytes that no line could carry.
+fn rename(hex: &str) -> Answer {
+    let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
+    let name: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).expect("two digits")).collect();
+    prctl::set_name(&std::ffi::CString::new(name).expect("a comm has no NUL"))?;
+    ok("")
 }
 
 fn ok(facts: impl Display) -> Answer {

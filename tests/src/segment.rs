@@ -51,6 +51,15 @@ impl Segment {
     /// When the kernel refuses.
     #[track_caller]
     pub fn send(&self) {
+        self.send_times(1);
+    }
+
+    /// Sends it so many times, one right after the other.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[track_caller]
+    pub fn send_times(&self, count: u64) {
         let family = if self.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         // IPPROTO_RAW: the IP header is ours.
         let raw =
@@ -58,8 +67,10 @@ impl Segment {
         // The port of a raw socket's address is its protocol, or 0.
         let to = SockaddrStorage::from(SocketAddr::new(self.to.ip(), 0));
         let packet = self.packet();
-        let sent = sendto(raw.as_raw_fd(), &packet, &to, MsgFlags::empty());
-        assert_eq!(sent, Ok(packet.len()), "{self:?}");
+        for _ in 0..count {
+            let sent = sendto(raw.as_raw_fd(), &packet, &to, MsgFlags::empty());
+            assert_eq!(sent, Ok(packet.len()), "{self:?}");
+        }
     }
 
     fn packet(&self) -> Vec<u8> {

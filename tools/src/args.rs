@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::ebpf::Form;
 use crate::output::Format;
+use crate::room;
 use crate::target::parse_target;
 
 /// Options that every tool has.
@@ -34,6 +35,8 @@ pub struct Shared {
     pub verbose: bool,
     /// Say what the verifier made of each program.
     pub verified: bool,
+    /// Keep capabilities and system calls that the run needs no longer.
+    pub no_sandbox: bool,
     /// Bytes of the ring that events travel through.
     pub ring_bytes: u32,
     /// Sockets the table has room for.
@@ -47,7 +50,6 @@ pub struct Shared {
 }
 
 const DEFAULT_RING: &str = "1M";
-const DEFAULT_SOCKETS: &str = "32768";
 
 /// A flag without a value.
 pub fn switch(id: &'static str, help: &'static str) -> Arg {
@@ -84,11 +86,14 @@ pub fn shared(command: Command) -> Command {
             Arg::new("max-sockets")
                 .long("max-sockets")
                 .value_name("N")
-                .default_value(DEFAULT_SOCKETS)
                 .value_parser(value_parser!(u32).range(1..=16_777_216))
-                .help("Room for open sockets"),
+                .help("Room for open sockets [default: 32768, or twice those that are open]"),
         )
         .args(ebpf_args())
+        .arg(switch(
+            "no-sandbox",
+            "Once attached, keep the capabilities and system calls that are needed no more",
+        ))
         .arg(
             Arg::new("verbose")
                 .long("verbose")
@@ -157,12 +162,18 @@ pub fn read_shared(matches: &ArgMatches) -> Shared {
         btf: matches.get_one("btf").cloned(),
         verbose: matches.get_count("verbose") > 0,
         verified: matches.get_count("verbose") > 1,
+        no_sandbox: matches.get_flag("no-sandbox"),
         ring_bytes: *matches.get_one("ring-size").expect("it has a default"),
-        max_sockets: *matches.get_one("max-sockets").expect("it has a default"),
+        max_sockets: asked_room(matches).unwrap_or(room::LEAST),
         access: matches.get_one("access").copied(),
         perf: matches.get_flag("perf"),
         no_iter: matches.get_flag("no-iter"),
     }
+}
+
+/// `--max-sockets`, if it is given.
+pub fn asked_room(matches: &ArgMatches) -> Option<u32> {
+    matches.get_one("max-sockets").copied()
 }
 
 /// `-T`, `-t`, `-w` and `-s`: what the table of an event tool shows.
@@ -266,6 +277,5 @@ mod tests {
     #[test]
     fn defaults_are_what_they_say() {
         assert_eq!(ring_size(DEFAULT_RING), Ok(1 << 20));
-        assert_eq!(DEFAULT_SOCKETS.parse(), Ok(32768_u32));
     }
 }

@@ -1,54 +1,81 @@
 //! Names of the kernel's code: an address to a symbol of `/proc/kallsyms`.
 //!
 //! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write, and only few of its names
-//! are ever asked for. So nothing of it is kept: a question reads through it once, whatever number of addresses it is
-//! about, and the answers are remembered.
+//! are ever asked for. So no index of it is kept: a question reads through it once, whatever number of addresses it is about.
+//! What is remembered are whole functions, from where they start to where the next begins: packets are dropped by way of a few
+//! hundred functions, at thousands of addresses, so soon nothing has to be read any more. The reading can be interrupted: events
+//! go on coming meanwhile, and somebody has to make room for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
+use std::time::{Duration, Instant};
 
 /// Where a symbol's code cannot reach: the next symbol may be missing, as that of a program loaded later.
 const FARTHEST: u64 = 1 << 18;
 
-/// Answers remembered; a stack has a few dozen addresses and most stacks share most of them.
+/// Functions and nameless addresses remembered, each.
 const REMEMBERED: usize = 4096;
+
+/// What may go away, and leave its place to something else, is believed for so long: functions of modules and programs, and
+/// that an address has no name.
+const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The longest line that is looked at; `KSYM_NAME_LEN` (include/linux/kallsyms.h) is 512, and a module's name 64 at most.
 const LONGEST: usize = 1024;
 
-/// What an address is.
+/// A function of the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Symbol {
-    /// The function.
+struct Function {
     name: Box<str>,
     /// The module it is of.
     module: Option<Box<str>>,
-    /// Bytes from its start.
-    offset: u64,
+    start: u64,
+    /// Where it ends at the latest.
+    end: u64,
 }
 
-impl Symbol {
+impl Function {
+    fn holds(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+/// What an address is: a place in a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Symbol<'a> {
+    function: &'a Function,
+    address: u64,
+}
+
+impl<'a> Symbol<'a> {
     /// The function's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(self) -> &'a str {
+        &self.function.name
     }
 }
 
 /// `tcp_v4_rcv+0x1b`, `nft_do_chain+0x2f [nf_tables]`
-impl fmt::Display for Symbol {
+impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:#x}", self.name, self.offset)?;
-        self.module.as_ref().map_or(Ok(()), |module| write!(f, " [{module}]"))
+        let Function { name, module, start, .. } = self.function;
+        write!(f, "{name}+{:#x}", self.address - start)?;
+        module.as_ref().map_or(Ok(()), |module| write!(f, " [{module}]"))
     }
 }
 
-/// What is known of addresses.
+/// What is known of the kernel's code.
 #[derive(Debug, Default)]
 pub struct Kallsyms {
-    /// `None`: looked for, and there is no symbol.
-    known: HashMap<u64, Option<Symbol>>,
+    /// `None` while it is read, or when nothing is ever to be found. Whether it shows addresses is decided by the rights of who
+    /// opens it, when it is opened.
+    file: Option<File>,
+    /// By their starts, with the moment from which on they have to be asked for again, if there is one.
+    functions: BTreeMap<u64, (Function, Option<Instant>)>,
+    /// Addresses that were looked for and are in none, with that moment.
+    nameless: HashMap<u64, Instant>,
+    search: Option<Search<File>>,
 }
 
 /// Why addresses stay without names.
@@ -75,94 +102,185 @@ impl fmt::Display for Nameless {
 const FILE: &str = "/proc/kallsyms";
 
 impl Kallsyms {
-    /// Finds out what these addresses are, so that [`Kallsyms::symbol`] knows.
-    pub fn learn(&mut self, addresses: impl Iterator<Item = u64>) -> Result<(), Nameless> {
-        let mut wanted: Vec<u64> = addresses.filter(|address| !self.known.contains_key(address)).collect();
+    /// Opens the file, for all questions to come.
+    pub fn open() -> Result<Self, Nameless> {
+        let file = File::open(FILE).map_err(Nameless::Unreadable)?;
+        Ok(Self { file: Some(file), ..Self::default() })
+    }
+
+    /// Begins to find out what these addresses are; whether that has to be done, by [`Kallsyms::step`], before
+    /// [`Kallsyms::symbol`] knows all of them.
+    pub fn ask(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<bool, Nameless> {
+        let now = Instant::now();
+        let unknown = addresses.clone().filter(|address| !self.knows(*address, now));
+        // A tree, as thousands of stacks have a few hundred addresses between them.
+        let mut wanted: BTreeSet<u64> = unknown.collect();
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        wanted.sort_unstable();
-        wanted.dedup();
-        if self.known.len() + wanted.len() > REMEMBERED {
-            self.known.clear();
+        let Some(mut file) = self.file.take() else { return Ok(false) };
+        file.rewind().map_err(Nameless::Unreadable)?;
+        if self.functions.len().max(self.nameless.len()) + wanted.len() > REMEMBERED {
+            (self.functions, self.nameless) = Default::default();
+            wanted = addresses.collect();
         }
-        let found = File::open(FILE).and_then(|file| find(file, &wanted));
-        match found {
-            Ok(Found { symbols, any }) => {
-                self.known.extend(wanted.into_iter().zip(symbols));
-                if any { Ok(()) } else { Err(Nameless::Hidden) }
+        self.search = Some(Search::new(wanted, file));
+        Ok(true)
+    }
+
+    /// Whether something was asked and is not known yet.
+    pub fn is_asked(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Goes on to read, for about so long; whether all that was asked is known now.
+    pub fn step(&mut self, time: Duration) -> Result<bool, Nameless> {
+        let Some(mut search) = self.search.take() else { return Ok(true) };
+        let begin = Instant::now();
+        while !search.step().map_err(Nameless::Unreadable)? {
+            if begin.elapsed() >= time {
+                self.search = Some(search);
+                return Ok(false);
             }
-            Err(error) => {
-                self.known.extend(wanted.into_iter().map(|address| (address, None)));
-                Err(Nameless::Unreadable(error))
+        }
+        let noted = self.note(&search, Instant::now());
+        self.file = Some(search.into_file());
+        noted.map(|()| true)
+    }
+
+    /// Takes what a search has found.
+    fn note<R>(&mut self, search: &Search<R>, now: Instant) -> Result<(), Nameless> {
+        let again = now + BELIEVED;
+        for (address, function) in search.found() {
+            match function {
+                Some(function) => {
+                    self.nameless.remove(&address);
+                    // What was believed of a module that has gone.
+                    self.functions.retain(|start, _| !function.holds(*start));
+                    let again = function.module.is_some().then_some(again);
+                    self.functions.insert(function.start, (function, again));
+                }
+                None => {
+                    self.functions.retain(|_, (function, _)| !function.holds(address));
+                    self.nameless.insert(address, again);
+                }
             }
         }
+        if search.any { Ok(()) } else { Err(Nameless::Hidden) }
+    }
+
+    /// Whether nothing has to be read for this address.
+    fn knows(&self, address: u64, now: Instant) -> bool {
+        let function = self.around(address).map(|(_, again)| again.is_none_or(|again| now < again));
+        function.or_else(|| self.nameless.get(&address).map(|again| now < *again)).unwrap_or(false)
+    }
+
+    fn around(&self, address: u64) -> Option<&(Function, Option<Instant>)> {
+        self.functions
+            .range(..=address)
+            .next_back()
+            .map(|(_, known)| known)
+            .filter(|known| known.0.holds(address))
     }
 
     /// What the address is, if that was learned and it is anything.
-    pub fn symbol(&self, address: u64) -> Option<&Symbol> {
-        self.known.get(&address)?.as_ref()
+    pub fn symbol(&self, address: u64) -> Option<Symbol<'_>> {
+        self.around(address).map(|(function, _)| Symbol { function, address })
     }
 }
 
-/// What one reading gave.
-struct Found {
-    /// For each address, in their order.
-    symbols: Vec<Option<Symbol>>,
+/// What was seen so far of the symbols around an address.
+#[derive(Clone, Debug)]
+struct Around {
+    /// The start of the nearest one at or below it, 0 before there is one.
+    start: u64,
+    /// That one's name and module, as the line has them.
+    text: Vec<u8>,
+    /// The start of the nearest one above.
+    next: u64,
+}
+
+/// A reading of the file, for the functions that some addresses lie in.
+#[derive(Debug)]
+struct Search<R> {
+    lines: Lines<R>,
+    /// In order.
+    wanted: Vec<u64>,
+    /// For each of them. A symbol is noted with the first address that is not below it and with the last that is, and in the end
+    /// passed on to the others.
+    around: Vec<Around>,
     /// Whether any symbol had an address.
     any: bool,
 }
 
-/// The nearest symbol seen so far at or below an address.
-#[derive(Clone, Default)]
-struct Nearest {
-    start: u64,
-    /// Name and module, as the line has them.
-    text: Vec<u8>,
-}
-
-/// Finds the symbols that these addresses, sorted and none twice, lie in.
-fn find(file: impl Read, wanted: &[u64]) -> io::Result<Found> {
-    // A symbol is noted with the first address that is not below it, and later passed on to those above it.
-    let mut nearest = vec![Nearest::default(); wanted.len()];
-    let mut any = false;
-    each_line(file, |line| {
-        let Some((start, text)) = parse(line) else { return };
-        any |= start != 0;
-        let slot = wanted.partition_point(|address| *address < start);
-        if let Some(nearest) = nearest.get_mut(slot)
-            && start > nearest.start
-        {
-            nearest.start = start;
-            nearest.text.clear();
-            nearest.text.extend_from_slice(text);
-        }
-    })?;
-    let mut below = &Nearest::default();
-    let symbols = wanted
-        .iter()
-        .zip(&nearest)
-        .map(|(address, nearest)| {
-            if nearest.start > below.start {
-                below = nearest;
-            }
-            symbol(below, *address)
-        })
-        .collect();
-    Ok(Found { symbols, any })
-}
-
-fn symbol(nearest: &Nearest, address: u64) -> Option<Symbol> {
-    let offset = address - nearest.start;
-    if nearest.start == 0 || offset > FARTHEST {
-        return None;
+impl<R> Search<R> {
+    fn new(wanted: BTreeSet<u64>, file: R) -> Self
+    where
+        R: Read,
+    {
+        let wanted: Vec<u64> = wanted.into_iter().collect();
+        let around = vec![Around { start: 0, text: Vec::new(), next: u64::MAX }; wanted.len()];
+        Self { lines: Lines::new(file), wanted, around, any: false }
     }
-    let text = String::from_utf8_lossy(&nearest.text);
+
+    /// Reads as much as the kernel gives at once; whether that was all.
+    fn step(&mut self) -> io::Result<bool>
+    where
+        R: Read,
+    {
+        let Self { lines, wanted, around, any } = self;
+        lines.step(&mut |line| {
+            let Some((start, text)) = parse(line) else { return };
+            *any |= start != 0;
+            let slot = wanted.partition_point(|address| *address < start);
+            if let Some(above) = slot.checked_sub(1).and_then(|slot| around.get_mut(slot)) {
+                above.next = above.next.min(start);
+            }
+            if let Some(below) = around.get_mut(slot)
+                && start > below.start
+            {
+                below.start = start;
+                below.text.clear();
+                below.text.extend_from_slice(text);
+            }
+        })
+    }
+
+    /// What it read.
+    fn into_file(self) -> R {
+        self.lines.file.into_inner()
+    }
+
+    /// Each address, and the function it lies in.
+    fn found(&self) -> Vec<(u64, Option<Function>)> {
+        let mut ends = Vec::with_capacity(self.around.len());
+        let mut next = u64::MAX;
+        for around in self.around.iter().rev() {
+            next = next.min(around.next);
+            ends.push(next);
+        }
+        let mut below = None;
+        let found =
+            self.wanted.iter().zip(&self.around).zip(ends.iter().rev()).map(|((address, around), end)| {
+                if around.start != 0 {
+                    below = Some(around);
+                }
+                let function = below.map(|Around { start, text, .. }| function(*start, text, *end));
+                (*address, function.filter(|function| function.holds(*address)))
+            });
+        found.collect()
+    }
+}
+
+/// The function from here to the next.
+fn function(start: u64, text: &[u8], next: u64) -> Function {
+    let text = String::from_utf8_lossy(text);
     let (name, module) = match text.split_once('\t') {
         Some((name, module)) => (name, Some(module.trim_matches(['[', ']']).into())),
         None => (&*text, None),
     };
-    Some(Symbol { name: name.into(), module, offset })
+    let end = next.min(start.saturating_add(FARTHEST + 1));
+    Function { name: name.into(), module, start, end }
 }
 
 /// The start and the rest of a line that is about code: `ffffffff81000000 T name` or `… t name\t[module]`.
@@ -179,44 +297,80 @@ fn parse(line: &[u8]) -> Option<(u64, &[u8])> {
     Some((start, name))
 }
 
-/// Hands out the lines of a file, without their ends. What is too long to be a symbol is left out.
-fn each_line(file: impl Read, mut line: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(1 << 14, file);
-    let mut rest = Vec::with_capacity(LONGEST);
-    let mut skipping = false;
-    loop {
-        let bytes = match io::BufRead::fill_buf(&mut file) {
+/// The lines of a file, without their ends. What is too long to be a symbol is left out.
+#[derive(Debug)]
+struct Lines<R> {
+    file: BufReader<R>,
+    /// The beginning of a line that goes on in the next piece of the file.
+    rest: Vec<u8>,
+    /// The line is too long.
+    skipping: bool,
+}
+
+impl<R: Read> Lines<R> {
+    fn new(file: R) -> Self {
+        let file = BufReader::with_capacity(1 << 14, file);
+        Self { file, rest: Vec::with_capacity(LONGEST), skipping: false }
+    }
+
+    /// Hands out the lines of the next piece; whether that was the last one.
+    fn step(&mut self, line: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+        let Self { file, rest, skipping } = self;
+        let bytes = match io::BufRead::fill_buf(file) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
             Err(error) => return Err(error),
         };
         if bytes.is_empty() {
-            if !skipping {
-                line(&rest);
+            if !*skipping {
+                line(rest);
             }
-            return Ok(());
+            return Ok(true);
         }
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            if rest.is_empty() && !skipping {
+            let fits = !*skipping && rest.len() + piece.len() <= LONGEST;
+            if fits && rest.is_empty() {
                 line(piece);
-            } else if !skipping && rest.len() + piece.len() <= LONGEST {
+            } else if fits {
                 rest.extend_from_slice(piece);
-                line(&rest);
+                line(rest);
             }
             rest.clear();
-            skipping = false;
+            *skipping = false;
             piece = next;
         }
-        // The line goes on in the next buffer.
         if rest.len() + piece.len() > LONGEST {
-            skipping = true;
+            *skipping = true;
         } else {
             rest.extend_from_slice(piece);
         }
         let read = bytes.len();
-        io::BufRead::consume(&mut file, read);
+        io::BufRead::consume(file, read);
+        Ok(false)
+    }
+}
+
+/// For [`crate::hostile`]: what a search finds is what looking at each line for each address finds.
+#[cfg(any(test, fuzzing))]
+pub fn find_in(file: &[u8], mut wanted: Vec<u64>) {
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut search = Search::new(wanted.clone(), file);
+    while !search.step().expect("memory can be read") {}
+    let found = search.found();
+    assert_eq!(found.len(), wanted.len());
+    let lines = file.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST);
+    let starts: Vec<u64> = lines.filter_map(parse).map(|(start, _)| start).collect();
+    assert_eq!(search.any, starts.iter().any(|start| *start != 0));
+    for (address, (found, function)) in wanted.into_iter().zip(found) {
+        let below = starts.iter().copied().filter(|start| *start <= address && *start != 0).max();
+        let near = below.filter(|start| address < start.saturating_add(FARTHEST + 1));
+        assert_eq!((found, function.as_ref().map(|function| function.start)), (address, near));
+        // What is remembered of a function holds for no address of another.
+        let next = starts.iter().copied().filter(|start| *start > address).min();
+        assert!(function.is_none_or(|function| function.end <= next.unwrap_or(u64::MAX)), "{address:#x}");
     }
 }
 
@@ -237,13 +391,19 @@ ffffffffc0000100 t nft_end\t[nf_tables]
 ffffffff81000180 t out_of_order
 ";
 
+    fn search<R: Read>(wanted: &[u64], file: R) -> Search<R> {
+        let mut search = Search::new(wanted.iter().copied().collect(), file);
+        while !search.step().expect("memory can be read") {}
+        search
+    }
+
     fn names(text: &[u8], wanted: &[u64]) -> Vec<String> {
-        let found = find(text, wanted).expect("memory can be read");
-        found
-            .symbols
-            .iter()
-            .map(|symbol| symbol.as_ref().map_or("-".to_owned(), ToString::to_string))
-            .collect()
+        let found = search(wanted, text).found();
+        let named = found.iter().map(|(address, function)| {
+            let symbol = function.as_ref().map(|function| Symbol { function, address: *address });
+            symbol.map_or("-".to_owned(), |symbol| symbol.to_string())
+        });
+        named.collect()
     }
 
     #[test]
@@ -295,16 +455,16 @@ ffffffff81000180 t out_of_order
 
     #[test]
     fn lines_are_put_together() {
-        let found = find(Drops(SOME.as_bytes()), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!(found.symbols[0].as_ref().map(Symbol::name), Some("tcp_one"));
-        assert!(found.any);
+        let search = search(&[0xffff_ffff_8100_0101], Drops(SOME.as_bytes()));
+        assert_eq!(search.found()[0].1.as_ref().map(|function| &*function.name), Some("tcp_one"));
+        assert!(search.any);
     }
 
     #[test]
     fn hidden_addresses_are_none() {
         let hidden: String = SOME.lines().map(|line| format!("{:016}{}\n", 0, &line[16..])).collect();
-        let found = find(hidden.as_bytes(), &[0xffff_ffff_8100_0101]).expect("memory can be read");
-        assert_eq!((found.symbols, found.any), (vec![None], false));
+        let search = search(&[0xffff_ffff_8100_0101], hidden.as_bytes());
+        assert_eq!((search.found()[0].1.as_ref(), search.any), (None, false));
     }
 
     #[test]
@@ -321,24 +481,84 @@ ffffffff81000180 t out_of_order
         assert_eq!(names(b"", &[1]), ["-"]);
     }
 
-    #[test]
-    fn this_kernel_has_names() {
-        let mut kallsyms = Kallsyms::default();
-        // Without privileges the addresses are hidden, and nothing has a name.
-        match kallsyms.learn([u64::MAX - 1].into_iter()) {
-            Ok(()) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}
-        }
-        assert!(kallsyms.symbol(u64::MAX - 1).is_none());
-        assert!(kallsyms.learn([u64::MAX - 1].into_iter()).is_ok(), "it is not asked twice");
+    /// All at once.
+    fn learn(kallsyms: &mut Kallsyms, addresses: &[u64]) -> Result<bool, Nameless> {
+        let asked = kallsyms.ask(addresses.iter().copied())?;
+        while !kallsyms.step(Duration::ZERO)? {}
+        Ok(asked)
     }
 
     #[test]
-    fn answers_are_bounded() {
-        let mut kallsyms = Kallsyms::default();
-        for address in 0..REMEMBERED as u64 {
-            kallsyms.known.insert(address, None);
+    fn this_kernel_has_names() {
+        let Ok(mut kallsyms) = Kallsyms::open() else { return };
+        // Without privileges the addresses are hidden, and nothing has a name.
+        match learn(&mut kallsyms, &[u64::MAX - 1]) {
+            Ok(true) | Err(Nameless::Hidden | Nameless::Unreadable(_)) => {}
+            Ok(false) => panic!("not asked"),
         }
-        let _ = kallsyms.learn([REMEMBERED as u64].into_iter());
-        assert_eq!(kallsyms.known.len(), 1);
+        assert!(kallsyms.symbol(u64::MAX - 1).is_none());
+        assert!(matches!(learn(&mut kallsyms, &[u64::MAX - 1]), Ok(false)), "it is not asked twice");
+    }
+
+    #[test]
+    fn whole_functions_are_remembered() {
+        let mut kallsyms = Kallsyms::default();
+        let now = Instant::now();
+        kallsyms
+            .note(&search(&[0xffff_ffff_8100_0101, 0xffff_ffff_c000_0010], SOME.as_bytes()), now)
+            .expect("names");
+        let later = now + BELIEVED;
+        for (address, known, known_later) in [
+            (0xffff_ffff_8100_0100, true, true),
+            (0xffff_ffff_8100_017f, true, true),
+            (0xffff_ffff_8100_0180, false, false), // another function
+            (0xffff_ffff_8100_00ff, false, false),
+            (0xffff_ffff_c000_00ff, true, false), // its module may have gone
+            (0xffff_ffff_c000_0100, false, false),
+        ] {
+            assert_eq!(kallsyms.knows(address, now), known, "{address:x}");
+            assert_eq!(kallsyms.knows(address, later), known_later, "{address:x}");
+        }
+        let shown = |address| kallsyms.symbol(address).map(|symbol| symbol.to_string());
+        assert_eq!(shown(0xffff_ffff_8100_017f).as_deref(), Some("tcp_one+0x7f"));
+        assert_eq!(shown(0xffff_ffff_8100_0180), None);
+    }
+
+    /// A module that is loaded later, perhaps where another one was.
+    #[test]
+    fn what_has_no_name_is_asked_for_again() {
+        let mut kallsyms = Kallsyms::default();
+        let (address, now) = (0xffff_ffff_c000_0210, Instant::now());
+        let before = "ffffffff81000000 T _stext\n";
+        kallsyms.note(&search(&[address], before.as_bytes()), now).expect("a name");
+        assert!(kallsyms.symbol(address).is_none() && kallsyms.knows(address, now));
+        let later = now + BELIEVED;
+        assert!(!kallsyms.knows(address, later));
+        for name in ["one", "two"] {
+            let after = format!("{before}ffffffffc0000200 t {name}\t[{name}]\n");
+            kallsyms.note(&search(&[address], after.as_bytes()), later).expect("names");
+            let symbol = kallsyms.symbol(address).expect("a name").to_string();
+            assert_eq!(symbol, format!("{name}+0x10 [{name}]"));
+        }
+        assert!(kallsyms.nameless.is_empty());
+        // One with other functions in its place, and then none.
+        let other = format!("{before}ffffffffc0000100 t three\t[three]\n");
+        kallsyms.note(search(&[address], other.as_bytes()), later).expect("names");
+        assert_eq!(kallsyms.symbol(address).expect("a name").to_string(), "three+0x110 [three]");
+        kallsyms.note(search(&[address], before.as_bytes()), later).expect("a name");
+        assert!(kallsyms.symbol(address).is_none() && kallsyms.functions.is_empty());
+    }
+
+    /// When too much is remembered all is forgotten but what is asked for now, known before or not.
+    #[test]
+    fn answers_are_bounded() {
+        let mut kallsyms = Kallsyms { file: File::open("/dev/null").ok(), ..Kallsyms::default() };
+        let now = Instant::now();
+        let _ = kallsyms.note(&search(&[42], &b""[..]), now);
+        for address in 1..REMEMBERED as u64 {
+            kallsyms.nameless.insert(address << 8, now + BELIEVED);
+        }
+        let _ = learn(&mut kallsyms, &[42, 43]);
+        assert_eq!((kallsyms.functions.len(), kallsyms.nameless.len()), (0, 2));
     }
 }

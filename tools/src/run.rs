@@ -5,21 +5,24 @@ use std::io::{self, IsTerminal, Stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use bpfasm::MapKind;
 use clap::ArgMatches;
 use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
+use programs::emit;
 
 use crate::args::{self, Shared};
-use crate::books::{Books, read_stats};
+use crate::books::{Books, Read, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
 use crate::held::Held;
 use crate::output::{Column, Output, Page, Value};
+use crate::room;
 use crate::start::{Say, start};
 use crate::time::{Clock, Zone};
-use crate::tool::{Moment, Schedule, Session, Tool};
+use crate::tool::{Moment, Schedule, Session, Shortfall, Tool};
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
 const POLL_BUSY: Duration = Duration::from_millis(20);
@@ -28,9 +31,16 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 /// How often the counters are looked at while running, to tell of a first loss.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a program may still take that was running on another CPU when it was detached: it may have counted an event that it
+/// has not sent yet, and that CPU may be one of a virtual machine that is not running.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// Runs a tool with what its command line asks for.
 pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
-    let shared = args::read_shared(matches);
+    let mut shared = args::read_shared(matches);
+    if shared.ebpf.is_none() && args::asked_room(matches).is_none() {
+        shared.max_sockets = room::for_open_sockets();
+    }
     let mut session = tool.session(matches, &shared);
     if let Some(form) = shared.ebpf {
         return ebpf::one_tool(tool.name(), session.as_ref(), form, &shared);
@@ -90,21 +100,28 @@ fn follow(
     }
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let output = Output::new(shared.format, session.columns(), Zone::local(), stdout).terminal(terminal);
+    let columns = session.columns();
+    let zone = if columns.iter().any(Column::is_time_of_day) { Zone::local() } else { Zone::default() };
+    let output = Output::new(shared.format, columns, zone, stdout).terminal(terminal);
     let mut rows = Rows {
         clock: Clock::now().map_err(Failure::failed)?,
-        sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false },
+        sheet: Sheet { output, left: shared.count.unwrap_or(u64::MAX), full: false, unshown: 0 },
+        records: 0,
         dropped: 0,
         unreadable: 0,
     };
     let begin = Instant::now();
-    let stop_at = shared.duration.map(|duration| begin + duration);
+    // One that the clock cannot count to is for ever.
+    let stop_at = shared.duration.and_then(|duration| begin.checked_add(duration));
     let mut reports = Reports::new(session.schedule(), begin);
+    if !shared.no_sandbox {
+        confine(loaded, say);
+    }
     say.verbose("attached");
     rows.sheet.output.header(session.headings());
     rows.flush()?;
 
-    let mut told = false;
+    let mut told = Told::default();
     let mut look_at = begin + LOOK;
     let mut poll = POLL_IDLE;
     while rows.sheet.left > 0 {
@@ -126,14 +143,14 @@ fn follow(
         }
         if let Some(events) = &mut events {
             poll = match rows.drain(events, session)? {
-                Drained { behind: true, .. } => Duration::ZERO,
-                Drained { records: 0, .. } => POLL_IDLE,
+                (Drained { behind: true, .. }, _) | (_, false) => Duration::ZERO,
+                (Drained { records: 0, .. }, _) => POLL_IDLE,
                 _ => POLL_BUSY,
             };
         }
         if now >= look_at {
             look_at = now + LOOK;
-            told = told || tell_of_loss(loaded, say)?;
+            told.look(loaded, say)?;
         }
     }
     // Some things take long to detach, and nobody should wait for rows that are there.
@@ -142,13 +159,41 @@ fn follow(
     }
     // In this order: what happened until now is in the ring, and nothing comes after it.
     loaded.detach();
-    if let Some(events) = events {
-        rows.drain(events, session)?;
+    let settled_by = Instant::now() + SETTLE;
+    loop {
+        if let Some(events) = &mut events {
+            while !rows.drain(events, session)?.1 {}
+        }
+        let stats = read_stats(loaded)?;
+        let complete =
+            stats.balanced() && (events.is_none() || stats.reported == rows.records + rows.dropped);
+        if complete || Instant::now() >= settled_by {
+            break;
+        }
+        std::thread::yield_now();
     }
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
     }
-    Books::close(loaded, rows.dropped, rows.unreadable)
+    let Rows { dropped, unreadable, sheet, .. } = rows;
+    let Shortfall { unshown, unnamed } = session.shortfall();
+    Books::close(loaded, Read { dropped, unreadable, unshown: unshown + sheet.unshown, unnamed })
+}
+
+/// What is said where the kernel does not take something back.
+pub fn not_given_up(what: &str, errno: &impl fmt::Display) -> String {
+    format!("goes on without giving up {what}: {errno}")
+}
+
+/// Gives up what the run needs no longer. Everything it will read is open.
+fn confine(loaded: &Loaded, say: &Say) {
+    let confined = loaded.confine();
+    for (what, errno) in &confined.failed {
+        say.always(&not_given_up(what, errno));
+    }
+    if let Some(kept) = confined.kept {
+        say.verbose(&format!("keeps {kept}: this kernel shows no counters without it"));
+    }
 }
 
 /// When the next report is due. Reports keep to the grid that the start gave: one that takes long delays none after it.
@@ -210,25 +255,47 @@ fn signalled(epoll: &Epoll, timeout: Duration) -> Result<bool, Failure> {
     }
 }
 
-/// Says once that something is being lost, when it is.
-fn tell_of_loss(loaded: &Loaded, say: &Say) -> Result<bool, Failure> {
-    let stats = read_stats(loaded)?;
-    if stats.lost_ring > 0 {
-        say.always("the ring is full and events are being lost; --ring-size makes it larger");
+/// What has been said while running: each kind of loss once, when it begins.
+#[derive(Default)]
+struct Told {
+    ring: bool,
+    table: bool,
+}
+
+impl Told {
+    /// Says what is being lost and was not said yet.
+    fn look(&mut self, loaded: &Loaded, say: &Say) -> Result<(), Failure> {
+        if self.ring && self.table {
+            return Ok(());
+        }
+        let stats = read_stats(loaded)?;
+        if stats.lost_ring > 0 && !std::mem::replace(&mut self.ring, true) {
+            let perf = loaded.map(emit::MAP).is_ok_and(|map| map.kind() == MapKind::PerfEventArray);
+            say.always(if perf {
+                "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it \
+                 came later"
+            } else {
+                "the ring is full and events are being lost; --ring-size makes it larger"
+            });
+        }
+        if stats.untracked.max(stats.lost_map) > 0 && !std::mem::replace(&mut self.table, true) {
+            say.always(if stats.untracked > 0 {
+                "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open \
+                 before and not known yet"
+            } else {
+                "the table of counts is full and new flows are not counted; --max-sockets makes it larger"
+            });
+        }
+        Ok(())
     }
-    if stats.untracked > 0 {
-        say.always(
-            "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open \
-             before and not known yet",
-        );
-    }
-    Ok(stats.lost_ring > 0 || stats.untracked > 0)
 }
 
 /// The way of a record to standard output.
 struct Rows {
     clock: Clock,
     sheet: Sheet,
+    /// Records that came.
+    records: u64,
     /// Records that a perf buffer had no room for.
     dropped: u64,
     /// Records that were no event.
@@ -236,20 +303,21 @@ struct Rows {
 }
 
 impl Rows {
-    /// Prints what is in the ring.
-    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<Drained, Failure> {
+    /// Prints what is in the ring; whether all of it, or some of it is put off still.
+    fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<(Drained, bool), Failure> {
         self.clock.renew().map_err(Failure::failed)?;
-        let Self { clock, sheet, dropped, unreadable } = self;
+        let Self { clock, sheet, records, dropped, unreadable } = self;
         let drained = events
             .drain(&mut |record| {
                 let read = session.event(record, *clock, sheet);
                 *unreadable += u64::from(read.is_none());
             })
             .map_err(Failure::failed)?;
-        session.settle(*clock, sheet);
+        let settled = session.settle(*clock, sheet);
+        *records += drained.records;
         *dropped += drained.lost;
         self.flush()?;
-        Ok(drained)
+        Ok((drained, settled))
     }
 
     /// Prints what has gathered.
@@ -277,12 +345,16 @@ struct Sheet {
     left: u64,
     /// A row came after the last one that was wanted.
     full: bool,
+    /// So many came.
+    unshown: u64,
 }
 
 impl Page for Sheet {
     fn row(&mut self, values: &[Value<'_>]) {
         self.full = self.left == 0;
-        if !self.full {
+        if self.full {
+            self.unshown += 1;
+        } else {
             self.left -= 1;
             self.output.row(values);
         }

@@ -1,5 +1,7 @@
 //! The start of a run: load and attach what this kernel takes, and say how.
 
+use std::fmt::Write as _;
+
 use bpfasm::object::Object;
 use bpfasm::target::{Access, Ring, Target};
 use btf::Index;
@@ -8,6 +10,7 @@ use programs::emit;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::stderr;
 use crate::target::target_words;
 use crate::tool::Session;
 use crate::verified;
@@ -25,7 +28,7 @@ pub struct Say {
 impl Say {
     /// Whatever is asked for.
     pub fn always(&self, line: &str) {
-        eprintln!("tcptools: {}: {line}", self.name);
+        stderr::say_all(&format!("tcptools: {}", self.name), line);
     }
 
     /// If it is asked for.
@@ -59,7 +62,12 @@ pub fn start(
             session.fill(loaded)?;
         }
         match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
-            Ok(running) => return Ok(running),
+            Ok((loaded, events)) => {
+                if say.verbose {
+                    say.always(&memory(&loaded, events.as_ref()));
+                }
+                return Ok((loaded, events));
+            }
             Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
             Err(error) => {
                 say.verbose(&format!("not as {}: {error:#}", target_words(&target)));
@@ -75,7 +83,9 @@ pub fn start(
 fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
     let version = loader::kernel::version().map_err(Failure::failed)?;
     let arch = loader::kernel::arch().map_err(Failure::failed)?;
-    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true };
+    let preemptible = version.preempts_tracepoints();
+    let way =
+        |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true, preemptible };
     let mut ways = vec![
         way(Access::Typed, Ring::RingBuf),
         way(Access::Probed, Ring::RingBuf),
@@ -84,6 +94,18 @@ fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
     ways.retain(|way| shared.access.is_none_or(|access| way.access == access));
     ways.retain(|way| !shared.perf || way.ring == Ring::PerfEventArray);
     Ok(ways)
+}
+
+/// What memory the maps take, by what the kernel says, and how much of it the reader sees.
+fn memory(loaded: &Loaded, events: Option<&Events>) -> String {
+    let mut line = "bytes of memory:".to_owned();
+    for map in loaded.maps() {
+        let bytes = map.memory().map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        // Writing to a String cannot fail.
+        let _ = write!(line, " {} {bytes},", map.name());
+    }
+    let _ = write!(line, " mapped by the reader {}", events.map_or(0, Events::mapped_bytes));
+    line
 }
 
 fn load(

@@ -3,6 +3,7 @@
 mod reasons;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bpfasm::AsmError;
 use bpfasm::object::Object;
@@ -17,13 +18,15 @@ use self::reasons::{Asked, Reasons};
 use crate::address;
 use crate::args::{Shared, switch};
 use crate::books::read_stats;
+use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::{Kallsyms, Nameless};
 use crate::output::{Column, Format, Page, Value};
+use crate::stderr;
 use crate::time::Clock;
-use crate::tool::{Moment, Session, Tool};
+use crate::tool::{Moment, Session, Shortfall, Tool};
 
 /// The tool.
 pub struct Tcpdrop;
@@ -89,14 +92,19 @@ impl Tool for Tcpdrop {
             kallsyms: Kallsyms::default(),
             nameless: false,
             pending: Vec::new(),
+            asked: 0,
             hidden: 0,
+            shortfall: Shortfall::default(),
             held: None,
         })
     }
 }
 
-/// Events that wait for names: those of a batch cost one look.
-const BATCH: usize = 64;
+/// Events that wait for names at most. As many as come at once are looked up together, and more come while that is done.
+const BATCH: usize = 8192;
+
+/// For so long the names are looked for before the ring is looked at again.
+const SLICE: Duration = Duration::from_millis(2);
 
 struct Drops {
     options: Options,
@@ -106,8 +114,11 @@ struct Drops {
     /// The kernel's code has no names here.
     nameless: bool,
     pending: Vec<Drop>,
+    /// The names of so many of them are being looked for.
+    asked: usize,
     /// Packets purged from a closed socket's queue.
     hidden: u64,
+    shortfall: Shortfall,
     held: Option<Held>,
 }
 
@@ -167,6 +178,14 @@ impl Session for Drops {
         self.options.reasons.iter().try_for_each(|reason| self.reasons.check(reason)).map_err(Failure::Usage)
     }
 
+    fn prepare(&mut self) -> Result<(), Failure> {
+        match Kallsyms::open() {
+            Ok(kallsyms) => self.kallsyms = kallsyms,
+            Err(why) => self.no_names(&why),
+        }
+        Ok(())
+    }
+
     fn report(&mut self, loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
         self.hidden += read_stats(loaded)?.hidden;
         Ok(())
@@ -181,35 +200,62 @@ impl Session for Drops {
         })
     }
 
+    fn shortfall(&self) -> Shortfall {
+        self.shortfall
+    }
+
     fn event(&mut self, record: &[u8], clock: Clock, page: &mut dyn Page) -> Option<()> {
         let event = Event::decode(record)?;
         self.pending.push(Drop { event, stack: Event::stack(record).collect() });
-        if self.pending.len() == BATCH {
-            self.settle(clock, page);
-        }
+        while self.pending.len() >= BATCH && !self.settle(clock, page) {}
         Some(())
     }
 
-    fn settle(&mut self, clock: Clock, page: &mut dyn Page) {
-        if !self.nameless {
-            let addresses =
-                self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
-            if let Err(why) = self.kallsyms.learn(addresses) {
-                eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
-                self.nameless = true;
+    fn settle(&mut self, clock: Clock, page: &mut dyn Page) -> bool {
+        loop {
+            match self.learn() {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(why) => {
+                    self.no_names(&why);
+                    self.asked = self.pending.len();
+                }
             }
-        }
-        for drop in std::mem::take(&mut self.pending) {
-            self.show(&drop, clock, page);
+            let rest = self.pending.split_off(std::mem::take(&mut self.asked));
+            for drop in std::mem::replace(&mut self.pending, rest) {
+                self.show(&drop, clock, page);
+            }
+            if self.pending.is_empty() {
+                return true;
+            }
         }
     }
 }
 
 impl Drops {
+    fn no_names(&mut self, why: &Nameless) {
+        stderr::say("tcptools: tcpdrop", &no_names(why));
+        self.nameless = true;
+    }
+
+    /// Goes on to find the names for those that are pending; whether they are known for as many as were asked about.
+    fn learn(&mut self) -> Result<bool, Nameless> {
+        if !self.kallsyms.is_asked() {
+            self.asked = self.pending.len();
+            let frames =
+                self.pending.iter().flat_map(|drop| drop.stack.iter().copied().chain([drop.event.location]));
+            if self.nameless || !self.kallsyms.ask(frames)? {
+                return Ok(true);
+            }
+        }
+        self.kallsyms.step(SLICE)
+    }
+
     fn show(&mut self, drop: &Drop, clock: Clock, page: &mut dyn Page) {
         let mut event = drop.event;
         if self.purged(drop) {
             self.hidden += 1;
+            self.shortfall.unshown += 1;
             return;
         }
         self.recall(&mut event);
@@ -223,6 +269,8 @@ impl Drops {
         let code = Value::Number(event.reason.into()).if_known(event.reason != 0);
         let location = self.symbol(self.location(drop));
         let frames = self.frames(drop);
+        let nameless = frames.iter().any(|frame| self.kallsyms.symbol(*frame).is_none());
+        self.shortfall.unnamed += u64::from(self.options.stack && (frames.is_empty() || nameless));
         let texts: Vec<String> = match self.format {
             Format::Table => Vec::new(),
             _ => frames.iter().map(|frame| self.symbol(*frame)).collect(),
@@ -253,7 +301,7 @@ impl Drops {
         ]);
         if self.options.stack {
             for frame in frames {
-                page.line(format_args!("\t{}", self.symbol(*frame)));
+                page.line(format_args!("\t{}", Escaped(self.symbol(*frame).as_bytes())));
             }
             page.line(format_args!(""));
         }
@@ -310,8 +358,13 @@ impl Drops {
     }
 
     fn symbol(&self, address: u64) -> String {
-        self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), ToString::to_string)
+        self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), |symbol| symbol.to_string())
     }
+}
+
+/// What is said where the kernel's code has no names.
+pub fn no_names(why: &Nameless) -> String {
+    format!("functions have no names here: {why}")
 }
 
 /// Whether a function stands between the one that drops a packet and this tool's program.

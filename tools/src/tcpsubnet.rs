@@ -81,7 +81,7 @@ impl Tool for Tcpsubnet {
             unit: Unit::of(matches.get_one::<String>("format").expect("it has a default")),
             sort: matches.get_flag("sort"),
             interval: Duration::from_secs(interval.into()),
-            zone: Zone::local(),
+            zone: Zone::default(),
             before: Vec::new(),
         })
     }
@@ -210,6 +210,7 @@ impl Session for Subnet {
     }
 
     fn prepare(&mut self) -> Result<(), Failure> {
+        self.zone = Zone::local();
         if self.texts.len() > MAX_SUBNETS {
             return Err(Failure::Usage(format!("more than {MAX_SUBNETS} subnets")));
         }

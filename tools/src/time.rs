@@ -1,6 +1,5 @@
 //! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC; people want the wall clock.
 
-use std::cell::OnceCell;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -54,26 +53,31 @@ fn nanoseconds(clock: ClockId) -> nix::Result<i128> {
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
 }
 
-/// The zone that local times are in.
-#[derive(Clone, Debug)]
-pub struct Zone(OnceCell<TimeZone>);
+/// The zone that local times are in; no time is known in the default one.
+#[derive(Clone, Default, Debug)]
+pub struct Zone(Option<TimeZone>);
+
+/// The rules of the host's zone (tzfile(5)).
+const LOCAL: &str = "/etc/localtime";
 
 impl Zone {
-    /// The host's; UTC where it says nothing. Looked up when the first time is shown, which most runs never do: it may read
-    /// the whole zone database.
+    /// The host's; UTC where it says nothing.
     pub fn local() -> Self {
-        Self(OnceCell::new())
+        // Its name would take a walk through the whole database, and is not needed.
+        let rules = if std::env::var_os("TZ").is_none() { std::fs::read(LOCAL).ok() } else { None };
+        let zone = rules.and_then(|rules| TimeZone::tzif(LOCAL, &rules).ok());
+        Self(Some(zone.unwrap_or_else(TimeZone::system)))
     }
 
     /// UTC.
     pub fn utc() -> Self {
-        Self(OnceCell::from(TimeZone::UTC))
+        Self(Some(TimeZone::UTC))
     }
 
     /// What clocks and calendars there show, so many nanoseconds after 1970 began.
     fn at(&self, wall: i128) -> Option<DateTime> {
         let timestamp = Timestamp::from_nanosecond(wall).ok()?;
-        Some(self.0.get_or_init(TimeZone::system).to_datetime(timestamp))
+        Some(self.0.as_ref()?.to_datetime(timestamp))
     }
 }
 

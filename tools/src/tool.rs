@@ -68,7 +68,8 @@ pub trait Session {
         self.schedule().is_none()
     }
 
-    /// What has to be there before anything is attached, besides the kernel.
+    /// What has to be there before anything is attached, besides the kernel. What the run reads later has to be opened here:
+    /// once attached it can open nothing.
     ///
     /// # Errors
     ///
@@ -113,13 +114,30 @@ pub trait Session {
         None
     }
 
-    /// Writes what it has put off: those are all the events that there are for now.
-    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) {}
+    /// What its rows lack, as far as it went.
+    fn shortfall(&self) -> Shortfall {
+        Shortfall::default()
+    }
+
+    /// Writes what it has put off: those are all the events that there are for now. False when it has stopped on the way, so that
+    /// the ring is looked at: then it is to be called again at once.
+    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) -> bool {
+        true
+    }
 
     /// Writes what a program sent, or puts it off until [`Session::settle`]. `None` when these are not the bytes of an event.
     fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
         None
     }
+}
+
+/// What became no row though it was sent, and which rows lack something.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Shortfall {
+    /// Events that are not shown unless asked for.
+    pub unshown: u64,
+    /// Rows whose stack is missing, or has a frame without a name.
+    pub unnamed: u64,
 }
 
 /// When a tool reports.

@@ -12,8 +12,19 @@ use crate::apt::Apt;
 use crate::error::{Doing, Error, Result, run};
 use crate::matrix::{Kernel, Pinned};
 
-/// Modules by file name without its endings, each after what it depends on.
-pub const MODULES: [&str; 4] = ["inet_diag", "tcp_diag", "veth", "sch_netem"];
+/// Modules by file name without its endings, each after what it depends on. Where one of them is part of the kernel, or does not
+/// exist, there is no such file.
+pub const MODULES: [&str; 8] = [
+    "inet_diag",
+    "tcp_diag",
+    "veth",
+    "sch_netem",
+    // nf_tables of kernels before 6.14 needs it.
+    "crc32c_generic",
+    "libcrc32c",
+    "nfnetlink",
+    "nf_tables",
+];
 
 /// What the files of an image are called in its folder.
 const VMLINUZ: &str = "vmlinuz";

@@ -12,7 +12,7 @@ use bpfasm::Attach;
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
-use crate::sys::bpf::{AttachType, IterCreate, LinkCreate, RawTracepointOpen};
+use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) enum Link {
     /// An iterator, which runs when it is read.
     Iter(OwnedFd),
     /// A kprobe or a tracepoint.
-    Perf(#[expect(dead_code, reason = "held: closing it detaches")] perf::PerfLink),
+    Perf(perf::PerfLink),
 }
 
 impl Link {
@@ -34,7 +34,7 @@ impl Link {
             Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) => {
                 raw_tracepoint(prog, None).map(Self::Tracing)
             }
-            Attach::Iter(_) => bpf(&mut LinkCreate::new(prog, AttachType::TraceIter)).map(Self::Iter),
+            Attach::Iter(_) => bpf(&mut LinkCreate::iter(prog)).map(Self::Iter),
             Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
             Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
             Attach::Tracepoint(category, name) => {
@@ -51,6 +51,14 @@ impl Link {
             };
             LoadError::Attach { attach: attach.clone(), errno, hint }
         })
+    }
+
+    /// Times its moment came and the program was not even asked to run, as far as the kernel tells.
+    pub(crate) fn missed(&self) -> u64 {
+        match self {
+            Self::Perf(link) => link.missed(),
+            Self::Tracing(_) | Self::Iter(_) => 0,
+        }
     }
 
     /// Runs an iterator to its end; what it wrote. `None` for any other link.

@@ -1,18 +1,24 @@
 //! kprobes and tracepoints through perf events.
 //!
-//! `PERF_EVENT_IOC_SET_BPF` and not a `bpf_link`, which perf events have had only since 5.15: one way for all kernels.
+//! By a `bpf_link`, whose close takes the program off at once and which says how often a kprobe was missed; the event itself, which
+//! takes long to close, is left to the kernel. Before 5.15 by `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::errno::Errno;
+use crate::sys::bpf;
+use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
+use crate::sys::park::park;
 use crate::sys::perf::{self, Attr};
 use crate::tracefs::{self, KprobeEvent};
 
 /// An event with a program on it. Fields are dropped in this order: an event must be closed before its kprobe can go.
 #[derive(Debug)]
 pub(crate) struct PerfLink {
+    link: Option<OwnedFd>,
+    /// Or what it is parked in.
     _event: OwnedFd,
     _kprobe: Option<KprobeEvent>,
 }
@@ -21,7 +27,7 @@ pub(crate) struct PerfLink {
 pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
-    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms: the kernel waits for an RCU tasks grace period.
+    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms where it cannot be parked ([`park`]).
     pub(crate) fn tracepoint(prog: BorrowedFd<'_>, category: &str, name: &str) -> Result<Self, Errno> {
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None)
@@ -43,8 +49,24 @@ impl PerfLink {
     fn open(prog: BorrowedFd<'_>, attr: &Attr<'_>, kprobe: Option<KprobeEvent>) -> Result<Self, Errno> {
         // On any CPU: the program runs on all of them.
         let event = perf::open(attr, 0)?;
-        perf::set_bpf_and_enable(event.as_fd(), prog)?;
-        Ok(Self { _event: event, _kprobe: kprobe })
+        let link = match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
+            Ok(link) => Some(link),
+            // No such link; or whatever is wrong will be wrong again.
+            Err(_) => perf::set_bpf(event.as_fd(), prog).map(|()| None)?,
+        };
+        perf::enable(event.as_fd())?;
+        // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
+        let parked = if link.is_some() && kprobe.is_none() { park(event.as_fd()).ok() } else { None };
+        Ok(Self { link, _event: parked.unwrap_or(event), _kprobe: kprobe })
+    }
+
+    /// Times the kprobe was hit and not run, as far as the kernel says (6.7); what became of the program then is counted with
+    /// the program.
+    pub(crate) fn missed(&self) -> u64 {
+        let Some(link) = &self.link else { return 0 };
+        let mut info = PerfLinkInfo::default();
+        let asked = bpf(&mut ObjInfo::perf_link(link.as_fd(), &mut info));
+        asked.ok().and_then(|()| info.missed()).unwrap_or(0)
     }
 }
 

@@ -112,6 +112,11 @@ impl Maps {
         def.inner.iter().map(place).collect()
     }
 
+    /// Those that are there and that are ours.
+    pub(super) fn created(&self) -> impl Iterator<Item = &Map> {
+        self.slots.iter().filter(|slot| slot.def.pinned.is_none()).filter_map(|slot| slot.map.as_ref())
+    }
+
     /// The map of that name, which has to be there already.
     pub(super) fn get(&self, name: &str) -> Result<&Map, LoadError> {
         let slot = self.place(name).and_then(|at| self.slots.get(at));

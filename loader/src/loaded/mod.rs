@@ -1,5 +1,6 @@
 //! An object in the kernel: maps, programs, links.
 
+mod confine;
 mod ladder;
 mod maps;
 mod report;
@@ -10,6 +11,7 @@ use std::os::fd::OwnedFd;
 use bpfasm::Object;
 use btf::{Btf, Index};
 
+pub use self::confine::Confined;
 use self::ladder::{Active, HookState, prepare};
 use self::maps::Maps;
 pub use self::report::{Note, ProgStats, RungReport};
@@ -102,6 +104,7 @@ impl<'b> Loader<'b> {
             kern_version: kernel::version_code(version),
             log_level: self.log_level,
             perf_bytes: self.perf_bytes,
+            detached_missed: 0,
         };
         for at in 0..loaded.hooks.len() {
             loaded.load_hook(at)?;
@@ -125,6 +128,8 @@ pub struct Loaded {
     kern_version: u32,
     log_level: u32,
     perf_bytes: usize,
+    /// What links counted that are detached now.
+    detached_missed: u64,
 }
 
 impl Loaded {
@@ -140,6 +145,11 @@ impl Loaded {
     #[must_use]
     pub fn has_map(&self, name: &str) -> bool {
         self.maps.get(name).is_ok()
+    }
+
+    /// The maps that were created, in the object's order.
+    pub fn maps(&self) -> impl Iterator<Item = &Map> {
+        self.maps.created()
     }
 
     /// Opens the ring of a map, whichever kind it is. To be done before [`Loaded::attach`], or the first events are lost.
@@ -223,9 +233,16 @@ impl Loaded {
             .collect()
     }
 
-    /// Runs that the kernel skipped, of all programs; 0 on kernels before 5.12, which do not count them.
+    /// Runs that the kernel skipped, of all programs. Those of tracepoints are known from 5.12 on, those of kprobes and of system
+    /// calls' tracepoints from 6.7 on.
     pub fn missed(&self) -> Result<u64, LoadError> {
-        Ok(self.stats()?.iter().map(|stats| stats.missed).sum())
+        Ok(self.stats()?.iter().map(|stats| stats.missed).sum::<u64>()
+            + self.detached_missed
+            + self.links_missed())
+    }
+
+    fn links_missed(&self) -> u64 {
+        self.active().filter_map(|(_, active)| active.link.as_ref()).map(Link::missed).sum()
     }
 
     /// Runs the program of a raw tracepoint hook once with these arguments (kernel 5.10), on `cpu` if one is given; what it
@@ -238,6 +255,8 @@ impl Loaded {
 
     /// Detaches every hook; maps and programs stay. A drain after this is the last one that can find anything.
     pub fn detach(&mut self) {
+        // A link's own count goes with it.
+        self.detached_missed += self.links_missed();
         for hook in &mut self.hooks {
             if let Some(active) = &mut hook.active {
                 active.link = None;

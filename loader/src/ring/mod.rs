@@ -189,6 +189,15 @@ impl Events {
         }
     }
 
+    /// Bytes of address space that the rings take here: the same memory as the kernel's, or for perf buffers all there is.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        match &self.rings {
+            Rings::RingBuf { consumer, producer, .. } => consumer.region().len() + producer.region().len(),
+            Rings::Perf { buffers, .. } => buffers.iter().map(|buffer| buffer.memory.region().len()).sum(),
+        }
+    }
+
     /// Waits until a program asks for the reader or `timeout` is over; true if a program asked. A signal ends it early.
     pub fn wait(&self, timeout: Duration) -> Result<bool, RingError> {
         let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::MAX);

@@ -31,6 +31,7 @@ pub(crate) enum AttachType {
     TraceFentry = 24,
     TraceFexit = 25,
     TraceIter = 28,
+    PerfEvent = 41,
 }
 
 /// An object's name: what the kernel allows of it (letters, digits, `_` and `.`), cut to 15 bytes.
@@ -247,6 +248,12 @@ impl<'a> ObjInfo<'a> {
         Self { bpf_fd: UserFd::new(fd), info_len, info: UserPtr::write(std::slice::from_mut(info)) }
     }
 
+    /// About a link at a perf event, likewise.
+    pub(crate) fn perf_link(fd: BorrowedFd<'a>, info: &'a mut PerfLinkInfo) -> Self {
+        let info_len = const { record_size::<PerfLinkInfo>() };
+        Self { bpf_fd: UserFd::new(fd), info_len, info: UserPtr::write(std::slice::from_mut(info)) }
+    }
+
     /// About a program. The kernel fills what both sides know and leaves the rest as it is.
     pub(crate) fn prog(fd: BorrowedFd<'a>, info: &'a mut ProgInfo) -> Self {
         let info_len = const { record_size::<ProgInfo>() };
@@ -271,6 +278,9 @@ layout!(MapInfo, size 24, key_size at 8, map_flags at 20);
 // SAFETY: integers only, which fill it.
 unsafe impl Plain for MapInfo {}
 
+/// `BPF_F_RDONLY`
+const RDONLY: u32 = 1 << 3;
+
 /// `BPF_OBJ_GET`: what is pinned at a path.
 #[repr(C)]
 pub(crate) struct ObjGet<'a> {
@@ -290,9 +300,30 @@ unsafe impl Command for ObjGet<'_> {
 impl<'a> ObjGet<'a> {
     /// For system calls that read.
     pub(crate) fn read_only(path: &'a CStr) -> Self {
-        /// `BPF_F_RDONLY`
-        const RDONLY: u32 = 1 << 3;
         Self { pathname: UserPtr::c_str(path), bpf_fd: 0, file_flags: RDONLY }
+    }
+}
+
+/// `BPF_MAP_GET_FD_BY_ID`
+#[repr(C)]
+pub(crate) struct MapById {
+    map_id: u32,
+    next_id: u32,
+    open_flags: u32,
+    pad: u32,
+}
+layout!(MapById, size 16, open_flags at 8);
+
+// SAFETY: laid out as checked above; it holds no address.
+unsafe impl Command for MapById {
+    const CMD: u32 = 14;
+    type Out = OwnedFd;
+}
+
+impl MapById {
+    /// For system calls that read.
+    pub(crate) fn read_only(map_id: u32) -> Self {
+        Self { map_id, next_id: 0, open_flags: RDONLY, pad: 0 }
     }
 }
 
@@ -400,11 +431,11 @@ impl<'a> BtfLoad<'a> {
     }
 }
 
-/// `BPF_LINK_CREATE`, for iterators.
+/// `BPF_LINK_CREATE`, for iterators and perf events.
 #[repr(C)]
 pub(crate) struct LinkCreate<'a> {
     prog_fd: UserFd<'a>,
-    target_fd: u32,
+    target_fd: UserFd<'a>,
     attach_type: u32,
     flags: u32,
 }
@@ -417,8 +448,51 @@ unsafe impl Command for LinkCreate<'_> {
 }
 
 impl<'a> LinkCreate<'a> {
-    pub(crate) fn new(prog: BorrowedFd<'a>, attach_type: AttachType) -> Self {
-        Self { prog_fd: UserFd::new(prog), target_fd: 0, attach_type: attach_type as u32, flags: 0 }
+    /// An iterator, which needs no target.
+    pub(crate) fn iter(prog: BorrowedFd<'a>) -> Self {
+        Self {
+            prog_fd: UserFd::new(prog),
+            target_fd: UserFd::NONE,
+            attach_type: AttachType::TraceIter as u32,
+            flags: 0,
+        }
+    }
+
+    /// At a perf event (kernel 5.15).
+    pub(crate) fn perf_event(prog: BorrowedFd<'a>, event: BorrowedFd<'a>) -> Self {
+        Self { target_fd: UserFd::new(event), attach_type: AttachType::PerfEvent as u32, ..Self::iter(prog) }
+    }
+}
+
+/// `struct bpf_link_info` of a perf event that is a kprobe (kernel 6.6). The name of its function is not asked for: all zero.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct PerfLinkInfo {
+    link_type: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    /// `enum bpf_perf_event_type`
+    event_type: u32,
+    pad2: u32,
+    func_name: u64,
+    name_len: u32,
+    offset: u32,
+    addr: u64,
+    /// Kernel 6.7.
+    missed: u64,
+}
+layout!(PerfLinkInfo, size 56, event_type at 16, func_name at 24, name_len at 32, addr at 40, missed at 48);
+
+// SAFETY: integers only, which fill it.
+unsafe impl Plain for PerfLinkInfo {}
+
+impl PerfLinkInfo {
+    /// Times the probe itself was not run; `None` when the event is no kprobe.
+    pub(crate) fn missed(&self) -> Option<u64> {
+        /// `BPF_PERF_EVENT_KPROBE`, `BPF_PERF_EVENT_KRETPROBE`
+        const KPROBES: [u32; 2] = [3, 4];
+        KPROBES.contains(&self.event_type).then_some(self.missed)
     }
 }
 

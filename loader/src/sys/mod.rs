@@ -6,8 +6,10 @@
 pub(crate) mod bpf;
 pub(crate) mod map;
 pub(crate) mod mmap;
+pub(crate) mod park;
 pub(crate) mod perf;
 pub(crate) mod ptr;
+pub(crate) mod rights;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 

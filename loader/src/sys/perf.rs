@@ -109,10 +109,9 @@ const IOC_ENABLE: c_ulong = 0x2400;
 /// `PERF_EVENT_IOC_SET_BPF`
 const IOC_SET_BPF: c_ulong = 0x4004_2408;
 
-/// Runs `prog` at the event, and turns it on. The way of all kernels: 5.10 has no link for perf events.
-pub(crate) fn set_bpf_and_enable(event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<(), Errno> {
-    ioctl(event, IOC_SET_BPF, prog.as_raw_fd())?;
-    enable(event)
+/// Runs `prog` at the event, for as long as that is open. The way of kernels that have no link for perf events.
+pub(crate) fn set_bpf(event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<(), Errno> {
+    ioctl(event, IOC_SET_BPF, prog.as_raw_fd())
 }
 
 /// Starts an event.

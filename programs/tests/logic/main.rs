@@ -26,3 +26,4 @@ mod tcptop;
 mod tcptracer;
 mod tool;
 mod vm;
+mod whole;

@@ -2,25 +2,28 @@
 
 mod books;
 mod links;
+mod loss;
+mod names;
 mod run;
 mod table;
 mod usage;
 
 use kernel_tests::runner::Test;
 
-pub use books::{assert_nothing_lost, assert_only_missed};
+pub use books::{Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed};
 pub use table::assert_number;
 
-pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
+pub const TESTS: &[&[Test]] =
+    &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, books::TESTS];
 
 /// Every tool, in the order of their names.
-const TOOLS: [&str; 8] =
+pub const TOOLS: [&str; 8] =
     ["tcpconnlat", "tcpdrop", "tcplife", "tcpretrans", "tcpstates", "tcpsubnet", "tcptop", "tcptracer"];
 
 /// Those that have rows for every connection as soon as something happens to it, and how many for one that nothing goes wrong
 /// with.
-const EVENT_TOOLS: [(&str, usize); 4] =
+pub const EVENT_TOOLS: [(&str, usize); 4] =
     [("tcpconnlat", 1), ("tcplife", 2), ("tcpstates", 10), ("tcptracer", 4)];
 
 /// Those that keep every socket in a table for as long as it lives.
-const TABLE_TOOLS: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
+pub const TABLE_TOOLS: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];

@@ -64,6 +64,11 @@ impl Column {
         self
     }
 
+    /// Whether it shows a local time, which all tools call by this name.
+    pub fn is_time_of_day(&self) -> bool {
+        self.heading == Some("TIME")
+    }
+
     /// Padded on the left.
     pub const fn right(mut self) -> Self {
         self.align = Align::Right;
@@ -88,6 +93,16 @@ impl Column {
             self.heading = None;
         }
         self
+    }
+
+    /// Whether CSV has it.
+    pub const fn in_csv(&self) -> bool {
+        self.csv && self.heading.is_some()
+    }
+
+    /// Its key in JSON, if it is there.
+    pub const fn json_key(&self) -> Option<&'static str> {
+        self.key
     }
 
     /// Shown in the table only if `wanted`; in CSV and JSON all the same.
@@ -196,6 +211,12 @@ impl<W: Write> Output<W> {
             Renderer::Csv(csv) => csv.header(&mut self.buffer),
             Renderer::Table(_) | Renderer::Json(_) => {}
         }
+    }
+
+    /// What was written on.
+    #[cfg(any(test, fuzzing))]
+    pub fn into_sink(self) -> W {
+        self.sink
     }
 
     /// Hands over all rows so far, so that whoever reads has whole lines.

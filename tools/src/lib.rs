@@ -1,23 +1,31 @@
 //! tcptools: what TCP does on a Linux host, in one static file.
 //!
-//! `tcptools TOOL …`, or a link named like the tool.
+//! `tcptools TOOL …`, or a link named like the tool. The binary is `bin/tcptools.rs`; all of it is here, where fuzz targets reach
+//! it as well.
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod args;
 mod books;
+#[cfg(test)]
+mod catalogue;
 mod containers;
 mod ebpf;
+mod escape;
 mod failure;
 mod filters;
 mod held;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod journal;
 mod kallsyms;
 mod links;
 mod output;
+mod room;
 mod run;
 mod start;
+mod stderr;
 mod target;
 mod tcpconnlat;
 mod tcpdrop;
@@ -44,7 +52,9 @@ use crate::tool::{TOOLS, Tool};
 
 const NAME: &str = "tcptools";
 
-fn main() -> ExitCode {
+/// The program: reads the command line, runs what it names, and gives the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let called_as = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
     let (name, result) = match called_as.and_then(tool::find) {

@@ -1,0 +1,155 @@
+//! Rings that run over: what was sent is a row, what was not is counted, to the event.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use kernel_tests::cli::Output;
+use kernel_tests::crowd::{self, Door};
+use kernel_tests::deadline::{LIMIT, wait_until};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::loss::{Counters, deafen};
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::segment::Segment;
+use nix::sys::signal::Signal;
+
+use super::{assert_accounted, start};
+
+pub const TESTS: &[Test] = &[
+    ("books::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
+    ("books::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
+    ("books::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
+    ("books::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
+    ("books::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
+    ("books::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
+    ("books::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
+    ("books::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
+    ("books::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
+    ("books::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
+    ("books::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
+    ("books::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
+    ("books::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
+    ("books::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
+    ("books::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
+    ("books::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
+    ("books::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
+    ("books::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
+    ("books::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes),
+];
+
+/// A tool that sends each event to the reader.
+struct Sender {
+    tool: &'static str,
+    /// Makes something happen so many times; says how many events that is.
+    load: fn(u64) -> u64,
+    /// More than a small ring and a full pipe hold.
+    times: u64,
+}
+
+const SENDERS: [Sender; 6] = [
+    Sender { tool: "tcpconnlat", load: connections, times: 700 },
+    Sender { tool: "tcpdrop", load: drops, times: 700 },
+    Sender { tool: "tcplife", load: |times| 2 * connections(times), times: 400 },
+    Sender { tool: "tcpretrans", load: retransmissions, times: 700 },
+    Sender { tool: "tcpstates", load: |times| 10 * connections(times) + 2, times: 120 },
+    Sender { tool: "tcptracer", load: |times| 4 * connections(times), times: 200 },
+];
+
+/// Why a ring runs over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// The tool is stopped, and continued later.
+    Stopped,
+    /// The same with perf buffers.
+    PerfStopped,
+    /// Nobody reads the tool's output: the pipe fills, and the tool waits.
+    Blocked,
+}
+
+fn connections(count: u64) -> u64 {
+    let door = Door::open();
+    (0..count).for_each(|_| door.enter().close());
+    count
+}
+
+/// Segments with a wrong checksum: nobody answers them.
+fn drops(count: u64) -> u64 {
+    let [from, to] = [4321, 81].map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    Segment { intact: false, ..Segment::syn(from, to) }.send_times(count);
+    count
+}
+
+/// Connections whose other ends hear nothing: what they send they send again and again, until they are closed.
+fn retransmissions(at_least: u64) -> u64 {
+    let before = Counters::now();
+    let mut ends = crowd::open(at_least.min(250) as usize);
+    for end in &mut ends {
+        deafen(&end.server);
+        end.client.write_all(b"x").expect("send");
+    }
+    wait_until("retransmissions", LIMIT, || match Counters::now().since(before).segments {
+        seen if seen >= at_least => Ok(()),
+        seen => Err(seen),
+    });
+    // Resets: with nobody to hear the FINs these would go on.
+    for end in ends {
+        for stream in [end.client, end.server] {
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
+        }
+    }
+    Counters::now().since(before).segments
+}
+
+fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
+    if *tool == "tcpdrop" || reader == Reader::PerfStopped {
+        needs(Feature::ProbeReads)?;
+    }
+    let netns = crowd::arena();
+    let perf: &[&str] = if reader == Reader::PerfStopped { &["--perf"] } else { &[] };
+    let mut running = start(tool, &[&["--ring-size", "4096", "--strict"], perf].concat(), &netns);
+    if reader != Reader::Blocked {
+        running.signal(Signal::SIGSTOP);
+    }
+    let mut events = load(*times);
+    if reader != Reader::Blocked {
+        running.signal(Signal::SIGCONT);
+    }
+    let said = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
+    running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(said));
+    // It goes on: there is room again, and what comes now is a row.
+    let lost_at_most = events;
+    events += load(1);
+    let output = running.stop();
+    let books = assert_accounted(output.assert_code(1), events);
+    assert!(books["lost_ring"] > 0 && books["lost_map"] == 0, "{books:?}\n{output}");
+    assert!(books["lost_ring"] < lost_at_most, "{books:?}\n{output}");
+    assert_eq!(
+        output.stderr_since_attached().iter().filter(|line| said(line)).count(),
+        1,
+        "said once\n{output}"
+    );
+    assert_strict(&output, books["lost_ring"] + books["missed"]);
+    Ok(())
+}
+
+/// The last line says how many were lost, and that this is a failure.
+#[track_caller]
+fn assert_strict(output: &Output, lost: u64) {
+    let last = output.stderr.lines().last().unwrap_or_default();
+    assert!(
+        last.contains("--strict") && last.split(' ').any(|word| word == lost.to_string()),
+        "{lost}\n{output}"
+    );
+}
+
+/// Six thousand packets in a row, with their stacks, the names of whose functions nobody has asked for yet.
+fn a_burst_of_drops_at_default_sizes() -> Outcome {
+    const BURST: u64 = 6000;
+    needs(Feature::ProbeReads)?;
+    let netns = crowd::arena();
+    let mut tool = start("tcpdrop", &["--strict"], &netns);
+    tool.read_during(|| drops(BURST));
+    let output = tool.stop();
+    let books = assert_accounted(output.assert_code(0), BURST);
+    assert_eq!((books["lost_ring"], books["unnamed"]), (0, 0), "{books:?}");
+    Ok(())
+}

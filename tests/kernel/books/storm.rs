@@ -1,0 +1,136 @@
+//! All eight tools in one storm of connections: nothing is lost, and what they show adds up.
+
+use std::fs::{self, File};
+
+use kernel_tests::cli::{Output, Tool, tcptools};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::scratch::Scratch;
+use kernel_tests::stage::{Session, Stage, Via};
+use kernel_tests::traffic;
+
+use super::tables::sent_to;
+use super::{assert_all_but_missed, misses};
+use crate::cli::assert_balanced_or_idle;
+use crate::tcptop::sees_what_is_sent;
+
+pub const TESTS: &[Test] = &[("books::storm_in_all_tools", storm_in_all_tools)];
+
+/// A tool, its options, and how much of what was done it shows: counted in rows or bytes.
+struct Watcher {
+    tool: &'static str,
+    args: &'static [&'static str],
+    shown: fn(&str) -> u64,
+    /// `None` where nobody knows beforehand.
+    expected: fn(&[Session]) -> Option<u64>,
+    /// At most so much of that goes with one event that the kernel missed.
+    each: u64,
+}
+
+const WATCHERS: [Watcher; 8] = [
+    Watcher { tool: "tcpconnlat", args: &[], shown: rows, expected: |all| rows_each(all, 1), each: 1 },
+    Watcher { tool: "tcpdrop", args: &[], shown: rows, expected: |_| None, each: 0 },
+    Watcher { tool: "tcplife", args: &[], shown: rows, expected: |all| rows_each(all, 2), each: 1 },
+    Watcher {
+        tool: "tcpretrans",
+        args: &["-c"],
+        shown: |text| sum(text, "retransmits"),
+        expected: |_| None,
+        each: 0,
+    },
+    Watcher { tool: "tcpstates", args: &[], shown: rows, expected: |all| rows_each(all, 10), each: 1 },
+    Watcher {
+        tool: "tcpsubnet",
+        args: &["127.0.0.0/8"],
+        shown: |text| text.lines().map(|line| sent_to(line, "127.0.0.0/8")).sum(),
+        expected: bytes,
+        each: MOST_AT_ONCE,
+    },
+    Watcher {
+        tool: "tcptop",
+        args: &[],
+        shown: |text| sum(text, "tx_bytes"),
+        expected: bytes,
+        each: MOST_AT_ONCE,
+    },
+    Watcher { tool: "tcptracer", args: &[], shown: rows, expected: |all| rows_each(all, 4), each: 2 },
+];
+
+/// The longest answer of a storm.
+const MOST_AT_ONCE: u64 = 200;
+
+fn rows(text: &str) -> u64 {
+    text.lines().count() as u64
+}
+
+fn rows_each(sessions: &[Session], rows: u64) -> Option<u64> {
+    Some(sessions.len() as u64 * rows)
+}
+
+fn bytes(sessions: &[Session]) -> Option<u64> {
+    Some(sessions.iter().flat_map(|session| &session.ends).map(|end| end.tx).sum())
+}
+
+/// The sum of a number of all rows.
+fn sum(text: &str, key: &str) -> u64 {
+    let number = |line| {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object");
+        object[key].as_u64().expect("a number")
+    };
+    text.lines().map(number).sum()
+}
+
+fn storm_in_all_tools() -> Outcome {
+    const STORM: u32 = 1500;
+    sees_what_is_sent()?;
+    needs(Feature::ProbeReads)?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let scratch = Scratch::new();
+    let running: Vec<Tool> = WATCHERS.iter().map(|watcher| watch(watcher, &scratch, &netns)).collect();
+    traffic::start_storm(&mut stage, STORM);
+    let sessions = traffic::end_storm(&mut stage, STORM);
+    // None of them waits for another to be stopped.
+    for (watcher, tool) in WATCHERS.iter().zip(running) {
+        let output = tool.stop();
+        let text = fs::read_to_string(scratch.path(watcher.tool)).expect("what the tool wrote");
+        check(watcher, output.assert_code(0), &text, &sessions);
+    }
+    Ok(())
+}
+
+/// Starts a tool that writes to a file: nobody has to read it meanwhile.
+#[track_caller]
+fn watch(Watcher { tool, args, .. }: &Watcher, scratch: &Scratch, netns: &Netns) -> Tool {
+    let inode = netns.inode().to_string();
+    // Room enough for all of it: how fast a busy machine lets eight readers come round is not what is asked here.
+    let room = ["--ring-size", "8M"];
+    let command =
+        tcptools([&[*tool, "--json", "--stats", "-v", "--netns", &inode][..], &room, args].concat());
+    let file = File::create(scratch.path(tool)).expect("a file");
+    let mut running = Tool::spawn_to(command, file.into());
+    running.wait_attached(tool);
+    running
+}
+
+#[track_caller]
+fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
+    let books = assert_balanced_or_idle(output);
+    for key in ["lost_ring", "lost_map", "dropped", "unreadable", "unshown", "unnamed"] {
+        assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
+    }
+    if books["reported"] > 0 {
+        assert_eq!(rows(text), books["reported"], "{books:?}\n{output}");
+    }
+    let shown = (watcher.shown)(text);
+    let Some(expected) = (watcher.expected)(sessions) else {
+        return assert_eq!(shown, books["reported"] + books["aggregated"], "{books:?}\n{output}");
+    };
+    if misses() {
+        let least = expected.saturating_sub(watcher.each * books["missed"]);
+        assert!((least..=expected).contains(&shown), "{shown} of {expected}: {books:?}\n{output}");
+    } else {
+        assert_all_but_missed(shown, expected, &books, output);
+    }
+}

@@ -1,0 +1,312 @@
+//! Tables that fill: one warning, every event accounted for, and new sockets tracked again once there is room.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use kernel_tests::cli::{Output, Tool};
+use kernel_tests::crowd::{self, Door, Ends};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::loss::{Counters, Lost, Pair, deafen};
+use kernel_tests::rows::{ConnRow, FlowRow, LifeRow, StateRow, TopRow, TraceRow};
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::segment::Segment;
+
+use super::{assert_accounted, assert_all_but_missed, start};
+use crate::cli::{Account, assert_balanced};
+use crate::tcptop::sees_what_is_sent;
+
+pub const TESTS: &[Test] = &[
+    ("books::full_table_tcpconnlat", full_table_tcpconnlat),
+    ("books::full_table_tcpdrop", || full_table_of_owners("tcpdrop")),
+    ("books::full_table_tcplife", full_table_tcplife),
+    ("books::full_table_tcpretrans", || full_table_of_owners("tcpretrans")),
+    ("books::full_table_tcpretrans_counts", full_table_of_counts),
+    ("books::full_table_tcpstates", full_table_tcpstates),
+    ("books::full_table_tcpsubnet", full_table_tcpsubnet),
+    ("books::full_table_tcptop", full_table_tcptop),
+    ("books::full_table_tcptracer", full_table_tcptracer),
+    ("books::memory_is_told", memory_is_told),
+];
+
+/// So many connections or connects. Others of the machine may have a few at the same time.
+const CROWD: usize = 200;
+
+/// Room for less than that, besides what is open already.
+#[track_caller]
+fn room() -> String {
+    (crowd::open_sockets() + 32).to_string()
+}
+
+/// Says once what is missing and what helps, and how many lines there are in all.
+#[track_caller]
+fn wait_warned(tool: &mut Tool, says: &str) {
+    let warned = |line: &&str| line.contains(says) && line.contains("--max-sockets");
+    tool.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(warned));
+}
+
+const SOCKETS: &str = "the table of sockets is full";
+const COUNTS: &str = "the table of counts is full";
+
+#[track_caller]
+fn assert_warned_once(output: &Output, says: &str) {
+    let lines = output.stderr_since_attached();
+    assert_eq!(lines.iter().filter(|line| line.contains(says)).count(), 1, "{output}");
+}
+
+/// Fills the table with connections and frees it again; then there is one more.
+#[track_caller]
+fn fill_and_free(tool: &mut Tool, door: &Door) {
+    let crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    wait_warned(tool, SOCKETS);
+    crowd.into_iter().for_each(Ends::close);
+    door.enter().close();
+}
+
+/// A connect that finds no room has no row, and its beginning is counted as lost.
+fn full_table_tcpconnlat() -> Outcome {
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut tool = start("tcpconnlat", &["--max-sockets", &room(), "--failed"], &netns);
+    let crowd = crowd::unanswered(CROWD, &door);
+    wait_warned(&mut tool, SOCKETS);
+    drop(crowd);
+    door.enter().close();
+    let output = tool.stop();
+    // Those that found no room lose their beginning, and so have no row; nobody waits for what comes of them.
+    let books = assert_accounted(output.assert_code(0), CROWD as u64 + 1);
+    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let rows = output.rows::<ConnRow>(netns.inode());
+    let (last, crowd) = rows.split_last().expect("rows");
+    assert_eq!(last.outcome, "established", "{output}");
+    assert!(!crowd.is_empty() && crowd.iter().all(|row| row.outcome == "aborted"), "{output}");
+    assert_warned_once(&output, SOCKETS);
+    Ok(())
+}
+
+/// A connection that finds no room has no row.
+fn full_table_tcplife() -> Outcome {
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut tool = start("tcplife", &["--max-sockets", &room()], &netns);
+    fill_and_free(&mut tool, &door);
+    let output = tool.stop();
+    let books = assert_accounted(output.assert_code(0), 2 * (CROWD as u64 + 1));
+    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let rows = output.rows::<LifeRow>(netns.inode());
+    let (crowd, last) = rows.split_at(rows.len() - 2);
+    assert!(!crowd.is_empty(), "the first found room\n{output}");
+    assert_eq!(
+        (last[0].lport, last[0].rport),
+        (last[1].rport, last[1].lport),
+        "both ends of the last\n{output}"
+    );
+    assert_warned_once(&output, SOCKETS);
+    Ok(())
+}
+
+/// A change that finds no room has its row all the same; what is not known is how long the state before was.
+fn full_table_tcpstates() -> Outcome {
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut tool = start("tcpstates", &["--max-sockets", &room()], &netns);
+    fill_and_free(&mut tool, &door);
+    let output = tool.stop();
+    let books = assert_accounted(output.assert_code(0), 10 * (CROWD as u64 + 1));
+    assert!(books["lost_map"] == 0 && books["untracked"] > 0, "{books:?}\n{output}");
+    let rows = output.rows::<StateRow>(netns.inode());
+    let unknown = |rows: &[StateRow]| rows.iter().filter(|row| row.span_ns.is_none()).count();
+    let (crowd, last) = rows.split_at(rows.len() - 10);
+    assert!(unknown(crowd) > 4 * CROWD, "{output}");
+    // Of a new connection the two first states began before.
+    assert!(unknown(last) <= 2, "{output}");
+    assert_warned_once(&output, SOCKETS);
+    Ok(())
+}
+
+/// A connect that finds no room is told without who did it, or not at all; a close is not told, or it might be told twice.
+fn full_table_tcptracer() -> Outcome {
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut tool = start("tcptracer", &["--max-sockets", &room()], &netns);
+    fill_and_free(&mut tool, &door);
+    let output = tool.stop();
+    let books = assert_balanced(output.assert_code(0));
+    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let rows = output.rows::<TraceRow>(netns.inode());
+    assert_eq!(rows.len() as u64, books["reported"], "{books:?}\n{output}");
+    let kinds: Vec<_> = rows.iter().rev().take(4).map(|row| (row.kind.as_str(), row.pid)).collect();
+    let us = Some(std::process::id());
+    assert_eq!(kinds, [("close", us), ("close", us), ("accept", us), ("connect", us)], "{output}");
+    assert_warned_once(&output, SOCKETS);
+    Ok(())
+}
+
+/// Whose a socket is is not known when it finds no room; the rows are there.
+fn full_table_of_owners(tool: &'static str) -> Outcome {
+    if tool == "tcpdrop" {
+        needs(Feature::ProbeReads)?;
+    }
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut running = start(tool, &["--max-sockets", &room(), "--owner"], &netns);
+    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    wait_warned(&mut running, SOCKETS);
+    let mut events = 1;
+    if tool == "tcpdrop" {
+        let [from, to] = [4321, 81].map(|port| ([127, 0, 0, 1], port).into());
+        Segment { intact: false, ..Segment::syn(from, to) }.send();
+    } else {
+        // The last of them found no room.
+        let before = Counters::now();
+        let mut last = crowd.pop().expect("a crowd");
+        deafen(&last.server);
+        last.client.write_all(b"x").expect("send");
+        running.wait_rows(netns.inode(), 1);
+        socket2::SockRef::from(&last.client).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
+        drop(last);
+        events = Counters::now().since(before).segments;
+    }
+    let output = running.stop();
+    // Not before: a FIN may be sent again.
+    drop(crowd);
+    let books = assert_balanced(output.assert_code(0));
+    assert!(books["untracked"] > 0 && books["lost_map"] == 0, "{books:?}\n{output}");
+    assert_all_but_missed(books["reported"], events, &books, &output);
+    assert_warned_once(&output, SOCKETS);
+    Ok(())
+}
+
+/// A flow that finds no room is not counted.
+fn full_table_of_counts() -> Outcome {
+    let netns = crowd::arena();
+    let mut tool = start("tcpretrans", &["-c", "--max-sockets", "1"], &netns);
+    let before = Counters::now();
+    for _ in 0..4 {
+        Pair::late("127.0.0.1".parse().expect("an address"), Lost::Nothing).lose(b"hello", &[]);
+    }
+    wait_warned(&mut tool, COUNTS);
+    let events = Counters::now().since(before).segments;
+    let output = tool.stop();
+    let books = assert_balanced(output.assert_code(0));
+    let rows = output.rows::<FlowRow>(netns.inode());
+    assert_eq!(rows.len(), 1, "{output}");
+    assert_eq!(rows[0].retransmits, books["aggregated"], "{books:?}\n{output}");
+    assert_all_but_missed(books["aggregated"] + books["lost_map"], events, &books, &output);
+    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    assert_warned_once(&output, COUNTS);
+    Ok(())
+}
+
+/// `-v` names each map and its bytes, and what the reader maps of them.
+fn memory_is_told() -> Outcome {
+    let told = |tool: &str, options: &[&str]| -> BTreeMap<String, u64> {
+        let output = Tool::start(tool, options).stop();
+        let line = output.stderr.lines().find_map(|line| line.split_once("bytes of memory: "));
+        let (_, maps) = line.unwrap_or_else(|| panic!("no word of memory\n{output}"));
+        let read = |map: &str| {
+            map.rsplit_once(' ').and_then(|(name, bytes)| Some((name.to_owned(), bytes.parse().ok()?)))
+        };
+        maps.split(", ").map(|map| read(map).unwrap_or_else(|| panic!("{map:?}\n{output}"))).collect()
+    };
+    const MAPPED: &str = "mapped by the reader";
+    for tool in ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"] {
+        let [small, large] =
+            ["1000", "100000"].map(|room| told(tool, &["--max-sockets", room, "--ring-size", "64K"]));
+        let maps: Vec<_> = small.keys().map(String::as_str).collect();
+        assert_eq!(maps, ["events", MAPPED, "sockets", "stats"], "{tool}");
+        // An address, and an entry of two dozen bytes or more.
+        assert!(small["sockets"] >= 32 * 1000 && large["sockets"] >= 32 * 100_000, "{small:?} {large:?}");
+        assert_eq!((small["events"], small[MAPPED]), (large["events"], large[MAPPED]));
+        assert!(small["events"] >= 64 << 10 && small[MAPPED] >= 64 << 10, "{small:?}");
+    }
+    let top = told("tcptop", &[]);
+    let maps: Vec<_> = top.keys().map(String::as_str).collect();
+    assert_eq!(maps, ["flows", "flows0", "flows1", MAPPED, "sockets", "stats"]);
+    assert_eq!(top[MAPPED], 0, "nothing is sent to it");
+    Ok(())
+}
+
+/// What was sent over each of a crowd of connections.
+const SENT: [u8; 1000] = [b's'; 1000];
+
+#[track_caller]
+fn send_over(crowd: &mut [Ends]) {
+    for ends in crowd {
+        ends.client.write_all(&SENT).expect("send");
+    }
+}
+
+/// A flow that finds no room is not counted in that interval; in the next one there is room again.
+fn full_table_tcptop() -> Outcome {
+    const ROOM: usize = 4;
+    needs(Feature::SocketLengths)?;
+    let netns = crowd::arena();
+    let door = Door::open();
+    let room = ROOM.to_string();
+    let mut tool = start("tcptop", &["--max-sockets", &room], &netns);
+    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut sends = 0;
+    tool.wait_for("a report with as many rows as there is room for", |seen| {
+        send_over(&mut crowd);
+        sends += CROWD as u64;
+        seen.rows::<TopRow>(netns.inode()).len() >= ROOM
+    });
+    wait_warned(&mut tool, COUNTS_OR_SOCKETS);
+    // One flow alone fits, whichever came before.
+    let last = crowd.pop().expect("a crowd");
+    drop(crowd);
+    let flow = last.client.local_addr().expect("an address").port();
+    let (mut last, mut seen_alone) = ([last], false);
+    tool.wait_for("a report of what is left", |seen| {
+        send_over(&mut last);
+        sends += 1;
+        let rows = seen.rows::<TopRow>(netns.inode());
+        let newest = rows.last().map(|row| row.ts);
+        let newest: Vec<_> = rows.iter().filter(|row| Some(row.ts) == newest).collect();
+        seen_alone = newest.len() == 1 && newest[0].lport == flow;
+        seen_alone
+    });
+    let output = tool.stop();
+    let books = assert_balanced(output.assert_code(0));
+    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    assert_all_but_missed(books["aggregated"] + books["lost_map"], sends, &books, &output);
+    let shown: u64 = output.rows::<TopRow>(netns.inode()).iter().map(|row| row.tx_bytes).sum();
+    assert_eq!(shown, SENT.len() as u64 * books["aggregated"], "{books:?}\n{output}");
+    Ok(())
+}
+
+/// Which of its two tables is said to be full depends on which was first.
+const COUNTS_OR_SOCKETS: &str = "is full";
+
+/// It has a counter for each subnet from the start; its table of sockets is only there before 6.3.
+fn full_table_tcpsubnet() -> Outcome {
+    sees_what_is_sent()?;
+    let netns = crowd::arena();
+    let door = Door::open();
+    let mut tool = start("tcpsubnet", &["127.0.0.0/8", "--max-sockets", "2"], &netns);
+    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let by_table = needs(Feature::SocketLengths).is_err();
+    if by_table {
+        wait_warned(&mut tool, SOCKETS);
+    }
+    send_over(&mut crowd);
+    crowd.into_iter().for_each(drop);
+    let mut again = [door.enter()];
+    send_over(&mut again);
+    let output = tool.stop();
+    let books: Account = assert_balanced(output.assert_code(0));
+    let bytes: u64 = output.stdout.lines().map(|line| sent_to(line, "127.0.0.0/8")).sum();
+    assert_eq!(bytes, SENT.len() as u64 * books["aggregated"], "{books:?}\n{output}");
+    if by_table {
+        assert!(books["untracked"] > 0 && books["aggregated"] >= 2, "{books:?}\n{output}");
+    } else {
+        assert_all_but_missed(books["aggregated"], CROWD as u64 + 1, &books, &output);
+    }
+    Ok(())
+}
+
+/// The bytes of a subnet in one of tcpsubnet's objects.
+pub(super) fn sent_to(line: &str, subnet: &str) -> u64 {
+    let object: serde_json::Value = serde_json::from_str(line).expect("an object");
+    object["entries"].get(subnet).map_or(0, |bytes| bytes.as_u64().expect("bytes"))
+}

@@ -1,0 +1,72 @@
+//! Very many sockets.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use kernel_tests::actor::Actor;
+use kernel_tests::cli::Tool;
+use kernel_tests::crowd;
+use kernel_tests::deadline::patient;
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::rows::LifeRow;
+use kernel_tests::runner::{Outcome, Test};
+
+use crate::cli::{TABLE_TOOLS, assert_balanced_or_idle};
+
+pub const TESTS: &[Test] =
+    &[("faults::two_hundred_thousand_open_sockets", two_hundred_thousand_open_sockets)];
+
+/// What a process has computed so far, in the kernel and outside. A start does nothing but compute, and this says how long it
+/// takes also when the machine is busy with something else.
+#[track_caller]
+fn cpu_time(pid: u32) -> Duration {
+    /// `USER_HZ`, which is the same for all.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the tool runs");
+    // proc(5): behind the name in parentheses comes the third field; utime is the 14th and stime the 15th.
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    let ticks =
+        rest.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("ticks"));
+    TICK * ticks.sum::<u32>()
+}
+
+/// Both ends of as many connections as a busy server has. The tools start in a moment, have room for all of them without being
+/// told, and know whose they are.
+fn two_hundred_thousand_open_sockets() -> Outcome {
+    /// No process needs more files than most systems allow.
+    const PROCESSES: usize = 12;
+    /// Connections of each, and how many of them at once: an answer is not waited for for long.
+    const EACH: usize = 8400;
+    const AT_ONCE: usize = 700;
+    const SAMPLE: usize = 10;
+    const START: Duration = Duration::from_millis(600);
+    needs(Feature::Memory(4096))?;
+    let netns = crowd::arena();
+    let mut actors: Vec<Actor> = (0..PROCESSES).map(|n| Actor::start(&format!("kt-crowd-{n}"))).collect();
+    for _ in 0..EACH / AT_ONCE {
+        actors.iter_mut().for_each(|actor| actor.start_hold(AT_ONCE));
+        actors.iter_mut().for_each(|actor| drop(actor.finish()));
+    }
+    for tool in TABLE_TOOLS {
+        let running = Tool::start(tool, &["--stats", "--json"]);
+        let took = cpu_time(running.pid());
+        println!("{tool} starts in {took:?}");
+        assert!(took < patient(START), "{tool} took {took:?} to start");
+        let books = assert_balanced_or_idle(running.stop().assert_code(0));
+        assert_eq!(books["untracked"], 0, "{tool} has room for all: {books:?}");
+    }
+    let inode = netns.inode().to_string();
+    let tool = Tool::start("tcplife", &["--json", "--existing", "--netns", &inode]);
+    actors.iter_mut().for_each(|actor| actor.release(SAMPLE));
+    let output = tool.stop_after(netns.inode(), 2 * PROCESSES * SAMPLE);
+    let mut owners = BTreeMap::new();
+    for row in output.rows::<LifeRow>(netns.inode()) {
+        assert!(row.existing, "{row:?}\n{output}");
+        *owners.entry((row.pid, row.comm)).or_default() += 1;
+    }
+    let whose = |actor: &Actor| (Some(actor.who().pid), Some(actor.who().comm));
+    let expected: BTreeMap<_, usize> = actors.iter().map(|actor| (whose(actor), 2 * SAMPLE)).collect();
+    assert_eq!(owners, expected, "{output}");
+    Ok(())
+}

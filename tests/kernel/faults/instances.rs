@@ -1,0 +1,133 @@
+//! The tool as a process: stopped and continued, killed, started many times over, with next to no room.
+
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+
+use kernel_tests::cli::Tool;
+use kernel_tests::crowd::{self, Door};
+use kernel_tests::leak::{self, BpfObjects};
+use kernel_tests::runner::{Outcome, Test};
+use nix::sys::signal::Signal;
+
+use crate::books::{assert_accounted, start};
+use crate::cli::{EVENT_TOOLS, TOOLS};
+
+pub const TESTS: &[Test] = &[
+    ("faults::stopped_and_continued", stopped_and_continued),
+    ("faults::killed", killed),
+    ("faults::sixty_four_at_once", sixty_four_at_once),
+    ("faults::two_on_the_same_hooks", two_on_the_same_hooks),
+    ("faults::a_ring_of_one_page", a_ring_of_one_page),
+];
+
+/// What happens while it is stopped is in the ring, and comes when it goes on.
+fn stopped_and_continued() -> Outcome {
+    const TIMES: u64 = 3;
+    let netns = crowd::arena();
+    let door = Door::open();
+    for (tool, rows) in EVENT_TOOLS {
+        let running = start(tool, &[], &netns);
+        for _ in 0..TIMES {
+            running.signal(Signal::SIGSTOP);
+            door.enter().close();
+            running.signal(Signal::SIGCONT);
+            door.enter().close();
+        }
+        let output = running.stop();
+        let books = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
+        assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+    }
+    Ok(())
+}
+
+/// SIGKILL, which a tool cannot see: programs, links and maps go with the process.
+fn killed() -> Outcome {
+    let before = BpfObjects::now()?;
+    let _netns = crowd::arena();
+    let door = Door::open();
+    for tool in TOOLS {
+        for options in [&[][..], &["--perf"]] {
+            if !options.is_empty() && !EVENT_TOOLS.iter().any(|(name, _)| *name == tool) {
+                continue;
+            }
+            let running = Tool::start(tool, options);
+            assert!(leak::objects_of(running.pid()) >= 4, "{tool} holds BPF objects while it runs");
+            door.enter().close();
+            running.signal(Signal::SIGKILL);
+            let output = running.finish();
+            let signal = output.status.and_then(|status| status.signal());
+            assert_eq!(signal, Some(Signal::SIGKILL as i32), "{output}");
+        }
+    }
+    before.assert_none_left();
+    Ok(())
+}
+
+/// Each of them sees what it would see alone, and ends as it would.
+fn sixty_four_at_once() -> Outcome {
+    const INSTANCES: usize = 64;
+    const CONNECTIONS: u64 = 3;
+    let netns = crowd::arena();
+    let door = Door::open();
+    let small = ["--ring-size", "64K", "--max-sockets", "4096"];
+    let running: Vec<Tool> = thread::scope(|scope| {
+        let all: Vec<_> = (0..INSTANCES).map(|_| scope.spawn(|| start("tcplife", &small, &netns))).collect();
+        all.into_iter().map(|one| one.join().expect("it starts")).collect()
+    });
+    for _ in 0..CONNECTIONS {
+        door.enter().close();
+    }
+    // All at the same time.
+    running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
+    for tool in running {
+        let output = tool.finish();
+        let books = assert_accounted(output.assert_code(0), 2 * CONNECTIONS);
+        assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+    }
+    Ok(())
+}
+
+/// A second instance takes nothing from the first.
+fn two_on_the_same_hooks() -> Outcome {
+    const CONNECTIONS: u64 = 5;
+    let netns = crowd::arena();
+    let door = Door::open();
+    for (tool, rows) in EVENT_TOOLS {
+        let both = [start(tool, &[], &netns), start(tool, &[], &netns)];
+        for _ in 0..CONNECTIONS {
+            door.enter().close();
+        }
+        for tool in both {
+            let output = tool.stop();
+            let books = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
+            assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+        }
+    }
+    Ok(())
+}
+
+/// The smallest ring there is has room for everything, as long as there is time to read it.
+fn a_ring_of_one_page() -> Outcome {
+    let netns = crowd::arena();
+    let door = Door::open();
+    for (tool, rows) in EVENT_TOOLS {
+        let mut running = start(tool, &["--ring-size", "4096"], &netns);
+        // More than fits in it, one after the other.
+        let connections = 100 / rows;
+        for number in 1..=connections {
+            door.enter().close();
+            if misses_nothing() {
+                running.wait_rows(netns.inode(), number * rows);
+            }
+        }
+        let output = running.stop();
+        let books = assert_accounted(output.assert_code(0), (connections * rows) as u64);
+        assert!(!misses_nothing() || books["lost_ring"] == 0, "{books:?}\n{output}");
+    }
+    Ok(())
+}
+
+/// Where the kernel leaves out a program that it preempted, a row may never come.
+fn misses_nothing() -> bool {
+    !crate::books::misses()
+}

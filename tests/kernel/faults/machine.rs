@@ -1,0 +1,132 @@
+//! The machine changes: its clock, its CPUs. Only where the machine is the tests' own.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kernel_tests::cli::Tool;
+use kernel_tests::crowd::{self, Door};
+use kernel_tests::gate::{Claim, Feature, Skip, claims, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::rows::{LifeRow, TopRow};
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{Stage, Via};
+use kernel_tests::traffic;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::Pid;
+
+use crate::books::{assert_accounted, start};
+use crate::tcptop::sees_what_is_sent;
+
+pub const TESTS: &[Test] = &[
+    ("faults::clock_set_back", clock_set_back),
+    ("faults::cpu_goes_and_comes", cpu_goes_and_comes),
+    ("faults::cpu_comes_after_the_perf_buffers", cpu_comes_after_the_perf_buffers),
+];
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).expect("after 1970")
+}
+
+/// An hour back, while a connection is open and an interval under way. Rows have the time that the clock shows then; what took
+/// how long is counted by another clock.
+fn clock_set_back() -> Outcome {
+    const BACK: Duration = Duration::from_hours(1);
+    let long = |nanoseconds: u64| Duration::from_nanos(nanoseconds) >= BACK;
+    needs(Feature::OwnMachine)?;
+    sees_what_is_sent()?;
+    let set = |time: SystemTime| {
+        let nanoseconds = i64::try_from(since_1970(time).as_nanos()).expect("a time of today");
+        clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::nanoseconds(nanoseconds)).expect("set the clock");
+    };
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let mut life = start("tcplife", &[], &netns);
+    let mut top = start("tcptop", &[], &netns);
+    let pair = stage.open();
+    stage.exchange(pair, 1000, 300);
+    top.wait_rows(netns.inode(), 2);
+    set(SystemTime::now() - BACK);
+    let after = SystemTime::now();
+    stage.exchange(pair, 1000, 300);
+    traffic::close(&mut stage, pair, (2000, 600));
+    life.wait_rows(netns.inode(), 2);
+    top.wait_rows(netns.inode(), 4);
+    let span = since_1970(after).as_nanos()..=since_1970(SystemTime::now()).as_nanos();
+    let (life, top) = (life.stop(), top.stop());
+    set(SystemTime::now() + BACK);
+    for row in life.assert_code(0).rows::<LifeRow>(netns.inode()) {
+        assert!(span.contains(&u128::from(row.ts)), "{row:?} at {span:?}\n{life}");
+        assert!(!long(row.duration_ns), "{row:?}\n{life}");
+    }
+    let rows = top.assert_code(0).rows::<TopRow>(netns.inode());
+    assert!(rows.iter().all(|row| !long(row.interval_ns)), "{top}");
+    let times = [rows.first(), rows.last()].map(|row| row.expect("rows").ts);
+    assert!(times[1] < times[0], "the clock was set back\n{top}");
+    Ok(())
+}
+
+/// The second CPU, which can be taken away.
+struct Cpu(&'static Path);
+
+impl Cpu {
+    fn second() -> Result<Self, Skip> {
+        needs(Feature::OwnMachine)?;
+        let path = Path::new("/sys/devices/system/cpu/cpu1/online");
+        let absent = (!path.exists()).then(|| format!("no {}", path.display()));
+        claims("a CPU that can be taken away", Claim::Optional, absent)?;
+        Ok(Self(path))
+    }
+
+    fn set(&self, online: bool) {
+        fs::write(self.0, if online { "1" } else { "0" }).expect("take a CPU or give it back");
+    }
+}
+
+/// In the middle of a storm. Nothing is lost by a ring; a perf buffer goes with its CPU, and what happens there from then on is
+/// counted.
+fn cpu_goes_and_comes() -> Outcome {
+    const STORM: u32 = 400;
+    let cpu = Cpu::second()?;
+    for options in [&["--ring-size", "8M"][..], &["--ring-size", "8M", "--perf"]] {
+        let netns = Netns::enter_new();
+        let mut stage = Stage::new(Via::V4);
+        let mut tool = start("tcpstates", options, &netns);
+        let sessions = tool.read_during(|| {
+            traffic::start_storm(&mut stage, STORM);
+            for online in [false, true, false, true] {
+                cpu.set(online);
+            }
+            traffic::end_storm(&mut stage, STORM)
+        });
+        let output = tool.stop();
+        let books = assert_accounted(output.assert_code(0), 10 * sessions.len() as u64);
+        let perf = options.contains(&"--perf");
+        assert!(books["lost_map"] == 0 && (perf || books["lost_ring"] == 0), "{books:?}\n{output}");
+    }
+    Ok(())
+}
+
+/// A CPU that was not there when perf buffers were opened has none: what happens on it is counted as lost, and said.
+fn cpu_comes_after_the_perf_buffers() -> Outcome {
+    const CONNECTIONS: u64 = 5;
+    let cpu = Cpu::second()?;
+    let netns = crowd::arena();
+    cpu.set(false);
+    let mut tool: Tool = start("tcplife", &["--perf", "--strict"], &netns);
+    cpu.set(true);
+    let mut second = CpuSet::new();
+    second.set(1).expect("there are two");
+    sched_setaffinity(Pid::from_raw(0), &second).expect("move there");
+    let door = Door::open();
+    for _ in 0..CONNECTIONS {
+        door.enter().close();
+    }
+    tool.wait_for("a warning", |seen| seen.stderr.contains("events are being lost"));
+    let output = tool.stop();
+    let books = assert_accounted(output.assert_code(1), 2 * CONNECTIONS);
+    assert!(books["lost_ring"] > 0, "{books:?}\n{output}");
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What a tool looks at goes away, or becomes something else with the same name.
+
+use std::fs;
+use std::path::Path;
+
+use kernel_tests::actor::Actor;
+use kernel_tests::crowd::{self, Door};
+use kernel_tests::gate::{Claim, Feature, claims, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::rows::LifeRow;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::stage::{Stage, Via};
+
+use crate::books::{assert_accounted, start};
+use crate::cli::{EVENT_TOOLS, TOOLS, assert_balanced_or_idle};
+
+pub const TESTS: &[Test] = &[
+    ("faults::network_namespace_goes", network_namespace_goes),
+    ("faults::process_id_recycled", process_id_recycled),
+];
+
+/// The network namespace that is asked for is deleted, with a listener and connections in it, while the tools run.
+fn network_namespace_goes() -> Outcome {
+    let _here = crowd::arena();
+    let doomed = Netns::beside();
+    let tools = TOOLS
+        .iter()
+        .filter(|tool| **tool != "tcpdrop" || needs(Feature::ProbeReads).is_ok())
+        .map(|tool| (*tool, start(tool, &[], &doomed)))
+        .collect::<Vec<_>>();
+    let (listener, open) = doomed.run(|| {
+        let door = Door::open();
+        let open = door.enter();
+        door.enter().close();
+        (door, open)
+    });
+    // Both ends of a connection and the listener are the last that hold it.
+    drop(doomed);
+    open.close();
+    drop(listener);
+    // Not theirs, whatever number the next namespace gets.
+    let door = Door::open();
+    door.enter().close();
+    for (tool, running) in tools {
+        let output = running.stop();
+        let rows = EVENT_TOOLS.iter().find(|(name, _)| *name == tool).map(|(_, rows)| 2 * *rows as u64);
+        match rows {
+            // The listener's own two changes.
+            Some(rows) if tool == "tcpstates" => drop(assert_accounted(output.assert_code(0), rows + 2)),
+            Some(rows) => drop(assert_accounted(output.assert_code(0), rows)),
+            None => drop(assert_balanced_or_idle(output.assert_code(0))),
+        }
+    }
+    Ok(())
+}
+
+/// A process connects and is gone; another one gets its number and connects as well. Each row names who it was.
+fn process_id_recycled() -> Outcome {
+    // Where the next process of the machine gets its number from. `CONFIG_CHECKPOINT_RESTORE`
+    const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+    needs(Feature::OwnMachine)?;
+    let absent = (!Path::new(LAST_PID).exists()).then(|| format!("no {LAST_PID}"));
+    claims("a say in the next process id", Claim::Optional, absent)?;
+    let netns = Netns::enter_new();
+    let mut stage = Stage::new(Via::V4);
+    let tool = start("tcplife", &[], &netns);
+    let first = stage.open();
+    let pid = stage.client.who().pid;
+    stage.client.kill();
+    let mut reborn = loop {
+        fs::write(LAST_PID, (pid - 1).to_string()).expect("set the last process id");
+        let actor = Actor::start("kt-reborn");
+        if actor.who().pid == pid {
+            break actor;
+        }
+    };
+    // The first one's connection ends while the number belongs to somebody else.
+    stage.server.recv_eof(first.server, 0);
+    stage.server.close(first.server);
+    let client = reborn.connect(stage.target);
+    let server = stage.server.accept();
+    reborn.close(client);
+    stage.server.recv_eof(server, 0);
+    stage.server.close(server);
+    let output = tool.stop_after(netns.inode(), 4);
+    let rows = output.rows::<LifeRow>(netns.inode());
+    let name_of = |port| {
+        let row = rows.iter().find(|row| row.lport == port).expect("a row");
+        (row.pid, row.comm.clone())
+    };
+    assert_eq!(name_of(first.client.local.port()), (Some(pid), Some("kt-client".to_owned())), "{output}");
+    assert_eq!(name_of(client.local.port()), (Some(pid), Some("kt-reborn".to_owned())), "{output}");
+    Ok(())
+}

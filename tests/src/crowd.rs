@@ -1,0 +1,259 @@
+//! Connections by the thousand, all of this process: fast, of every kind, and counted.
+//!
+//! For one connection whose every fact is known there is [`traffic`](crate::traffic).
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::loss::deafen;
+use crate::netns::Netns;
+
+/// Connections to one address before another one is used: well below what there are ports.
+const PER_ADDRESS: usize = 20_000;
+
+/// Both ends of a connection.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Ends {
+    pub client: TcpStream,
+    pub server: TcpStream,
+}
+
+/// Makes the namespace this process is in fit for a crowd: every connection has a port of its own, and none is used again
+/// before all were.
+#[must_use]
+pub fn arena() -> Netns {
+    let netns = Netns::enter_new();
+    netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
+    netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+    netns
+}
+
+/// Lets this process open so many files.
+///
+/// # Errors
+/// When they are more than it may raise its limit to.
+pub fn room_for_files(count: u64) -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= count { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count)) }
+}
+
+/// The TCP sockets of the machine now, in all namespaces.
+///
+/// # Panics
+/// When `/proc` does not say.
+#[must_use]
+#[track_caller]
+pub fn open_sockets() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").expect("sockets of the machine");
+    let alloc = text.split_once("alloc ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    alloc.expect("a number of sockets")
+}
+
+/// A listener of the crowd on one of the loopback's addresses.
+#[derive(Debug)]
+pub struct Door(TcpListener);
+
+impl Door {
+    /// On `127.0.0.1`.
+    ///
+    /// # Panics
+    /// When the kernel refuses, as everything here does.
+    #[must_use]
+    #[track_caller]
+    pub fn open() -> Self {
+        Self::at(0)
+    }
+
+    #[track_caller]
+    fn at(number: usize) -> Self {
+        let last = u8::try_from(number + 1).expect("few addresses");
+        Self(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)).expect("listen"))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("bound")
+    }
+
+    /// A connection through it.
+    #[must_use]
+    #[track_caller]
+    pub fn enter(&self) -> Ends {
+        let client = TcpStream::connect(self.address()).expect("connect");
+        let (server, _) = self.0.accept().expect("accept");
+        Ends { client, server }
+    }
+}
+
+impl Ends {
+    /// Closes both ends in order, the client's first, and sees the end of each stream.
+    #[track_caller]
+    pub fn close(self) {
+        let Self { client, mut server } = self;
+        drop(client);
+        assert_eq!(server.read(&mut [0; 1]).expect("the end of the stream"), 0);
+    }
+}
+
+/// So many connections at once.
+#[must_use]
+#[track_caller]
+pub fn open(count: usize) -> Vec<Ends> {
+    let mut all = Vec::with_capacity(count);
+    let mut door = Door::at(0);
+    for number in 0..count {
+        if number > 0 && number % PER_ADDRESS == 0 {
+            door = Door::at(number / PER_ADDRESS);
+        }
+        all.push(door.enter());
+    }
+    all
+}
+
+/// So many connects that nobody answers: dropping one gives it up.
+#[must_use]
+#[track_caller]
+pub fn unanswered(count: usize, door: &Door) -> Vec<Socket> {
+    let begin = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        deafen(&socket);
+        socket.set_nonblocking(true).expect("O_NONBLOCK");
+        assert!(socket.connect(&door.address().into()).is_err(), "nobody answers, and yet it is connected");
+        socket
+    };
+    (0..count).map(begin).collect()
+}
+
+/// The ways in which a TCP socket can live and die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Opened, used, closed by the client first.
+    ClientCloses,
+    /// Closed by the server first.
+    ServerCloses,
+    /// The client's reset.
+    ClientResets,
+    /// Closed with bytes unread, which the kernel makes a reset.
+    Unread,
+    /// Nobody listens there.
+    Refused,
+    /// A SYN that nobody answers, given up.
+    Unanswered,
+    /// Established by the kernel and never accepted: the listener goes.
+    NeverAccepted,
+    /// Half closed from both sides, one after the other.
+    HalfClosed,
+    /// A listener to which nobody connects.
+    Listener,
+    /// A socket that is only bound.
+    Bound,
+    /// Shut down in both directions on both sides at once.
+    BothClose,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::ClientCloses,
+        Self::ServerCloses,
+        Self::ClientResets,
+        Self::Unread,
+        Self::Refused,
+        Self::Unanswered,
+        Self::NeverAccepted,
+        Self::HalfClosed,
+        Self::Listener,
+        Self::Bound,
+        Self::BothClose,
+    ];
+
+    /// Lives one such life; says how many sockets it took.
+    ///
+    /// # Panics
+    /// When it goes another way.
+    #[track_caller]
+    pub fn live(self, door: &Door) -> u64 {
+        match self {
+            Self::ClientCloses => {
+                let mut ends = door.enter();
+                ends.client.write_all(b"some bytes").expect("send");
+                ends.server.read_exact(&mut [0; 10]).expect("receive");
+                ends.close();
+                2
+            }
+            Self::ServerCloses => {
+                let Ends { mut client, server } = door.enter();
+                drop(server);
+                assert_eq!(client.read(&mut [0; 1]).expect("the end of the stream"), 0);
+                2
+            }
+            Self::ClientResets => {
+                let Ends { client, mut server } = door.enter();
+                SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
+                drop(client);
+                assert_eq!(reset(&server.read(&mut [0; 1])), Some(io::ErrorKind::ConnectionReset));
+                2
+            }
+            Self::Unread => {
+                let Ends { mut client, mut server } = door.enter();
+                server.write_all(b"unread").expect("send");
+                client.write_all(b"unread").expect("send");
+                drop(client);
+                drop(server);
+                2
+            }
+            Self::Refused => {
+                let refused = TcpStream::connect(SocketAddr::new(door.address().ip(), 9));
+                assert_eq!(refused.expect_err("nobody is there").kind(), io::ErrorKind::ConnectionRefused);
+                1
+            }
+            Self::Unanswered => {
+                drop(unanswered(1, door));
+                1
+            }
+            Self::NeverAccepted => {
+                let inner = Door::open();
+                let mut client = TcpStream::connect(inner.address()).expect("connect");
+                drop(inner);
+                assert_eq!(reset(&client.read(&mut [0; 1])), Some(io::ErrorKind::ConnectionReset));
+                3
+            }
+            Self::HalfClosed => {
+                let Ends { mut client, mut server } = door.enter();
+                client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+                assert_eq!(server.read(&mut [0; 1]).expect("the end of the stream"), 0);
+                server.write_all(b"more").expect("send");
+                server.shutdown(std::net::Shutdown::Write).expect("shutdown");
+                assert_eq!(client.read_to_end(&mut Vec::new()).expect("the rest"), 4);
+                2
+            }
+            Self::Listener => {
+                drop(Door::open());
+                1
+            }
+            Self::Bound => {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+                let any: SocketAddr = (IpAddr::from(Ipv4Addr::LOCALHOST), 0).into();
+                socket.bind(&any.into()).expect("bind");
+                1
+            }
+            Self::BothClose => {
+                let Ends { client, server } = door.enter();
+                client.shutdown(std::net::Shutdown::Both).expect("shutdown");
+                server.shutdown(std::net::Shutdown::Both).expect("shutdown");
+                2
+            }
+        }
+    }
+}
+
+fn reset(read: &io::Result<usize>) -> Option<io::ErrorKind> {
+    read.as_ref().err().map(io::Error::kind)
+}
