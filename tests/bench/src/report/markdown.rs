@@ -32,7 +32,7 @@ pub fn page(report: &Report) -> String {
 pub fn readme(readme: &str, report: &Report) -> Option<String> {
     let (before, rest) = readme.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    let block = format!("{}.\n\n{}", report.caption(), table(&report.headline));
+    let block = format!("{}.\n\n{}\n", report.caption(), table(&report.headline));
     Some(format!("{before}{BEGIN}\n{block}{END}{after}"))
 }
 
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(
             got,
             format!(
-                "one\n{BEGIN}\ntwo CPUs, 6.18.\n\n|  | a\\|b |\n|---|---|\n| start, ms | 5.0 |\n{END}\ntwo\n"
+                "one\n{BEGIN}\ntwo CPUs, 6.18.\n\n|  | a\\|b |\n|---|---|\n| start, ms | 5.0 |\n\n{END}\ntwo\n"
             )
         );
         assert_eq!(readme(&got, &report()), Some(got.clone()), "and a second time not at all");

@@ -102,7 +102,7 @@ impl Drawing {
             (from, if from == to { to + 1.0 } else { to })
         };
         let ((x0, x1), (y0, y1)) = (axis(|point| point.0), axis(|point| point.1));
-        let (left, right) = (MARGIN + 60.0, WIDTH - MARGIN - 170.0);
+        let (left, right) = (MARGIN + 60.0, WIDTH - MARGIN - 215.0);
         let top = self.height + LINE;
         let x = |value: f64| left + (right - left) * (value.log10() - x0) / (x1 - x0);
         let y = |value: f64| top + PLOT * (y1 - value.log10()) / (y1 - y0);
