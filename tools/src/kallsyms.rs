@@ -520,9 +520,9 @@ ffffffff81000180 t out_of_order
         assert!(kallsyms.nameless.is_empty());
         // One with other functions in its place, and then none.
         let other = format!("{before}ffffffffc0000100 t three\t[three]\n");
-        kallsyms.note(search(&[address], other.as_bytes()), later).expect("names");
+        kallsyms.note(&search(&[address], other.as_bytes()), later).expect("names");
         assert_eq!(kallsyms.symbol(address).expect("a name").to_string(), "three+0x110 [three]");
-        kallsyms.note(search(&[address], before.as_bytes()), later).expect("a name");
+        kallsyms.note(&search(&[address], before.as_bytes()), later).expect("a name");
         assert!(kallsyms.symbol(address).is_none() && kallsyms.functions.is_empty());
     }
 
