@@ -57,5 +57,7 @@ pub use map::{Entries, Map, MapError, PerCpu, Update};
 pub use pinned::{PinnedError, PinnedFound, check_pinned};
 pub use privileges::Capability;
 pub use relocate::{RelocError, relocate, wanted};
+#[cfg(feature = "simulation")]
+pub use ring::simulation;
 pub use ring::{Drained, Events, RingError};
 pub use verifier::VerifierLog;
