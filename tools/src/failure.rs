@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::stderr;
+
 /// Why it ended.
 #[derive(Debug)]
 pub enum Failure {
@@ -42,11 +44,12 @@ impl Failure {
     pub fn report(&self, name: &str) -> ExitCode {
         match self {
             Self::Usage(why) => {
-                eprintln!("{name}: {why}");
+                // Always one line: what is in it may have been typed.
+                stderr::say(name, &why.replace('\n', r"\x0a"));
                 ExitCode::from(2)
             }
             Self::Failed(why) => {
-                eprintln!("{name}: {why}");
+                stderr::say(name, why);
                 ExitCode::from(1)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,

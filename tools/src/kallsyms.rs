@@ -330,9 +330,10 @@ impl<R: Read> Lines<R> {
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            if rest.is_empty() && !*skipping {
+            let fits = !*skipping && rest.len() + piece.len() <= LONGEST;
+            if fits && rest.is_empty() {
                 line(piece);
-            } else if !*skipping && rest.len() + piece.len() <= LONGEST {
+            } else if fits {
                 rest.extend_from_slice(piece);
                 line(rest);
             }
@@ -348,6 +349,27 @@ impl<R: Read> Lines<R> {
         let read = bytes.len();
         io::BufRead::consume(file, read);
         Ok(false)
+    }
+}
+
+/// For [`crate::hostile`]: what a search finds is what looking at each line for each address finds.
+#[cfg(any(test, fuzzing))]
+pub fn find_in(file: &[u8], wanted: Vec<u64>) {
+    let wanted = BTreeSet::from_iter(wanted);
+    let mut search = Search::new(wanted.clone(), file);
+    while !search.step().expect("memory can be read") {}
+    let found = search.found();
+    assert_eq!(found.len(), wanted.len());
+    let lines = file.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST);
+    let starts: Vec<u64> = lines.filter_map(parse).map(|(start, _)| start).collect();
+    assert_eq!(search.any, starts.iter().any(|start| *start != 0));
+    for (address, (found, function)) in wanted.into_iter().zip(found) {
+        let below = starts.iter().copied().filter(|start| *start <= address && *start != 0).max();
+        let near = below.filter(|start| address < start.saturating_add(FARTHEST + 1));
+        assert_eq!((found, function.as_ref().map(|function| function.start)), (address, near));
+        // What is remembered of a function holds for no address of another.
+        let next = starts.iter().copied().filter(|start| *start > address).min();
+        assert!(function.is_none_or(|function| function.end <= next.unwrap_or(u64::MAX)), "{address:#x}");
     }
 }
 

@@ -10,6 +10,7 @@ use programs::emit;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::stderr;
 use crate::target::target_words;
 use crate::tool::Session;
 use crate::verified;
@@ -27,7 +28,7 @@ pub struct Say {
 impl Say {
     /// Whatever is asked for.
     pub fn always(&self, line: &str) {
-        eprintln!("tcptools: {}: {line}", self.name);
+        stderr::say_all(&format!("tcptools: {}", self.name), line);
     }
 
     /// If it is asked for.
