@@ -354,9 +354,8 @@ impl<R: Read> Lines<R> {
 
 /// For [`crate::hostile`]: what a search finds is what looking at each line for each address finds.
 #[cfg(any(test, fuzzing))]
-pub fn find_in(file: &[u8], mut wanted: Vec<u64>) {
-    wanted.sort_unstable();
-    wanted.dedup();
+pub fn find_in(file: &[u8], wanted: Vec<u64>) {
+    let wanted = BTreeSet::from_iter(wanted);
     let mut search = Search::new(wanted.clone(), file);
     while !search.step().expect("memory can be read") {}
     let found = search.found();
@@ -543,9 +542,9 @@ ffffffff81000180 t out_of_order
         assert!(kallsyms.nameless.is_empty());
         // One with other functions in its place, and then none.
         let other = format!("{before}ffffffffc0000100 t three\t[three]\n");
-        kallsyms.note(search(&[address], other.as_bytes()), later).expect("names");
+        kallsyms.note(&search(&[address], other.as_bytes()), later).expect("names");
         assert_eq!(kallsyms.symbol(address).expect("a name").to_string(), "three+0x110 [three]");
-        kallsyms.note(search(&[address], before.as_bytes()), later).expect("a name");
+        kallsyms.note(&search(&[address], before.as_bytes()), later).expect("a name");
         assert!(kallsyms.symbol(address).is_none() && kallsyms.functions.is_empty());
     }
 

@@ -11,7 +11,7 @@ Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as fa
   --short        a minute or so, and fails when something has become grossly worse
   --only LIST    only these: start storm steady refused lossy stream programs sockets subnets ports rings
   --json FILE    writes all numbers there as well
-  --update-docs  writes docs/bench (tables, numbers, charts) and the block of the README
+  --update-docs  writes tests/bench/results (tables, numbers, charts) and the block of the README
 tcptools is built first, unless $TCPTOOLS says where it is.";
 
 /// The measurements by name.

@@ -154,10 +154,10 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     (report, failed)
 }
 
-/// `docs/bench` and the README's block.
+/// `tests/bench/results` and the README's block.
 fn write_docs(report: &Report, numbers: &str) -> Result<()> {
     let root = root();
-    let docs = root.join("docs/bench");
+    let docs = root.join("tests/bench/results");
     fs::create_dir_all(&docs).during(docs.display())?;
     let write = |path: PathBuf, text: &str| fs::write(&path, text).during(path.display());
     write(docs.join("README.md"), &markdown::page(report))?;
