@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use loader::LoadError;
+
 /// Why it ended.
 #[derive(Debug)]
 pub enum Failure {
@@ -11,6 +13,8 @@ pub enum Failure {
     Usage(String),
     /// The tool could not do what was asked: status 1.
     Failed(String),
+    /// The kernel did not take what the tool brings: status 1.
+    Refused(Box<LoadError>),
     /// Whoever read the rows has gone: nothing to say, status 0.
     ClosedPipe,
 }
@@ -19,8 +23,21 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(why) | Self::Failed(why) => f.write_str(why),
+            Self::Refused(error) => error.fmt(f),
             Self::ClosedPipe => f.write_str("the reader has gone"),
         }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Refused(Box::new(error))
     }
 }
 
@@ -41,12 +58,12 @@ impl Failure {
     /// Says why, and gives the exit status.
     pub fn report(&self, name: &str) -> ExitCode {
         match self {
-            Self::Usage(why) => {
-                eprintln!("{name}: {why}");
+            Self::Usage(_) => {
+                eprintln!("{name}: {self}");
                 ExitCode::from(2)
             }
-            Self::Failed(why) => {
-                eprintln!("{name}: {why}");
+            Self::Failed(_) | Self::Refused(_) => {
+                eprintln!("{name}: {self}");
                 ExitCode::from(1)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ mod address;
 mod args;
 mod books;
 mod containers;
+mod doctor;
 mod ebpf;
 mod failure;
 mod filters;
@@ -18,6 +19,7 @@ mod links;
 mod output;
 mod room;
 mod run;
+mod selftest;
 mod start;
 mod target;
 mod tcpconnlat;
@@ -78,6 +80,8 @@ fn as_tcptools(args: Vec<OsString>) -> (String, Result<(), Failure>) {
             let directory: &PathBuf = matches.get_one("directory").expect("it is required");
             (NAME.to_owned(), links::make(directory))
         }
+        Some((doctor::NAME, matches)) => (format!("{NAME}: {}", doctor::NAME), doctor::run(matches)),
+        Some((selftest::NAME, matches)) => (format!("{NAME}: {}", selftest::NAME), selftest::run(matches)),
         Some((name, matches)) => {
             let tool = tool::find(name).expect("clap knows no other subcommand");
             (format!("{NAME}: {name}"), run::tool(tool, matches))
@@ -98,6 +102,8 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(args::ebpf_args())
         .subcommands(TOOLS.iter().map(|tool| tool_command(*tool)))
+        .subcommand(doctor::command())
+        .subcommand(selftest::command())
         .subcommand(
             Command::new("links").about("Make links in a directory, one named like each tool").arg(
                 Arg::new("directory").value_name("DIR").required(true).value_parser(value_parser!(PathBuf)),
@@ -140,5 +146,5 @@ fn first_paragraph(text: &str) -> String {
 
 fn names() -> String {
     let names: Vec<_> = TOOLS.iter().map(|tool| tool.name()).collect();
-    format!("there are {} and links", names.join(", "))
+    format!("there are {}, doctor, selftest and links", names.join(", "))
 }
