@@ -218,6 +218,8 @@ pub mod elf;
 pub mod encode;
 pub mod error;
 pub mod fragment;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod insn;
 mod link;
 pub mod listing;

@@ -17,6 +17,13 @@ pub enum BtfError {
     },
     /// The file could not be read.
     Io(io::Error),
+    /// The path does not lead to a regular file, so there is no telling when reading it would end.
+    NotAFile,
+    /// The file is larger than any kernel with all its debug information.
+    FileSize {
+        /// Its bytes.
+        found: u64,
+    },
     /// Neither BTF nor ELF: the first bytes are neither's magic.
     NotBtf {
         /// The first bytes, as many as there were.
@@ -155,6 +162,8 @@ impl fmt::Display for BtfError {
         match self {
             Self::File { path, .. } => write!(f, "BTF from {}", path.display()),
             Self::Io(_) => f.write_str("cannot be read"),
+            Self::NotAFile => f.write_str("not a regular file"),
+            Self::FileSize { found } => write!(f, "a file of {found} bytes, too large for a kernel"),
             Self::NotBtf { start } => write!(f, "neither BTF nor ELF: starts with {start:02x?}"),
             Self::Elf(_) => f.write_str("damaged ELF"),
             Self::NoBtfSection => f.write_str("ELF without a .BTF section"),

@@ -25,8 +25,12 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+#[cfg(test)]
+mod catalogue;
 mod elf;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod index;
 mod kernel;
 mod path;

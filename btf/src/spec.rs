@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    fs::File,
+    io::Read,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -48,8 +50,7 @@ impl Btf {
     }
 
     fn read(path: &Path, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
-        let read =
-            std::fs::read(path).map_err(BtfError::Io).and_then(|bytes| Self::new(Box::new(bytes), base));
+        let read = read_file(path).and_then(|bytes| Self::new(Box::new(bytes), base));
         match read {
             Ok(btf) => Ok(btf.with_path(path)),
             Err(source) => Err(BtfError::File { path: path.to_owned(), source: Box::new(source) }),
@@ -134,6 +135,24 @@ impl Btf {
             (Some(path), error) => BtfError::File { path: path.clone(), source: Box::new(error) },
         }
     }
+}
+
+/// No kernel is larger, not with all its debug information.
+const LARGEST: u64 = 1 << 31;
+
+/// A regular file's bytes. Anything else may have no end, or may wait for somebody who writes.
+fn read_file(path: &Path) -> Result<Vec<u8>, BtfError> {
+    if !std::fs::metadata(path).map_err(BtfError::Io)?.is_file() {
+        return Err(BtfError::NotAFile);
+    }
+    let file = File::open(path).map_err(BtfError::Io)?;
+    let length = file.metadata().map_err(BtfError::Io)?.len();
+    if length > LARGEST {
+        return Err(BtfError::FileSize { found: length });
+    }
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes).map_err(BtfError::Io)?;
+    Ok(bytes)
 }
 
 impl fmt::Debug for Btf {

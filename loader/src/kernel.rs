@@ -75,7 +75,7 @@ pub(crate) fn is_confidential() -> bool {
 ///
 /// Debian's release names the ABI (`6.1.0-28-amd64`), its version the source (`#1 SMP Debian 6.1.119-1 (2024-11-22)`); a
 /// kprobe program had to carry the latter before 5.0.
-fn parse_version(release: &str, version: &str) -> Option<KernelVersion> {
+pub(crate) fn parse_version(release: &str, version: &str) -> Option<KernelVersion> {
     version.split_once("Debian ").and_then(|(_, rest)| numbers(rest)).or_else(|| numbers(release))
 }
 
@@ -102,15 +102,17 @@ pub(crate) fn version_code(version: KernelVersion) -> u32 {
 /// Where the kernel shows its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// More CPUs than any kernel is built for (CONFIG_NR_CPUS is at most 8192); a longer list is not one.
+pub(crate) const MOST_CPUS: usize = 1 << 16;
+
 /// CPUs by number, from a list such as `0-3,8`.
-fn cpu_list(text: &str) -> Option<Vec<u32>> {
-    // More than any kernel is built for (CONFIG_NR_CPUS is at most 8192); a longer list is not one.
-    const MOST: u32 = 1 << 16;
-    let mut cpus = Vec::new();
+pub(crate) fn cpu_list(text: &str) -> Option<Vec<u32>> {
+    let mut cpus: Vec<u32> = Vec::new();
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= MOST {
+        let next = cpus.last().map_or(0, |cpu| cpu + 1);
+        if first < next || first > last || last as usize >= MOST_CPUS {
             return None;
         }
         cpus.extend(first..=last);

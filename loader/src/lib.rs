@@ -22,10 +22,14 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("64-bit kernels only: addresses and positions are u64 throughout");
 
+#[cfg(test)]
+mod catalogue;
 mod debug;
 pub mod errno;
 pub mod error;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod kernel;
 mod kernel_btf;
 mod link;
@@ -53,6 +57,8 @@ pub use map::{Entries, Map, MapError, PerCpu, Update};
 pub use pinned::{PinnedError, PinnedFound, check_pinned};
 pub use privileges::{Capability, charges_memlock};
 pub use relocate::{RelocError, relocate, wanted};
+#[cfg(feature = "simulation")]
+pub use ring::simulation;
 pub use ring::{Drained, Events, RingError};
 pub use tracefs::root as tracefs;
 pub use verifier::VerifierLog;

@@ -30,7 +30,7 @@ impl std::fmt::Display for Capability {
 
 /// The capabilities that are missing, given the effective set. `CAP_SYS_ADMIN` stands for both others, and before 5.8,
 /// which brought them, it is the only one there is.
-fn missing_from(effective: u64, version: Option<KernelVersion>) -> Vec<Capability> {
+pub(crate) fn missing_from(effective: u64, version: Option<KernelVersion>) -> Vec<Capability> {
     let has = |capability| has(effective, capability);
     if has(Capability::SysAdmin) {
         return Vec::new();
@@ -45,7 +45,7 @@ fn has(effective: u64, capability: Capability) -> bool {
     effective & (1 << (capability as u32)) != 0
 }
 
-fn effective(status: &str) -> Option<u64> {
+pub(crate) fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

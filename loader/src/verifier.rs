@@ -80,7 +80,8 @@ impl fmt::Display for VerifierLog {
 /// and an advice to whom that may help. Where there is nothing before the report, the report is all there is.
 fn before_report<'a, 'b>(lines: &'b [&'a str]) -> &'b [&'a str] {
     let begin = lines.iter().position(|line| line.starts_with("Verification failed: "));
-    begin.and_then(|begin| lines.get(..begin)).filter(|before| !before.is_empty()).unwrap_or(lines)
+    let before = begin.and_then(|begin| lines.get(..begin));
+    before.filter(|before| before.iter().any(|line| !line.trim().is_empty())).unwrap_or(lines)
 }
 
 struct Explanation<'a> {
@@ -112,7 +113,7 @@ fn explain<'a>(lines: &[&'a str]) -> Explanation<'a> {
     }
     if shown.is_empty() {
         // Nothing but instructions and states: better than nothing.
-        shown.extend(lines.last().map(|line| line.trim()));
+        shown.extend(lines.iter().map(|line| line.trim()).rfind(|line| !line.is_empty()));
     }
     shown.reverse();
     Explanation { lines: shown, slot }

@@ -28,6 +28,8 @@ pub mod emit;
 pub mod ends;
 pub mod filter;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod layout;
 pub mod outcome;
 pub mod owner;

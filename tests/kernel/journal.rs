@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
-use kernel_tests::cli::Tool;
+use kernel_tests::cli::{Tool, run};
 use kernel_tests::deadline::{LIMIT, patient};
 use kernel_tests::gate::running_version;
 use kernel_tests::mntns;
@@ -16,10 +16,20 @@ use kernel_tests::traffic;
 
 use super::tcpstates::FIRST_CHANGE_HAS_PEER;
 
-pub const TESTS: &[Test] = &[("tcpstates::journal", journal)];
+pub const TESTS: &[Test] = &[("tcpstates::journal", journal), ("tcpstates::no_journal", no_journal)];
 
 /// The fields of one entry, in the native protocol: `KEY=value` lines.
 type Entry = BTreeMap<String, String>;
+
+/// Where there is none, one line says so, before anything is attached.
+fn no_journal() -> Outcome {
+    mntns::enter_new();
+    mntns::mount_empty("/run");
+    let output = run(["tcpstates", "-Y"]);
+    output.assert_code(1).assert_no_stdout();
+    assert!(output.one_line().contains("-Y needs the systemd journal at /run/systemd/"), "{output}");
+    Ok(())
+}
 
 fn journal() -> Outcome {
     let netns = Netns::enter_new();

@@ -397,14 +397,14 @@ fn purged_only_if_asked_for() -> Outcome {
 }
 
 /// Sends the accepted end two segments with sequence numbers half of all numbers apart: one lies before the window, one behind.
-fn strays(pair: Pair, flags: u8) {
+pub fn strays(pair: Pair, flags: u8) {
     let (from, to) = (pair.client.local, pair.client.remote);
     for seq in [0x1000_0000, 0x9000_0000] {
         Segment { seq, flags, payload: b"lost", ..Segment::syn(from, to) }.send();
     }
 }
 
-fn needs_receiver() -> Outcome {
+pub fn needs_receiver() -> Outcome {
     claims(
         "the receiving socket of a drop",
         Claim::Optional,

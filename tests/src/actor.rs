@@ -295,6 +295,13 @@ impl Actor {
         self.must("close-taken".to_owned());
     }
 
+    /// Takes a name of any bytes (`PR_SET_NAME`). [`Self::who`] keeps the first.
+    #[track_caller]
+    pub fn rename(&mut self, name: &[u8]) {
+        let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.must(format!("rename {hex}"));
+    }
+
     /// Becomes another user for good.
     #[track_caller]
     pub fn become_user(&mut self, uid: u32) {

@@ -113,6 +113,7 @@ impl Role {
     fn command(&mut self, line: &str) -> Answer {
         let mut words = Words { line, rest: line.split_ascii_whitespace() };
         match words.text() {
+            "rename" => rename(words.text()),
             "listen" => self.listen(words.parse(), words.parse()),
             "unlisten" => {
                 self.listener = None;
@@ -385,6 +386,14 @@ pub(crate) fn storm_question(n: u32) -> u64 {
 /// Bytes the n-th connection of a storm gets back.
 pub(crate) fn storm_answer(n: u32) -> u64 {
     storm_question(n) * ANSWER_FACTOR
+}
+
+/// Takes another name, given in hexadecimal: it may be bytes that no line could carry.
+fn rename(hex: &str) -> Answer {
+    let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
+    let name: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).expect("two digits")).collect();
+    prctl::set_name(&std::ffi::CString::new(name).expect("a comm has no NUL"))?;
+    ok("")
 }
 
 fn ok(facts: impl Display) -> Answer {

@@ -6,6 +6,7 @@ use programs::stats::{self, Stats};
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::output::Format;
+use crate::stderr;
 
 /// What the reader counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +37,12 @@ pub fn read_stats(loaded: &Loaded) -> Result<Stats, Failure> {
         .sum(&0_u32.to_ne_bytes())
         .map_err(Failure::failed)?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    Stats::decode(&bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
+    stats_of(&bytes)
+}
+
+/// The counters in these bytes.
+pub fn stats_of(bytes: &[u8]) -> Result<Stats, Failure> {
+    Stats::decode(bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
 }
 
 impl Books {
@@ -61,18 +67,18 @@ impl Books {
         let Self { stats, missed, read: Read { dropped, unreadable, unshown, unnamed } } = self;
         let Stats { seen, filtered, reported, aggregated, lost_ring, lost_map, untracked, .. } = stats;
         if shared.stats && shared.format == Format::Json {
-            eprintln!(
+            stderr::line(format_args!(
                 "{{\"tool\":\"{name}\",\"seen\":{seen},\"filtered\":{filtered},\"reported\":{reported},\
                  \"aggregated\":{aggregated},\"lost_ring\":{lost_ring},\"lost_map\":{lost_map},\
                  \"untracked\":{untracked},\"missed\":{missed},\"dropped\":{dropped},\"unreadable\":{unreadable},\
                  \"unshown\":{unshown},\"unnamed\":{unnamed}}}"
-            );
+            ));
         } else if shared.stats {
-            eprintln!(
+            stderr::line(format_args!(
                 "tcptools: {name}: seen {seen} = filtered {filtered} + reported {reported} + \
                  aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
                  dropped {dropped}, unreadable {unreadable}, untracked {untracked}, unshown {unshown}, unnamed {unnamed}"
-            );
+            ));
         } else {
             let reasons = [
                 (*lost_ring, "ring full, --ring-size makes it larger"),
@@ -87,14 +93,18 @@ impl Books {
                 .map(|(count, reason)| format!("{count} {reason}"))
                 .collect();
             if !reasons.is_empty() {
-                eprintln!("tcptools: {name}: {} events lost: {}", self.lost(), reasons.join("; "));
+                stderr::line(format_args!(
+                    "tcptools: {name}: {} events lost: {}",
+                    self.lost(),
+                    reasons.join("; ")
+                ));
             }
             // What was lost for want of room is said already.
             if untracked > lost_map {
-                eprintln!(
+                stderr::line(format_args!(
                     "tcptools: {name}: {untracked} times a socket was missing in the table and its rows know less: the \
                      table was full (--max-sockets makes it larger), or the socket was open before and not known yet"
-                );
+                ));
             }
         }
     }

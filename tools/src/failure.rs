@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use loader::LoadError;
 
+use crate::stderr;
+
 /// Why it ended.
 #[derive(Debug)]
 pub enum Failure {
@@ -58,12 +60,13 @@ impl Failure {
     /// Says why, and gives the exit status.
     pub fn report(&self, name: &str) -> ExitCode {
         match self {
-            Self::Usage(_) => {
-                eprintln!("{name}: {self}");
+            Self::Usage(why) => {
+                // Always one line: what is in it may have been typed.
+                stderr::say(name, &why.replace('\n', r"\x0a"));
                 ExitCode::from(2)
             }
             Self::Failed(_) | Self::Refused(_) => {
-                eprintln!("{name}: {self}");
+                stderr::say(name, &self.to_string());
                 ExitCode::from(1)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,

@@ -2,11 +2,12 @@
 //! them.
 
 use std::fs::{File, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use ipnet::IpNet;
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, fstatfs};
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 use programs::subnet;
@@ -166,7 +167,12 @@ fn cgroup(text: &str) -> Result<u64, String> {
 /// What is known of a file; `None` when it lies in no file system of this kind.
 fn of_kind(path: &Path, kind: FsType) -> Result<Option<Metadata>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(|error| failed(&error))?;
+    // Not opened for reading: that would wait for whoever writes into a pipe, and start a watchdog.
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_PATH.bits())
+        .open(path)
+        .map_err(|error| failed(&error))?;
     let found = fstatfs(&file).map_err(|error| failed(&error))?.filesystem_type();
     let metadata = file.metadata().map_err(|error| failed(&error))?;
     Ok((found == kind).then_some(metadata))

@@ -6,7 +6,7 @@
 //! hundred functions, at thousands of addresses, so soon nothing has to be read any more. The reading can be interrupted: events
 //! go on coming meanwhile, and somebody has to make room for them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -131,7 +131,9 @@ impl Kallsyms {
     /// [`Kallsyms::symbol`] knows all of them.
     pub fn ask(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<bool, Nameless> {
         let now = Instant::now();
-        let mut wanted: Vec<u64> = addresses.clone().filter(|address| !self.knows(*address, now)).collect();
+        let unknown = addresses.clone().filter(|address| !self.knows(*address, now));
+        // A tree, as thousands of stacks have a few hundred addresses between them.
+        let mut wanted: BTreeSet<u64> = unknown.collect();
         if wanted.is_empty() {
             return Ok(false);
         }
@@ -172,10 +174,13 @@ impl Kallsyms {
             match function {
                 Some(function) => {
                     self.nameless.remove(&address);
+                    // What was believed of a module that has gone.
+                    self.functions.retain(|start, _| !function.holds(*start));
                     let again = function.module.is_some().then_some(again);
                     self.functions.insert(function.start, (function, again));
                 }
                 None => {
+                    self.functions.retain(|_, (function, _)| !function.holds(address));
                     self.nameless.insert(address, again);
                 }
             }
@@ -218,7 +223,7 @@ struct Around {
 #[derive(Debug)]
 struct Search<R> {
     lines: Lines<R>,
-    /// Sorted, and none twice.
+    /// In order.
     wanted: Vec<u64>,
     /// For each of them. A symbol is noted with the first address that is not below it and with the last that is, and in the end
     /// passed on to the others.
@@ -228,12 +233,11 @@ struct Search<R> {
 }
 
 impl<R> Search<R> {
-    fn new(mut wanted: Vec<u64>, file: R) -> Self
+    fn new(wanted: BTreeSet<u64>, file: R) -> Self
     where
         R: Read,
     {
-        wanted.sort_unstable();
-        wanted.dedup();
+        let wanted: Vec<u64> = wanted.into_iter().collect();
         let around = vec![Around { start: 0, text: Vec::new(), next: u64::MAX }; wanted.len()];
         Self { lines: Lines::new(file), wanted, around, any: false }
     }
@@ -345,9 +349,10 @@ impl<R: Read> Lines<R> {
         let mut pieces = bytes.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            if rest.is_empty() && !*skipping {
+            let fits = !*skipping && rest.len() + piece.len() <= LONGEST;
+            if fits && rest.is_empty() {
                 line(piece);
-            } else if !*skipping && rest.len() + piece.len() <= LONGEST {
+            } else if fits {
                 rest.extend_from_slice(piece);
                 line(rest);
             }
@@ -363,6 +368,27 @@ impl<R: Read> Lines<R> {
         let read = bytes.len();
         io::BufRead::consume(file, read);
         Ok(false)
+    }
+}
+
+/// For [`crate::hostile`]: what a search finds is what looking at each line for each address finds.
+#[cfg(any(test, fuzzing))]
+pub fn find_in(file: &[u8], wanted: Vec<u64>) {
+    let wanted = BTreeSet::from_iter(wanted);
+    let mut search = Search::new(wanted.clone(), file);
+    while !search.step().expect("memory can be read") {}
+    let found = search.found();
+    assert_eq!(found.len(), wanted.len());
+    let lines = file.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST);
+    let starts: Vec<u64> = lines.filter_map(parse).map(|(start, _)| start).collect();
+    assert_eq!(search.any, starts.iter().any(|start| *start != 0));
+    for (address, (found, function)) in wanted.into_iter().zip(found) {
+        let below = starts.iter().copied().filter(|start| *start <= address && *start != 0).max();
+        let near = below.filter(|start| address < start.saturating_add(FARTHEST + 1));
+        assert_eq!((found, function.as_ref().map(|function| function.start)), (address, near));
+        // What is remembered of a function holds for no address of another.
+        let next = starts.iter().copied().filter(|start| *start > address).min();
+        assert!(function.is_none_or(|function| function.end <= next.unwrap_or(u64::MAX)), "{address:#x}");
     }
 }
 
@@ -384,7 +410,7 @@ ffffffff81000180 t out_of_order
 ";
 
     fn search<R: Read>(wanted: &[u64], file: R) -> Search<R> {
-        let mut search = Search::new(wanted.to_vec(), file);
+        let mut search = Search::new(wanted.iter().copied().collect(), file);
         while !search.step().expect("memory can be read") {}
         search
     }
@@ -533,6 +559,12 @@ ffffffff81000180 t out_of_order
             assert_eq!(symbol, format!("{name}+0x10 [{name}]"));
         }
         assert!(kallsyms.nameless.is_empty());
+        // One with other functions in its place, and then none.
+        let other = format!("{before}ffffffffc0000100 t three\t[three]\n");
+        kallsyms.note(&search(&[address], other.as_bytes()), later).expect("names");
+        assert_eq!(kallsyms.symbol(address).expect("a name").to_string(), "three+0x110 [three]");
+        kallsyms.note(&search(&[address], before.as_bytes()), later).expect("a name");
+        assert!(kallsyms.symbol(address).is_none() && kallsyms.functions.is_empty());
     }
 
     /// When too much is remembered all is forgotten but what is asked for now, known before or not.

@@ -12,8 +12,7 @@ use crate::tool::TOOLS;
 pub fn make(directory: &Path) -> Result<(), Failure> {
     let failed =
         |what: &Path, error: &io::Error| Failure::failed(format!("links: {}: {error}", what.display()));
-    let here =
-        std::env::current_exe().map_err(|error| Failure::failed(format!("links: where am I? {error}")))?;
+    let here = std::env::current_exe().map_err(|error| nowhere(&error))?;
     for tool in TOOLS {
         let link = directory.join(tool.name());
         match symlink(&here, &link) {
@@ -31,4 +30,9 @@ pub fn make(directory: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// There is no telling what links would have to point to.
+pub fn nowhere(error: &io::Error) -> Failure {
+    Failure::failed(format!("links: where am I? {error}"))
 }

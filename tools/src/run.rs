@@ -105,7 +105,8 @@ fn follow(
         unreadable: 0,
     };
     let begin = Instant::now();
-    let stop_at = shared.duration.map(|duration| begin + duration);
+    // One that the clock cannot count to is for ever.
+    let stop_at = shared.duration.and_then(|duration| begin.checked_add(duration));
     let mut reports = Reports::new(session.schedule(), begin);
     if !shared.no_sandbox {
         confine(loaded, say);
@@ -173,11 +174,16 @@ fn follow(
     Books::close(loaded, Read { dropped, unreadable, unshown: unshown + sheet.unshown, unnamed })
 }
 
+/// What is said where the kernel does not take something back.
+pub fn not_given_up(what: &str, errno: &impl fmt::Display) -> String {
+    format!("goes on without giving up {what}: {errno}")
+}
+
 /// Gives up what the run needs no longer. Everything it will read is open.
 fn confine(loaded: &Loaded, say: &Say) {
     let confined = loaded.confine();
     for (what, errno) in &confined.failed {
-        say.always(&format!("goes on without giving up {what}: {errno}"));
+        say.always(&not_given_up(what, errno));
     }
     if let Some(kept) = confined.kept {
         say.verbose(&format!("keeps {kept}: this kernel shows no counters without it"));

@@ -11,6 +11,7 @@ use programs::emit;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::held::Held;
+use crate::stderr;
 use crate::target::target_words;
 use crate::tool::Session;
 use crate::verified;
@@ -28,7 +29,7 @@ pub struct Say {
 impl Say {
     /// Whatever is asked for.
     pub fn always(&self, line: &str) {
-        eprintln!("tcptools: {}: {line}", self.name);
+        stderr::say_all(&format!("tcptools: {}", self.name), line);
     }
 
     /// If it is asked for.
@@ -63,7 +64,9 @@ pub fn start(
         }
         match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
             Ok((loaded, events)) => {
-                say.verbose(&memory(&loaded, events.as_ref()));
+                if say.verbose {
+                    say.always(&memory(&loaded, events.as_ref()));
+                }
                 return Ok((loaded, events));
             }
             Err(error) if error.is_unprivileged() => return Err(error.into()),

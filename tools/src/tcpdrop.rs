@@ -18,12 +18,14 @@ use self::reasons::{Asked, Reasons};
 use crate::address;
 use crate::args::{Shared, switch};
 use crate::books::read_stats;
+use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::kallsyms::{self, Kallsyms, Nameless};
 use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Row, Rows};
+use crate::stderr;
 use crate::time::Clock;
 use crate::tool::{Lack, Moment, Session, Shortfall, Tool};
 
@@ -262,7 +264,7 @@ impl Session for Drops {
 
 impl Drops {
     fn no_names(&mut self, why: &Nameless) {
-        eprintln!("tcptools: tcpdrop: functions have no names here: {why}");
+        stderr::say("tcptools: tcpdrop", &no_names(why));
         self.nameless = true;
     }
 
@@ -329,7 +331,7 @@ impl Drops {
         ]);
         if self.options.stack {
             for frame in frames {
-                page.line(format_args!("\t{}", self.symbol(*frame)));
+                page.line(format_args!("\t{}", Escaped(self.symbol(*frame).as_bytes())));
             }
             page.line(format_args!(""));
         }
@@ -388,6 +390,11 @@ impl Drops {
     fn symbol(&self, address: u64) -> String {
         self.kallsyms.symbol(address).map_or_else(|| "[unknown]".to_owned(), |symbol| symbol.to_string())
     }
+}
+
+/// What is said where the kernel's code has no names.
+pub fn no_names(why: &Nameless) -> String {
+    format!("functions have no names here: {why}")
 }
 
 /// Whether a function stands between the one that drops a packet and this tool's program.

@@ -83,8 +83,33 @@ impl Tool for Tcptop {
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
+        Box::new(Top::new(matches, shared))
+    }
+}
+
+/// A run of it.
+pub struct Top {
+    options: Options,
+    format: Format,
+    schedule: Schedule,
+    clear: bool,
+    summary: bool,
+    /// What rows are sorted by.
+    sort: fn(&Traffic) -> u64,
+    /// Rows in a report, at most.
+    rows: usize,
+    zone: Zone,
+    /// /proc/loadavg
+    load: Option<File>,
+    /// Which of the maps programs add to.
+    turn: usize,
+}
+
+impl Top {
+    /// What the command line asks for.
+    pub fn new(matches: &ArgMatches, shared: &Shared) -> Self {
         let interval: u32 = *matches.get_one("interval").expect("it has a default");
-        Box::new(Top {
+        Self {
             options: Options {
                 filter: filters::read(matches),
                 containers: containers::read(matches),
@@ -106,28 +131,9 @@ impl Tool for Tcptop {
             zone: Zone::default(),
             load: None,
             turn: 0,
-        })
+        }
     }
-}
 
-struct Top {
-    options: Options,
-    format: Format,
-    schedule: Schedule,
-    clear: bool,
-    summary: bool,
-    /// What rows are sorted by.
-    sort: fn(&Traffic) -> u64,
-    /// Rows in a report, at most.
-    rows: usize,
-    zone: Zone,
-    /// /proc/loadavg
-    load: Option<File>,
-    /// Which of the maps programs add to.
-    turn: usize,
-}
-
-impl Top {
     /// What there was since the last report, most first.
     fn take(&mut self, loaded: &Loaded, last: bool) -> Result<Vec<(Flow, Traffic)>, Failure> {
         let map = |name| loaded.map(name).map_err(Failure::failed);
@@ -138,8 +144,12 @@ impl Top {
             self.turn = 1 - self.turn;
         }
         let entries = map(this)?.take_entries().map_err(Failure::failed)?;
+        Ok(self.first(entries.iter()))
+    }
+
+    /// The rows of a report, most first.
+    fn first<'a>(&self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Flow, Traffic)> {
         let mut flows: Vec<_> = entries
-            .iter()
             .filter_map(|(flow, traffic)| Some((Flow::decode(flow)?, Traffic::decode(traffic)?)))
             .collect();
         // What follows the amount makes the order the same each time.
@@ -147,7 +157,63 @@ impl Top {
             (Reverse((self.sort)(traffic)), flow.pid, flow.laddr, flow.lport, flow.raddr, flow.rport)
         });
         flows.truncate(self.rows);
-        Ok(flows)
+        flows
+    }
+
+    /// A report on such entries of the map.
+    #[cfg(any(test, fuzzing))]
+    pub fn report_on<'a>(
+        &self,
+        entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        now: Moment,
+        page: &mut dyn Page,
+    ) {
+        self.show(&self.first(entries), now, page);
+    }
+
+    /// Writes a report.
+    fn show(&self, flows: &[(Flow, Traffic)], now: Moment, page: &mut dyn Page) {
+        if self.format == Format::Table {
+            if self.clear {
+                page.clear();
+            } else {
+                page.line(format_args!(""));
+            }
+            if self.summary {
+                // It ends with a newline of its own, so an empty line follows.
+                let load = self.load().unwrap_or_else(|| "-\n".to_owned());
+                page.line(format_args!("{} loadavg: {load}", LocalTime::new(now.wall, &self.zone)));
+            }
+            let (v4, v6): (Vec<_>, Vec<_>) =
+                flows.iter().partition(|(_, traffic)| family(traffic) == AF_INET);
+            if !v4.is_empty() {
+                Self::table(page, ["LADDR", "RADDR"], 21, &v4);
+            }
+            if !v6.is_empty() {
+                page.line(format_args!(""));
+                Self::table(page, ["LADDR6", "RADDR6"], 32, &v6);
+            }
+            return;
+        }
+        let number = |number: u128| Value::Number(u64::try_from(number).unwrap_or(u64::MAX));
+        for (flow, traffic) in flows {
+            let [pid, comm] = who(flow, traffic);
+            let family = family(traffic);
+            page.row(&[
+                number(now.wall.unsigned_abs()),
+                number(now.elapsed.as_nanos()),
+                pid,
+                comm,
+                address::version(family),
+                address::ip(family, flow.laddr),
+                address::port(flow.lport),
+                address::ip(family, flow.raddr),
+                address::port(flow.rport),
+                Value::Bytes(traffic.received),
+                Value::Bytes(traffic.sent),
+                Value::Number(traffic.netns.into()).if_known(traffic.netns != 0),
+            ]);
+        }
     }
 
     /// The line of /proc/loadavg, as it is now.
@@ -239,47 +305,7 @@ impl Session for Top {
 
     fn report(&mut self, loaded: &Loaded, now: Moment, page: &mut dyn Page) -> Result<(), Failure> {
         let flows = self.take(loaded, now.last)?;
-        if self.format == Format::Table {
-            if self.clear {
-                page.clear();
-            } else {
-                page.line(format_args!(""));
-            }
-            if self.summary {
-                // It ends with a newline of its own, so an empty line follows.
-                let load = self.load().unwrap_or_else(|| "-\n".to_owned());
-                page.line(format_args!("{} loadavg: {load}", LocalTime::new(now.wall, &self.zone)));
-            }
-            let (v4, v6): (Vec<_>, Vec<_>) =
-                flows.iter().partition(|(_, traffic)| family(traffic) == AF_INET);
-            if !v4.is_empty() {
-                Self::table(page, ["LADDR", "RADDR"], 21, &v4);
-            }
-            if !v6.is_empty() {
-                page.line(format_args!(""));
-                Self::table(page, ["LADDR6", "RADDR6"], 32, &v6);
-            }
-            return Ok(());
-        }
-        let number = |number: u128| Value::Number(u64::try_from(number).unwrap_or(u64::MAX));
-        for (flow, traffic) in &flows {
-            let [pid, comm] = who(flow, traffic);
-            let family = family(traffic);
-            page.row(&[
-                number(now.wall.unsigned_abs()),
-                number(now.elapsed.as_nanos()),
-                pid,
-                comm,
-                address::version(family),
-                address::ip(family, flow.laddr),
-                address::port(flow.lport),
-                address::ip(family, flow.raddr),
-                address::port(flow.rport),
-                Value::Bytes(traffic.received),
-                Value::Bytes(traffic.sent),
-                Value::Number(traffic.netns.into()).if_known(traffic.netns != 0),
-            ]);
-        }
+        self.show(&flows, now, page);
         Ok(())
     }
 }

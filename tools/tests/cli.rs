@@ -89,6 +89,86 @@ fn wrong_usage_is_one_line_that_names_it() {
     }
 }
 
+/// What nobody should take for an option's value, before anything is attached.
+#[test]
+fn bad_values_are_one_line_that_names_them() {
+    let file = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
+    for (args, named) in [
+        (&["tcpsubnet", "1.2.3.4/33"][..], "1.2.3.4/33"),
+        (&["tcpsubnet", ""], "SUBNETS"),
+        (&["tcpsubnet", "10.0.0.0/8,"], "no subnet"),
+        (&["tcpsubnet", "10.0.0.0/8,10.0.0.0/8"], "named twice"),
+        (&["tcpsubnet", "10.1.0.0/8,10.2.0.0/8"], "named twice"),
+        (&["tcpsubnet", "::ffff:10.0.0.0/104,10.0.0.0/8"], "named twice"),
+        (&["tcpsubnet", "-i", "0"], "0"),
+        (&["tcptop", "0"], "0"),
+        (&["tcptop", "1", "0"], "0"),
+        (&["tcptop", "-r", "0"], "0"),
+        (&["tcplife", "--count=-1"], "-1"),
+        (&["tcpretrans", "--rows=-1"], "-1"),
+        (&["tcpdrop", "--reason", ""], "NO_SOCKET"),
+        (&["tcplife", "--cgroup", "/"], "cgroup2"),
+        (&["tcplife", "--cgroup", &file], "cgroup2"),
+        (&["tcplife", "--netns", &file], "no namespace"),
+        (&["tcpdrop", "--pid-netns", "0"], "above 0"),
+        (&["tcplife", "--duration=-1"], "--duration"),
+        (&["tcplife", "--duration", "1e99"], "above 0"),
+        (&["tcplife", "--max-sockets", "99999999999"], "99999999999"),
+    ] {
+        assert!(refused(args, 2).contains(named), "{args:?}: {:?} does not name {named:?}", refused(args, 2));
+    }
+}
+
+/// Names that are typed reach the screen as text, whatever they hold.
+#[test]
+fn names_on_stderr_are_harmless() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let name: &[u8] = b"x\x1b[2J\ntcptools: all is well\r\xe2\x80\xae\xff\n\ny";
+    for (args, status) in [
+        (&["tcplife", "--cgroup"][..], 2),
+        (&["tcplife", "--netns"], 2),
+        (&["tcplife", "-L"], 2),
+        (&["tcplife", "--ebpf", "--target", "6.1-x86_64-typed", "--btf"], 1),
+        (&["links"], 1),
+        (&["tcplife"], 2),
+        (&[], 2),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tcptools"));
+        let output = command.args(args).arg(OsStr::from_bytes(name)).output().expect("the binary starts");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr:?}");
+        let odd = |char: char| (char.is_control() && char != '\n') || char == '\u{202e}';
+        assert!(!stderr.contains(odd), "{args:?}: {stderr:?}");
+    }
+}
+
+/// What opens without end, or never, is no file of types; nor is a pipe a cgroup.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let directory = Directory::new("fifo");
+    let fifo = directory.0.join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo of coreutils");
+    assert!(made.success());
+    let fifo = fifo.to_str().expect("UTF-8");
+    for path in [fifo, "/dev/zero"] {
+        let line = refused(&["tcplife", "--ebpf", "--target", "6.1-x86_64-typed", "--btf", path], 1);
+        assert!(line.contains("not a regular file"), "{line}");
+    }
+    assert!(refused(&["tcplife", "--cgroup", fifo], 2).contains("cgroup2"));
+    assert!(refused(&["tcplife", "--netns", fifo], 2).contains("no namespace"));
+}
+
+/// That nobody takes what is said is no reason to crash.
+#[test]
+fn a_full_stderr_changes_no_exit_status() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcptools"));
+    let status = command.args(["tcplife", "--bad"]).stderr(full).status().expect("the binary starts");
+    assert_eq!(status.code(), Some(2));
+}
+
 #[test]
 fn options_may_be_shortened_bundled_and_repeated_as_they_always_could() {
     let listing = |args: &[&str]| {

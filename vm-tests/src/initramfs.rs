@@ -24,11 +24,20 @@ impl Initramfs {
     pub fn new() -> Result<Self> {
         let mut new = Self { archive: Vec::new(), entries: 0 };
         for folder in ["bin", "dev", "etc", "modules", "proc", "sys", "tmp", "run"] {
-            new.add(new.builder(folder, 0o755, ModeFileType::Directory), &[])?;
+            new.folder(folder)?;
         }
         // Documentation/admin-guide/devices.txt: character device 5:1.
         new.add(new.builder("dev/console", 0o600, ModeFileType::Char).rdev_major(5).rdev_minor(1), &[])?;
         Ok(new)
+    }
+
+    /// A folder. The one it lies in must be there.
+    ///
+    /// # Errors
+    ///
+    /// None that can be expected.
+    pub fn folder(&mut self, name: &str) -> Result<()> {
+        self.add(self.builder(name, 0o755, ModeFileType::Directory), &[])
     }
 
     /// A file with these bytes.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::apt::Apt;
 use crate::build::Programs;
+use crate::companion;
 use crate::console::Event;
 use crate::error::{Doing, Result};
 use crate::image::Image;
@@ -117,6 +118,7 @@ fn build(run: &Run<'_>, image: &Image, programs: &Programs, config: &str) -> Res
             initramfs.program(&format!("modules/{}", name.display()), path)?;
         }
     }
+    companion::add(&mut initramfs, run.kernel.arch)?;
     initramfs.file("etc/vm", config.as_bytes(), 0o644)?;
     Ok(initramfs)
 }

@@ -8,6 +8,7 @@
 mod apt;
 mod args;
 mod build;
+mod companion;
 mod console;
 mod costs;
 mod error;

@@ -6,6 +6,8 @@
 
 pub(crate) mod perf;
 pub(crate) mod ringbuf;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -180,12 +182,7 @@ impl Events {
                     let region = buffer.memory.region();
                     let data =
                         region.part(*page, region.len().saturating_sub(*page)).ok_or(RingError::Shape)?;
-                    PerfBuf::new(region, data).ok_or(RingError::Shape)?.drain(
-                        &mut |record| match record {
-                            Record::Sample(first, second) => batch.push(first, second),
-                            Record::Lost(count) => lost += count,
-                        },
-                    )?;
+                    lost += batch.take(&PerfBuf::new(region, data).ok_or(RingError::Shape)?)?;
                 }
                 Ok(Drained { records: batch.hand_out(sink), lost, behind: false })
             }
@@ -224,6 +221,16 @@ impl Batch {
     fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();
+    }
+
+    /// Takes what is in a buffer; how many records the kernel says it lost there.
+    fn take(&mut self, buffer: &PerfBuf<'_>) -> Result<u64, RingError> {
+        let mut lost = 0;
+        buffer.drain(&mut |record| match record {
+            Record::Sample(first, second) => self.push(first, second),
+            Record::Lost(count) => lost += count,
+        })?;
+        Ok(lost)
     }
 
     fn push(&mut self, first: &[u8], second: &[u8]) {

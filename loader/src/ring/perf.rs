@@ -11,9 +11,9 @@ use crate::sys::mmap::Region;
 /// `PERF_RECORD_LOST`
 const LOST: u32 = 2;
 /// `PERF_RECORD_SAMPLE`
-const SAMPLE: u32 = 9;
+pub(super) const SAMPLE: u32 = 9;
 /// Offset of `data_head` in the first page.
-const DATA_HEAD: usize = 1024;
+pub(super) const DATA_HEAD: usize = 1024;
 /// Offset of `data_tail`.
 const DATA_TAIL: usize = 1032;
 /// `sizeof(struct perf_event_header)`

@@ -5,6 +5,8 @@
 //! finds the inode among the open files of the processes in `/proc`.
 
 mod diag;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod proc;
 
 use std::collections::{HashMap, HashSet};

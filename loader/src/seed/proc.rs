@@ -38,7 +38,7 @@ pub(super) fn owners(proc: &Path, inodes: &HashSet<u32>) -> io::Result<Owners> {
 }
 
 /// The number in `socket:[4242]`.
-fn socket_inode(link: &str) -> Option<u32> {
+pub(super) fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 

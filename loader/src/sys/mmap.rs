@@ -47,8 +47,8 @@ pub(crate) struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// A view of memory of our own, for tests.
-    #[cfg(test)]
+    /// A view of memory of our own.
+    #[cfg(any(test, fuzzing, feature = "simulation"))]
     pub(crate) fn of(words: &'a [AtomicU64]) -> Self {
         Self {
             base: NonNull::from(words).cast(),

@@ -2,6 +2,8 @@
 
 mod books;
 mod links;
+mod loss;
+mod names;
 mod run;
 mod table;
 mod usage;
@@ -12,7 +14,8 @@ pub use books::{Account, assert_balanced, assert_balanced_or_idle, assert_nothin
 pub use table::assert_number;
 pub use usage::as_nobody;
 
-pub const TESTS: &[&[Test]] = &[usage::TESTS, links::TESTS, table::TESTS, run::TESTS, books::TESTS];
+pub const TESTS: &[&[Test]] =
+    &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, books::TESTS];
 
 /// Every tool, in the order of their names.
 pub const TOOLS: [&str; 8] =

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("cli::wrong_usage", wrong_usage),
     ("cli::wrong_btf_file", wrong_btf_file),
     ("cli::not_root", not_root),
+    ("cli::no_way_to_run", no_way_to_run),
     ("cli::ebpf_needs_no_kernel", ebpf_needs_no_kernel),
 ];
 
@@ -123,6 +124,14 @@ fn not_root() -> Outcome {
             "the line has to say what is missing\n{output}"
         );
     }
+    Ok(())
+}
+
+/// The options for tests may leave nothing that could be tried.
+fn no_way_to_run() -> Outcome {
+    let output = run(["tcplife", "--access", "typed", "--perf"]);
+    output.assert_code(1).assert_no_stdout();
+    assert!(output.one_line().ends_with("no way to run"), "{output}");
     Ok(())
 }
 

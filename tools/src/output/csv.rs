@@ -18,14 +18,14 @@ impl Csv {
     }
 
     pub(super) fn header(&mut self, buffer: &mut Vec<u8>) {
-        let headings = self.columns.iter().filter(|column| column.csv).filter_map(|column| column.heading);
+        let headings =
+            self.columns.iter().filter(|column| column.in_csv()).filter_map(|column| column.heading);
         write(buffer, |writer| headings.into_iter().try_for_each(|heading| writer.write_field(heading)));
     }
 
     pub(super) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
         let cell = &mut self.cell;
-        let shown =
-            self.columns.iter().zip(values).filter(|(column, _)| column.csv && column.heading.is_some());
+        let shown = self.columns.iter().zip(values).filter(|(column, _)| column.in_csv());
         write(buffer, |writer| {
             for (_, value) in shown {
                 cell.clear();

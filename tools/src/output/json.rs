@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::value::{Escaped, comm};
+use super::value::comm;
 use super::{Column, Value};
+use crate::escape::Escaped;
 
 pub(super) struct Json {
     columns: Vec<Column>,
@@ -23,7 +24,7 @@ impl Json {
     pub(super) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
         let mut separator = b'{';
         for (column, value) in self.columns.iter().zip(values) {
-            if let Some(key) = column.key {
+            if let Some(key) = column.json_key() {
                 buffer.push(separator);
                 separator = b',';
                 string(key, buffer);

@@ -96,6 +96,16 @@ impl Column {
         self
     }
 
+    /// Whether CSV has it.
+    pub const fn in_csv(&self) -> bool {
+        self.csv && self.heading.is_some()
+    }
+
+    /// Its key in JSON, if it is there.
+    pub const fn json_key(&self) -> Option<&'static str> {
+        self.key
+    }
+
     /// Shown in the table only if `wanted`; in CSV and JSON all the same.
     pub const fn in_table_if(self, wanted: bool, format: Format) -> Self {
         self.shown_if(wanted || !matches!(format, Format::Table))
@@ -202,6 +212,12 @@ impl<W: Write> Output<W> {
             Renderer::Csv(csv) => csv.header(&mut self.buffer),
             Renderer::Table(_) | Renderer::Json(_) => {}
         }
+    }
+
+    /// What was written on.
+    #[cfg(any(test, fuzzing))]
+    pub fn into_sink(self) -> W {
+        self.sink
     }
 
     /// Hands over all rows so far, so that whoever reads has whole lines.

@@ -1,9 +1,20 @@
-//! Texts that nobody would write. The assembler gives a fragment or an error with a place in the text, and never panics; a
-//! fragment links to an error, or to a program whose listing assembles to the same bytes.
+//! The targets as plain tests, and texts that nobody would write.
 
-mod common;
+use test_support::fuzz;
+use test_support::random::Random;
 
-use bpfasm::{Program, asm};
+use super::{assembles, instructions, text};
+use crate::asm;
+
+#[test]
+fn texts() {
+    fuzz::run("bpfasm_text", 4000, text);
+}
+
+#[test]
+fn any_instructions() {
+    fuzz::run("bpfasm_instructions", 4000, instructions);
+}
 
 /// A text with every kind of statement.
 const TEXT: &str = "\
@@ -25,38 +36,16 @@ start: r1 = *(u64 *)(r10 - 8); r3 += sock.__sk_common.skc_dport - sock.sk_type +
     exit
 ";
 
-/// What every text must give. Says whether it was assembled.
-fn check(text: &str) -> bool {
-    let fragment = match asm::parse(text) {
-        Ok(fragment) => fragment,
-        Err(error) => {
-            let line = usize::try_from(error.line).unwrap();
-            assert!(line >= 1 && error.column >= 1, "{error}");
-            assert!(line <= text.split('\n').count(), "{error} is past the end of {text:?}");
-            assert!(!error.to_string().contains('\n'), "{error}");
-            return false;
-        }
-    };
-    if let Ok(program) = Program::link("x", fragment) {
-        let listing = program.listing().to_string();
-        let again = asm::parse(&listing).unwrap_or_else(|error| panic!("{error}\n{listing}"));
-        let again = Program::link("x", again).unwrap_or_else(|error| panic!("{error}\n{listing}"));
-        assert_eq!(again.bytes(), program.bytes(), "{listing}");
-        assert_eq!(again.symbols, program.symbols, "{listing}");
-    }
-    true
-}
-
 #[test]
 fn the_text_itself_is_right() {
-    assert!(check(TEXT));
-    assert!(check(""));
-    assert!(check("\n;;\n// nothing\n/* nothing"));
+    assert!(assembles(TEXT));
+    assert!(assembles(""));
+    assert!(assembles("\n;;\n// nothing\n/* nothing"));
 }
 
 #[test]
 fn each_truncation() {
-    let assembled = (0..TEXT.len()).filter(|&end| check(&TEXT[..end])).count();
+    let assembled = (0..TEXT.len()).filter(|&end| assembles(&TEXT[..end])).count();
     assert!(assembled > 10 && assembled < TEXT.len() / 2, "{assembled} of {}", TEXT.len());
 }
 
@@ -68,7 +57,7 @@ fn each_character_replaced_or_left_out() {
             "", " ", "\n", "0", "9", "r", "w", "s", "=", "-", "*", "(", ")", "[", ".", ":", "{", "\0", "é",
             "\u{202e}",
         ] {
-            check(&format!("{before}{other}{after}"));
+            assembles(&format!("{before}{other}{after}"));
         }
     }
 }
@@ -82,28 +71,27 @@ fn words_in_any_order() {
         \u{3b1} ' \""
         .split_whitespace()
         .collect();
-    let mut random = common::random(2);
-    let mut below = |end: usize| usize::try_from(random() % u64::try_from(end).unwrap()).unwrap();
+    let mut random = Random(2);
     let mut assembled = 0;
     for _ in 0..40_000 {
         let mut text = String::new();
-        for _ in 0..1 + below(12) {
-            text += words[below(words.len())];
-            text += ["", " ", " ", "\n"][below(4)];
+        for _ in 0..1 + random.below(12) {
+            text += random.of(&words);
+            text += random.of(&["", " ", " ", "\n"]);
         }
-        assembled += usize::from(check(&text));
+        assembled += usize::from(assembles(&text));
     }
     assert!(assembled > 100, "{assembled}");
 }
 
 #[test]
 fn random_bytes() {
-    let mut random = common::random(3);
+    let mut random = Random(3);
     for _ in 0..20_000 {
-        let bytes: Vec<u8> = (0..8).flat_map(|_| random().to_le_bytes()).collect();
-        check(&String::from_utf8_lossy(&bytes));
+        let bytes: Vec<u8> = (0..8).flat_map(|_| random.word().to_le_bytes()).collect();
+        assembles(&String::from_utf8_lossy(&bytes));
         let ascii: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
-        check(&ascii);
+        assembles(&ascii);
     }
 }
 
@@ -128,7 +116,7 @@ fn much_of_one_thing() {
         ("", "\n", "x"),
         ("", "exit;", ""),
     ] {
-        check(&format!("{start}{}{end}", part.repeat(MUCH)));
+        assembles(&format!("{start}{}{end}", part.repeat(MUCH)));
     }
 }
 

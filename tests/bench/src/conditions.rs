@@ -1,0 +1,89 @@
+//! Where and when it was measured.
+
+use std::fs;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::fault::{During, Result};
+
+/// Machine, kernel, date, version.
+pub fn conditions(tcptools: &std::path::Path) -> Result<Vec<(&'static str, String)>> {
+    let read = |path: &str| fs::read_to_string(path).during(path);
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let model = field(&read("/proc/cpuinfo")?, "model name").unwrap_or_else(|| "unnamed CPU".to_owned());
+    let virtual_machine =
+        if read("/proc/cpuinfo")?.contains("hypervisor") { ", in a virtual machine" } else { "" };
+    let kernel = read("/proc/sys/kernel/osrelease")?;
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").ok();
+    let lockdown =
+        lockdown.as_deref().and_then(|modes| modes.split_once('[')?.1.split_once(']').map(|(mode, _)| mode));
+    let version = Command::new(tcptools).arg("--version").output().during("tcptools --version")?;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
+    Ok(vec![
+        ("machine", format!("{cpus} × {model}{virtual_machine}")),
+        (
+            "kernel",
+            format!(
+                "Linux {}{}",
+                kernel.trim(),
+                lockdown.map(|mode| format!(", lockdown {mode}")).unwrap_or_default()
+            ),
+        ),
+        ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
+        ("date", date(seconds / 86_400)),
+    ])
+}
+
+/// A line `name : value`.
+fn field(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_once(':').map(|(_, value)| value.trim().to_owned())
+}
+
+/// Days since 1970 as a date, in UTC.
+fn date(mut days: u64) -> String {
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_dates() {
+        let dates = [0, 58, 59, 789, 790, 20_000, 20_785].map(date);
+        assert_eq!(
+            dates,
+            [
+                "1970-01-01",
+                "1970-02-28",
+                "1970-03-01",
+                "1972-02-29",
+                "1972-03-01",
+                "2024-10-04",
+                "2026-11-28"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_field_is_behind_its_colon() {
+        assert_eq!(field("processor\t: 0\nmodel name\t: A CPU\n", "model name"), Some("A CPU".to_owned()));
+        assert_eq!(field("", "model name"), None);
+    }
+}

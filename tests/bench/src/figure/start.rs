@@ -1,0 +1,215 @@
+//! From exec to attached, to the first event, and from Ctrl-C to the end; memory and system calls on the way.
+
+use super::{Plan, millis, tell};
+use crate::contender::{Contender, Maker};
+use crate::fault::{During, Fault, Result};
+use crate::load::probe::{Probe, first_seen};
+use crate::proc::Memory;
+use crate::process::{Held, SLEEPS};
+use crate::report::{Cell, Chart, Figure};
+use crate::round::START;
+use crate::stats::{greatest, median};
+use crate::watch::{Call, Watch};
+
+/// One start, and the end of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// From `execve(2)` to the end of the last system call that attached something, in milliseconds.
+    pub attached: f64,
+    /// To the first sleep after it: everything that belongs to the start is done.
+    pub ready: f64,
+    /// System calls between.
+    pub calls: u64,
+    /// Memory, when ready.
+    pub memory: Memory,
+    /// From Ctrl-C to the end, in milliseconds.
+    pub end: f64,
+}
+
+/// Starts a tool once.
+pub fn start(contender: &Contender) -> Result<Start> {
+    let held = Held::hold(&contender.command())?;
+    let mut watch = Watch::over(held.pid())?;
+    let mut running = held.go()?;
+    let mut marks = None;
+    running.wait_until(START, |_| {
+        marks = Marks::read(watch.calls()?);
+        Ok(marks.is_some())
+    })?;
+    let marks = marks.ok_or_else(|| Fault::new("never attached"))?;
+    let memory = running.memory()?;
+    drop(watch);
+    let stopped = running.stop()?;
+    let since_exec = |nanos: u64| nanos.saturating_sub(marks.exec) as f64 / 1e6;
+    Ok(Start {
+        attached: since_exec(marks.attached),
+        ready: since_exec(marks.ready),
+        calls: marks.calls,
+        memory,
+        end: millis(stopped.took),
+    })
+}
+
+/// Moments of a start, in nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Marks {
+    exec: u64,
+    attached: u64,
+    ready: u64,
+    calls: u64,
+}
+
+impl Marks {
+    /// `None` before the tool sleeps with something attached.
+    fn read(calls: &[Call]) -> Option<Self> {
+        let exec = calls.iter().rposition(Call::executes)?;
+        let calls = calls.get(exec..)?;
+        let first = calls.iter().position(Call::attaches)?;
+        let slept = |at: usize| {
+            calls.get(at..)?.iter().position(|call| SLEEPS.contains(&call.number)).map(|n| at + n)
+        };
+        // A tool that sleeps while it attaches goes on attaching.
+        let last = calls.iter().rposition(Call::attaches)?;
+        let ready = slept(last.max(first))?;
+        let ended =
+            calls.iter().take(ready).filter(|call| call.attaches()).filter_map(|call| call.end).max()?;
+        let begin = calls.first()?.begin;
+        let count = calls.iter().skip(1).take_while(|call| call.begin <= ended).count();
+        Some(Self { exec: begin, attached: ended, ready: calls.get(ready)?.begin, calls: count as u64 })
+    }
+}
+
+/// From exec to the first connection that a tool shows, in milliseconds. A connection begins each millisecond.
+fn first_event(contender: &Contender) -> Result<f64> {
+    /// So many bytes are more than anyone's buffer: rows that were kept back come out.
+    const ENOUGH: u64 = 16 << 10;
+    let probe = Probe::start()?;
+    let held = Held::hold(&contender.command())?;
+    let mut watch = Watch::over(held.pid())?;
+    let mut running = held.go()?;
+    let mut marks = None;
+    running.wait_until(START, |_| {
+        marks = Marks::read(watch.calls()?);
+        Ok(marks.is_some())
+    })?;
+    drop(watch);
+    running.wait_until(START, |running| Ok(running.length()? >= ENOUGH))?;
+    let probes = probe.stop()?;
+    let stopped = running.stop()?;
+    let exec = marks.map(|marks| marks.exec).ok_or_else(|| Fault::new("never attached"))?;
+    let seen = first_seen(&stopped.rows, &probes).ok_or_else(|| Fault::new("no probe was seen"))?;
+    Ok((seen as f64 - exec as f64) / 1e6)
+}
+
+/// What a contender's starts came to.
+#[derive(Clone, Debug)]
+pub struct Starts {
+    /// Who.
+    pub contender: Contender,
+    /// Milliseconds from exec to attached, the middle of all rounds.
+    pub attached: Option<f64>,
+    /// Milliseconds from exec to the first event.
+    pub first_event: Option<f64>,
+    /// Bytes resident, the most of all rounds.
+    pub peak: Option<f64>,
+    /// Milliseconds from Ctrl-C to the end.
+    pub end: Option<f64>,
+}
+
+/// Tools that show each connection by both of its ports.
+const WITH_PORTS: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
+
+/// Starts all contenders, in turn, several times.
+pub fn measure(plan: &Plan) -> Result<(Vec<Starts>, Figure)> {
+    tell("starts");
+    let contenders: Vec<&Contender> = plan.contenders.iter().collect();
+    let mut starts: Vec<Vec<Start>> = vec![Vec::new(); contenders.len()];
+    let mut firsts: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
+    for round in 0..plan.rounds(9, 5) {
+        for (at, contender) in contenders.iter().enumerate() {
+            // A start of bpftrace takes as long as a hundred of ours.
+            if contender.maker >= Maker::Bpftrace && round >= 3 {
+                continue;
+            }
+            starts[at].push(start(contender).during(contender)?);
+            if !plan.short && round < 3 && WITH_PORTS.contains(&contender.tool) {
+                firsts[at].push(first_event(contender).during(contender)?);
+            }
+        }
+    }
+    let mut figure = Figure::new(
+        "start",
+        "Start and end",
+        "From exec to the end of the last system call that attaches; to the first connection that is shown, of one each \
+         millisecond (±1 ms); from Ctrl-C to the end of the process. Medians; memory is the most of all rounds.",
+        &[
+            "tool",
+            "attached ms",
+            "first event ms",
+            "ready ms",
+            "system calls",
+            "peak RSS MB",
+            "RSS MB",
+            "files mapped MB",
+            "files",
+            "Ctrl-C ms",
+            "program MB",
+        ],
+    );
+    let mut results = Vec::new();
+    for (at, contender) in contenders.iter().enumerate() {
+        let of = |value: fn(&Start) -> f64| starts[at].iter().map(value).collect::<Vec<_>>();
+        let megabytes = |bytes: Option<f64>| bytes.map(|bytes| bytes / 1e6);
+        let result = Starts {
+            contender: (*contender).clone(),
+            attached: median(&of(|start| start.attached)),
+            first_event: median(&firsts[at]),
+            peak: greatest(&of(|start| start.memory.peak as f64)),
+            end: median(&of(|start| start.end)),
+        };
+        figure.row([
+            contender.to_string().into(),
+            Cell::number(result.attached, 1),
+            Cell::number(result.first_event, 1),
+            Cell::number(median(&of(|start| start.ready)), 1),
+            Cell::number(median(&of(|start| start.calls as f64)), 0),
+            Cell::number(megabytes(result.peak), 1),
+            Cell::number(megabytes(median(&of(|start| start.memory.now as f64))), 1),
+            Cell::number(megabytes(median(&of(|start| start.memory.mapped as f64))), 1),
+            Cell::number(median(&of(|start| start.memory.files as f64)), 0),
+            Cell::number(result.end, 1),
+            Cell::number(megabytes(contender.file_bytes().map(|bytes| bytes as f64)), 1),
+        ]);
+        results.push(result);
+    }
+    let bars = results.iter().filter_map(|result| Some((result.contender.to_string(), result.attached?)));
+    figure.chart =
+        Some(Chart::Bars { axis: "exec to attached, ms".to_owned(), bars: bars.collect(), goal: Some(5.0) });
+    Ok((results, figure))
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn the_marks_of_a_start() {
+        let call = |begin, number, first| Call { begin, end: Some(begin + 2), number, args: [first, 0] };
+        let (bpf, sleep) = (libc::SYS_bpf, libc::SYS_epoll_pwait);
+        let calls = [
+            call(1, libc::SYS_read, 0),
+            call(10, libc::SYS_execve, 0),
+            call(20, bpf, 5),
+            call(30, sleep, 0),
+            call(40, bpf, 17),
+            call(50, bpf, 28),
+            call(60, libc::SYS_write, 1),
+            call(70, sleep, 0),
+        ];
+        assert_eq!(Marks::read(&calls), Some(Marks { exec: 10, attached: 52, ready: 70, calls: 4 }));
+        assert_eq!(Marks::read(&calls[..7]), None, "it does not sleep yet");
+        assert_eq!(Marks::read(&calls[..4]), None, "nothing is attached");
+    }
+}

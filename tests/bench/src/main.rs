@@ -1,0 +1,196 @@
+//! tcptools beside its peers: what each costs, in one run on one machine. `cargo bench-tools`, as root.
+//!
+//! - [`contender`] says who is compared, [`load`] makes what they watch, [`round`] puts the two together;
+//! - [`process`], [`proc`], [`program`] and [`watch`] see a tool from outside, the same way for all of them;
+//! - [`figure`] has the measurements, [`report`] shows them, [`verdict`] is the short run that `./test` makes.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod conditions;
+mod contender;
+mod empty;
+mod fault;
+mod figure;
+mod load;
+mod proc;
+mod process;
+mod program;
+mod report;
+mod round;
+mod stats;
+mod verdict;
+mod watch;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use kernel_tests::mntns;
+use kernel_tests::scratch::Scratch;
+use nix::unistd::geteuid;
+
+use crate::args::{Args, USAGE};
+use crate::contender::{Contender, TOOLS};
+use crate::fault::{During, Fault, Result};
+use crate::figure::{Plan, events, grow, headline, start, storm, stream};
+use crate::load::{hold, probe};
+use crate::report::{Figure, Report, json, markdown, svg, text};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // Parts that this program takes as a process of its own.
+    let part = match words.as_slice() {
+        [flag, what] if flag == load::FLAG => Some(load::run(what)),
+        [flag, _] if flag == hold::FLAG => Some(hold::run()),
+        [flag, _] if flag == probe::FLAG => Some(probe::run()),
+        [flag, command @ ..] if flag == process::EXEC => Some(Err(process::exec_when_told(command))),
+        _ => None,
+    };
+    let result = part.unwrap_or_else(|| match Args::parse(words) {
+        Ok(args) if args.help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Ok(args) => bench(&args),
+        Err(fault) => {
+            eprintln!("bench-tools: {fault}\n{USAGE}");
+            std::process::exit(2);
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("bench-tools: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(args: &Args) -> Result<()> {
+    if !geteuid().is_root() {
+        return Err(Fault::new("tools are attached and network namespaces made: run it as root"));
+    }
+    let tcptools = tcptools()?;
+    contender::set_ours(tcptools.clone());
+    // Peers need tracefs, and it is mounted for them only.
+    mntns::enter_new();
+    mntns::mount_tracefs();
+    let scratch = Scratch::new();
+    let tools: &[&str] = if args.short { &["tcplife", "tcpstates"] } else { &TOOLS };
+    figure::tell("which peers run here");
+    let (peers, left_out) = contender::peers(tools, &scratch.path(""))?;
+    let ours = TOOLS.iter().map(|tool| Contender::ours(tool, if *tool == "tcptop" { &["-C"] } else { &[] }));
+    let plan = Plan { contenders: ours.chain(peers).collect(), left_out, short: args.short };
+    if args.short {
+        return verdict::run(&plan);
+    }
+    let (report, failed) = measure(&plan, args, &tcptools)?;
+    print!("{}", text::conditions(&report));
+    for figure in report.all() {
+        print!("{}", text::figure(figure));
+    }
+    let numbers = format!("{:#}\n", json::report(&report));
+    if let Some(path) = &args.json {
+        fs::write(path, &numbers).during(path.display())?;
+    }
+    if failed > 0 {
+        return Err(Fault::new(format!("{failed} figures could not be measured")));
+    }
+    if args.update_docs { write_docs(&report, &numbers) } else { Ok(()) }
+}
+
+/// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
+fn measure(plan: &Plan, args: &Args, tcptools: &Path) -> Result<(Report, usize)> {
+    let mut figures: Vec<Figure> = Vec::new();
+    let (mut starts, mut storms) = (Vec::new(), Vec::new());
+    let mut failed = 0;
+    let mut add = |name: &str, measured: &mut dyn FnMut() -> Result<Vec<Figure>>| {
+        if args.wants(name) {
+            match measured() {
+                Ok(some) => figures.extend(some),
+                Err(fault) => {
+                    eprintln!("bench-tools: {name}: {fault}");
+                    failed += 1;
+                }
+            }
+        }
+    };
+    add("start", &mut || {
+        let (measured, figure) = start::measure(plan)?;
+        starts = measured;
+        Ok(vec![figure])
+    });
+    add("storm", &mut || {
+        let (measured, figure) = storm::measure(plan)?;
+        storms = measured;
+        Ok(vec![figure])
+    });
+    add("storm", &mut || Ok(vec![storm::variants(plan)?]));
+    add("steady", &mut || Ok(vec![events::steady(plan)?.1]));
+    add("refused", &mut || Ok(vec![events::refused()?]));
+    add("lossy", &mut || Ok(vec![events::lossy(plan)?]));
+    add("stream", &mut || Ok(vec![stream::measure()?]));
+    add("programs", &mut || Ok(vec![figure::program::measure(plan)?]));
+    let mut growths = Vec::new();
+    for (name, part) in grow::PARTS {
+        add(name, &mut || {
+            let (growth, figure) = part()?;
+            growths.extend(growth);
+            Ok(vec![figure])
+        });
+    }
+    if !growths.is_empty() {
+        figures.push(grow::steepest(&growths));
+    }
+    let report = Report {
+        conditions: conditions::conditions(tcptools)?,
+        left_out: plan.left_out.iter().map(|left| (left.name.clone(), left.why.clone())).collect(),
+        headline: headline::headline(&starts, &storms),
+        figures,
+    };
+    Ok((report, failed))
+}
+
+/// `tests/bench/results` and the README's block.
+fn write_docs(report: &Report, numbers: &str) -> Result<()> {
+    let root = root();
+    let docs = root.join("tests/bench/results");
+    fs::create_dir_all(&docs).during(docs.display())?;
+    let write = |path: PathBuf, text: &str| fs::write(&path, text).during(path.display());
+    write(docs.join("README.md"), &markdown::page(report))?;
+    write(docs.join("results.json"), numbers)?;
+    for figure in &report.figures {
+        if let Some(chart) = svg::chart(figure, &report.caption()) {
+            write(docs.join(format!("{}.svg", figure.id)), &chart)?;
+        }
+    }
+    let readme = root.join("README.md");
+    let text = fs::read_to_string(&readme).during(readme.display())?;
+    let text = markdown::readme(&text, report)
+        .ok_or_else(|| Fault::new("README.md has no block for what was measured"))?;
+    write(readme, &text)
+}
+
+/// The workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Where tcptools is: what `$TCPTOOLS` says, or what cargo builds now.
+fn tcptools() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TCPTOOLS") {
+        return Ok(path.into());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo).args(["build", "--release", "-p", "tools"]).current_dir(root()).status();
+    if !built.during("cargo build")?.success() {
+        return Err(Fault::new("tcptools cannot be built"));
+    }
+    // target/TRIPLE/PROFILE/bench-tools
+    let own = std::env::current_exe().during("the path of this program")?;
+    let built = own.ancestors().nth(2).map(|triple| triple.join("release/tcptools"));
+    built
+        .filter(|path| path.is_file())
+        .ok_or_else(|| Fault::new("no tcptools beside this program; $TCPTOOLS says where it is"))
+}

@@ -1,0 +1,200 @@
+//! The short run: whether something has become grossly worse. What looks so is measured again before it counts, because a busy
+//! machine makes everything look so once.
+
+use std::fmt;
+
+use crate::contender::Maker;
+use crate::fault::{Fault, Result};
+use crate::figure::start::{self, Starts};
+use crate::figure::storm::{self, Storm};
+use crate::figure::{Plan, events, grow};
+
+/// How often a group of checks may fail before it has.
+const ATTEMPTS: usize = 3;
+
+/// A number and its limit.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Check {
+    what: String,
+    value: Option<f64>,
+    limit: Limit,
+}
+
+/// What a number has to be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Limit {
+    /// So much or more.
+    AtLeast(f64),
+    /// So much or less.
+    AtMost(f64),
+}
+
+impl Check {
+    fn new(what: impl fmt::Display, value: Option<f64>, limit: Limit) -> Self {
+        Self { what: what.to_string(), value, limit }
+    }
+
+    /// What could not be measured does not hold.
+    fn holds(&self) -> bool {
+        self.value.is_some_and(|value| match self.limit {
+            Limit::AtLeast(least) => value >= least,
+            Limit::AtMost(most) => value <= most,
+        })
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (relation, limit) = match self.limit {
+            Limit::AtLeast(limit) => ("at least", limit),
+            Limit::AtMost(limit) => ("at most", limit),
+        };
+        let holds = if self.holds() { "ok    " } else { "FAILED" };
+        match self.value {
+            Some(value) => write!(f, "{holds} {}: {value:.2} ({relation} {limit:.2})", self.what),
+            None => write!(f, "{holds} {}: not measured", self.what),
+        }
+    }
+}
+
+/// Checks that are measured together.
+type Group = fn(&Plan) -> Result<Vec<Check>>;
+
+/// Measures group by group and says what failed.
+pub fn run(plan: &Plan) -> Result<()> {
+    let groups: [Group; 4] = [starts, storms, steady, sockets];
+    let mut failed = 0;
+    for group in groups {
+        let mut attempt = 1;
+        let checks = loop {
+            let checks = group(plan)?;
+            if checks.iter().all(Check::holds) || attempt == ATTEMPTS {
+                break checks;
+            }
+            checks.iter().filter(|check| !check.holds()).for_each(|check| eprintln!("again: {check}"));
+            attempt += 1;
+        };
+        for check in &checks {
+            println!("{check}");
+        }
+        failed += checks.iter().filter(|check| !check.holds()).count();
+    }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(Fault::new(format!("{failed} checks failed, {ATTEMPTS} times each")))
+    }
+}
+
+fn starts(plan: &Plan) -> Result<Vec<Check>> {
+    let (starts, _) = start::measure(plan)?;
+    Ok(judge_starts(&starts))
+}
+
+fn judge_starts(starts: &[Starts]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for ours in starts.iter().filter(|start| start.contender.maker == Maker::Tcptools) {
+        let name = &ours.contender;
+        let peer = starts
+            .iter()
+            .find(|peer| peer.contender.maker == Maker::Libbpf && peer.contender.tool == ours.contender.tool);
+        let limit = peer.and_then(|peer| peer.attached).unwrap_or(50.0);
+        checks.push(Check::new(format_args!("{name}: attached, ms"), ours.attached, Limit::AtMost(limit)));
+        let peak = ours.peak.map(|bytes| bytes / 1e6);
+        checks.push(Check::new(format_args!("{name}: peak RSS, MB"), peak, Limit::AtMost(6.0)));
+    }
+    checks
+}
+
+fn storms(plan: &Plan) -> Result<Vec<Check>> {
+    let (storms, _) = storm::measure(plan)?;
+    Ok(judge_storms(&storms))
+}
+
+fn judge_storms(storms: &[Storm]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for ours in storms.iter().filter(|storm| storm.contender.maker == Maker::Tcptools) {
+        let name = &ours.contender;
+        let part =
+            Check::new(format_args!("{name}: part of connections/s"), ours.ratio(), Limit::AtLeast(0.6));
+        checks.push(part);
+        // A program that sends an event at each run takes four to seven empty ones.
+        let run = ours.each_run.zip(ours.empty).map(|(run, empty)| run / empty);
+        checks.push(Check::new(format_args!("{name}: run, in empty runs"), run, Limit::AtMost(12.0)));
+        if let Some(peer) = storms
+            .iter()
+            .find(|peer| peer.contender.maker == Maker::Libbpf && peer.contender.tool == ours.contender.tool)
+        {
+            let user = ours.user.zip(peer.user).map(|(ours, peer)| ours / peer);
+            checks.push(Check::new(
+                format_args!("{name}: user CPU, of libbpf-tools'"),
+                user,
+                Limit::AtMost(1.0),
+            ));
+        }
+    }
+    checks
+}
+
+fn steady(plan: &Plan) -> Result<Vec<Check>> {
+    let (steady, _) = events::steady(plan)?;
+    let lost = |(due, came): (u64, u64)| due.saturating_sub(came) as f64;
+    let checks = steady.iter().map(|one| {
+        Check::new(
+            format_args!("{}: lost at a steady rate", one.contender),
+            Some(lost(one.rows)),
+            Limit::AtMost(0.0),
+        )
+    });
+    Ok(checks.collect())
+}
+
+fn sockets(_plan: &Plan) -> Result<Vec<Check>> {
+    let ready = grow::start_with(crate::load::hold::MOST)?;
+    Ok(vec![Check::new("tcplife: start with 100,000 sockets, ms", Some(ready), Limit::AtMost(600.0))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contender::Contender;
+
+    #[test]
+    fn a_check_holds_or_says_why_not() {
+        let check = |value, limit| Check::new("x", value, limit);
+        assert!(check(Some(0.6), Limit::AtLeast(0.6)).holds());
+        assert!(!check(Some(0.59), Limit::AtLeast(0.6)).holds());
+        assert!(check(Some(6.0), Limit::AtMost(6.0)).holds());
+        assert!(!check(None, Limit::AtMost(6.0)).holds());
+        assert_eq!(check(Some(7.0), Limit::AtMost(6.0)).to_string(), "FAILED x: 7.00 (at most 6.00)");
+    }
+
+    #[test]
+    fn a_storm_is_judged_by_its_peers() {
+        let storm = |contender: Contender, part, user| Storm {
+            contender,
+            ratios: vec![part],
+            user: Some(user),
+            rows: (1, 1),
+            worst_loss: Some(0.0),
+            each_run: Some(150.0),
+            empty: Some(50.0),
+            each_connection: None,
+        };
+        let ours = Contender::ours("tcplife", &[]);
+        let mut peer = ours.clone();
+        peer.maker = Maker::Libbpf;
+        let failed = |storms: &[Storm]| judge_storms(storms).iter().filter(|check| !check.holds()).count();
+        assert_eq!(failed(&[storm(ours.clone(), 0.9, 1.0), storm(peer.clone(), 0.2, 14.0)]), 0);
+        assert_eq!(failed(&[storm(ours.clone(), 0.5, 15.0), storm(peer, 0.2, 14.0)]), 2);
+        let starts = |attached| Starts {
+            contender: ours.clone(),
+            attached: Some(attached),
+            first_event: None,
+            peak: Some(3e6),
+            end: None,
+        };
+        assert!(judge_starts(&[starts(49.0)]).iter().all(Check::holds));
+        assert!(!judge_starts(&[starts(51.0)]).iter().all(Check::holds));
+    }
+}

@@ -1,0 +1,155 @@
+//! Names that processes give themselves, to look like something else: each stays in its place, in every format of every tool that
+//! shows one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kernel_tests::cli::{Output, Tool};
+use kernel_tests::gate::{Feature, needs};
+use kernel_tests::netns::Netns;
+use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::segment::flag;
+use kernel_tests::stage::{Stage, Via};
+use kernel_tests::traffic;
+use serde_json::{Map, Value};
+
+use crate::tcpdrop::{needs_receiver, strays};
+use crate::tcptop::sees_what_is_sent;
+
+pub const TESTS: &[Test] = &[
+    ("cli::names_in_connlat", || opened_under("tcpconnlat", &[], "COMM")),
+    ("cli::names_in_life", || opened_under("tcplife", &[], "COMM")),
+    ("cli::names_in_life_wide", || opened_under("tcplife", &["-w"], "COMM")),
+    ("cli::names_in_states", || opened_under("tcpstates", &[], "C-COMM")),
+    ("cli::names_in_tracer", || opened_under("tcptracer", &[], "COMM")),
+    ("cli::names_in_top", || {
+        sees_what_is_sent()?;
+        opened_under("tcptop", &["-C"], "COMM")
+    }),
+    ("cli::names_in_retrans", names_in_retrans),
+    ("cli::names_in_drop", names_in_drop),
+];
+
+/// What a process calls itself, and how that is shown.
+const NAMES: [(&[u8], &str); 9] = [
+    (b"\n", r"\x0a"),
+    (b"x\n1 y 10.0.0.1", r"x\x0a1 y 10.0.0.1"),
+    (b"\x1b[2J\r", r"\x1b[2J\x0d"),
+    (b"a\",\"pid\":1", "a\",\"pid\":1"),
+    (b"a\",1,\"b", "a\",1,\"b"),
+    (b"=cmd()", "=cmd()"),
+    (b"\xff", r"\xff"),
+    (b"\xe2\x80\xaedhss", r"\xe2\x80\xaedhss"),
+    (br"\x0a", r"\\x0a"),
+];
+
+/// A tool in each format.
+struct Watch {
+    netns: Netns,
+    table: Tool,
+    csv: Tool,
+    json: Tool,
+}
+
+impl Watch {
+    fn start(tool: &str, args: &[&str]) -> Self {
+        let netns = Netns::enter_new();
+        let inode = netns.inode().to_string();
+        let start = |format: &[&str]| Tool::start(tool, &[args, &["--netns", &inode], format].concat());
+        Self { table: start(&[]), csv: start(&["--csv"]), json: start(&["--json"]), netns }
+    }
+
+    /// Ends all three, and checks what they wrote. `column` has the names in CSV, and in the table `shown` of their letters.
+    fn check(mut self, column: &str, rows: usize) {
+        self.json.wait_rows(self.netns.inode(), rows);
+        let [table, csv, json] = [self.table, self.csv, self.json].map(Tool::stop);
+        let all: BTreeSet<String> = NAMES.iter().map(|(_, shown)| (*shown).to_owned()).collect();
+
+        let of_json: Vec<Option<String>> = objects(&json).iter().map(|row| text(&row["comm"])).collect();
+        assert_eq!(hostile(&of_json, &json), all, "{json}");
+
+        let mut reader = csv::ReaderBuilder::new().from_reader(csv.stdout.as_bytes());
+        let headings = reader.headers().expect("a line of headings").clone();
+        let at = headings.iter().position(|heading| heading == column).expect("its column");
+        let fields =
+            reader.records().map(|row| row.expect("as many fields as headings").get(at).map(str::to_owned));
+        assert_eq!(hostile(&fields.collect::<Vec<_>>(), &csv), all, "{csv}");
+
+        let headings = table.stdout.lines().find(|line| line.contains("PID")).expect("a line of headings");
+        for output in [&table, &csv, &json] {
+            output.assert_code(0).assert_complete_lines();
+            let odd = |char: char| char.is_control() && !matches!(char, '\n' | '\t') || char == '\u{202e}';
+            assert!(!output.stdout.contains(odd) && !output.stderr.contains(odd), "{output}");
+        }
+        for name in all.iter().filter(|_| headings.contains(column)) {
+            // A column may be too narrow for it.
+            let start: String = name.chars().take(10).collect();
+            assert!(table.stdout.lines().any(|line| line.contains(&*start)), "{name} is not in\n{table}");
+        }
+    }
+}
+
+/// The names that are not those of the test's other processes, or of nobody.
+fn hostile(names: &[Option<String>], output: &Output) -> BTreeSet<String> {
+    assert!(!names.is_empty(), "{output}");
+    let known = |name: &String| !name.starts_with("kt-") && name != "-";
+    names.iter().flatten().filter(|name| known(name)).cloned().collect()
+}
+
+fn objects(output: &Output) -> Vec<Map<String, Value>> {
+    output.stdout.lines().map(|line| serde_json::from_str(line).expect("an object on each line")).collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// A process connects, sends and closes under each name.
+fn opened_under(tool: &str, args: &[&str], column: &str) -> Outcome {
+    let watch = Watch::start(tool, args);
+    let mut stage = Stage::new(Via::V4);
+    for (name, _) in NAMES {
+        stage.client.rename(name);
+        let pair = stage.open();
+        stage.exchange(pair, 2000, 1);
+        stage.client.close(pair.client);
+        stage.server.recv_eof(pair.server, 0);
+        stage.server.close(pair.server);
+    }
+    watch.check(column, NAMES.len());
+    Ok(())
+}
+
+/// A process connects under each name to where nobody answers; the kernel sends its SYN again after a second.
+fn names_in_retrans() -> Outcome {
+    let watch = Watch::start("tcpretrans", &["--owner"]);
+    let mut stage = traffic::deaf();
+    let connects: Vec<_> = NAMES
+        .iter()
+        .map(|(name, _)| {
+            stage.client.rename(name);
+            stage.client.start_connect(stage.target, Some(Duration::from_millis(1500)))
+        })
+        .collect();
+    for connect in connects {
+        stage.client.finish_connect(connect).expect_err("nobody answers");
+    }
+    watch.check("COMM", NAMES.len());
+    Ok(())
+}
+
+/// A process accepts under each name, and what comes for it then is dropped.
+fn names_in_drop() -> Outcome {
+    needs(Feature::ProbeReads)?;
+    needs_receiver()?;
+    let watch = Watch::start("tcpdrop", &["--owner"]);
+    let mut stage = Stage::new(Via::V4);
+    for (name, _) in NAMES {
+        stage.server.rename(name);
+        let pair = stage.open();
+        stage.exchange(pair, 1, 1);
+        strays(pair, flag::ACK);
+    }
+    watch.check("COMM", NAMES.len());
+    Ok(())
+}

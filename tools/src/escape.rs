@@ -1,0 +1,93 @@
+//! Text that others chose, made harmless: names of tasks and symbols, paths, arguments. Whatever it holds, it ends no row and no
+//! line, moves no cursor and turns no text around.
+
+use std::fmt::{self, Write as _};
+
+/// A value of a row. What could be taken for something else is written as `\x1b`, byte by byte, and the escape sign itself is
+/// doubled: each text has one reading.
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for char in chunk.valid().chars() {
+                match char {
+                    '\\' => f.write_str("\\\\")?,
+                    _ => harmless(char, f)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message. A line of it that is indented stays a line of its own: so are those with which the verifier explains itself.
+pub struct Message<'a>(pub &'a str);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, line) in self.0.split("\n  ").enumerate() {
+            if number > 0 {
+                f.write_str("\n  ")?;
+            }
+            line.chars().try_for_each(|char| harmless(char, f))?;
+        }
+        Ok(())
+    }
+}
+
+fn harmless(char: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !is_unseen(char) {
+        return f.write_char(char);
+    }
+    let mut buffer = [0; 4];
+    char.encode_utf8(&mut buffer).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+}
+
+/// Whether it does something else than being seen: a control character, a line's end, one that turns text around or is nothing.
+fn is_unseen(char: char) -> bool {
+    char.is_control()
+        || matches!(char,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_seen_as_something_else() {
+        let shown = |text: &[u8]| Escaped(text).to_string();
+        assert_eq!(shown(b"a\n1 b\t\x1b[2J\r\0\x7f"), r"a\x0a1 b\x09\x1b[2J\x0d\x00\x7f");
+        assert_eq!(shown(b"caf\xe9 \xff"), r"caf\xe9 \xff");
+        assert_eq!(shown("caf\u{e9}\u{85} \u{4e2d}".as_bytes()), "caf\u{e9}\\xc2\\x85 \u{4e2d}");
+        assert_eq!(
+            shown("nginx\u{202e}dhss\u{2066}\u{200b}\u{feff}".as_bytes()),
+            r"nginx\xe2\x80\xaedhss\xe2\x81\xa6\xe2\x80\x8b\xef\xbb\xbf"
+        );
+        assert_eq!(shown(br"a\x0a"), r"a\\x0a", "no name looks like an escape");
+        assert_eq!(
+            shown(b"a\",\"pid\":1 =cmd()"),
+            "a\",\"pid\":1 =cmd()",
+            "quoting is the format's own affair"
+        );
+    }
+
+    #[test]
+    fn a_message_keeps_its_own_lines_only() {
+        let shown = |text| Message(text).to_string();
+        assert_eq!(
+            shown("load `x`: denied\n  x.rs:1: r0 = 0\n  R1 !read_ok"),
+            "load `x`: denied\n  x.rs:1: r0 = 0\n  R1 !read_ok"
+        );
+        assert_eq!(
+            shown("/a\ntcptools: fine\x1b[m: no such file"),
+            r"/a\x0atcptools: fine\x1b[m: no such file"
+        );
+        assert_eq!(shown(r"C:\x"), r"C:\x");
+    }
+}
