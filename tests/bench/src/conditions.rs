@@ -6,13 +6,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fault::{During, Result};
 
-/// Machine, kernel, date, version.
-pub fn conditions(tcptools: &std::path::Path) -> Result<Vec<(&'static str, String)>> {
+/// Names and values.
+pub type Conditions = Vec<(&'static str, String)>;
+
+/// Machine, kernel, date, version, and what else the machine has to do: to be asked before anything is measured.
+pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
     let read = |path: &str| fs::read_to_string(path).during(path);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let model = field(&read("/proc/cpuinfo")?, "model name").unwrap_or_else(|| "unnamed CPU".to_owned());
     let virtual_machine =
         if read("/proc/cpuinfo")?.contains("hypervisor") { ", in a virtual machine" } else { "" };
+    let load = read("/proc/loadavg")?;
     let kernel = read("/proc/sys/kernel/osrelease")?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").ok();
     let lockdown =
@@ -30,6 +34,7 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Vec<(&'static str, Strin
             ),
         ),
         ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
+        ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
         ("date", date(seconds / 86_400)),
     ])
 }

@@ -179,12 +179,17 @@ fn is_file(path: PathBuf) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// The reason among what a tool said before it gave up: a line about what is missing, else its first that is no warning.
+/// The reason among what a tool said before it gave up: its first line that is no warning.
 pub fn reason(said: &str) -> Fault {
-    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut serious = lines().filter(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK"));
-    let reason = lines().find(|line| line.contains("Unable to find")).or_else(|| serious.next());
-    Fault::new(reason.unwrap_or("ended without a word"))
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK")) {
+        // BCC says which directory it did not find.
+        Some(line) if line.contains("/lib/modules/") => {
+            Fault::new(format!("no headers of this kernel: {line}"))
+        }
+        Some(line) => Fault::new(line),
+        None => Fault::new("ended without a word"),
+    }
 }
 
 #[cfg(test)]
@@ -193,11 +198,12 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_first_line_that_gives_one() {
+        let bcc = reason("sh: 1: modprobe: not found\nchdir(/lib/modules/6.18/build): No such file\nmore\n");
         assert_eq!(
-            reason("sh: 1: modprobe: not found\nchdir: no\nUnable to find kernel headers.\nmore\n")
-                .to_string(),
-            "Unable to find kernel headers."
+            bcc.to_string(),
+            "no headers of this kernel: chdir(/lib/modules/6.18/build): No such file"
         );
+        assert_eq!(reason("libbpf: no\nlibbpf: more\n").to_string(), "libbpf: no");
         assert_eq!(reason("\n").to_string(), "ended without a word");
     }
 

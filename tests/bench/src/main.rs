@@ -31,6 +31,7 @@ use kernel_tests::scratch::Scratch;
 use nix::unistd::geteuid;
 
 use crate::args::{Args, USAGE};
+use crate::conditions::Conditions;
 use crate::contender::{Contender, TOOLS};
 use crate::fault::{During, Fault, Result};
 use crate::figure::{Plan, events, grow, headline, start, storm, stream};
@@ -78,6 +79,7 @@ fn bench(args: &Args) -> Result<()> {
     mntns::mount_tracefs();
     let scratch = Scratch::new();
     let tools: &[&str] = if args.short { &["tcplife", "tcpstates"] } else { &TOOLS };
+    let conditions = conditions::conditions(&tcptools)?;
     figure::tell("which peers run here");
     let (peers, left_out) = contender::peers(tools, &scratch.path(""))?;
     let ours = TOOLS.iter().map(|tool| Contender::ours(tool, if *tool == "tcptop" { &["-C"] } else { &[] }));
@@ -85,7 +87,7 @@ fn bench(args: &Args) -> Result<()> {
     if args.short {
         return verdict::run(&plan);
     }
-    let (report, failed) = measure(&plan, args, &tcptools)?;
+    let (report, failed) = measure(&plan, args, conditions);
     print!("{}", text::conditions(&report));
     for figure in report.all() {
         print!("{}", text::figure(figure));
@@ -101,7 +103,7 @@ fn bench(args: &Args) -> Result<()> {
 }
 
 /// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
-fn measure(plan: &Plan, args: &Args, tcptools: &Path) -> Result<(Report, usize)> {
+fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) {
     let mut figures: Vec<Figure> = Vec::new();
     let (mut starts, mut storms) = (Vec::new(), Vec::new());
     let mut failed = 0;
@@ -144,12 +146,12 @@ fn measure(plan: &Plan, args: &Args, tcptools: &Path) -> Result<(Report, usize)>
         figures.push(grow::steepest(&growths));
     }
     let report = Report {
-        conditions: conditions::conditions(tcptools)?,
+        conditions,
         left_out: plan.left_out.iter().map(|left| (left.name.clone(), left.why.clone())).collect(),
         headline: headline::headline(&starts, &storms),
         figures,
     };
-    Ok((report, failed))
+    (report, failed)
 }
 
 /// `tests/bench/results` and the README's block.

@@ -82,7 +82,7 @@ fn sum(text: &str, key: &str) -> u64 {
 }
 
 fn storm_in_all_tools() -> Outcome {
-    const STORM: u32 = 1500;
+    const STORM: u32 = 1000;
     sees_what_is_sent()?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();

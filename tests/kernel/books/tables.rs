@@ -149,6 +149,7 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     let netns = crowd::arena();
     let door = Door::open();
     let mut running = start(tool, &["--max-sockets", &room(), "--owner"], &netns);
+    let before = Counters::now();
     let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
     wait_warned(&mut running, SOCKETS);
     let mut events = 1;
@@ -157,7 +158,6 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
         Segment { intact: false, ..Segment::syn(from, to) }.send();
     } else {
         // The last of them found no room.
-        let before = Counters::now();
         let mut last = crowd.pop().expect("a crowd");
         deafen(&last.server);
         last.client.write_all(b"x").expect("send");

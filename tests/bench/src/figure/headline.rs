@@ -2,7 +2,7 @@
 
 use super::start::Starts;
 use super::storm::Storm;
-use crate::contender::{Contender, Maker};
+use crate::contender::Contender;
 use crate::report::{Cell, Figure};
 
 /// The tools that peers have on every kernel.
@@ -15,15 +15,8 @@ pub fn headline(starts: &[Starts], storms: &[Storm]) -> Figure {
         .map(|storm| &storm.contender)
         .filter(|contender| TOOLS.contains(&contender.tool))
         .collect();
-    let mut columns = vec![String::new()];
-    for contender in &contenders {
-        let maker = if contender.maker == Maker::Tcptools {
-            "**tcptools**".to_owned()
-        } else {
-            contender.maker.to_string()
-        };
-        columns.push(format!("{} {maker}", contender.tool));
-    }
+    let names = contenders.iter().map(|contender| contender.to_string());
+    let columns = std::iter::once(String::new()).chain(names).collect();
     let mut figure =
         Figure::new("headline", "In short", "Medians; how each was measured is said below.", &[]);
     figure.columns = columns;

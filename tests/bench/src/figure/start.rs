@@ -5,7 +5,7 @@ use crate::contender::{Contender, Maker};
 use crate::fault::{During, Fault, Result};
 use crate::load::probe::{Probe, first_seen};
 use crate::proc::Memory;
-use crate::process::{Held, SLEEPS};
+use crate::process::{Held, Running, SLEEPS};
 use crate::report::{Cell, Chart, Figure};
 use crate::round::START;
 use crate::stats::{greatest, median};
@@ -26,8 +26,8 @@ pub struct Start {
     pub end: f64,
 }
 
-/// Starts a tool once.
-pub fn start(contender: &Contender) -> Result<Start> {
+/// Starts a tool under watch, until it is ready.
+fn begin(contender: &Contender) -> Result<(Running, Marks)> {
     let held = Held::hold(&contender.command())?;
     let mut watch = Watch::over(held.pid())?;
     let mut running = held.go()?;
@@ -36,14 +36,17 @@ pub fn start(contender: &Contender) -> Result<Start> {
         marks = Marks::read(watch.calls()?);
         Ok(marks.is_some())
     })?;
-    let marks = marks.ok_or_else(|| Fault::new("never attached"))?;
+    Ok((running, marks.ok_or_else(|| Fault::new("never attached"))?))
+}
+
+/// Starts a tool once.
+pub fn start(contender: &Contender) -> Result<Start> {
+    let (running, marks) = begin(contender)?;
     let memory = running.memory()?;
-    drop(watch);
     let stopped = running.stop()?;
-    let since_exec = |nanos: u64| nanos.saturating_sub(marks.exec) as f64 / 1e6;
     Ok(Start {
-        attached: since_exec(marks.attached),
-        ready: since_exec(marks.ready),
+        attached: marks.since_exec(marks.attached),
+        ready: marks.since_exec(marks.ready),
         calls: marks.calls,
         memory,
         end: millis(stopped.took),
@@ -60,6 +63,11 @@ struct Marks {
 }
 
 impl Marks {
+    /// Milliseconds from exec to a moment.
+    fn since_exec(&self, moment: u64) -> f64 {
+        moment.saturating_sub(self.exec) as f64 / 1e6
+    }
+
     /// `None` before the tool sleeps with something attached.
     fn read(calls: &[Call]) -> Option<Self> {
         let exec = calls.iter().rposition(Call::executes)?;
@@ -84,21 +92,13 @@ fn first_event(contender: &Contender) -> Result<f64> {
     /// So many bytes are more than anyone's buffer: rows that were kept back come out.
     const ENOUGH: u64 = 16 << 10;
     let probe = Probe::start()?;
-    let held = Held::hold(&contender.command())?;
-    let mut watch = Watch::over(held.pid())?;
-    let mut running = held.go()?;
-    let mut marks = None;
-    running.wait_until(START, |_| {
-        marks = Marks::read(watch.calls()?);
-        Ok(marks.is_some())
-    })?;
-    drop(watch);
+    let (mut running, marks) = begin(contender)?;
     running.wait_until(START, |running| Ok(running.length()? >= ENOUGH))?;
     let probes = probe.stop()?;
     let stopped = running.stop()?;
-    let exec = marks.map(|marks| marks.exec).ok_or_else(|| Fault::new("never attached"))?;
     let seen = first_seen(&stopped.rows, &probes).ok_or_else(|| Fault::new("no probe was seen"))?;
-    Ok((seen as f64 - exec as f64) / 1e6)
+    // It may have begun before, and have ended when the tool was there.
+    Ok(marks.since_exec(seen))
 }
 
 /// What a contender's starts came to.

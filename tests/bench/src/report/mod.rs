@@ -7,6 +7,8 @@ pub mod text;
 
 use std::fmt;
 
+use crate::conditions::Conditions;
+
 /// A value of a table.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Cell {
@@ -118,7 +120,7 @@ impl Figure {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
     /// Machine, kernel, date, version: names and values.
-    pub conditions: Vec<(&'static str, String)>,
+    pub conditions: Conditions,
     /// Peers that were not measured: name and reason.
     pub left_out: Vec<(String, String)>,
     /// The headline: what the README shows.
