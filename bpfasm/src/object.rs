@@ -46,6 +46,8 @@ pub struct Hook {
     /// An earlier, optional hook in whose stead this one is, where no rung of that one holds. Where one does, or where that
     /// hook is not needed itself, this one is neither loaded nor attached, and `need` does not count.
     pub instead_of: Option<Text>,
+    /// What a user does without where no rung holds, even if another hook stands in for it: `the owners of …`.
+    pub without: Option<Text>,
     /// The ways, best first.
     pub rungs: Vec<ProgramDef>,
 }
@@ -53,13 +55,19 @@ pub struct Hook {
 impl Hook {
     /// A hook in its own right.
     pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
-        Self { name: name.into(), need, instead_of: None, rungs }
+        Self { name: name.into(), need, instead_of: None, without: None, rungs }
     }
 
     /// The same, only where no rung of that earlier, optional hook holds.
     #[must_use]
     pub fn instead_of(self, earlier: impl Into<Text>) -> Self {
         Self { instead_of: Some(earlier.into()), ..self }
+    }
+
+    /// The same, with words for what is not there where no rung holds. They follow `without`.
+    #[must_use]
+    pub fn without(self, what: impl Into<Text>) -> Self {
+        Self { without: Some(what.into()), ..self }
     }
 }
 

@@ -76,7 +76,7 @@ fn hinted(hint: Hint) -> LoadError {
     match hint {
         Hint::Capabilities(_) | Hint::Memlock => LoadError::Map { map: text("m"), errno: NO, hint: some },
         Hint::PerfMlock => LoadError::Ring { map: text("m"), errno: NO, hint: some },
-        Hint::Tracefs => LoadError::Attach { attach: attach(), errno: NO, hint: some },
+        Hint::Tracefs | Hint::NoKprobes => LoadError::Attach { attach: attach(), errno: NO, hint: some },
         Hint::Forbidden | Hint::Confidential => {
             LoadError::Load { program: text("p"), errno: NO, log: Box::default(), hint: some }
         }
@@ -125,6 +125,7 @@ fn each_message_of_the_loader_is_in_the_catalogue() {
         Hint::Memlock,
         Hint::PerfMlock,
         Hint::Tracefs,
+        Hint::NoKprobes,
         Hint::Forbidden,
         Hint::Confidential,
     ];

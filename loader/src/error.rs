@@ -183,6 +183,8 @@ pub enum Hint {
     PerfMlock,
     /// tracefs, which has the numbers of tracepoints, is not mounted.
     Tracefs,
+    /// The kernel is built without kprobes.
+    NoKprobes,
     /// All capabilities are there, so something else forbids it.
     Forbidden,
     /// The kernel is locked down for confidentiality, and a program that reads its memory by address does not load.
@@ -197,6 +199,24 @@ impl Hint {
         }
         let missing = crate::privileges::missing();
         Some(if missing.is_empty() { Self::Forbidden } else { Self::Capabilities(missing) })
+    }
+}
+
+impl Hint {
+    /// What to do about it: a command or a setting. `None` where nothing is known to help.
+    #[must_use]
+    pub fn cure(&self) -> Option<&'static str> {
+        match self {
+            Self::Capabilities(missing) if missing.contains(&Capability::SysAdmin) => {
+                Some("run as root, or setcap cap_sys_admin+ep FILE")
+            }
+            Self::Capabilities(_) => Some("run as root, or setcap cap_bpf,cap_perfmon+ep FILE"),
+            Self::Memlock => Some("ulimit -l unlimited"),
+            Self::PerfMlock => Some("a smaller --ring-size, or a larger sysctl kernel.perf_event_mlock_kb"),
+            Self::Tracefs => Some("mount -t tracefs tracefs /sys/kernel/tracing"),
+            Self::Confidential => Some("boot the kernel with lockdown=integrity, or none"),
+            Self::NoKprobes | Self::Forbidden => None,
+        }
     }
 }
 
@@ -215,6 +235,7 @@ impl fmt::Display for Hint {
             Self::Tracefs => {
                 f.write_str("no events in /sys/kernel/tracing (mount -t tracefs tracefs /sys/kernel/tracing)")
             }
+            Self::NoKprobes => f.write_str("the kernel is built without kprobes (CONFIG_KPROBE_EVENTS)"),
             Self::Forbidden => {
                 f.write_str("forbidden by the kernel's lockdown or by a container (seccomp, user namespace)")
             }
@@ -392,19 +413,35 @@ impl LoadError {
         }
     }
 
-    /// Whether the process may not do BPF work at all, so that no other way need be tried.
-    #[must_use]
-    pub fn is_unprivileged(&self) -> bool {
+    /// What may help, where the kernel has refused one thing.
+    fn hint(&self) -> Option<&Hint> {
         match self {
             Self::Map { hint, .. }
             | Self::Load { hint, .. }
             | Self::Attach { hint, .. }
             | Self::Ring { hint, .. }
-            | Self::Probe { hint, .. } => matches!(hint, Some(Hint::Capabilities(_))),
-            Self::Pinned(error) => {
-                matches!(&error.found, PinnedFound::Nothing { hint: Some(Hint::Capabilities(_)), .. })
-            }
-            _ => false,
+            | Self::Probe { hint, .. } => hint.as_ref(),
+            Self::Pinned(error) => match &error.found {
+                PinnedFound::Nothing { hint, .. } => hint.as_ref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the process may not do BPF work at all, so that no other way need be tried.
+    #[must_use]
+    pub fn is_unprivileged(&self) -> bool {
+        matches!(self.hint(), Some(Hint::Capabilities(_)))
+    }
+
+    /// A command or a setting that would help; of a hook without a way, one for its best way that can be helped.
+    #[must_use]
+    pub fn cure(&self) -> Option<&'static str> {
+        match self {
+            Self::NoBtf { .. } => Some("--btf FILE with the type information of this kernel"),
+            Self::NoRung { refused, .. } => refused.iter().find_map(|(_, error)| error.cure()),
+            _ => self.hint().and_then(Hint::cure),
         }
     }
 }

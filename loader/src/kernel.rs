@@ -57,10 +57,18 @@ pub fn arch() -> Result<Arch, KernelError> {
     }
 }
 
-/// Whether the kernel is locked down for confidentiality; false also where that cannot be seen, as without securityfs.
+/// The lockdown in force: `none`, `integrity` or `confidentiality`. `None` where that cannot be seen, as without securityfs, and
+/// for a kernel that knows none.
+pub fn lockdown() -> Option<String> {
+    // none [integrity] confidentiality
+    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, mode) = modes.split_once('[')?;
+    mode.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+/// Whether the kernel is locked down for confidentiality; false also where that cannot be seen.
 pub(crate) fn is_confidential() -> bool {
-    std::fs::read_to_string("/sys/kernel/security/lockdown")
-        .is_ok_and(|modes| modes.contains("[confidentiality]"))
+    lockdown().is_some_and(|mode| mode == "confidentiality")
 }
 
 /// From `utsname.release` (`6.18.44-cloud`) and `utsname.version`.

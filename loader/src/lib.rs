@@ -55,9 +55,10 @@ pub use kernel_btf::kernel_btf;
 pub use loaded::{Confined, Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
 pub use map::{Entries, Map, MapError, PerCpu, Update};
 pub use pinned::{PinnedError, PinnedFound, check_pinned};
-pub use privileges::Capability;
+pub use privileges::{Capability, charges_memlock};
 pub use relocate::{RelocError, relocate, wanted};
 #[cfg(feature = "simulation")]
 pub use ring::simulation;
 pub use ring::{Drained, Events, RingError};
+pub use tracefs::root as tracefs;
 pub use verifier::VerifierLog;

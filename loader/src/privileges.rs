@@ -3,11 +3,15 @@
 use bpfasm::target::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-/// A capability of `capability.h` that BPF work needs.
+/// A capability of `capability.h` that this work has a use for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Capability {
     SysAdmin = 21,
+    /// Lifts the memory limit that maps are charged to before 5.11.
+    SysResource = 24,
+    /// Sees the addresses in `/proc/kallsyms`.
+    Syslog = 34,
     Perfmon = 38,
     Bpf = 39,
 }
@@ -16,6 +20,8 @@ impl std::fmt::Display for Capability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::SysResource => "CAP_SYS_RESOURCE",
+            Self::Syslog => "CAP_SYSLOG",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
         })
@@ -25,7 +31,7 @@ impl std::fmt::Display for Capability {
 /// The capabilities that are missing, given the effective set. `CAP_SYS_ADMIN` stands for both others, and before 5.8,
 /// which brought them, it is the only one there is.
 pub(crate) fn missing_from(effective: u64, version: Option<KernelVersion>) -> Vec<Capability> {
-    let has = |capability: Capability| effective & (1 << (capability as u32)) != 0;
+    let has = |capability| has(effective, capability);
     if has(Capability::SysAdmin) {
         return Vec::new();
     }
@@ -35,22 +41,39 @@ pub(crate) fn missing_from(effective: u64, version: Option<KernelVersion>) -> Ve
     [Capability::Bpf, Capability::Perfmon].into_iter().filter(|&capability| !has(capability)).collect()
 }
 
+fn has(effective: u64, capability: Capability) -> bool {
+    effective & (1 << (capability as u32)) != 0
+}
+
 pub(crate) fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
+fn read_effective() -> Option<u64> {
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|status| effective(&status))
+}
+
+impl Capability {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Bpf, Self::Perfmon, Self::SysAdmin, Self::Syslog, Self::SysResource];
+
+    /// Those that are in force for this process; `None` when that cannot be found out.
+    #[must_use]
+    pub fn held() -> Option<Vec<Self>> {
+        let effective = read_effective()?;
+        Some(Self::ALL.into_iter().filter(|capability| has(effective, *capability)).collect())
+    }
+}
+
 /// The capabilities this process would need and has not; empty also when that cannot be found out.
 pub(crate) fn missing() -> Vec<Capability> {
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| effective(&status))
-        .map(|set| missing_from(set, crate::kernel::version().ok()))
-        .unwrap_or_default()
+    read_effective().map(|set| missing_from(set, crate::kernel::version().ok())).unwrap_or_default()
 }
 
 /// Before 5.11 maps count as locked memory of the user, and the default limit is too low for any ring.
-pub(crate) fn charges_memlock(version: KernelVersion) -> bool {
+#[must_use]
+pub fn charges_memlock(version: KernelVersion) -> bool {
     (version.major, version.minor) < (5, 11)
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::errno::Errno;
 
 /// Where it is, if it is mounted.
-pub(crate) fn root() -> Option<PathBuf> {
+#[must_use]
+pub fn root() -> Option<PathBuf> {
     // The second one mounts itself when looked at, where debugfs is.
     ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
         .into_iter()

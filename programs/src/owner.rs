@@ -221,7 +221,11 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
             ..learn(Rank::Used);
         };
         let hook = if name == "sock_send_length" { "first send" } else { "first receive" };
-        hooks.push(table::tracepoint_hook(hook, Need::Optional, name, target, body)?);
+        hooks.push(
+            table::tracepoint_hook(hook, Need::Optional, name, target, body)?.without(
+                "who uses an accepted connection first, where that is not who accepted or closes it",
+            ),
+        );
     }
     hooks.push(accept_hook(target)?);
     Ok(hooks)
@@ -230,7 +234,9 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
 /// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
     let rungs = accept_rungs(target, &Fragment::new(), &|_| learn(Rank::Accepted))?;
-    Ok(Hook::new("accept", Need::Optional, rungs))
+    Ok(Hook::new("accept", Need::Optional, rungs).without(
+        "the owner of an accepted connection until a process sends or receives on it (before 6.3: closes it)",
+    ))
 }
 
 /// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct
@@ -314,13 +320,15 @@ pub type Fill = fn(Sock) -> Fragment;
 ///
 /// `fill` completes the entry at [`frame::ENTRY`].
 pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
-    walk_hook(&|sock| {
+    let build = |sock| {
         bpf! {
             ..table::clear(entry);
             ..holder();
             ..fill(sock);
         }
-    })
+    };
+    Ok(walk_hook(&build)?
+        .without("the owners of sockets open at the start, but for those of this network namespace"))
 }
 
 /// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.

@@ -146,7 +146,9 @@ pub fn table_hooks(target: &Target) -> Result<[Hook; 3], AsmError> {
         target,
         born(Sock::new(target.access)),
     )?;
-    Ok([table::destroy_hook(target)?, born, owner::walk_hook(&|sock| as_it_is(sock))?])
+    let open = owner::walk_hook(&|sock| as_it_is(sock))?
+        .without("the first of what a connection carries that was open at the start");
+    Ok([table::destroy_hook(target)?, born, open])
 }
 
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: enters a new connection, whatever its
@@ -175,6 +177,10 @@ fn born(sock: Sock) -> Fragment {
         exit;
     }
 }
+
+/// What a tool does without where [`release_hook`] stands in for the tracepoint.
+pub const WITHOUT_SEND: &str =
+    "bytes written in the moment of a reset, and those of MPTCP's own sockets; kTLS counts its records whole";
 
 /// What is written, seen without the tracepoint that says so: a hook for kernels that lack it.
 ///

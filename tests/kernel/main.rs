@@ -2,12 +2,14 @@
 
 mod books;
 mod cli;
+mod doctor;
 mod faults;
 mod filters;
 mod harness;
 mod journal;
 mod loader;
 mod privileges;
+mod selftest;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         tcptop::TESTS,
         journal::TESTS,
         privileges::TESTS,
+        doctor::TESTS,
+        selftest::TESTS,
     ]
     .concat();
     tests

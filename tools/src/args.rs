@@ -1,5 +1,6 @@
 //! What all tools take from the command line. Parsing only: nothing here looks at the host.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub ring_bytes: u32,
     /// Sockets the table has room for.
     pub max_sockets: u32,
+    /// Check first that the tool tells the truth here.
+    pub selftest: bool,
     /// Read the kernel in this way only.
     pub access: Option<Access>,
     /// Send events through perf buffers, as before 5.8.
@@ -90,6 +93,7 @@ pub fn shared(command: Command) -> Command {
                 .help("Room for open sockets [default: 32768, or twice those that are open]"),
         )
         .args(ebpf_args())
+        .arg(switch("selftest", "First check that the tool tells the truth here, and do not start if not"))
         .arg(switch(
             "no-sandbox",
             "Once attached, keep the capabilities and system calls that are needed no more",
@@ -137,12 +141,17 @@ pub fn ebpf_args() -> [Arg; 3] {
             .requires("ebpf")
             .value_parser(parse_target)
             .help("With --ebpf: for another kernel, such as 6.1-x86_64-typed or 5.10-aarch64-probed-perf"),
-        Arg::new("btf")
-            .long("btf")
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("Type information of the kernel, when not in /sys/kernel/btf: raw BTF or an ELF file"),
+        btf(),
     ]
+}
+
+/// Type information of the running kernel.
+pub fn btf() -> Arg {
+    Arg::new("btf")
+        .long("btf")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Type information of the kernel, when not in /sys/kernel/btf: raw BTF or an ELF file")
 }
 
 /// Reads the options that every tool has.
@@ -165,10 +174,30 @@ pub fn read_shared(matches: &ArgMatches) -> Shared {
         no_sandbox: matches.get_flag("no-sandbox"),
         ring_bytes: *matches.get_one("ring-size").expect("it has a default"),
         max_sockets: asked_room(matches).unwrap_or(room::LEAST),
+        selftest: matches.get_flag("selftest"),
         access: matches.get_one("access").copied(),
         perf: matches.get_flag("perf"),
         no_iter: matches.get_flag("no-iter"),
     }
+}
+
+/// Those of the options that say how to run on this host, not what is wanted of it, for another run.
+pub fn of_host(shared: &Shared) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut option =
+        |name: &str, value: &dyn std::fmt::Display| args.push(format!("--{name}={value}").into());
+    option("ring-size", &shared.ring_bytes);
+    option("max-sockets", &shared.max_sockets);
+    if let Some(access) = shared.access {
+        option("access", &if access == Access::Typed { "typed" } else { "probed" });
+    }
+    args.extend(shared.perf.then(|| "--perf".into()));
+    args.extend(shared.no_iter.then(|| "--no-iter".into()));
+    args.extend(shared.no_sandbox.then(|| "--no-sandbox".into()));
+    if let Some(file) = &shared.btf {
+        args.extend(["--btf".into(), file.clone().into_os_string()]);
+    }
+    args
 }
 
 /// `--max-sockets`, if it is given.

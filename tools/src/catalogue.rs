@@ -89,6 +89,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("links: PATH: ERROR", "links_are_made_once_and_run_their_tool"),
     ("links: PATH is there already and is not a link to PATH", "links_are_made_once_and_run_their_tool"),
     ("no way to run", "cli::no_way_to_run"),
+    ("N of N tools cannot run here: NAMES", "doctor::without_privileges"),
+    ("failed for NAMES", "selftest::missing_rows"),
+    ("not started, selftest: WHY", "selftest::before_a_run"),
+    ("no network namespace of its own (CAP_SYS_ADMIN): ERROR", "selftest::without_privileges"),
 ];
 
 /// The exit status, and what is said.
@@ -96,6 +100,7 @@ fn ended(failure: Failure) -> (String, &'static str) {
     match failure {
         Failure::Usage(why) => (why, "2"),
         Failure::Failed(why) => (why, "1"),
+        Failure::Refused(error) => (error.to_string(), "1"),
         Failure::ClosedPipe => panic!("that is no message"),
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use loader::LoadError;
+
 use crate::stderr;
 
 /// Why it ended.
@@ -13,6 +15,8 @@ pub enum Failure {
     Usage(String),
     /// The tool could not do what was asked: status 1.
     Failed(String),
+    /// The kernel did not take what the tool brings: status 1.
+    Refused(Box<LoadError>),
     /// Whoever read the rows has gone: nothing to say, status 0.
     ClosedPipe,
 }
@@ -21,8 +25,21 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(why) | Self::Failed(why) => f.write_str(why),
+            Self::Refused(error) => error.fmt(f),
             Self::ClosedPipe => f.write_str("the reader has gone"),
         }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Refused(Box::new(error))
     }
 }
 
@@ -48,8 +65,8 @@ impl Failure {
                 stderr::say(name, &why.replace('\n', r"\x0a"));
                 ExitCode::from(2)
             }
-            Self::Failed(why) => {
-                stderr::say(name, why);
+            Self::Failed(_) | Self::Refused(_) => {
+                stderr::say(name, &self.to_string());
                 ExitCode::from(1)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,

@@ -99,7 +99,26 @@ impl fmt::Display for Nameless {
     }
 }
 
+impl Nameless {
+    /// What would help.
+    pub fn cure(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreadable(_) => None,
+            Self::Hidden => {
+                Some("run as root, or with CAP_SYSLOG; sysctl -w kernel.kptr_restrict=1 where it is 2")
+            }
+        }
+    }
+}
+
 const FILE: &str = "/proc/kallsyms";
+
+/// Whether addresses have names here.
+pub fn readable() -> Result<(), Nameless> {
+    let mut kallsyms = Kallsyms::open()?;
+    kallsyms.ask([0].into_iter())?;
+    kallsyms.step(Duration::MAX).map(|_| ())
+}
 
 impl Kallsyms {
     /// Opens the file, for all questions to come.

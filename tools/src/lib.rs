@@ -11,6 +11,7 @@ mod books;
 #[cfg(test)]
 mod catalogue;
 mod containers;
+mod doctor;
 mod ebpf;
 mod escape;
 mod failure;
@@ -24,6 +25,7 @@ mod links;
 mod output;
 mod room;
 mod run;
+mod selftest;
 mod start;
 mod stderr;
 mod target;
@@ -95,6 +97,8 @@ fn as_tcptools(args: Vec<OsString>) -> (String, Result<(), Failure>) {
             let directory: &PathBuf = matches.get_one("directory").expect("it is required");
             (NAME.to_owned(), links::make(directory))
         }
+        Some((doctor::NAME, matches)) => (format!("{NAME}: {}", doctor::NAME), doctor::run(matches)),
+        Some((selftest::NAME, matches)) => (format!("{NAME}: {}", selftest::NAME), selftest::run(matches)),
         Some((name, matches)) => {
             let tool = tool::find(name).expect("clap knows no other subcommand");
             (format!("{NAME}: {name}"), run::tool(tool, matches))
@@ -115,6 +119,8 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args(args::ebpf_args())
         .subcommands(TOOLS.iter().map(|tool| tool_command(*tool)))
+        .subcommand(doctor::command())
+        .subcommand(selftest::command())
         .subcommand(
             Command::new("links").about("Make links in a directory, one named like each tool").arg(
                 Arg::new("directory").value_name("DIR").required(true).value_parser(value_parser!(PathBuf)),
@@ -157,5 +163,5 @@ fn first_paragraph(text: &str) -> String {
 
 fn names() -> String {
     let names: Vec<_> = TOOLS.iter().map(|tool| tool.name()).collect();
-    format!("there are {} and links", names.join(", "))
+    format!("there are {}, doctor, selftest and links", names.join(", "))
 }

@@ -17,10 +17,10 @@ use crate::args::{self, Shared};
 use crate::books::{Books, Read, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
-use crate::held::Held;
 use crate::output::{Column, Output, Page, Value};
 use crate::room;
-use crate::start::{Say, start};
+use crate::selftest;
+use crate::start::{Say, seed, start};
 use crate::time::{Clock, Zone};
 use crate::tool::{Moment, Schedule, Session, Shortfall, Tool};
 
@@ -45,22 +45,16 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
     if let Some(form) = shared.ebpf {
         return ebpf::one_tool(tool.name(), session.as_ref(), form, &shared);
     }
+    if shared.selftest {
+        selftest::before(tool, &shared)?;
+    }
     // First of all: a signal during the start ends the run in order as soon as it has begun.
     let signals = Signals::block()?;
     session.prepare()?;
     let say = Say { name: tool.name(), verbose: shared.verbose, verified: shared.verified };
 
     let (mut loaded, mut events) = start(session.as_mut(), &shared, &say)?;
-    for seed in session.seeds() {
-        let walked = !shared.no_iter && loaded.run_iter(seed).map_err(Failure::failed)?.is_some();
-        if !walked && session.asks_for_owners() {
-            // Without either, sockets that are open now have no owner: "-".
-            match Held::now() {
-                Ok(held) => session.hold(held),
-                Err(failure) => say.verbose(&format!("{seed}: {failure}")),
-            }
-        }
-    }
+    seed(session.as_mut(), &loaded, &shared, &say)?;
     let books = follow(&mut loaded, events.as_mut(), session.as_mut(), &shared, &signals, &say)?;
     if let Some(note) = session.closing_note() {
         say.always(&note);

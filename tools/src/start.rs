@@ -10,6 +10,7 @@ use programs::emit;
 
 use crate::args::Shared;
 use crate::failure::Failure;
+use crate::held::Held;
 use crate::stderr;
 use crate::target::target_words;
 use crate::tool::Session;
@@ -47,7 +48,7 @@ pub fn start(
     shared: &Shared,
     say: &Say,
 ) -> Result<(Loaded, Option<Events>), Failure> {
-    let btf = loader::kernel_btf(shared.btf.as_deref()).map_err(Failure::failed)?;
+    let btf = loader::kernel_btf(shared.btf.as_deref())?;
     let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
     let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
@@ -55,7 +56,7 @@ pub fn start(
         let object = session.object(&target).map_err(Failure::failed)?;
         let mut wanted = relocate::wanted(&object);
         session.names(&mut wanted);
-        let index = btf.index(&wanted).map_err(LoadError::from).map_err(Failure::failed)?;
+        let index = btf.index(&wanted).map_err(LoadError::from)?;
         session.resolve(&index)?;
         let loaded = load(&loader, &index, &object);
         if let Ok((loaded, _)) = &loaded {
@@ -68,14 +69,29 @@ pub fn start(
                 }
                 return Ok((loaded, events));
             }
-            Err(error) if error.is_unprivileged() => return Err(Failure::failed(error)),
+            Err(error) if error.is_unprivileged() => return Err(error.into()),
             Err(error) => {
                 say.verbose(&format!("not as {}: {error:#}", target_words(&target)));
                 refused = Some(error);
             }
         }
     }
-    Err(refused.map_or_else(|| Failure::failed("no way to run"), Failure::failed))
+    Err(refused.map_or_else(|| Failure::failed("no way to run"), Failure::from))
+}
+
+/// Looks for what was there before, once everything is attached.
+pub fn seed(session: &mut dyn Session, loaded: &Loaded, shared: &Shared, say: &Say) -> Result<(), Failure> {
+    for seed in session.seeds() {
+        let walked = !shared.no_iter && loaded.run_iter(seed)?.is_some();
+        if !walked && session.asks_for_owners() {
+            // Without either, sockets that are open now have no owner: "-".
+            match Held::now() {
+                Ok(held) => session.hold(held),
+                Err(failure) => say.verbose(&format!("{seed}: {failure}")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf

@@ -12,6 +12,7 @@ use crate::address;
 use crate::args::{Shared, switch};
 use crate::filters;
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Rows};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -38,6 +39,15 @@ impl Tool for Tcpconnlat {
                     .value_parser(milliseconds)
                     .help("Only connects that took at least so many milliseconds"),
             )
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfTalk(|talk| {
+            [(&talk.client, "established", talk.connect), (&talk.refused, "refused", talk.refusal)]
+                .map(|(side, outcome, most)| side.row().is("outcome", outcome).takes("latency_ns", most))
+                .into()
+        });
+        Check { args: &[], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {

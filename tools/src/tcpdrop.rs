@@ -22,11 +22,12 @@ use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::kallsyms::{Kallsyms, Nameless};
+use crate::kallsyms::{self, Kallsyms, Nameless};
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Row, Rows};
 use crate::stderr;
 use crate::time::Clock;
-use crate::tool::{Moment, Session, Shortfall, Tool};
+use crate::tool::{Lack, Moment, Session, Shortfall, Tool};
 
 /// The tool.
 pub struct Tcpdrop;
@@ -68,6 +69,24 @@ impl Tool for Tcpdrop {
                     .conflicts_with("netns")
                     .help("Only the network namespace that this process is in now"),
             )
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfTalk(|talk| {
+            let (from, to) = (talk.refused.local(), talk.refused.remote());
+            let row = Row::default()
+                .is("ip", 4)
+                .is("saddr", from.ip().to_string())
+                .is("sport", from.port())
+                .is("daddr", to.ip().to_string())
+                .is("dport", to.port())
+                .is("flags", "SYN")
+                .unknown("state");
+            // Before 5.17 the kernel has no reasons.
+            let old = loader::kernel::version().is_ok_and(|version| (version.major, version.minor) < (5, 17));
+            vec![if old { row.maybe("reason", "NO_SOCKET") } else { row.is("reason", "NO_SOCKET") }]
+        });
+        Check { args: &[], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
@@ -184,6 +203,17 @@ impl Session for Drops {
             Err(why) => self.no_names(&why),
         }
         Ok(())
+    }
+
+    fn lacks(&mut self) -> Vec<Lack> {
+        let mut lacks = Vec::new();
+        if let Err(why) = kallsyms::readable() {
+            lacks.push(Lack { what: format!("the names of functions: {why}"), help: why.cure() });
+        }
+        if self.reasons.is_empty() {
+            lacks.push(Lack { what: "reasons, which kernels have since 5.17".to_owned(), help: None });
+        }
+        lacks
     }
 
     fn report(&mut self, loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use crate::args::{self, Shared, TableFlags, switch};
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Rows};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -37,6 +38,24 @@ impl Tool for Tcplife {
                 "Also connections that were open at the start; MS is then a lower bound: >12.34",
             ))
             .arg(switch("failed", "Also connections that were never established, with an OUTCOME column"))
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfTalk(|talk| {
+            let [client, server] =
+                [(&talk.client, "active"), (&talk.server, "passive")].map(|(side, role)| {
+                    side.row()
+                        .is("role", role)
+                        .is("tx_bytes", side.sent)
+                        .is("rx_bytes", side.received)
+                        .is("outcome", "closed")
+                        .is("existing", false)
+                        .lasts("duration_ns", talk.open.0, talk.open.1)
+                });
+            let client = client.takes("handshake_ns", talk.connect);
+            vec![client, server.unknown("handshake_ns")]
+        });
+        Check { args: &[], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {

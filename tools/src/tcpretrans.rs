@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Rows};
 use crate::time::Clock;
 use crate::tool::{Moment, Session, Tool};
 
@@ -48,6 +49,15 @@ impl Tool for Tcpretrans {
             .arg(args::rows().long("rows"))
             .arg(switch("failed", "Also what could not be sent, and why (kernel 6.17)"))
             .arg(switch("owner", "Show whose the sockets are; --pid does without showing it"))
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfLoss(|loss| {
+            let row =
+                loss.client.row().is("type", "R").is("state", "SYN_SENT").is("segments", 1).is("err", 0);
+            (0..loss.retransmissions).map(|_| row.clone()).collect()
+        });
+        Check { args: &["--owner"], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
@@ -205,7 +215,7 @@ impl Session for Retransmissions {
             .iter()
             .filter_map(|(flow, tally)| Some((Flow::decode(flow)?, Tally::decode(tally)?)))
             .collect();
-        flows.sort_by_key(|(flow, tally)| {
+        flows.sort_unstable_by_key(|(flow, tally)| {
             (flow.family == AF_INET6, tally.retransmits, flow.laddr, flow.lport, flow.raddr, flow.rport)
         });
         page.line(format_args!("{:<25} {:<25} {:<10}", "LADDR:LPORT", "RADDR:RPORT", "RETRANSMITS"));

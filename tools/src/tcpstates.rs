@@ -15,6 +15,7 @@ use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::journal::Journal;
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Row, Rows};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -36,6 +37,31 @@ impl Tool for Tcpstates {
             .arg(filters::local_port().short('L'))
             .arg(filters::remote_port().short('D'))
             .arg(switch("journal", "Also send each change to the systemd journal").short('Y'))
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfTalk(|talk| {
+            let change = |row: Row, from: &str, to: &str| row.is("oldstate", from).is("newstate", to);
+            let (client, server, refused) = (&talk.client, &talk.server, &talk.refused);
+            let open = |row: Row| row.lasts("span_ns", talk.open.0, talk.open.1);
+            // Before 6.18 the first change out of LISTEN comes before the addresses do.
+            let unborn = server.row().all_maybe();
+            vec![
+                change(client.row(), "CLOSE", "SYN_SENT"),
+                change(client.row(), "SYN_SENT", "ESTABLISHED").takes("span_ns", talk.connect),
+                change(open(client.row()), "ESTABLISHED", "FIN_WAIT1"),
+                change(client.row(), "FIN_WAIT1", "FIN_WAIT2"),
+                change(client.row(), "FIN_WAIT2", "CLOSE"),
+                change(unborn, "LISTEN", "SYN_RECV"),
+                change(server.row_of_anybody(), "SYN_RECV", "ESTABLISHED"),
+                change(open(server.row_of_anybody()), "ESTABLISHED", "CLOSE_WAIT"),
+                change(server.row(), "CLOSE_WAIT", "LAST_ACK"),
+                change(server.row(), "LAST_ACK", "CLOSE"),
+                change(refused.row(), "CLOSE", "SYN_SENT"),
+                change(refused.row(), "SYN_SENT", "CLOSE").takes("span_ns", talk.refusal),
+            ]
+        });
+        Check { args: &[], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {

@@ -1,5 +1,6 @@
 //! tcpsubnet: bytes sent to subnets, interval by interval.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::filters;
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Row, Rows};
 use crate::time::{LocalDate, LocalTime, Zone};
 use crate::tool::{Moment, Schedule, Session, Tool};
 
@@ -68,6 +70,18 @@ impl Tool for Tcpsubnet {
             )
             .arg(switch("sort", "Most bytes first, not in the order in which subnets are named"))
             .arg(args::json().short('J'))
+    }
+
+    fn selftest(&self) -> Check {
+        // One report, at the end. Bytes are the other side's to whom they are sent.
+        let rows = Rows::OfTalk(|talk| {
+            let mut entries = serde_json::json!({});
+            for side in [&talk.client, &talk.server] {
+                entries[format!("{}/32", side.remote().ip())] = side.sent.into();
+            }
+            vec![Row::default().is("entries", entries)]
+        });
+        Check { args: &["--interval", "3600", "127.0.0.2/32,127.0.0.3/32,0.0.0.0/0"], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {
@@ -175,11 +189,8 @@ impl Subnet {
                 *before = now;
             }
         }
-        if self.sort {
-            grown.sort_by_key(|(number, bytes)| (std::cmp::Reverse(*bytes), *number));
-        } else {
-            grown.sort_unstable();
-        }
+        let most = |bytes| Reverse(if self.sort { bytes } else { 0 });
+        grown.sort_unstable_by_key(|(number, bytes)| (most(*bytes), *number));
         Ok(grown)
     }
 

@@ -18,6 +18,7 @@ use programs::tcptop::{self, FLOWS, Flow, Options, TURNS, Traffic};
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::output::{Column, Format, Page, Value};
+use crate::selftest::{Check, Rows};
 use crate::time::{LocalTime, Zone};
 use crate::tool::{Moment, Schedule, Session, Tool};
 use crate::{address, containers, filters};
@@ -69,6 +70,16 @@ impl Tool for Tcptop {
                     .help("Only this many rows in a report, the first"),
             )
             .args(containers::args())
+    }
+
+    fn selftest(&self) -> Check {
+        // One report, at the end.
+        let rows = Rows::OfTalk(|talk| {
+            [&talk.client, &talk.server]
+                .map(|side| side.row().is("rx_bytes", side.received).is("tx_bytes", side.sent))
+                .into()
+        });
+        Check { args: &["3600"], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {

@@ -13,6 +13,7 @@ use crate::containers;
 use crate::failure::Failure;
 use crate::filters;
 use crate::output::{Column, Page, Value};
+use crate::selftest::{Check, Rows};
 use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
 
@@ -47,6 +48,16 @@ impl Tool for Tcptracer {
             )
             .arg(filters::netns().short('N'))
             .args(containers::args())
+    }
+
+    fn selftest(&self) -> Check {
+        let rows = Rows::OfTalk(|talk| {
+            let (client, server) = (&talk.client, &talk.server);
+            [(client, "connect"), (server, "accept"), (client, "close"), (server, "close")]
+                .map(|(side, kind)| side.row().is("type", kind).is("uid", talk.uid))
+                .into()
+        });
+        Check { args: &[], rows }
     }
 
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session> {

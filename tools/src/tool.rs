@@ -13,6 +13,7 @@ use crate::args::Shared;
 use crate::failure::Failure;
 use crate::held::Held;
 use crate::output::{Column, Page};
+use crate::selftest::Check;
 use crate::time::Clock;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
@@ -37,6 +38,9 @@ pub trait Tool: Sync {
 
     /// Adds the tool's own flags.
     fn flags(&self, command: Command) -> Command;
+
+    /// What `tcptools selftest` runs it with, and what it then has to say.
+    fn selftest(&self) -> Check;
 
     /// What these flags ask for.
     fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session>;
@@ -90,6 +94,11 @@ pub trait Session {
         Ok(())
     }
 
+    /// What it does without on this kernel, besides hooks; asked once it is attached.
+    fn lacks(&mut self) -> Vec<Lack> {
+        Vec::new()
+    }
+
     /// Fills maps that programs read. Nothing is attached yet.
     ///
     /// # Errors
@@ -129,6 +138,15 @@ pub trait Session {
     fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
         None
     }
+}
+
+/// What a tool does without on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lack {
+    /// In words that follow `without`.
+    pub what: String,
+    /// A command or a setting that helps, if there is one.
+    pub help: Option<&'static str>,
 }
 
 /// What became no row though it was sent, and which rows lack something.

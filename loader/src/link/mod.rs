@@ -43,10 +43,15 @@ impl Link {
             _ => Err(Errno::INVAL),
         };
         link.map_err(|errno| {
-            let by_tracefs =
-                matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_) | Attach::Tracepoint(..));
+            let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
             let hint = match errno {
-                Errno::NOENT if by_tracefs && crate::tracefs::root().is_none() => Some(Hint::Tracefs),
+                Errno::NOENT if probe && perf::has_no_kprobes() => Some(Hint::NoKprobes),
+                Errno::NOENT
+                    if (probe || matches!(attach, Attach::Tracepoint(..)))
+                        && crate::tracefs::root().is_none() =>
+                {
+                    Some(Hint::Tracefs)
+                }
                 errno => Hint::for_errno(errno),
             };
             LoadError::Attach { attach: attach.clone(), errno, hint }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::errno::Errno;
+use crate::kernel;
 use crate::sys::bpf;
 use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
 use crate::sys::park::park;
@@ -68,6 +69,12 @@ impl PerfLink {
         let asked = bpf(&mut ObjInfo::perf_link(link.as_fd(), &mut info));
         asked.ok().and_then(|()| info.missed()).unwrap_or(0)
     }
+}
+
+/// Whether no kprobe can be had: a kernel that has them also has their PMU, since 4.17.
+pub(super) fn has_no_kprobes() -> bool {
+    let pmu = kernel::version().is_ok_and(|version| (version.major, version.minor) >= (4, 17));
+    pmu && !Path::new(KPROBE_PMU).exists()
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.

@@ -89,6 +89,7 @@ impl<'b> Loader<'b> {
             hook: hook.name.clone(),
             need: hook.need,
             instead_of: hook.instead_of.clone(),
+            without: hook.without.clone(),
             unneeded: false,
             taken: None,
             refused: Vec::new(),

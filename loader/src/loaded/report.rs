@@ -59,6 +59,8 @@ pub struct RungReport {
     pub need: Need,
     /// The hook in whose stead it is.
     pub instead_of: Option<Text>,
+    /// What a user does without where no way holds.
+    pub without: Option<Text>,
     /// Whether that one, or one further up, is seen, so that this one is not tried. It may become false as long as
     /// [`Loaded::attach`](crate::Loaded::attach) has not returned.
     pub unneeded: bool,

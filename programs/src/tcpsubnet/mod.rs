@@ -33,13 +33,16 @@ pub const MAP: &str = "bytes";
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut hooks = vec![table::tracepoint_hook(
-        SEND,
-        Need::Optional,
-        "sock_send_length",
-        target,
-        sent(options, Sock::new(target.access)),
-    )?];
+    let mut hooks = vec![
+        table::tracepoint_hook(
+            SEND,
+            Need::Optional,
+            "sock_send_length",
+            target,
+            sent(options, Sock::new(target.access)),
+        )?
+        .without(stream::WITHOUT_SEND),
+    ];
     let release = stream::release_hook("sent bytes", target, &|sock| add(options, sock))?;
     let instead = [release].into_iter().chain(stream::table_hooks(target)?);
     hooks.extend(instead.map(|hook| hook.instead_of(SEND)));

@@ -65,7 +65,8 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let hooks = vec![
         destroyed,
         born,
-        tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?,
+        tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?
+            .without(stream::WITHOUT_SEND),
         stream::release_hook("sent bytes", target, &released)?.instead_of(SEND),
         tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
         open,

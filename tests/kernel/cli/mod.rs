@@ -12,6 +12,7 @@ use kernel_tests::runner::Test;
 
 pub use books::{Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed};
 pub use table::assert_number;
+pub use usage::as_nobody;
 
 pub const TESTS: &[&[Test]] =
     &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, books::TESTS];

@@ -136,7 +136,7 @@ fn no_way_to_run() -> Outcome {
 }
 
 /// The tool as the user nobody, from a place that user may read.
-fn as_nobody() -> (Scratch, Command) {
+pub fn as_nobody() -> (Scratch, Command) {
     let scratch = Scratch::new();
     let copy = scratch.path("tcptools");
     fs::copy(binary(), &copy).expect("copy tcptools");

@@ -98,6 +98,13 @@ fn write_string(
     Ok(())
 }
 
+/// The text as a JSON string.
+pub fn quoted(text: &str) -> String {
+    let mut buffer = Vec::new();
+    string(text, &mut buffer);
+    String::from_utf8(buffer).unwrap_or_default()
+}
+
 /// A quoted, escaped string.
 fn string(text: &str, buffer: &mut Vec<u8>) {
     let written = serde_json::to_writer(buffer, text);

@@ -11,6 +11,7 @@ mod value;
 use std::fmt;
 use std::io::{self, Write};
 
+pub use self::json::quoted;
 pub use self::value::Value;
 use crate::time::Zone;
 

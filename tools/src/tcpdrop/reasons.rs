@@ -86,6 +86,11 @@ impl Reasons {
         Ok(Self { names, purges_unnamed })
     }
 
+    /// Whether this kernel has none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// The name of a number.
     pub fn name(&self, number: u32) -> Option<&str> {
         self.names.iter().find(|(known, _)| *known == number).map(|(_, name)| short(name))
@@ -99,7 +104,7 @@ impl Reasons {
     /// Whether this kernel knows a reason; else what there is instead.
     pub fn check(&self, reason: &Reason) -> Result<(), String> {
         let wanted = &*reason.enumerator;
-        if self.names.is_empty() {
+        if self.is_empty() {
             return Err("this kernel gives no reasons; kernels since 5.17 do".to_owned());
         }
         if self.names.iter().any(|(_, name)| **name == *wanted) {

@@ -1,0 +1,103 @@
+//! What this host has and allows.
+
+use std::fs;
+use std::path::Path;
+
+use bpfasm::target::KernelVersion;
+use btf::Btf;
+use loader::features::Report;
+use loader::{Capability, LoadError, kernel};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::utsname::uname;
+
+use crate::kallsyms;
+
+/// The settings that decide who may trace, in `/proc/sys/kernel`.
+const SETTINGS: [&str; 3] = ["perf_event_paranoid", "unprivileged_bpf_disabled", "kptr_restrict"];
+
+/// All that is told of the host.
+pub(super) struct Host {
+    /// `uname -r`
+    pub(super) release: String,
+    /// What the kernel really is; a distribution's release names something else.
+    pub(super) version: Option<String>,
+    /// `uname -m`
+    pub(super) arch: String,
+    pub(super) lockdown: Option<String>,
+    /// Of those that are of use here, the ones in force for this process; `None` when that cannot be seen.
+    pub(super) capabilities: Option<Vec<String>>,
+    pub(super) memlock: Memlock,
+    /// `None` where the kernel has no such setting, or does not show it.
+    pub(super) settings: [(&'static str, Option<i64>); 3],
+    pub(super) types: Result<Types, LoadError>,
+    pub(super) tracefs: Option<String>,
+    /// Why functions have no names here.
+    pub(super) nameless: Option<String>,
+    pub(super) features: Result<Vec<Report>, LoadError>,
+}
+
+/// What the kernel's types are read from.
+pub(super) struct Types {
+    pub(super) path: String,
+    pub(super) bytes: usize,
+}
+
+/// The limit on locked memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Memlock {
+    /// Maps do not count (since 5.11).
+    Uncharged,
+    /// Maps count, and there is no limit.
+    Unlimited,
+    /// Maps count, up to so many bytes; CAP_SYS_RESOURCE lifts it.
+    Bytes(u64),
+}
+
+impl Host {
+    pub(super) fn examine(btf: Option<&Path>) -> Self {
+        let version = kernel::version().ok();
+        // Asked before anything lifts it.
+        let memlock = memlock(version);
+        let kernel_btf = loader::kernel_btf(btf);
+        let uname = uname().ok();
+        let shown = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let (types, features) = match kernel_btf {
+            Ok(btf) => (Ok(Types::of(&btf)), loader::doctor(&btf)),
+            Err(error) => (Err(error), Ok(Vec::new())),
+        };
+        Self {
+            release: shown(uname.as_ref().map(nix::sys::utsname::UtsName::release)),
+            arch: shown(uname.as_ref().map(nix::sys::utsname::UtsName::machine)),
+            version: version.map(|KernelVersion { major, minor, patch }| format!("{major}.{minor}.{patch}")),
+            lockdown: kernel::lockdown(),
+            capabilities: Capability::held().map(|held| held.iter().map(ToString::to_string).collect()),
+            memlock,
+            settings: SETTINGS.map(|name| (name, setting(name))),
+            types,
+            tracefs: loader::tracefs().map(|path| path.display().to_string()),
+            nameless: kallsyms::readable().err().map(|why| why.to_string()),
+            features,
+        }
+    }
+}
+
+impl Types {
+    fn of(btf: &Btf) -> Self {
+        let path = btf.path().map_or_else(String::new, |path| path.display().to_string());
+        Self { path, bytes: btf.data().len() }
+    }
+}
+
+fn memlock(version: Option<KernelVersion>) -> Memlock {
+    if !version.is_some_and(loader::charges_memlock) {
+        return Memlock::Uncharged;
+    }
+    match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, _)) if soft != RLIM_INFINITY => Memlock::Bytes(soft),
+        _ => Memlock::Unlimited,
+    }
+}
+
+fn setting(name: &str) -> Option<i64> {
+    fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,124 @@
+//! The findings for people: what the host has, then a paragraph for each tool.
+
+use std::fmt::{self, Write as _};
+
+use loader::features::Report;
+
+use super::host::{Host, Memlock, Types};
+use super::{Findings, Patient};
+
+/// How wide the first column is.
+const WIDTH: usize = 14;
+
+pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
+    let mut text = String::new();
+    of_host(host, &mut text);
+    for patient in patients {
+        text.push('\n');
+        of_tool(patient, &mut text);
+    }
+    text
+}
+
+// Writing to a String cannot fail.
+fn line(text: &mut String, head: &str, rest: fmt::Arguments<'_>) {
+    let _ = writeln!(text, "{head:WIDTH$} {rest}");
+}
+
+fn of_host(host: &Host, text: &mut String) {
+    let version = host.version.as_deref().unwrap_or("-");
+    line(text, "kernel", format_args!("{} ({version}), {}", host.release, host.arch));
+    match &host.lockdown {
+        Some(mode) => line(text, "lockdown", format_args!("{mode}")),
+        None => line(
+            text,
+            "lockdown",
+            format_args!(
+                "- (mount -t securityfs securityfs /sys/kernel/security shows it, where there is one)"
+            ),
+        ),
+    }
+    let capabilities = host.capabilities.as_ref().map_or_else(
+        || "-".to_owned(),
+        |held| if held.is_empty() { "none of use".to_owned() } else { held.join(" ") },
+    );
+    line(text, "capabilities", format_args!("{capabilities}"));
+    match host.memlock {
+        Memlock::Uncharged => line(text, "locked memory", format_args!("does not matter (since 5.11)")),
+        Memlock::Unlimited => line(text, "locked memory", format_args!("unlimited")),
+        Memlock::Bytes(bytes) => {
+            line(text, "locked memory", format_args!("{bytes} bytes, unless CAP_SYS_RESOURCE lifts it"));
+        }
+    }
+    let settings = host.settings.map(|(name, value)| {
+        format!("kernel.{name}={}", value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
+    });
+    line(text, "settings", format_args!("{}", settings.join(" ")));
+    match &host.types {
+        Ok(Types { path, bytes }) => line(text, "types (BTF)", format_args!("{path}, {bytes} bytes")),
+        Err(error) => line(text, "types (BTF)", format_args!("{error}")),
+    }
+    match &host.tracefs {
+        Some(path) => line(text, "tracefs", format_args!("{path}")),
+        None => {
+            line(text, "tracefs", format_args!("not mounted (mount -t tracefs tracefs /sys/kernel/tracing)"))
+        }
+    }
+    match &host.nameless {
+        None => line(text, "symbols", format_args!("/proc/kallsyms has addresses")),
+        Some(why) => line(text, "symbols", format_args!("{why}")),
+    }
+    match &host.features {
+        Ok(features) => of_features(features, text),
+        Err(error) => line(text, "attaches", format_args!("- ({error})")),
+    }
+}
+
+/// What attaches and what does not, each in a line, and what cannot be told with the reason.
+fn of_features(features: &[Report], text: &mut String) {
+    for (head, wanted) in [("has", true), ("has not", false)] {
+        let names: Vec<_> = features
+            .iter()
+            .filter(|report| report.result.as_ref().is_ok_and(|works| *works == wanted))
+            .map(|report| report.name)
+            .collect();
+        if !names.is_empty() {
+            line(text, head, format_args!("{}", names.join(", ")));
+        }
+    }
+    // As a rule it is the same for all of them.
+    let mut errors = features.iter().filter_map(|report| report.result.as_ref().err());
+    if let Some(error) = errors.next() {
+        line(text, "cannot tell", format_args!("{error}"));
+    }
+}
+
+fn of_tool(patient: &Patient, text: &mut String) {
+    match &patient.verdict {
+        Err(failure) => {
+            // The lines after the first are the verifier's.
+            let why = failure.to_string();
+            line(text, patient.name, format_args!("cannot: {}", why.lines().next().unwrap_or_default()));
+        }
+        Ok(Findings { without, .. }) => {
+            if without.is_empty() {
+                line(text, patient.name, format_args!("works"));
+            }
+            for (at, lack) in without.iter().enumerate() {
+                let (name, head) =
+                    if at == 0 { (patient.name, "works without") } else { ("", "         and") };
+                line(text, name, format_args!("{head} {}", lack.what));
+                if let Some(help) = &lack.help {
+                    line(text, "", format_args!("  what helps: {help}"));
+                }
+            }
+        }
+    }
+    if let Some(help) = patient.help() {
+        line(text, "", format_args!("  what helps: {help}"));
+    }
+    for hook in patient.verdict.iter().flat_map(|findings| &findings.hooks).filter(|hook| !hook.unneeded) {
+        let way = hook.attach.as_deref().unwrap_or("not seen here");
+        line(text, "", format_args!("  {}: {way}", hook.name));
+    }
+}
