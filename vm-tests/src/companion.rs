@@ -76,6 +76,6 @@ mod tests {
                     \tlibgone.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f2)\n";
         let expected = ["/lib/x86_64-linux-gnu/libelf.so.1", "/lib64/ld-linux-x86-64.so.2"];
         assert_eq!(paths(said), expected.map(PathBuf::from));
-        assert_eq!(paths("\tstatically linked\n"), [PathBuf::new(); 0]);
+        assert!(paths("\tstatically linked\n").is_empty());
     }
 }
