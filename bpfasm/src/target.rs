@@ -45,15 +45,6 @@ pub enum Ring {
     PerfEventArray,
 }
 
-impl KernelVersion {
-    /// Whether programs at tracepoints are preempted (see [`Target::preemptible`]). BTF does not tell. Seen on 7.2 and 7.3, and not
-    /// on 6.18.
-    #[must_use]
-    pub fn preempts_tracepoints(self) -> bool {
-        self.major >= 7
-    }
-}
-
 /// What a program may count on. `loader` fills it from the running kernel; a test or `--target` writes it by hand.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Target {
@@ -69,7 +60,4 @@ pub struct Target {
     pub trampolines: bool,
     /// `kprobe`/`kretprobe` attach here.
     pub kprobes: bool,
-    /// The kernel may give the CPU to another task in the middle of a program at a tracepoint (7.0). It does not run the program
-    /// for that task, as it is running already, and what that task does is not seen.
-    pub preemptible: bool,
 }

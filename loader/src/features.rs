@@ -100,7 +100,6 @@ pub fn probe(btf: &Btf) -> Result<Target, LoadError> {
         ring: if prober.has(&RINGBUF)? { Ring::RingBuf } else { Ring::PerfEventArray },
         trampolines: prober.has(&FEXIT)?,
         kprobes: prober.has(&KPROBE)?,
-        preemptible: prober.version.preempts_tracepoints(),
     })
 }
 

@@ -52,7 +52,6 @@ pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
 pub mod trie;
-mod whole;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
 pub const LICENSE: &str = "Dual MIT/GPL";

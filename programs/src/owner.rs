@@ -16,7 +16,6 @@ use crate::layout::layout;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
-use crate::whole;
 
 /// `TASK_COMM_LEN`, include/linux/sched.h.
 pub const COMM_LEN: u16 = 16;
@@ -306,7 +305,12 @@ pub(crate) fn accept_rungs(
         };
         rungs.push(("accept_ret", Attach::Kretprobe(ACCEPT.into()), body));
     }
-    rungs.into_iter().map(|(name, attach, body)| whole::program(name, attach, target, body)).collect()
+    rungs
+        .into_iter()
+        .map(|(name, attach, body)| {
+            Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
+        })
+        .collect()
 }
 
 /// The hook's name, for the loader to run it by.

@@ -6,9 +6,9 @@
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Attach, Hook, Need};
+use bpfasm::object::{Attach, Hook, Need, ProgramDef};
 use bpfasm::target::{Access, Arch, Target};
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
 
 use crate::frame::{self, entry};
 use crate::layout::layout;
@@ -18,7 +18,6 @@ use crate::state_tool::{NEWSTATE, OLDSTATE};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
-use crate::whole;
 
 layout! {
     /// What is kept of a socket while it lives.
@@ -207,7 +206,8 @@ pub fn release_hook(
     let rungs = rungs
         .into_iter()
         .map(|(name, attach, first, access)| {
-            whole::program(name, attach, target, released(first, Sock::new(access), moved))
+            let program = Program::link(name, released(first, Sock::new(access), moved))?;
+            Ok(ProgramDef { name: name.into(), attach, program })
         })
         .collect::<Result<_, AsmError>>()?;
     Ok(Hook::new(name, Need::Required, rungs))

@@ -4,13 +4,12 @@
 //! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
 //! tool's.
 
-use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need};
+use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
 use bpfasm::reg::R6;
 use bpfasm::target::{Access, Target};
-use bpfasm::{AsmError, Fragment, bpf};
+use bpfasm::{AsmError, Fragment, Program, bpf};
 
 use crate::frame;
-use crate::whole;
 
 /// The map's name.
 pub const MAP: &str = "sockets";
@@ -97,7 +96,9 @@ pub fn tracepoint_hook(
     target: &Target,
     body: Fragment,
 ) -> Result<Hook, AsmError> {
-    Ok(Hook::new(hook, need, vec![whole::program(name, tracepoint(name, target), target, body)?]))
+    let program = Program::link(name, body)?;
+    let attach = tracepoint(name, target);
+    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
 /// Forgets a socket when the kernel does.

@@ -228,6 +228,15 @@ pub fn running_version() -> (u32, u32) {
     parse_version(&release).unwrap_or_else(|| panic!("not a kernel release: {release:?}"))
 }
 
+/// Whether this kernel can preempt a program at a tracepoint: 7.3 does, 6.18 does not. It does not run a program while that very
+/// program is running on the same CPU, and so leaves it out for what the task does that has got the CPU. Some ten of 20,000 runs in
+/// a storm under emulation. To turn preemption off in the program (`bpf_preempt_disable`) changes nothing: where it is turned on
+/// again the program still counts as running.
+#[must_use]
+pub fn misses_runs() -> bool {
+    running_version() >= (7, 0)
+}
+
 fn parse_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

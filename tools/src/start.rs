@@ -99,9 +99,7 @@ pub fn seed(session: &mut dyn Session, loaded: &Loaded, shared: &Shared, say: &S
 fn ways(shared: &Shared) -> Result<Vec<Target>, Failure> {
     let version = loader::kernel::version().map_err(Failure::failed)?;
     let arch = loader::kernel::arch().map_err(Failure::failed)?;
-    let preemptible = version.preempts_tracepoints();
-    let way =
-        |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true, preemptible };
+    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true };
     let mut ways = vec![
         way(Access::Typed, Ring::RingBuf),
         way(Access::Probed, Ring::RingBuf),

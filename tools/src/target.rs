@@ -2,7 +2,7 @@
 
 use bpfasm::target::{Access, Arch, KernelVersion, Ring, Target};
 
-const RIGHT: &str = "a kernel is VERSION-ARCH-ACCESS[-perf][-fexit][-kprobe][-preempt], such as 6.1-x86_64-typed or \
+const RIGHT: &str = "a kernel is VERSION-ARCH-ACCESS[-perf][-fexit][-kprobe], such as 6.1-x86_64-typed or \
                      5.10-aarch64-probed-perf";
 
 /// Reads a kernel.
@@ -19,21 +19,13 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
         Some("probed") => Access::Probed,
         _ => return Err(RIGHT.to_owned()),
     };
-    let mut target = Target {
-        version,
-        arch,
-        access,
-        ring: Ring::RingBuf,
-        trampolines: false,
-        kprobes: false,
-        preemptible: false,
-    };
+    let mut target =
+        Target { version, arch, access, ring: Ring::RingBuf, trampolines: false, kprobes: false };
     for word in words {
         match word {
             "perf" => target.ring = Ring::PerfEventArray,
             "fexit" => target.trampolines = true,
             "kprobe" => target.kprobes = true,
-            "preempt" => target.preemptible = true,
             _ => return Err(RIGHT.to_owned()),
         }
     }
@@ -67,7 +59,6 @@ pub fn target_words(target: &Target) -> String {
         (target.ring == Ring::PerfEventArray, "-perf"),
         (target.trampolines, "-fexit"),
         (target.kprobes, "-kprobe"),
-        (target.preemptible, "-preempt"),
     ] {
         if has {
             words += word;
@@ -82,9 +73,7 @@ mod tests {
 
     #[test]
     fn words_and_back() {
-        for words in
-            ["6.1-x86_64-typed", "5.10.46-aarch64-probed-perf", "7.3.4-x86_64-typed-fexit-kprobe-preempt"]
-        {
+        for words in ["6.1-x86_64-typed", "5.10.46-aarch64-probed-perf", "7.3.4-x86_64-typed-fexit-kprobe"] {
             assert_eq!(target_words(&parse_target(words).expect(words)), words);
         }
     }

@@ -1,8 +1,8 @@
 //! Accepts. There is no tracepoint for them.
 
-use bpfasm::object::{Attach, Hook, Need};
+use bpfasm::object::{Attach, Hook, Need, ProgramDef};
 use bpfasm::target::{Access, Arch, Target};
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
 
 use super::{Kind, Options, by_current, tell};
 use crate::frame::SCRATCH;
@@ -10,7 +10,6 @@ use crate::owner;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count, only_if};
 use crate::table;
-use crate::whole;
 
 /// The hook's name.
 const ACCEPT: &str = "accepted";
@@ -21,6 +20,9 @@ const IORING_OP_ACCEPT: i32 = 13;
 /// The hooks: on functions where the kernel lets them be traced; if not, where system calls return, and where io_uring
 /// completes.
 pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, AsmError> {
+    let rung = |name: &'static str, attach, body| {
+        Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
+    };
     let keep_context = bpf! { r9 = r1; };
     let act = |access| accepted(options, target, Sock::new(access));
     let functions = owner::accept_rungs(target, &keep_context, &act)?;
@@ -30,7 +32,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
         let attach = Attach::Tracepoint("syscalls".into(), name.into());
-        let rungs = vec![whole::program(name, attach, target, returned(options, target))?];
+        let rungs = vec![rung(name, attach, returned(options, target))?];
         let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
         hooks.push(Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without));
     }

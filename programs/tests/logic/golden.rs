@@ -17,7 +17,7 @@ const MOST_SLOTS: usize = 4096;
 /// What listings are made for, unless they are about another way to read a socket or to send.
 pub fn target(access: Access, ring: Ring) -> Target {
     let version = KernelVersion { major: 6, minor: 1, patch: 0 };
-    Target { version, arch: Arch::X86_64, access, ring, trampolines: true, kprobes: true, preemptible: false }
+    Target { version, arch: Arch::X86_64, access, ring, trampolines: true, kprobes: true }
 }
 
 /// The filter of listings that are about filters.

@@ -26,4 +26,3 @@ mod tcptop;
 mod tcptracer;
 mod tool;
 mod vm;
-mod whole;

@@ -71,10 +71,6 @@ fn golden() -> Vec<(&'static str, Object)> {
     };
     vec![
         ("tcpconnlat-typed-ringbuf", object(Filter::default(), 0, false, &typed)),
-        (
-            "tcpconnlat-preemptible-typed-ringbuf",
-            object(Filter::default(), 0, false, &crate::whole::target()),
-        ),
         ("tcpconnlat-failed-probed-perf", object(Filter::default(), 0, true, &perf)),
         ("tcpconnlat-filtered-min-typed-ringbuf", object(golden::filter(), 5_000_000_000, false, &typed)),
     ]

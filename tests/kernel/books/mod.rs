@@ -8,7 +8,7 @@ mod storm;
 mod tables;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, needs, running_version};
+use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::Test;
 
@@ -45,12 +45,7 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
 /// So many events were counted, but for those for which the kernel did not run the program.
 #[track_caller]
 fn assert_all_but_missed(counted: u64, events: u64, books: &Account, output: &Output) {
-    let least = if misses() { events.saturating_sub(books["missed"]) } else { events };
+    let least = if misses_runs() { events.saturating_sub(books["missed"]) } else { events };
     assert!((least..=events).contains(&counted), "{counted} of {events} events: {books:?}\n{output}");
-    assert!(misses() || books["missed"] == 0, "{books:?}\n{output}");
-}
-
-/// Whether this kernel leaves out a program that was preempted on the same CPU: 7.3 does, 6.18 does not.
-pub fn misses() -> bool {
-    running_version() >= (7, 0)
+    assert!(misses_runs() || books["missed"] == 0, "{books:?}\n{output}");
 }

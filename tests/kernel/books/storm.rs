@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 
 use kernel_tests::cli::{Output, Tool, tcptools};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Session, Stage, Via};
 use kernel_tests::traffic;
 
+use super::assert_all_but_missed;
 use super::tables::sent_to;
-use super::{assert_all_but_missed, misses};
 use crate::cli::assert_balanced_or_idle;
 use crate::tcptop::sees_what_is_sent;
 
@@ -127,7 +127,7 @@ fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
     let Some(expected) = (watcher.expected)(sessions) else {
         return assert_eq!(shown, books["reported"] + books["aggregated"], "{books:?}\n{output}");
     };
-    if misses() {
+    if misses_runs() {
         let least = expected.saturating_sub(watcher.each * books["missed"]);
         assert!((least..=expected).contains(&shown), "{shown} of {expected}: {books:?}\n{output}");
     } else {

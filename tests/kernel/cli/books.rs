@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::running_version;
+use kernel_tests::gate::misses_runs;
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::LifeRow;
 use kernel_tests::runner::{Outcome, Test};
@@ -69,14 +69,11 @@ pub fn assert_nothing_lost(output: &Output) {
     }
 }
 
-/// The same, but for runs of a program that the kernel itself left out; returns how many. It does not run a program while that
-/// very program is running on the same CPU. Kernels that can preempt a program at a tracepoint (7.3 does, 6.18 does not) give
-/// that CPU to the process whose connection it would have seen next.
+/// The same, but for runs of a program that the kernel itself left out ([`misses_runs`]); returns how many.
 #[track_caller]
 pub fn assert_only_missed(output: &Output) -> usize {
-    const PREEMPTIBLE: (u32, u32) = (7, 0);
     let missed = assert_balanced(output)["missed"];
-    if missed == 0 || running_version() < PREEMPTIBLE {
+    if missed == 0 || !misses_runs() {
         assert_nothing_lost(output);
         return 0;
     }

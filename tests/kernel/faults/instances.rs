@@ -5,6 +5,7 @@ use std::thread;
 
 use kernel_tests::cli::Tool;
 use kernel_tests::crowd::{self, Door};
+use kernel_tests::gate::misses_runs;
 use kernel_tests::leak::{self, BpfObjects};
 use kernel_tests::runner::{Outcome, Test};
 use nix::sys::signal::Signal;
@@ -120,18 +121,13 @@ fn a_ring_of_one_page() -> Outcome {
         let connections = 100 / rows;
         for number in 1..=connections {
             door.enter().close();
-            if misses_nothing() {
+            if !misses_runs() {
                 running.wait_rows(netns.inode(), number * rows);
             }
         }
         let output = running.stop();
         let books = assert_accounted(output.assert_code(0), (connections * rows) as u64);
-        assert!(!misses_nothing() || books["lost_ring"] == 0, "{books:?}\n{output}");
+        assert!(misses_runs() || books["lost_ring"] == 0, "{books:?}\n{output}");
     }
     Ok(())
-}
-
-/// Where the kernel leaves out a program that it preempted, a row may never come.
-fn misses_nothing() -> bool {
-    !crate::books::misses()
 }

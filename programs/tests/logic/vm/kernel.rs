@@ -159,7 +159,7 @@ impl Kernel {
 }
 
 fn target(version: KernelVersion, arch: Arch, access: Access, ring: Ring) -> Target {
-    Target { version, arch, access, ring, trampolines: true, kprobes: true, preemptible: false }
+    Target { version, arch, access, ring, trampolines: true, kprobes: true }
 }
 
 /// Every way in which a kernel may take programs, with all that it can attach.
