@@ -117,12 +117,14 @@ impl Map {
     }
 
     /// Bytes of memory that it takes as the kernel says (`memlock` in `/proc/self/fdinfo`): from 6.4 on what is allocated, from
-    /// 5.11 on the size of its entries, before what counts against the limit of locked memory. `None` without `/proc`.
+    /// 5.11 on the size of its entries, before what counts against the limit of locked memory. `None` without `/proc`, and where the
+    /// kernel does not know, as of a ring, which has no entries.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
         let path = format!("/proc/self/fdinfo/{}", self.raw.as_fd().as_raw_fd());
         let text = std::fs::read_to_string(path).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+        bytes.filter(|bytes| *bytes != 0)
     }
 
     /// Its name in the object.

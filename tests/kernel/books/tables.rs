@@ -5,7 +5,7 @@ use std::io::Write;
 
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::crowd::{self, Door, Ends};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::gate::{Feature, needs, running_version};
 use kernel_tests::loss::{Counters, Lost, Pair, deafen};
 use kernel_tests::rows::{ConnRow, FlowRow, LifeRow, StateRow, TopRow, TraceRow};
 use kernel_tests::runner::{Outcome, Test};
@@ -199,12 +199,15 @@ fn full_table_of_counts() -> Outcome {
 
 /// `-v` names each map and its bytes, and what the reader maps of them.
 fn memory_is_told() -> Outcome {
-    let told = |tool: &str, options: &[&str]| -> BTreeMap<String, u64> {
+    // `-`: not known.
+    let told = |tool: &str, options: &[&str]| -> BTreeMap<String, Option<u64>> {
         let output = Tool::start(tool, options).stop();
         let line = output.stderr.lines().find_map(|line| line.split_once("bytes of memory: "));
         let (_, maps) = line.unwrap_or_else(|| panic!("no word of memory\n{output}"));
         let read = |map: &str| {
-            map.rsplit_once(' ').and_then(|(name, bytes)| Some((name.to_owned(), bytes.parse().ok()?)))
+            let (name, bytes) = map.rsplit_once(' ')?;
+            let bytes = if bytes == "-" { None } else { Some(bytes.parse().ok()?) };
+            Some((name.to_owned(), bytes))
         };
         maps.split(", ").map(|map| read(map).unwrap_or_else(|| panic!("{map:?}\n{output}"))).collect()
     };
@@ -215,14 +218,21 @@ fn memory_is_told() -> Outcome {
         let maps: Vec<_> = small.keys().map(String::as_str).collect();
         assert_eq!(maps, ["events", MAPPED, "sockets", "stats"], "{tool}");
         // An address, and an entry of two dozen bytes or more.
-        assert!(small["sockets"] >= 32 * 1000 && large["sockets"] >= 32 * 100_000, "{small:?} {large:?}");
+        let room = |told: &BTreeMap<_, _>, sockets: u64| told["sockets"] >= Some(32 * sockets);
+        assert!(room(&small, 1000) && room(&large, 100_000), "{small:?} {large:?}");
         assert_eq!((small["events"], small[MAPPED]), (large["events"], large[MAPPED]));
-        assert!(small["events"] >= 64 << 10 && small[MAPPED] >= 64 << 10, "{small:?}");
+        assert!(small[MAPPED] >= Some(64 << 10), "{small:?}");
+        // These kernels multiply the size of an entry, which a ring has none of.
+        let unknown = ((5, 11)..(6, 4)).contains(&running_version());
+        assert!(
+            if unknown { small["events"].is_none() } else { small["events"] >= Some(64 << 10) },
+            "{small:?}"
+        );
     }
     let top = told("tcptop", &[]);
     let maps: Vec<_> = top.keys().map(String::as_str).collect();
     assert_eq!(maps, ["flows", "flows0", "flows1", MAPPED, "sockets", "stats"]);
-    assert_eq!(top[MAPPED], 0, "nothing is sent to it");
+    assert_eq!(top[MAPPED], Some(0), "nothing is sent to it");
     Ok(())
 }
 
