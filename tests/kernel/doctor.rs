@@ -4,6 +4,7 @@ use std::fs;
 
 use kernel_tests::cli::{Output, Tool, run};
 use kernel_tests::gate::{Feature, needs, running_version};
+use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
 use serde_json::Value;
@@ -80,6 +81,8 @@ fn is_seen(value: &Value, tool: &str, hook: &str) -> bool {
 }
 
 fn host() -> Outcome {
+    // What root sees is what the tool sees.
+    needs(Feature::ToolHas(Capability::SysAdmin))?;
     let value = examined(&run(["doctor", "--json"]));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     assert_eq!(value["kernel"]["release"], read("/proc/sys/kernel/osrelease"));

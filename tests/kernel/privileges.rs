@@ -21,7 +21,7 @@ use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::cli::{TOOLS, assert_only_missed};
+use crate::cli::{self, assert_only_missed};
 use crate::tcptop::sees_what_is_sent;
 
 pub const TESTS: &[Test] = &[
@@ -39,10 +39,8 @@ pub const TESTS: &[Test] = &[
 /// Every tool that runs here, with options that make it do all it can.
 fn runnable() -> Vec<(&'static str, &'static [&'static str])> {
     let mut tools = Vec::new();
-    for tool in TOOLS {
+    for tool in cli::runnable() {
         let args: &[&str] = match tool {
-            "tcpdrop" if needs(Feature::ProbeReads).is_err() => continue,
-            "tcpsubnet" | "tcptop" if sees_what_is_sent().is_err() => continue,
             "tcpconnlat" => &["--failed", "-t"],
             "tcpdrop" => &["--owner", "--purged"],
             "tcplife" => &["--existing", "--failed", "-T"],

@@ -2,9 +2,10 @@
 
 use kernel_tests::cli::{Output, Tool, run};
 use kernel_tests::gate::{Feature, needs};
+use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 
-use super::cli::{TOOLS, as_nobody};
+use super::cli::{TOOLS, as_nobody, needs_perf_buffers};
 
 pub const TESTS: &[Test] = &[
     ("selftest::every_tool", || passes(&TOOLS, &[])),
@@ -33,8 +34,9 @@ fn selftest(tools: &[&str], options: &[&str]) -> Output {
 fn passes(tools: &[&str], options: &[&str]) -> Outcome {
     let reads = needs(Feature::ProbeReads);
     if options.contains(&"--perf") {
-        reads.clone()?;
+        needs_perf_buffers()?;
     }
+    makes_namespaces()?;
     let output = selftest(tools, options);
     for line in output.stdout.lines() {
         if line.starts_with("tcpdrop ") && reads.is_err() {
@@ -48,8 +50,14 @@ fn passes(tools: &[&str], options: &[&str]) -> Outcome {
     Ok(())
 }
 
+/// A selftest makes a network namespace.
+fn makes_namespaces() -> Outcome {
+    needs(Feature::ToolHas(Capability::SysAdmin))
+}
+
 /// A tool that shows only what is somebody else's shows nothing of what was made on purpose.
 fn missing_rows() -> Outcome {
+    makes_namespaces()?;
     let output = selftest(&["tcplife", "tcpsubnet", "tcptracer"], &["--localport", "1"]);
     output.assert_code(1);
     let lines: Vec<&str> = output.stdout.lines().collect();
@@ -62,6 +70,7 @@ fn missing_rows() -> Outcome {
 
 /// A table without room leaves the retransmission without its owner.
 fn names_the_field() -> Outcome {
+    makes_namespaces()?;
     let output = selftest(&["tcpretrans"], &["--max-sockets", "1"]);
     output.assert_code(1);
     let field = output.stdout.contains("pid: expected ") || output.stdout.contains("comm: expected ");
@@ -71,6 +80,7 @@ fn names_the_field() -> Outcome {
 
 /// What a run filters by is not asked for in its selftest; what it has room for is.
 fn before_a_run() -> Outcome {
+    makes_namespaces()?;
     let output = run(["tcptracer", "--selftest", "-p", "1", "--duration", "0.01"]);
     output.assert_code(0);
     assert_eq!((output.stdout.lines().count(), &*output.stderr), (1, ""), "the headings\n{output}");
@@ -95,6 +105,7 @@ fn without_privileges() -> Outcome {
 fn wrong_usage() -> Outcome {
     run(["selftest", "tcpnothing"]).assert_wrong_usage("tcpnothing");
     run(["selftest", "--csv"]).assert_wrong_usage("--csv");
+    makes_namespaces()?;
     // An option that a tool does not have is the tool's to refuse.
     let output = selftest(&["tcplife"], &["--no-such-option"]);
     output.assert_code(1);

@@ -157,7 +157,7 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
         }
         Feature::ProbeReads => (Claim::Optional, locked_down()),
         Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
-        Feature::OwnMachine => (Claim::Optional, file(VM)),
+        Feature::OwnMachine => (Claim::Optional, file(VM).or_else(not_of_ours)),
         Feature::Memory(mebibytes) => {
             let free = available_memory();
             (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
@@ -187,6 +187,13 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the init of a virtual machine of `vm-tests` is told by; no other machine has it.
 const VM: &str = "/etc/vm";
+
+/// And that init is the first process there.
+fn not_of_ours() -> Option<String> {
+    let first =
+        fs::read_link("/proc/1/exe").map_or_else(|e| e.to_string(), |path| path.display().to_string());
+    (first != "/init").then(|| format!("/proc/1/exe: {first}"))
+}
 
 /// Memory that processes can have, in mebibytes.
 fn available_memory() -> u64 {

@@ -85,6 +85,9 @@ impl Args {
     }
 }
 
+/// What a test that found something wrong reports.
+const PANICKED: &str = "panicked";
+
 /// How a test ended.
 #[derive(PartialEq, Eq, Debug)]
 enum Verdict {
@@ -132,7 +135,7 @@ fn child(tests: &[Test], name: &str) -> ExitCode {
     let before = leak::open_files();
     let outcome = panic::catch_unwind(AssertUnwindSafe(test));
     let line = match outcome {
-        Err(_) => "panicked".to_owned(), // the panic has printed what it had to say
+        Err(_) => PANICKED.to_owned(), // the panic has printed what it had to say
         Ok(Err(skip)) => format!("skipped {skip}"),
         Ok(Ok(())) => {
             let leaked = leak::new_files(&before);
@@ -177,9 +180,12 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         io::stdout().flush().expect("write to standard output");
         let mut run = Run::start(name, args.nocapture);
         let mut verdict = run.verdict(&signals);
-        if matches!(verdict, Some(Verdict::Failed(_))) && misses_runs() {
+        if let Some(Verdict::Failed(why)) = &verdict
+            && why == PANICKED
+            && misses_runs()
+        {
             // What the kernel did not let the tool see proves nothing; that it leaves out the same twice does.
-            again.push(*name);
+            again.push((*name, why.clone(), run.output()));
             run = Run::start(name, args.nocapture);
             verdict = run.verdict(&signals);
         }
@@ -203,7 +209,10 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         }
     }
     if !again.is_empty() {
-        println!("\nrun twice, for this kernel leaves out programs that it preempts: {}", again.join(", "));
+        println!(
+            "\nrun twice, for this kernel leaves out programs that it preempts; what failed the first time:"
+        );
+        print!("{}", outputs(&again));
     }
     print!("{}", summary(passed, skipped, &failures, tests.len() - chosen.len(), begin.elapsed()));
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -220,9 +229,7 @@ fn summary(
     let mut text = String::new();
     if !failures.is_empty() {
         text.push_str("\nfailures:\n");
-        for (name, why, output) in failures {
-            text.push_str(&format!("\n---- {name}: {why} ----\n{}\n", output.trim_end()));
-        }
+        text.push_str(&outputs(failures));
         text.push_str("\nfailures:\n");
         for (name, ..) in failures {
             text.push_str(&format!("    {name}\n"));
@@ -235,6 +242,14 @@ fn summary(
         took.as_secs_f64()
     ));
     text
+}
+
+/// What failed tests said.
+fn outputs(failures: &[(&str, String, String)]) -> String {
+    let output = |(name, why, output): &(&str, String, String)| {
+        format!("\n---- {name}: {why} ----\n{}\n", output.trim_end())
+    };
+    failures.iter().map(output).collect()
 }
 
 /// A test that runs. Dropping it kills whatever is left of its process group.
@@ -324,7 +339,7 @@ fn judge(line: &str, status: ExitStatus) -> Verdict {
         ("passed", Some(0)) => Verdict::Passed,
         ("skipped", Some(0)) => Verdict::Skipped(rest.to_owned()),
         ("leaked", Some(0)) => Verdict::Failed(format!("left open: {rest}")),
-        ("panicked", Some(0)) => Verdict::Failed("panicked".to_owned()),
+        (PANICKED, Some(0)) => Verdict::Failed(PANICKED.to_owned()),
         _ => match status.signal() {
             Some(signal) => Verdict::Failed(format!("its process was killed by signal {signal}")),
             None => Verdict::Failed(format!("its process ended with {status} and the report {line:?}")),

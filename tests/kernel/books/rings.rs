@@ -13,6 +13,7 @@ use kernel_tests::segment::Segment;
 use nix::sys::signal::Signal;
 
 use super::{assert_accounted, start};
+use crate::cli::needs_perf_buffers;
 
 pub const TESTS: &[Test] = &[
     ("books::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
@@ -100,8 +101,11 @@ fn retransmissions(at_least: u64) -> u64 {
 }
 
 fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
-    if *tool == "tcpdrop" || reader == Reader::PerfStopped {
+    if *tool == "tcpdrop" {
         needs(Feature::ProbeReads)?;
+    }
+    if reader == Reader::PerfStopped {
+        needs_perf_buffers()?;
     }
     let netns = crowd::arena();
     let perf: &[&str] = if reader == Reader::PerfStopped { &["--perf"] } else { &[] };

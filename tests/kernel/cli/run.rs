@@ -14,7 +14,7 @@ use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-use super::{EVENT_TOOLS, TOOLS};
+use super::{EVENT_TOOLS, runnable};
 
 pub const TESTS: &[Test] = &[
     ("cli::rows_come_while_it_runs", rows_come_while_it_runs),
@@ -127,7 +127,7 @@ fn full_disk() -> Outcome {
 fn nothing_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     Netns::enter_new();
-    for tool in TOOLS {
+    for tool in runnable() {
         let running = Tool::start(tool, &["--json"]);
         // A program, its link, and at least a table and a ring; otherwise there would be nothing to leave.
         assert!(leak::objects_of(running.pid()) >= 4, "the tool holds BPF objects while it runs");
@@ -142,7 +142,7 @@ fn nothing_is_left() -> Outcome {
 fn interrupted_start_leaves_nothing() -> Outcome {
     const STEP: Duration = Duration::from_micros(250);
     let before = BpfObjects::now()?;
-    for tool in TOOLS {
+    for tool in runnable() {
         for step in 0..32 {
             let running = Tool::spawn(tcptools([tool, "--json"]));
             // Not a wait: the delay is what is tested.

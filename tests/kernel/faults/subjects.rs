@@ -12,7 +12,7 @@ use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::stage::{Stage, Via};
 
 use crate::books::{assert_accounted, start};
-use crate::cli::{EVENT_TOOLS, TOOLS, assert_balanced_or_idle};
+use crate::cli::{EVENT_TOOLS, assert_balanced_or_idle, runnable};
 
 pub const TESTS: &[Test] = &[
     ("faults::network_namespace_goes", network_namespace_goes),
@@ -23,11 +23,7 @@ pub const TESTS: &[Test] = &[
 fn network_namespace_goes() -> Outcome {
     let _here = crowd::arena();
     let doomed = Netns::beside();
-    let tools = TOOLS
-        .iter()
-        .filter(|tool| **tool != "tcpdrop" || needs(Feature::ProbeReads).is_ok())
-        .map(|tool| (*tool, start(tool, &[], &doomed)))
-        .collect::<Vec<_>>();
+    let tools: Vec<_> = runnable().map(|tool| (tool, start(tool, &[], &doomed))).collect();
     let (listener, open) = doomed.run(|| {
         let door = Door::open();
         let open = door.enter();
