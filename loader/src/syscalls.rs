@@ -94,7 +94,7 @@ const ARCH: u32 = {
 
 /// What becomes of any other call. An error and not the process's end: a tool that the kernel kills says nothing, loses what is
 /// in its rings and gives no account, and all for a call that some C library's allocator makes on some host. Refused, it either
-/// is not needed, or ends the run with a line that names it; and it stands in the audit log.
+/// is not needed, or ends the run with the error of what was being done; the audit log names the call.
 const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
 
 /// Refuses from now on what the loop does not need. The caller must have given up new privileges, or be privileged.

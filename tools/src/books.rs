@@ -11,6 +11,8 @@ use crate::stderr;
 /// What the reader counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Read {
+    /// Records.
+    pub records: u64,
     /// Records that perf buffers had no room for.
     pub dropped: u64,
     /// Records that were no event of the tool.
@@ -22,10 +24,13 @@ pub struct Read {
 }
 
 /// The account of a run.
+#[derive(Debug)]
 pub struct Books {
     stats: Stats,
     /// Runs that the kernel left out because the same program was already running on that CPU.
     missed: u64,
+    /// Events that a program was still about to send, or had sent behind one it was about to send, when the reader gave up.
+    unread: u64,
     read: Read,
 }
 
@@ -46,38 +51,47 @@ pub fn stats_of(bytes: &[u8]) -> Result<Stats, Failure> {
 }
 
 impl Books {
-    /// Takes the account once nothing is attached any more.
+    /// The account by these counters, the last that the reader went by.
     ///
     /// What finds no room in a perf buffer the kernel counts as well. Since 5.1 the program is told and has counted it as lost
     /// already; what is left are those it took for sent.
-    pub fn close(loaded: &Loaded, read: Read) -> Result<Self, Failure> {
-        let stats = read_stats(loaded)?;
+    pub fn new(stats: Stats, missed: u64, read: Read) -> Self {
         let dropped = read.dropped.saturating_sub(stats.lost_ring);
-        Ok(Self { stats, missed: loaded.missed().map_err(Failure::failed)?, read: Read { dropped, ..read } })
+        let Stats { seen, filtered, aggregated, lost_ring, lost_map, .. } = stats;
+        let unread = [filtered, aggregated, lost_ring, lost_map, read.records, dropped]
+            .into_iter()
+            .fold(seen, u64::saturating_sub);
+        Self { stats, missed, unread, read: Read { dropped, ..read } }
+    }
+
+    /// Whether every event that was seen has come to its end, here or in a program.
+    pub fn is_complete(&self) -> bool {
+        self.stats.balanced() && self.unread == 0
     }
 
     /// Events that should have become rows, or should have counted in one, and did not.
     pub fn lost(&self) -> u64 {
         let Stats { lost_ring, lost_map, .. } = self.stats;
-        lost_ring + lost_map + self.missed + self.read.dropped + self.read.unreadable
+        lost_ring + lost_map + self.missed + self.unread + self.read.dropped + self.read.unreadable
     }
 
     /// Prints the account on stderr: all of it where asked for, else only what was lost.
     pub fn report(&self, name: &str, shared: &Shared) {
-        let Self { stats, missed, read: Read { dropped, unreadable, unshown, unnamed } } = self;
+        let Self { stats, missed, unread, read: Read { dropped, unreadable, unshown, unnamed, .. } } = self;
         let Stats { seen, filtered, reported, aggregated, lost_ring, lost_map, untracked, .. } = stats;
         if shared.stats && shared.format == Format::Json {
             stderr::line(format_args!(
                 "{{\"tool\":\"{name}\",\"seen\":{seen},\"filtered\":{filtered},\"reported\":{reported},\
                  \"aggregated\":{aggregated},\"lost_ring\":{lost_ring},\"lost_map\":{lost_map},\
-                 \"untracked\":{untracked},\"missed\":{missed},\"dropped\":{dropped},\"unreadable\":{unreadable},\
-                 \"unshown\":{unshown},\"unnamed\":{unnamed}}}"
+                 \"untracked\":{untracked},\"missed\":{missed},\"dropped\":{dropped},\"unread\":{unread},\
+                 \"unreadable\":{unreadable},\"unshown\":{unshown},\"unnamed\":{unnamed}}}"
             ));
         } else if shared.stats {
             stderr::line(format_args!(
                 "tcptools: {name}: seen {seen} = filtered {filtered} + reported {reported} + \
                  aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
-                 dropped {dropped}, unreadable {unreadable}, untracked {untracked}, unshown {unshown}, unnamed {unnamed}"
+                 dropped {dropped}, unread {unread}, unreadable {unreadable}, untracked {untracked}, unshown {unshown}, \
+                 unnamed {unnamed}"
             ));
         } else {
             let reasons = [
@@ -85,6 +99,7 @@ impl Books {
                 (*lost_map, "table full, --max-sockets makes it larger"),
                 (*missed, "missed by the kernel, which does not run a program inside itself"),
                 (*dropped, "dropped by a perf buffer, --ring-size makes it larger"),
+                (*unread, "still on their way at the end"),
                 (*unreadable, "not readable"),
             ];
             let reasons: Vec<_> = reasons
@@ -107,5 +122,40 @@ impl Books {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Stats {
+        Stats::decode(&[0; Stats::SIZE as usize]).expect("counters")
+    }
+
+    const READ: Read = Read { records: 7, dropped: 0, unreadable: 0, unshown: 0, unnamed: 0 };
+
+    #[test]
+    fn what_was_sent_and_not_read_is_lost() {
+        let stats = Stats { seen: 12, filtered: 2, reported: 10, ..nothing() };
+        let all = Books::new(stats, 0, Read { records: 10, ..READ });
+        assert!(all.is_complete() && all.lost() == 0, "{all:?}");
+        let some = Books::new(stats, 0, READ);
+        assert!(!some.is_complete() && some.lost() == 3, "{some:?}");
+    }
+
+    #[test]
+    fn what_a_program_has_not_sent_yet_is_lost() {
+        let stats = Stats { seen: 8, reported: 7, ..nothing() };
+        let books = Books::new(stats, 0, READ);
+        assert!(!books.is_complete() && books.lost() == 1, "{books:?}");
+    }
+
+    #[test]
+    fn what_a_perf_buffer_dropped_is_lost_once() {
+        // The program was told of two of three.
+        let stats = Stats { seen: 10, reported: 8, lost_ring: 2, ..nothing() };
+        let books = Books::new(stats, 0, Read { dropped: 3, ..READ });
+        assert!(books.is_complete() && books.lost() == 3, "{books:?}");
     }
 }

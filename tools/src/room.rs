@@ -4,8 +4,8 @@ use std::fs;
 
 /// Enough for most hosts, and a few megabytes.
 pub const LEAST: u32 = 32768;
-/// What is given without being asked for, at most.
-const MOST: u32 = 1 << 20;
+/// What is given without being asked for, at most: some thirty megabytes for each table, which the kernel cannot swap out.
+const MOST: u32 = 1 << 18;
 
 /// Room for twice the sockets that there are now, and for [`LEAST`] at least.
 pub fn for_open_sockets() -> u32 {

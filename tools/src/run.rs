@@ -151,28 +151,24 @@ fn follow(
     if let Some(events) = &mut events {
         rows.drain(events, session)?;
     }
-    // In this order: what happened until now is in the ring, and nothing comes after it.
+    // In this order: what happened until now is in the ring, and nothing comes after it but of programs that are just running.
     loaded.detach();
     let settled_by = Instant::now() + SETTLE;
-    loop {
+    let stats = loop {
         if let Some(events) = &mut events {
             while !rows.drain(events, session)?.1 {}
         }
         let stats = read_stats(loaded)?;
-        // What a perf buffer dropped the program has counted as lost itself, since 5.1.
-        let dropped = rows.dropped.saturating_sub(stats.lost_ring);
-        let complete = stats.balanced() && (events.is_none() || stats.reported == rows.records + dropped);
-        if complete || Instant::now() >= settled_by {
-            break;
+        if Books::new(stats, 0, rows.read(Shortfall::default())).is_complete() || Instant::now() >= settled_by
+        {
+            break stats;
         }
         std::thread::yield_now();
-    }
+    };
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
     }
-    let Rows { dropped, unreadable, sheet, .. } = rows;
-    let Shortfall { unshown, unnamed } = session.shortfall();
-    Books::close(loaded, Read { dropped, unreadable, unshown: unshown + sheet.unshown, unnamed })
+    Ok(Books::new(stats, loaded.missed().map_err(Failure::failed)?, rows.read(session.shortfall())))
 }
 
 /// What is said where the kernel does not take something back.
@@ -298,6 +294,12 @@ struct Rows {
 }
 
 impl Rows {
+    /// What was read until now.
+    fn read(&self, Shortfall { unshown, unnamed }: Shortfall) -> Read {
+        let Self { records, dropped, unreadable, ref sheet, .. } = *self;
+        Read { records, dropped, unreadable, unshown: unshown + sheet.unshown, unnamed }
+    }
+
     /// Prints what is in the ring; whether all of it, or some of it is put off still.
     fn drain(&mut self, events: &mut Events, session: &mut dyn Session) -> Result<(Drained, bool), Failure> {
         self.clock.renew().map_err(Failure::failed)?;

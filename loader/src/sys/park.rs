@@ -14,6 +14,7 @@ use crate::errno::Errno;
 /// `struct io_uring_params` in `include/uapi/linux/io_uring.h`, 120 bytes: all zero asks for nothing in particular.
 #[repr(C)]
 struct Params([u32; 30]);
+const _: () = assert!(size_of::<Params>() == 120);
 
 /// `IORING_REGISTER_FILES`
 const REGISTER_FILES: libc::c_long = 2;

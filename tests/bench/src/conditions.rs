@@ -29,7 +29,7 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
             "kernel",
             format!(
                 "Linux {}{}",
-                kernel.trim(),
+                number(&kernel),
                 lockdown.map(|mode| format!(", lockdown {mode}")).unwrap_or_default()
             ),
         ),
@@ -37,6 +37,11 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
         ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
         ("date", date(seconds / 86_400)),
     ])
+}
+
+/// The number of a release: what follows it is a builder's name.
+fn number(release: &str) -> &str {
+    release.trim().split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default()
 }
 
 /// A line `name : value`.
@@ -84,6 +89,11 @@ mod tests {
                 "2026-11-28"
             ]
         );
+    }
+
+    #[test]
+    fn a_kernel_is_its_number() {
+        assert_eq!(["6.18.44-cloud\n", "7.3.4+deb13", "6.1"].map(number), ["6.18.44", "7.3.4", "6.1"]);
     }
 
     #[test]

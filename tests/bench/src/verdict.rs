@@ -98,7 +98,8 @@ fn judge_starts(starts: &[Starts]) -> Vec<Check> {
         let peer = starts
             .iter()
             .find(|peer| peer.contender.maker == Maker::Libbpf && peer.contender.tool == ours.contender.tool);
-        let limit = peer.and_then(|peer| peer.attached).unwrap_or(50.0);
+        // Without a peer there is nothing to measure by: what a busy machine may take.
+        let limit = peer.and_then(|peer| peer.attached).unwrap_or(250.0);
         checks.push(Check::new(format_args!("{name}: attached, ms"), ours.attached, Limit::AtMost(limit)));
         let peak = ours.peak.map(|bytes| bytes / 1e6);
         checks.push(Check::new(format_args!("{name}: peak RSS, MB"), peak, Limit::AtMost(6.0)));
@@ -151,7 +152,7 @@ fn steady(plan: &Plan) -> Result<Vec<Check>> {
 
 fn sockets(_plan: &Plan) -> Result<Vec<Check>> {
     let ready = grow::start_with(crate::load::hold::MOST)?;
-    Ok(vec![Check::new("tcplife: start with 100,000 sockets, ms", Some(ready), Limit::AtMost(600.0))])
+    Ok(vec![Check::new("tcplife: start with 100,000 sockets, ms", Some(ready), Limit::AtMost(2000.0))])
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn watch(Watcher { tool, args, .. }: &Watcher, scratch: &Scratch, netns: &Netns)
 #[track_caller]
 fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
     let books = assert_balanced_or_idle(output);
-    for key in ["lost_ring", "lost_map", "dropped", "unreadable", "unshown", "unnamed"] {
+    for key in ["lost_ring", "lost_map", "dropped", "unread", "unreadable", "unshown", "unnamed"] {
         assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
     }
     if books["reported"] > 0 {

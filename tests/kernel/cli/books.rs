@@ -54,7 +54,7 @@ pub fn assert_balanced_or_idle(output: &Output) -> Account {
     let of = |key: &str| *books.get(key).unwrap_or_else(|| panic!("no {key} in {books:?}\n{output}"));
     let became = ["filtered", "reported", "aggregated", "lost_ring", "lost_map"].map(of);
     assert_eq!(of("seen"), became.iter().sum::<u64>(), "the books do not balance: {books:?}\n{output}");
-    for key in ["missed", "dropped", "unreadable", "untracked", "unshown", "unnamed"] {
+    for key in ["missed", "dropped", "unread", "unreadable", "untracked", "unshown", "unnamed"] {
         of(key);
     }
     books
@@ -64,7 +64,7 @@ pub fn assert_balanced_or_idle(output: &Output) -> Account {
 #[track_caller]
 pub fn assert_nothing_lost(output: &Output) {
     let books = assert_balanced(output);
-    for key in ["lost_ring", "lost_map", "missed", "dropped", "unreadable"] {
+    for key in ["lost_ring", "lost_map", "missed", "dropped", "unread", "unreadable"] {
         assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
     }
 }
@@ -78,7 +78,7 @@ pub fn assert_only_missed(output: &Output) -> usize {
         return 0;
     }
     let books = books(output);
-    for key in ["lost_ring", "lost_map", "dropped", "unreadable"] {
+    for key in ["lost_ring", "lost_map", "dropped", "unread", "unreadable"] {
         assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
     }
     usize::try_from(missed).expect("a small number")

@@ -86,10 +86,10 @@ fn of_features(features: &[Report], text: &mut String) {
             line(text, head, format_args!("{}", names.join(", ")));
         }
     }
-    // As a rule it is the same for all of them.
-    let mut errors = features.iter().filter_map(|report| report.result.as_ref().err());
-    if let Some(error) = errors.next() {
-        line(text, "cannot tell", format_args!("{error}"));
+    for report in features {
+        if let Err(error) = &report.result {
+            line(text, "cannot tell", format_args!("{error}"));
+        }
     }
 }
 

@@ -48,10 +48,19 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.pad(text),
+            // Little is not nothing.
+            Self::Number(value, digits) if *value > 0.0 && *value < 0.5 * least(*digits) => {
+                f.pad(&format!("<{:.digits$}", least(*digits)))
+            }
             Self::Number(value, digits) => f.pad(&grouped(&format!("{value:.digits$}"))),
             Self::Unknown => f.pad("-"),
         }
     }
+}
+
+/// The least above 0 that so many digits show.
+fn least(digits: usize) -> f64 {
+    (0..digits).fold(1.0, |least, _| least / 10.0)
 }
 
 /// `1234567.5` as `1,234,567.5`.
@@ -150,6 +159,8 @@ mod tests {
     fn numbers_are_grouped() {
         assert_eq!(Cell::Number(1_234_567.5, 1).to_string(), "1,234,567.5");
         assert_eq!(Cell::Number(-1234.0, 0).to_string(), "-1,234");
+        assert_eq!(Cell::Number(0.002, 1).to_string(), "<0.1");
+        assert_eq!([0.0, 0.06].map(|value| Cell::Number(value, 1).to_string()), ["0.0", "0.1"]);
         assert_eq!(Cell::Number(0.25, 2).to_string(), "0.25");
         assert_eq!(Cell::count(999).to_string(), "999");
         assert_eq!(Cell::number(None, 1).to_string(), "-");
