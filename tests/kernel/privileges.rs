@@ -1,6 +1,7 @@
 //! What a tool may do once it is attached: nothing it does not need, and it works to its end all the same. And who may run it.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -217,11 +218,17 @@ fn newest(line: &str) -> Option<u32> {
 /// The user without rights, on every distribution.
 const NOBODY: u32 = 65534;
 
-/// The tool in a file that has these capabilities, for whoever starts it.
+/// The tool in a file that has these capabilities, for [`NOBODY`]. It lies in a file system that no other process sees and that goes
+/// with this one, however it ends: no such file may be left on a host.
 fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
+    let program = fs::read(binary()).expect("read the tool");
+    mntns::enter_new();
+    mntns::mount_empty(std::env::temp_dir().to_str().expect("UTF-8"));
     let scratch = Scratch::new();
     let path = scratch.path("tcptools");
-    fs::copy(binary(), &path).expect("copy the tool");
+    fs::write(&path, program).expect("copy the tool");
+    chown(&path, None, Some(NOBODY)).expect("chown");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).expect("chmod");
     let set = capabilities.iter().fold(0, |set, capability| set | capability.bit());
     // VFS_CAP_REVISION_2, effective at once; then permitted and inheritable, 32 bits of each at a time.
     let words = [0x0200_0001, set & 0xffff_ffff, 0, set >> 32, 0];
