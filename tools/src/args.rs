@@ -195,7 +195,9 @@ pub fn of_host(shared: &Shared) -> Vec<OsString> {
     args.extend(shared.no_iter.then(|| "--no-iter".into()));
     args.extend(shared.no_sandbox.then(|| "--no-sandbox".into()));
     if let Some(file) = &shared.btf {
-        args.extend(["--btf".into(), file.clone().into_os_string()]);
+        let mut option = OsString::from("--btf=");
+        option.push(file);
+        args.push(option);
     }
     args
 }

@@ -191,8 +191,21 @@ struct Said {
     words: Option<String>,
 }
 
-/// The last line, without the name that it begins with.
+/// The last line of a tool's own, without the name that it begins with; the indented ones behind it are the verifier's.
 fn last_line(text: &str) -> Option<String> {
-    let line = text.lines().next_back()?;
-    Some(line.splitn(3, ": ").last().unwrap_or(line).to_owned())
+    let line = text.lines().rev().find_map(|line| line.strip_prefix("tcptools: "))?;
+    Some(line.split_once(": ").map_or(line, |(_, words)| words).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_the_tool_s_own() {
+        let said = "tcptools: tcplife: first\ntcptools: tcplife: no way to see `x`: load `y`: invalid argument\n  x.rs:1: r0 = 0\n  \
+                    R1 !read_ok\n";
+        assert_eq!(last_line(said).as_deref(), Some("no way to see `x`: load `y`: invalid argument"));
+        assert_eq!(last_line(""), None);
+    }
 }

@@ -304,9 +304,10 @@ fn loopback_up() -> Result<(), Errno> {
     // To the kernel, as long as nobody else is named.
     send(fd.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = [0; 256];
-    recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     // struct nlmsgerr behind the header: 0 or a negative errno.
-    match answer.get(16..).and_then(|error| error.first_chunk()).map(|error| i32::from_ne_bytes(*error)) {
+    match answer.get(16..length).and_then(|error| error.first_chunk()).map(|error| i32::from_ne_bytes(*error))
+    {
         Some(0) => Ok(()),
         error => Err(Errno::from_raw(error.map_or(0, i32::wrapping_neg))),
     }
