@@ -27,8 +27,8 @@ pub struct Read {
 #[derive(Debug)]
 pub struct Books {
     stats: Stats,
-    /// Runs that the kernel left out because the same program was already running on that CPU.
-    missed: u64,
+    /// Runs that the kernel left out because the same program was already running on that CPU, where it counts them.
+    missed: Option<u64>,
     /// Events that a program was still about to send, or had sent behind one it was about to send, when the reader gave up.
     unread: u64,
     read: Read,
@@ -55,7 +55,7 @@ impl Books {
     ///
     /// What finds no room in a perf buffer the kernel counts as well. Since 5.1 the program is told and has counted it as lost
     /// already; what is left are those it took for sent.
-    pub fn new(stats: Stats, missed: u64, read: Read) -> Self {
+    pub fn new(stats: Stats, missed: Option<u64>, read: Read) -> Self {
         let dropped = read.dropped.saturating_sub(stats.lost_ring);
         let Stats { seen, filtered, aggregated, lost_ring, lost_map, .. } = stats;
         let unread = [filtered, aggregated, lost_ring, lost_map, read.records, dropped]
@@ -72,14 +72,17 @@ impl Books {
     /// Events that should have become rows, or should have counted in one, and did not.
     pub fn lost(&self) -> u64 {
         let Stats { lost_ring, lost_map, .. } = self.stats;
-        lost_ring + lost_map + self.missed + self.unread + self.read.dropped + self.read.unreadable
+        let missed = self.missed.unwrap_or(0);
+        lost_ring + lost_map + missed + self.unread + self.read.dropped + self.read.unreadable
     }
 
     /// Prints the account on stderr: all of it where asked for, else only what was lost.
     pub fn report(&self, name: &str, shared: &Shared) {
         let Self { stats, missed, unread, read: Read { dropped, unreadable, unshown, unnamed, .. } } = self;
         let Stats { seen, filtered, reported, aggregated, lost_ring, lost_map, untracked, .. } = stats;
+        let known = |unknown: &str| missed.map_or_else(|| unknown.to_owned(), |missed| missed.to_string());
         if shared.stats && shared.format == Format::Json {
+            let missed = known("null");
             stderr::line(format_args!(
                 "{{\"tool\":\"{name}\",\"seen\":{seen},\"filtered\":{filtered},\"reported\":{reported},\
                  \"aggregated\":{aggregated},\"lost_ring\":{lost_ring},\"lost_map\":{lost_map},\
@@ -87,6 +90,7 @@ impl Books {
                  \"unreadable\":{unreadable},\"unshown\":{unshown},\"unnamed\":{unnamed}}}"
             ));
         } else if shared.stats {
+            let missed = known("-");
             stderr::line(format_args!(
                 "tcptools: {name}: seen {seen} = filtered {filtered} + reported {reported} + \
                  aggregated {aggregated} + lost_ring {lost_ring} + lost_map {lost_map}; missed {missed}, \
@@ -97,7 +101,7 @@ impl Books {
             let reasons = [
                 (*lost_ring, "ring full, --ring-size makes it larger"),
                 (*lost_map, "table full, --max-sockets makes it larger"),
-                (*missed, "missed by the kernel, which does not run a program inside itself"),
+                (missed.unwrap_or(0), "missed by the kernel, which does not run a program inside itself"),
                 (*dropped, "dropped by a perf buffer, --ring-size makes it larger"),
                 (*unread, "still on their way at the end"),
                 (*unreadable, "not readable"),
@@ -138,16 +142,16 @@ mod tests {
     #[test]
     fn what_was_sent_and_not_read_is_lost() {
         let stats = Stats { seen: 12, filtered: 2, reported: 10, ..nothing() };
-        let all = Books::new(stats, 0, Read { records: 10, ..READ });
+        let all = Books::new(stats, None, Read { records: 10, ..READ });
         assert!(all.is_complete() && all.lost() == 0, "{all:?}");
-        let some = Books::new(stats, 0, READ);
+        let some = Books::new(stats, None, READ);
         assert!(!some.is_complete() && some.lost() == 3, "{some:?}");
     }
 
     #[test]
     fn what_a_program_has_not_sent_yet_is_lost() {
         let stats = Stats { seen: 8, reported: 7, ..nothing() };
-        let books = Books::new(stats, 0, READ);
+        let books = Books::new(stats, None, READ);
         assert!(!books.is_complete() && books.lost() == 1, "{books:?}");
     }
 
@@ -155,7 +159,7 @@ mod tests {
     fn what_a_perf_buffer_dropped_is_lost_once() {
         // The program was told of two of three.
         let stats = Stats { seen: 10, reported: 8, lost_ring: 2, ..nothing() };
-        let books = Books::new(stats, 0, Read { dropped: 3, ..READ });
+        let books = Books::new(stats, None, Read { dropped: 3, ..READ });
         assert!(books.is_complete() && books.lost() == 3, "{books:?}");
     }
 }

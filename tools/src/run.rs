@@ -159,7 +159,8 @@ fn follow(
             while !rows.drain(events, session)?.1 {}
         }
         let stats = read_stats(loaded)?;
-        if Books::new(stats, 0, rows.read(Shortfall::default())).is_complete() || Instant::now() >= settled_by
+        if Books::new(stats, None, rows.read(Shortfall::default())).is_complete()
+            || Instant::now() >= settled_by
         {
             break stats;
         }

@@ -234,12 +234,16 @@ impl Loaded {
             .collect()
     }
 
-    /// Runs that the kernel skipped, of all programs. Those of tracepoints are known from 5.12 on, those of kprobes and of system
-    /// calls' tracepoints from 6.7 on.
-    pub fn missed(&self) -> Result<u64, LoadError> {
-        Ok(self.stats()?.iter().map(|stats| stats.missed).sum::<u64>()
-            + self.detached_missed
-            + self.links_missed())
+    /// Runs that the kernel skipped, of all programs; `None` before 5.12, which does not count them. Those of kprobes and of system
+    /// calls' tracepoints are among them from 6.7 on. What is skipped while a kprobe is being detached may not be.
+    pub fn missed(&self) -> Result<Option<u64>, LoadError> {
+        /// `recursion_misses` in `struct bpf_prog_info`, as `LINUX_VERSION_CODE`.
+        const COUNTED: u32 = 5 << 16 | 12 << 8;
+        if self.kern_version < COUNTED {
+            return Ok(None);
+        }
+        let programs = self.stats()?.iter().map(|stats| stats.missed).sum::<u64>();
+        Ok(Some(programs + self.detached_missed + self.links_missed()))
     }
 
     fn links_missed(&self) -> u64 {

@@ -105,7 +105,7 @@ fn a_swap_loses_no_increment() -> Outcome {
     let all = u64::try_from(THREADS * EACH).expect("a count");
     // On 7.x a program may lose its CPU while it dawdles, and it is not run there meanwhile, for whatever system call: that is
     // counted.
-    let missed = loaded.missed().expect("a count");
+    let missed = loaded.missed().expect("a count").unwrap_or(0);
     assert!(missed == 0 || running_version() >= (7, 0), "{missed} missed");
     assert_eq!(late, 0, "increments behind a read in {swaps} swaps");
     assert!(total <= all && all <= total + missed, "{total} of {all} read, {missed} missed in {swaps} swaps");
