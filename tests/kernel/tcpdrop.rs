@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use btf::{Btf, Index, Lookup, Wanted};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners};
+use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::nftables::{self, Hook};
 use kernel_tests::rights::Capability;
@@ -576,12 +576,15 @@ fn table() -> Outcome {
 }
 
 fn table_without_stacks() -> Outcome {
-    let output = printed(&["--no-stack"], LOCALHOST_V4, "tcp_v4_rcv");
+    // That kernel names a place in the function that frees packets, and only a stack tells where that was called.
+    let itself = cfg!(target_arch = "aarch64") && running_version() < (5, 17);
+    let place = if itself { "kfree_skb" } else { "tcp_v4_rcv" };
+    let output = printed(&["--no-stack"], LOCALHOST_V4, place);
     let lines: Vec<&str> = output.stdout.lines().collect();
     let [head, row] = lines[..] else { panic!("{output}") };
     assert!(head.ends_with("STATE (FLAGS)        REASON (CODE)            LOCATION"), "{output}");
     let (before, location) = row.rsplit_once(' ').expect("columns");
-    assert!(location.starts_with("tcp_v4_rcv+0x"), "{output}");
+    assert_eq!(function(location), place, "{output}");
     assert!(before.trim_end().ends_with(&shown(&["TCP_CSUM"])), "{output}");
     Ok(())
 }
