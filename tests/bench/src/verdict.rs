@@ -195,7 +195,7 @@ mod tests {
             peak: Some(3e6),
             end: None,
         };
-        assert!(judge_starts(&[starts(49.0)]).iter().all(Check::holds));
-        assert!(!judge_starts(&[starts(51.0)]).iter().all(Check::holds));
+        assert!(judge_starts(&[starts(249.0)]).iter().all(Check::holds));
+        assert!(!judge_starts(&[starts(251.0)]).iter().all(Check::holds));
     }
 }
