@@ -8,6 +8,7 @@ use kernel_tests::crowd::{self, Door};
 use kernel_tests::deadline::{LIMIT, wait_until};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::loss::{Counters, deafen};
+use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::segment::Segment;
 use nix::sys::signal::Signal;
@@ -149,6 +150,7 @@ fn assert_strict(output: &Output, lost: u64) {
 fn a_burst_of_drops_at_default_sizes() -> Outcome {
     const BURST: u64 = 6000;
     needs(Feature::ProbeReads)?;
+    needs(Feature::ToolHas(Capability::Syslog))?;
     let netns = crowd::arena();
     let mut tool = start("tcpdrop", &["--strict"], &netns);
     tool.read_during(|| drops(BURST));

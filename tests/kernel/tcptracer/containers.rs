@@ -11,6 +11,7 @@ use kernel_tests::deadline::{LIMIT, wait_until};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::Stage;
@@ -115,6 +116,8 @@ impl Drop for Cgroup {
 /// What a process in one of the map's cgroups does; a cgroup may come and go while the tool runs.
 fn by_cgroup_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
+    // What root pins is for root to open.
+    needs(Feature::ToolHas(Capability::SysAdmin))?;
     let set = Set::new(bpf_file_system().join("cgroups"), 8);
     let scratch = Scratch::new();
     let cgroup = Cgroup::new(&scratch);
@@ -140,6 +143,8 @@ fn by_cgroup_map() -> Outcome {
 /// closed: that is told, as it cannot be known.
 fn by_mount_namespace_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
+    // What root pins is for root to open.
+    needs(Feature::ToolHas(Capability::SysAdmin))?;
     needs(Feature::ProbeReads)?;
     let set = Set::new(bpf_file_system().join("namespaces"), 4);
     let netns = Netns::enter_new();
@@ -182,6 +187,8 @@ fn wrong_maps() -> Outcome {
         assert!(line.contains("/proc/self/exe: not in a BPF file system"), "{line}");
     }
     needs(Feature::Program("bpftool"))?;
+    // What root pins is for root to open.
+    needs(Feature::ToolHas(Capability::SysAdmin))?;
     let directory = bpf_file_system();
     let [four, eight] = [4, 8].map(|size| Set::new(directory.join(format!("of{size}")), size));
     let line = refused(&["--cgroupmap", four.path()]);
