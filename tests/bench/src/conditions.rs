@@ -18,9 +18,7 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
         if read("/proc/cpuinfo")?.contains("hypervisor") { ", in a virtual machine" } else { "" };
     let load = read("/proc/loadavg")?;
     let kernel = read("/proc/sys/kernel/osrelease")?;
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").ok();
-    let lockdown =
-        lockdown.as_deref().and_then(|modes| modes.split_once('[')?.1.split_once(']').map(|(mode, _)| mode));
+    let lockdown = loader::kernel::lockdown();
     let version = Command::new(tcptools).arg("--version").output().during("tcptools --version")?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
     Ok(vec![
