@@ -1,7 +1,7 @@
 //! The maps of an object. Each is created when the first program that uses it is about to be loaded, so that one which only
 //! an untried rung names costs nothing.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use bpfasm::{MapDef, MapKind, Object, Program, Symbol, Text};
 
@@ -87,7 +87,6 @@ impl Maps {
             Some(path) => Map::open(&slot.def, path)?,
             None => slot
                 .create(btf, first, self.cpus, notes)
-                .and_then(|map| first.map_or(Ok(()), |first| map.set_fd(0, first.as_fd())).map(|()| map))
                 .map_err(|errno| create_error(&slot.def, errno, self.memlock_stuck))?,
         };
         if let Some(slot) = self.slots.get_mut(at) {

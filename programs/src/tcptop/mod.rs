@@ -1,7 +1,8 @@
 //! tcptop: bytes sent and received by each process on each connection, added up in the kernel.
 //!
 //! Nothing is sent to the reader. Flows are added up in one of two maps; at the end of an interval the reader puts the other one
-//! in its place, and has the first for itself.
+//! in its place, and has the first for itself. To put one there waits for all programs that run, 20 ms and more: the first is
+//! meant as long as there is none.
 
 mod flow;
 
@@ -46,7 +47,7 @@ pub struct Options {
     pub max_sockets: u32,
 }
 
-/// The array of maps in whose only slot the map of the current interval is.
+/// The array of maps in whose only slot the map of the current interval is; the first of [`TURNS`] while it is empty.
 pub const FLOWS: &str = "flows";
 /// The maps that take turns there. Keys are [`Flow`], values [`Traffic`].
 pub const TURNS: [&str; 2] = ["flows0", "flows1"];
@@ -155,8 +156,10 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         r2 = r10;
         r2 += {frame::ZERO};
         call bpf_map_lookup_elem;
-        if r0 == 0 goto out;                            // the slot is never empty
         r8 = r0;
+        if r8 != 0 goto turned;
+        r8 = map {TURNS[0]} ll;
+    turned:
         ..lookup();
         if r0 != 0 goto known;
         ..begin(sock, member);

@@ -75,6 +75,9 @@ fn a_swap_loses_no_increment() -> Outcome {
     attach(&mut loaded);
     let [buffers, one, two] = ["buffers", "one", "two"].map(|name| loaded.map(name).expect("a map"));
     let count = |map: &Map| map.sum(&KEY).expect("a value")[0];
+    ask(EACH);
+    assert_eq!([one, two].map(count), [0, 0], "nothing is in the slot");
+    buffers.set_inner(0, one).unwrap_or_else(|error| panic!("{error}"));
     let done = AtomicBool::new(false);
     let (mut total, mut swaps, mut late) = (0_u64, 0_u32, 0_u32);
     thread::scope(|scope| {

@@ -112,7 +112,7 @@ impl Machine {
             sockets_of_files: BTreeMap::new(),
             unseen: None,
             sent: Vec::new(),
-            maps: Self::maps(maps),
+            maps: maps.iter().map(Map::new).collect(),
             objects: Vec::new(),
             untyped: Vec::new(),
             stack: 0..0,
@@ -121,17 +121,6 @@ impl Machine {
             fault: None,
             calls: 0,
         }
-    }
-
-    fn maps(defs: &[MapDef]) -> Vec<Map> {
-        let mut maps: Vec<_> = defs.iter().map(Map::new).collect();
-        for (map, def) in maps.iter_mut().zip(defs) {
-            // The first of the inner maps is in slot 0.
-            if let Some(inner) = def.inner.first() {
-                map.put_map(0, map_named(defs, inner));
-            }
-        }
-        maps
     }
 
     /// Puts another map into a slot of an array of maps, as the user's side does.
