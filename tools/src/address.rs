@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use programs::tcp::{AF_INET, AF_INET6};
 
-use crate::output::Value;
+use rows::Value;
 
 /// An address of that family.
 pub fn ip_addr(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {

@@ -9,9 +9,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::ebpf::Form;
-use crate::output::Format;
 use crate::room;
 use crate::target::parse_target;
+use rows::Format;
 
 /// Options that every tool has.
 #[derive(Clone, Debug)]
@@ -262,10 +262,29 @@ pub fn interval() -> clap::builder::RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..)
 }
 
+/// A number of which `10^scale` nanoseconds are one, such as `1`, `.5` or `2.5e3`, as nanoseconds. What is finer is left out;
+/// `None` for what is no number, below zero, or longer than some 500 years.
+pub fn nanoseconds(text: &str, scale: u8) -> Option<u64> {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.parse::<i16>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let digits = || whole.bytes().chain(part.bytes());
+    if digits().next().is_none() || !digits().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let counted =
+        isize::try_from(whole.len()).ok()?.checked_add(isize::from(scale) + isize::from(exponent))?;
+    digits()
+        .chain(std::iter::repeat(b'0'))
+        .take(usize::try_from(counted).unwrap_or(0))
+        .try_fold(0, |number: u64, digit| number.checked_mul(10)?.checked_add((digit - b'0').into()))
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    nanoseconds(text, 9)
+        .map(Duration::from_nanos)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "a time is a number of seconds above 0".to_owned())
 }
@@ -299,8 +318,18 @@ mod tests {
 
     #[test]
     fn times() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "0", "-1", "nan", "inf", "abc"] {
+        for (text, expected) in
+            [("0.5", 500), (".5", 500), ("5.", 5000), ("12", 12_000), ("1.0009999999", 1000)]
+        {
+            assert_eq!(seconds(text).map(|duration| duration.as_millis()), Ok(expected), "{text:?}");
+        }
+        for (text, expected) in
+            [("0.0012345", 1234), ("1e3", 1_000_000_000), ("12.5E-1", 1_250_000), ("0e999", 0), ("7e-99", 0)]
+        {
+            assert_eq!(nanoseconds(text, 6), Some(expected), "{text:?}");
+        }
+        for wrong in ["", ".", "e3", "1e", "1e99", "0", "0.0", "-1", "+1", "nan", "inf", "abc", "1.2.3", "1 "]
+        {
             assert!(seconds(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -5,8 +5,8 @@ use programs::stats::{self, Stats};
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::output::Format;
 use crate::stderr;
+use rows::Format;
 
 /// What the reader counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,12 +15,12 @@ use clap::error::ErrorKind;
 use programs::tcpdrop;
 
 use crate::args;
-use crate::escape::Escaped;
 use crate::failure::Failure;
-use crate::output::{Column, Format, Output, Page, Value};
 use crate::target::{parse_target, target_words};
-use crate::time::{Clock, Zone};
 use crate::tool::{self, Moment, Session};
+use rows::escape::Escaped;
+use rows::time::{Clock, Zone};
+use rows::{Column, Format, Output, Page, Value};
 
 /// Command lines, with zeroes between the words. Each means something, for every kernel that it could run on, or is wrong in one
 /// line; so it does when the tool looks at the host.
@@ -77,7 +77,7 @@ fn one_line(result: Result<(), Failure>) {
     let failure = result.expect_err("it was refused");
     let Failure::Usage(line) = failure else { panic!("{failure:?} is no matter of the command line") };
     assert!(!line.is_empty());
-    let shown = crate::escape::Message(&line).to_string();
+    let shown = rows::escape::Message(&line).to_string();
     assert!(shown.chars().all(|char| !char.is_control() || char == '\n'), "{shown:?}");
     assert!(shown.split('\n').skip(1).all(|line| line.starts_with("  ")), "{shown:?}");
 }

@@ -9,9 +9,9 @@ use programs::tcp::{AF_INET, State};
 use programs::tcpstates::Event;
 
 use crate::address;
-use crate::output::Value;
 use crate::tcpstates::local_address;
-use crate::time::{Clock, Zone};
+use rows::Value;
+use rows::time::{Clock, Zone};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -56,11 +56,7 @@ impl Journal {
 }
 
 fn compose(text: &mut String, event: &Event, clock: Clock, root: bool) {
-    let shown = |value: Value<'_>| {
-        let mut text = String::new();
-        value.write_text(&mut text, &Zone::utc());
-        text
-    };
+    let shown = |value: Value<'_>| value.text(&Zone::utc());
     let comm = if event.pid == 0 { Value::Unknown } else { Value::Comm(&event.comm) };
     let (source, sport) = (local_address(event), address::port(event.lport));
     let (destination, dport) = (address::ip_if_any(event.family, event.raddr), address::port(event.rport));

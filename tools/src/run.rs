@@ -17,12 +17,12 @@ use crate::args::{self, Shared};
 use crate::books::{Books, Read, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
-use crate::output::{Column, Output, Page, Value};
 use crate::room;
 use crate::selftest;
 use crate::start::{Say, seed, start};
-use crate::time::{Clock, Zone};
 use crate::tool::{Moment, Schedule, Session, Shortfall, Tool};
+use rows::time::{Clock, Zone};
+use rows::{Column, Output, Page, Value};
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
 const POLL_BUSY: Duration = Duration::from_millis(20);

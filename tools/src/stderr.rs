@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
-use crate::escape::Message;
+use rows::escape::Message;
 
 /// Says something in the name of a tool, or of `tcptools` itself.
 pub fn say(name: &str, text: &str) {

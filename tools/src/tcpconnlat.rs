@@ -1,7 +1,5 @@
 //! tcpconnlat: a row for each connect, with the time until it was answered.
 
-use std::time::Duration;
-
 use bpfasm::AsmError;
 use bpfasm::object::Object;
 use bpfasm::target::Target;
@@ -9,12 +7,12 @@ use clap::{Arg, ArgMatches, Command};
 use programs::tcpconnlat::{self, Event, Options};
 
 use crate::address;
-use crate::args::{Shared, switch};
+use crate::args::{self, Shared, switch};
 use crate::filters;
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Rows};
-use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpconnlat;
@@ -70,11 +68,7 @@ impl Tool for Tcpconnlat {
 
 /// Milliseconds as nanoseconds.
 fn milliseconds(text: &str) -> Result<u64, String> {
-    text.parse()
-        .ok()
-        .and_then(|ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok())
-        .and_then(|duration| u64::try_from(duration.as_nanos()).ok())
-        .ok_or_else(|| "a time is a number of milliseconds, 0 or more".to_owned())
+    args::nanoseconds(text, 6).ok_or_else(|| "a time is a number of milliseconds, 0 or more".to_owned())
 }
 
 struct ConnLat {
@@ -111,7 +105,7 @@ impl Session for ConnLat {
         let event = Event::decode(record)?;
         page.row(&[
             Value::Wall(clock.wall(event.ts)),
-            Value::Decimal { value: self.since.seconds(event.ts), digits: 3 },
+            self.since.seconds(event.ts, 3),
             Value::Number(event.pid.into()).if_known(event.pid != 0),
             Value::Comm(&event.comm).if_known(event.pid != 0),
             address::version(event.family),

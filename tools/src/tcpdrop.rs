@@ -18,16 +18,16 @@ use self::reasons::{Asked, Reasons};
 use crate::address;
 use crate::args::{Shared, switch};
 use crate::books::read_stats;
-use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::kallsyms::{self, Kallsyms, Nameless};
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Row, Rows};
 use crate::stderr;
-use crate::time::Clock;
 use crate::tool::{Lack, Moment, Session, Shortfall, Tool};
+use rows::escape::Escaped;
+use rows::time::{Clock, Zone};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpdrop;
@@ -429,13 +429,8 @@ fn joined(family: u16, bytes: [u8; 16], port: Option<u16>) -> String {
 
 /// `ESTABLISHED (ACK)`, `NO_SOCKET (3)`
 fn pair(first: Value<'_>, second: Value<'_>) -> String {
-    let zone = crate::time::Zone::utc();
-    let mut text = String::new();
-    first.write_text(&mut text, &zone);
-    text.push_str(" (");
-    second.write_text(&mut text, &zone);
-    text.push(')');
-    text
+    let [first, second] = [first, second].map(|value| value.text(&Zone::utc()));
+    format!("{first} ({second})")
 }
 
 #[cfg(test)]

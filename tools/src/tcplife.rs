@@ -11,10 +11,10 @@ use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Rows};
-use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcplife;
@@ -141,7 +141,7 @@ impl Session for Life {
         let existing = event.existing != 0;
         page.row(&[
             Value::Wall(clock.wall(event.ts)),
-            Value::Seconds(self.since.seconds(event.ts)),
+            self.since.seconds(event.ts, 6),
             Value::Number(event.pid.into()).if_known(event.pid != 0),
             Value::Comm(&event.comm).if_known(event.pid != 0),
             address::version(event.family),

@@ -18,10 +18,10 @@ use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Rows};
-use crate::time::Clock;
 use crate::tool::{Moment, Session, Tool};
+use rows::time::Clock;
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpretrans;
@@ -264,7 +264,7 @@ impl Session for Retransmissions {
             event.seq().map_or(Value::Unknown, |seq| Value::Number(seq.into())),
             Value::Number(event.segments.into()),
             Value::Text(&outcome),
-            Value::Decimal { value: event.err().into(), digits: 0 },
+            Value::Signed(event.err().into()),
             Value::Number(event.netns.into()).if_known(event.netns != 0),
         ]);
         Some(())

@@ -14,10 +14,10 @@ use crate::failure::Failure;
 use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::journal::Journal;
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Row, Rows};
-use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpstates;
@@ -174,7 +174,7 @@ impl Session for States {
         let state = |state: State| state.name().map_or(Value::Number(state.0.into()), Value::Word);
         page.row(&[
             Value::Wall(clock.wall(event.ts)),
-            Value::Seconds(self.since.seconds(event.ts)),
+            self.since.seconds(event.ts, 6),
             Value::Address(event.skaddr),
             Value::Number(event.pid.into()).if_known(event.pid != 0),
             Value::Comm(&event.comm).if_known(event.pid != 0),

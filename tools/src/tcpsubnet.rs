@@ -17,10 +17,10 @@ use programs::{owner, subnet, trie};
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::filters;
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Row, Rows};
-use crate::time::{LocalDate, LocalTime, Zone};
 use crate::tool::{Moment, Schedule, Session, Tool};
+use rows::time::{LocalDate, LocalTime, Zone};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpsubnet;
@@ -153,8 +153,7 @@ impl Unit {
         if self.size == 1 {
             return Value::Number(amount);
         }
-        #[allow(clippy::cast_precision_loss, reason = "exact up to 8 PiB in an interval")]
-        Value::Decimal { value: amount as f64 / self.size as f64, digits: 6 }
+        Value::Quotient { of: amount, by: self.size }
     }
 }
 
@@ -304,12 +303,12 @@ mod tests {
     fn units() {
         let shown = |letter, bytes| (Unit::of(letter).floored(bytes), Unit::of(letter).exactly(bytes));
         let both = |number| (Value::Number(number), Value::Number(number));
-        let decimal = |whole, value| (Value::Number(whole), Value::Decimal { value, digits: 6 });
+        let decimal = |whole, of, by| (Value::Number(whole), Value::Quotient { of, by });
         assert_eq!(shown("B", 2000), both(2000));
         assert_eq!(shown("b", 2000), both(16000));
-        assert_eq!(shown("K", 2000), decimal(1, 1.953_125));
-        assert_eq!(shown("k", 2000), decimal(15, 15.625));
-        assert_eq!(shown("M", 3 << 19), decimal(1, 1.5));
-        assert_eq!(shown("m", 3 << 16), decimal(1, 1.5));
+        assert_eq!(shown("K", 2000), decimal(1, 2000, 1 << 10));
+        assert_eq!(shown("k", 2000), decimal(15, 16_000, 1 << 10));
+        assert_eq!(shown("M", 3 << 19), decimal(1, 3 << 19, 1 << 20));
+        assert_eq!(shown("m", 3 << 16), decimal(1, 3 << 19, 1 << 20));
     }
 }

@@ -17,11 +17,11 @@ use programs::tcptop::{self, FLOWS, Flow, Options, TURNS, Traffic};
 
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
-use crate::output::{Column, Format, Page, Value};
 use crate::selftest::{Check, Rows};
-use crate::time::{LocalTime, Zone};
 use crate::tool::{Moment, Schedule, Session, Tool};
 use crate::{address, containers, filters};
+use rows::time::{LocalTime, Zone};
+use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcptop;

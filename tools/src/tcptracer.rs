@@ -12,10 +12,10 @@ use crate::args::{Shared, switch};
 use crate::containers;
 use crate::failure::Failure;
 use crate::filters;
-use crate::output::{Column, Page, Value};
 use crate::selftest::{Check, Rows};
-use crate::time::{Clock, SinceFirst};
 use crate::tool::{Session, Tool};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Page, Value};
 
 /// The tool.
 pub struct Tcptracer;
@@ -132,11 +132,10 @@ impl Session for Tracer {
             Kind::Accept => ("A", "accept"),
             Kind::Close => ("X", "close"),
         };
-        let seconds = self.since.seconds(event.ts);
         let time = if self.verbose {
-            Value::Decimal { value: seconds * 1e9, digits: 0 }
+            Value::Signed(self.since.nanoseconds(event.ts))
         } else {
-            Value::Decimal { value: seconds, digits: 3 }
+            self.since.seconds(event.ts, 3)
         };
         let known = event.pid != 0;
         let uid = Value::Number(event.uid.into()).if_known(known);

@@ -12,9 +12,9 @@ use loader::Loaded;
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::held::Held;
-use crate::output::{Column, Page};
 use crate::selftest::Check;
-use crate::time::Clock;
+use rows::time::Clock;
+use rows::{Column, Page};
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
 pub const TOOLS: &[&dyn Tool] = &[

@@ -7,8 +7,8 @@ use loader::features::Report;
 use self::Json::{Flag, List, Number, Text, Written};
 use super::host::{Host, Memlock};
 use super::{Findings, HookState, Patient};
-use crate::output::quoted;
 use crate::tool::Lack;
+use rows::quoted;
 
 /// The value of a member; `None` is null.
 enum Json<'a> {

@@ -20,8 +20,8 @@ use self::scene::Scene;
 use self::truth::compare;
 use crate::args::{self, Shared};
 use crate::failure::Failure;
-use crate::time::Clock;
 use crate::tool::{TOOLS, Tool};
+use rows::time::Clock;
 
 /// The name of the subcommand.
 pub const NAME: &str = "selftest";

@@ -2,10 +2,23 @@
 //! line, moves no cursor and turns no text around.
 
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 
 /// A value of a row. What could be taken for something else is written as `\x1b`, byte by byte, and the escape sign itself is
 /// doubled: each text has one reading.
 pub struct Escaped<'a>(pub &'a [u8]);
+
+impl Escaped<'_> {
+    /// Writes it as it is displayed, at once where there is nothing to escape.
+    pub fn write_to(&self, text: &mut Vec<u8>) {
+        if self.0.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
+            text.extend_from_slice(self.0);
+        } else {
+            // Writing to a Vec cannot fail.
+            let _ = write!(text, "{self}");
+        }
+    }
+}
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

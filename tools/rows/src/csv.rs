@@ -1,36 +1,36 @@
 //! Comma-separated values.
 
-use super::{Column, Value};
 use crate::time::Zone;
+use crate::{Column, Value};
 
-pub(super) struct Csv {
+pub(crate) struct Csv {
     columns: Vec<Column>,
-    cell: String,
+    cell: Vec<u8>,
 }
 
 impl Csv {
-    pub(super) fn new(columns: Vec<Column>) -> Self {
-        Self { columns, cell: String::new() }
+    pub(crate) fn new(columns: Vec<Column>) -> Self {
+        Self { columns, cell: Vec::new() }
     }
 
-    pub(super) fn columns(&mut self, columns: Vec<Column>) {
+    pub(crate) fn columns(&mut self, columns: Vec<Column>) {
         self.columns = columns;
     }
 
-    pub(super) fn header(&mut self, buffer: &mut Vec<u8>) {
+    pub(crate) fn header(&mut self, buffer: &mut Vec<u8>) {
         let headings =
             self.columns.iter().filter(|column| column.in_csv()).filter_map(|column| column.heading);
         write(buffer, |writer| headings.into_iter().try_for_each(|heading| writer.write_field(heading)));
     }
 
-    pub(super) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
+    pub(crate) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
         let cell = &mut self.cell;
         let shown = self.columns.iter().zip(values).filter(|(column, _)| column.in_csv());
         write(buffer, |writer| {
             for (_, value) in shown {
                 cell.clear();
                 value.write_text(cell, zone);
-                writer.write_field(cell.as_str())?;
+                writer.write_field(cell.as_slice())?;
             }
             Ok(())
         });

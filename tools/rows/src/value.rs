@@ -1,8 +1,9 @@
 //! What stands in a row, and how it reads.
 
-use std::fmt;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::digits;
 use crate::escape::Escaped;
 use crate::time::{LocalTime, Zone};
 
@@ -20,20 +21,27 @@ pub enum Value<'a> {
         /// The nanoseconds.
         ns: u64,
         /// Digits after the point.
-        digits: usize,
+        digits: u32,
         /// It lasted at least this long: `>12.34`.
         at_least: bool,
     },
     /// Wall-clock time in nanoseconds since 1970; the table and CSV show the local time of day.
     Wall(i128),
-    /// Seconds relative to another event, six digits.
-    Seconds(f64),
-    /// A number with so many digits after the point.
-    Decimal {
-        /// The number.
-        value: f64,
-        /// The digits.
-        digits: usize,
+    /// Nanoseconds from another event on, shown as seconds in every format.
+    Seconds {
+        /// The nanoseconds.
+        ns: i64,
+        /// Digits after the point.
+        digits: u32,
+    },
+    /// A number that may be below zero.
+    Signed(i64),
+    /// A quotient with six digits after the point; in JSON with as many as it has.
+    Quotient {
+        /// What is divided.
+        of: u64,
+        /// By how much: a power of two.
+        by: u64,
     },
     /// A word.
     Word(&'static str),
@@ -66,41 +74,46 @@ impl Value<'_> {
 }
 
 /// A task's name, up to its first zero.
-pub(super) fn comm(name: &[u8; 16]) -> Escaped<'_> {
+pub(crate) fn comm(name: &[u8; 16]) -> Escaped<'_> {
     Escaped(name.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
 impl Value<'_> {
     /// Writes it as the table and CSV show it.
-    pub fn write_text(&self, text: &mut String, zone: &Zone) {
-        use fmt::Write as _;
-        // Writing to a String cannot fail.
+    pub fn write_text(&self, text: &mut Vec<u8>, zone: &Zone) {
+        // Writing to a Vec cannot fail.
         let _ = match *self {
-            Value::Unknown => text.write_str("-"),
-            Value::Number(number) => write!(text, "{number}"),
-            Value::Bytes(bytes) => write!(text, "{}", bytes / 1024),
+            Value::Unknown => return text.push(b'-'),
+            Value::Number(number) => return digits::number(text, number),
+            Value::Bytes(bytes) => return digits::number(text, bytes / 1024),
             Value::Millis { ns, digits, at_least } => {
-                #[allow(
-                    clippy::cast_precision_loss,
-                    reason = "52 bits of nanoseconds are 52 days to the nanosecond"
-                )]
-                let millis = ns as f64 / 1e6;
-                write!(text, "{}{millis:.digits$}", if at_least { ">" } else { "" })
+                if at_least {
+                    text.push(b'>');
+                }
+                return digits::fixed(text, ns, 6, digits);
             }
+            Value::Seconds { ns, digits } => return digits::signed_fixed(text, ns, 9, digits),
+            Value::Signed(number) => return digits::signed(text, number),
+            Value::Quotient { of, by } => return digits::quotient(text, of, by, false),
+            Value::Word(word) => return text.extend_from_slice(word.as_bytes()),
+            Value::Comm(name) => return comm(name).write_to(text),
+            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => return digits::ip(text, ip),
+            Value::Address(address) => return digits::hex(text, address),
+            Value::Object(_) => return,
             Value::Wall(ns) => write!(text, "{}", LocalTime::new(ns, zone)),
-            Value::Seconds(seconds) => write!(text, "{seconds:.6}"),
-            Value::Decimal { value, digits } => write!(text, "{value:.digits$}"),
-            Value::Word(word) => text.write_str(word),
             Value::Text(shown) => write!(text, "{}", Escaped(shown.as_bytes())),
-            Value::Comm(name) => write!(text, "{}", comm(name)),
-            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => write!(text, "{ip}"),
             Value::Bracketed(IpAddr::V6(ip)) => write!(text, "[{ip}]"),
             Value::Endpoint(endpoint) => write!(text, "{endpoint}"),
-            Value::Address(address) => write!(text, "{address:x}"),
             Value::Flag(flag) => write!(text, "{flag}"),
             Value::List(texts) => write!(text, "{}", Escaped(texts.join(" ").as_bytes())),
-            Value::Object(_) => Ok(()),
         };
+    }
+
+    /// The same as text of its own.
+    pub fn text(&self, zone: &Zone) -> String {
+        let mut text = Vec::new();
+        self.write_text(&mut text, zone);
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 
@@ -110,22 +123,16 @@ mod tests {
 
     #[test]
     fn ports_of_ipv6_stand_apart() {
-        let text = |endpoint: &str| {
-            let mut text = String::new();
-            let endpoint = Value::Endpoint(endpoint.parse().expect("an endpoint"));
-            endpoint.write_text(&mut text, &Zone::utc());
-            text
-        };
+        let text =
+            |endpoint: &str| Value::Endpoint(endpoint.parse().expect("an endpoint")).text(&Zone::utc());
         assert_eq!(text("192.0.2.1:22"), "192.0.2.1:22");
         assert_eq!(text("[2001:db8::1]:22"), "[2001:db8::1]:22");
     }
 
     #[test]
     fn a_lower_bound_says_so() {
-        let mut text = String::new();
         let value = Value::Millis { ns: 12_345_678, digits: 2, at_least: true };
-        value.write_text(&mut text, &Zone::utc());
-        assert_eq!(text, ">12.35");
+        assert_eq!(value.text(&Zone::utc()), ">12.35");
     }
 
     #[test]

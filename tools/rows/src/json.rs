@@ -3,25 +3,25 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::value::comm;
-use super::{Column, Value};
 use crate::escape::Escaped;
+use crate::value::comm;
+use crate::{Column, Value, digits};
 
-pub(super) struct Json {
+pub(crate) struct Json {
     columns: Vec<Column>,
     text: String,
 }
 
 impl Json {
-    pub(super) fn new(columns: Vec<Column>) -> Self {
+    pub(crate) fn new(columns: Vec<Column>) -> Self {
         Self { columns, text: String::new() }
     }
 
-    pub(super) fn columns(&mut self, columns: Vec<Column>) {
+    pub(crate) fn columns(&mut self, columns: Vec<Column>) {
         self.columns = columns;
     }
 
-    pub(super) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
+    pub(crate) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
         let mut separator = b'{';
         for (column, value) in self.columns.iter().zip(values) {
             if let Some(key) = column.json_key() {
@@ -42,16 +42,17 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
     let _ = match *value {
         Value::Unknown => write!(buffer, "null"),
         Value::Number(number) | Value::Bytes(number) | Value::Millis { ns: number, .. } => {
-            write!(buffer, "{number}")
+            return digits::number(buffer, number);
         }
+        Value::Seconds { ns, digits } => return digits::signed_fixed(buffer, ns, 9, digits),
+        Value::Signed(number) => return digits::signed(buffer, number),
+        Value::Quotient { of, by } => return digits::quotient(buffer, of, by, true),
         Value::Wall(ns) => write!(buffer, "{ns}"),
-        Value::Seconds(seconds) => write!(buffer, "{seconds:.6}"),
         Value::Flag(flag) => write!(buffer, "{flag}"),
         Value::Word(word) => {
             string(word, buffer);
             return;
         }
-        Value::Decimal { value, .. } => write!(buffer, "{value}"),
         Value::Text(shown) => write_string(format_args!("{}", Escaped(shown.as_bytes())), text, buffer),
         Value::Comm(name) => write_string(format_args!("{}", comm(name)), text, buffer),
         Value::Ip(ip) | Value::Bracketed(ip) => write_string(format_args!("{ip}"), text, buffer),

@@ -7,6 +7,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::Value;
+
 /// The distance between the monotonic clock and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -130,14 +132,15 @@ impl fmt::Display for LocalDate<'_> {
 pub struct SinceFirst(Option<u64>);
 
 impl SinceFirst {
-    /// Seconds from the first time asked for to `monotonic`; below zero where an older event comes later.
-    pub fn seconds(&mut self, monotonic: u64) -> f64 {
+    /// Nanoseconds from the first time asked for to `monotonic`; below zero where an older event comes later.
+    pub fn nanoseconds(&mut self, monotonic: u64) -> i64 {
         let first = *self.0.get_or_insert(monotonic);
-        let nanoseconds = i128::from(monotonic) - i128::from(first);
-        #[allow(clippy::cast_precision_loss, reason = "shown with six digits")]
-        {
-            nanoseconds as f64 / 1e9
-        }
+        monotonic.wrapping_sub(first).cast_signed()
+    }
+
+    /// The same as seconds with so many digits after the point.
+    pub fn seconds(&mut self, monotonic: u64, digits: u32) -> Value<'static> {
+        Value::Seconds { ns: self.nanoseconds(monotonic), digits }
     }
 }
 
@@ -164,9 +167,11 @@ mod tests {
     #[test]
     fn an_older_event_that_comes_later_is_below_zero() {
         let mut since = SinceFirst::default();
-        assert!(since.seconds(2_000_000_000).abs() < 1e-9);
-        assert!((since.seconds(2_500_000_000) - 0.5).abs() < 1e-9);
-        assert!((since.seconds(1_000_000_000) + 1.0).abs() < 1e-9);
+        let mut shown = |monotonic| since.seconds(monotonic, 3).text(&Zone::utc());
+        assert_eq!(
+            [2_000_000_000, 2_500_000_000, 1_000_000_000].map(&mut shown),
+            ["0.000", "0.500", "-1.000"]
+        );
     }
 
     #[test]

@@ -3,9 +3,14 @@
 //! A tool names its columns once and then hands over a row of values at a time, in the same order. Which columns a format
 //! shows, and how it writes a value, is decided here: the table rounds for people, JSON has raw units.
 
+#![forbid(unsafe_code)]
+
 mod csv;
+mod digits;
+pub mod escape;
 mod json;
 mod table;
+pub mod time;
 mod value;
 
 use std::fmt;
@@ -215,7 +220,6 @@ impl<W: Write> Output<W> {
     }
 
     /// What was written on.
-    #[cfg(any(test, fuzzing))]
     pub fn into_sink(self) -> W {
         self.sink
     }
@@ -359,7 +363,7 @@ PID   COMM   ADDR      -> TX_KB MS
     #[test]
     fn lists_and_objects_are_json() {
         let names = ["a\"b".to_owned(), "c".to_owned()];
-        let members = [("x", Value::Number(1)), ("y", Value::Decimal { value: 1.953_125, digits: 0 })];
+        let members = [("x", Value::Number(1)), ("y", Value::Quotient { of: 2000, by: 1024 })];
         let columns = vec![Column::json_only("stack"), Column::json_only("entries")];
         let mut output = Output::new(Format::Json, columns, Zone::utc(), Vec::new());
         output.row(&[Value::List(&names), Value::Object(&members)]);
