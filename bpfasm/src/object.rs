@@ -48,6 +48,8 @@ pub struct Hook {
     pub instead_of: Option<Text>,
     /// What a user does without where no rung holds, even if another hook stands in for it: `the owners of …`.
     pub without: Option<Text>,
+    /// An array of one `u32`: once that is not 0 its programs do nothing. Where they take long to detach, nobody has to wait.
+    pub stopped_by: Option<Text>,
     /// The ways, best first.
     pub rungs: Vec<ProgramDef>,
 }
@@ -55,7 +57,7 @@ pub struct Hook {
 impl Hook {
     /// A hook in its own right.
     pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
-        Self { name: name.into(), need, instead_of: None, without: None, rungs }
+        Self { name: name.into(), need, instead_of: None, without: None, stopped_by: None, rungs }
     }
 
     /// The same, only where no rung of that earlier, optional hook holds.
@@ -68,6 +70,12 @@ impl Hook {
     #[must_use]
     pub fn without(self, what: impl Into<Text>) -> Self {
         Self { without: Some(what.into()), ..self }
+    }
+
+    /// The same, whose programs look into that map, see [`Hook::stopped_by`].
+    #[must_use]
+    pub fn stopped_by(self, map: impl Into<Text>) -> Self {
+        Self { stopped_by: Some(map.into()), ..self }
     }
 }
 

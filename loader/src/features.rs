@@ -17,12 +17,13 @@ use btf::{Btf, Index, Wanted};
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::kernel_btf::is_own;
-use crate::link::Link;
+use crate::link::perf::has_kprobes;
+use crate::link::{Detach, Link};
 use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::iter_func;
 use crate::sys::mmap::page_size;
-use crate::{kernel, privileges, tracefs};
+use crate::{kernel, privileges};
 
 /// A probe: what it is called, the first kernel that could say yes, how to ask.
 struct Feature {
@@ -143,7 +144,7 @@ impl<'a> Prober<'a> {
             Ask::Map(kind) => self.map(*kind),
             Ask::Program(attach) => self.program(attach)?,
             Ask::Kprobe if self.attach => self.program(&Attach::Kprobe(FUNCTION.into()))?,
-            Ask::Kprobe => kprobes(),
+            Ask::Kprobe => has_kprobes(),
         };
         outcome.or_else(|errno| {
             let hint = Hint::for_errno(errno);
@@ -195,7 +196,7 @@ impl<'a> Prober<'a> {
             if !self.attach {
                 return Ok(());
             }
-            let link = Link::new(prog.as_fd(), attach)?;
+            let link = Link::new(prog.as_fd(), attach, Detach::AtOnce)?;
             match link.run_iter() {
                 Some(Err(errno)) => Err(LoadError::Attach { attach: attach.clone(), errno, hint: None }),
                 _ => Ok(()),
@@ -207,14 +208,6 @@ impl<'a> Prober<'a> {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
-fn kprobes() -> Result<bool, Errno> {
-    if crate::link::perf::kprobe_pmu()?.is_some() {
-        return Ok(true);
-    }
-    Ok(tracefs::root().is_some_and(|root| root.join("kprobe_events").exists()))
 }
 
 /// `r0 = 0; exit;`

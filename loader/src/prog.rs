@@ -133,8 +133,11 @@ impl Prog {
             }
             (Err(errno), log) => (errno, log),
         };
-        // Source lines are a courtesy. Kernels before 5.0 know none (E2BIG); a log that names them means they are at fault.
-        let debug_at_fault = log.is_empty() || log.contains("line_info") || log.contains("func_info");
+        // Source lines are a courtesy. Kernels before 5.0 know none (E2BIG); a log that names them means they are at fault. What
+        // is forbidden is not forbidden for them.
+        let debug_at_fault = (log.is_empty() && errno != Errno::PERM)
+            || log.contains("line_info")
+            || log.contains("func_info");
         if options.debug.is_some()
             && debug_at_fault
             && let (Ok(fd), log) = loader.logged(None, level)

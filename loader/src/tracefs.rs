@@ -18,6 +18,14 @@ pub fn root() -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
+/// Whether kprobes can be made there.
+pub(crate) fn has_kprobe_events() -> bool {
+    root().is_some_and(|root| root.join(KPROBE_EVENTS).exists())
+}
+
+/// The file that makes them.
+const KPROBE_EVENTS: &str = "kprobe_events";
+
 /// The number perf knows a tracepoint by.
 pub(crate) fn event_id(root: &Path, category: &str, name: &str) -> Result<u64, Errno> {
     let mut text = String::new();
@@ -48,7 +56,7 @@ impl KprobeEvent {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("p{}_{number}", std::process::id());
         let kind = if on_return { 'r' } else { 'p' };
-        let mut commands = OpenOptions::new().append(true).open(root.join("kprobe_events"))?;
+        let mut commands = OpenOptions::new().append(true).open(root.join(KPROBE_EVENTS))?;
         // One write is one command.
         commands.write_all(format!("{kind}:{GROUP}/{name} {function}").as_bytes())?;
         Ok(Self { root: root.to_owned(), name, commands })

@@ -39,6 +39,7 @@ pub mod sock;
 pub mod stack;
 pub mod state_tool;
 pub mod stats;
+pub mod stop;
 pub mod stream;
 pub mod subnet;
 pub mod table;

@@ -25,9 +25,18 @@ pub(crate) enum Link {
     Perf(perf::PerfLink),
 }
 
+/// When a program has to be detached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Detach {
+    /// As soon as the link is dropped.
+    AtOnce,
+    /// Some moments later, if that makes the drop shorter.
+    Later,
+}
+
 impl Link {
     /// Attaches `prog`, which was loaded for `attach`.
-    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach) -> Result<Self, LoadError> {
+    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach, detach: Detach) -> Result<Self, LoadError> {
         let link = match attach {
             Attach::RawTp(name) => raw_tracepoint(prog, Some(name)).map(Self::Tracing),
             // The program knows where it belongs: by its attach_btf_id.
@@ -38,24 +47,21 @@ impl Link {
             Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
             Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
             Attach::Tracepoint(category, name) => {
-                perf::PerfLink::tracepoint(prog, category, name).map(Self::Perf)
+                perf::PerfLink::tracepoint(prog, category, name, detach).map(Self::Perf)
             }
             _ => Err(Errno::INVAL),
         };
-        link.map_err(|errno| {
-            let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
-            let hint = match errno {
-                Errno::NOENT if probe && perf::has_no_kprobes() => Some(Hint::NoKprobes),
-                Errno::NOENT
-                    if (probe || matches!(attach, Attach::Tracepoint(..)))
-                        && crate::tracefs::root().is_none() =>
-                {
-                    Some(Hint::Tracefs)
-                }
-                errno => Hint::for_errno(errno),
-            };
-            LoadError::Attach { attach: attach.clone(), errno, hint }
-        })
+        link.map_err(|errno| refusal(attach, errno))
+    }
+
+    /// What attaching would fail for whatever the program is, so that it need not be loaded for that.
+    pub(crate) fn is_possible(attach: &Attach) -> Result<(), LoadError> {
+        let possible = match attach {
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => perf::has_kprobes().unwrap_or(true),
+            Attach::Tracepoint(..) => crate::tracefs::root().is_some(),
+            _ => true,
+        };
+        if possible { Ok(()) } else { Err(refusal(attach, Errno::NOENT)) }
     }
 
     /// Times its moment came and the program was not even asked to run, as far as the kernel tells.
@@ -71,6 +77,21 @@ impl Link {
         let Self::Iter(link) = self else { return None };
         Some(bpf(&mut IterCreate::new(link.as_fd())).and_then(|iter| read_iter(iter.into())))
     }
+}
+
+/// Why a program was not attached.
+fn refusal(attach: &Attach, errno: Errno) -> LoadError {
+    let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
+    let hint = match errno {
+        Errno::NOENT if probe && perf::has_no_kprobes() => Some(Hint::NoKprobes),
+        Errno::NOENT
+            if (probe || matches!(attach, Attach::Tracepoint(..))) && crate::tracefs::root().is_none() =>
+        {
+            Some(Hint::Tracefs)
+        }
+        errno => Hint::for_errno(errno),
+    };
+    LoadError::Attach { attach: attach.clone(), errno, hint }
 }
 
 /// Reads to the end, which is an empty read.

@@ -1,12 +1,13 @@
 //! kprobes and tracepoints through perf events.
 //!
-//! By a `bpf_link`, whose close takes the program off at once and which says how often a kprobe was missed; the event itself, which
-//! takes long to close, is left to the kernel. Before 5.15 by `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
+//! By a `bpf_link`, whose close takes the program off and which says how often a kprobe was missed; the event itself, which takes
+//! long to close, is left to the kernel, and so is the link where the program can be stopped otherwise. Before 5.15 by `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use super::Detach;
 use crate::errno::Errno;
 use crate::kernel;
 use crate::sys::bpf;
@@ -28,10 +29,16 @@ pub(crate) struct PerfLink {
 pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
-    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms where it cannot be parked ([`park`]).
-    pub(crate) fn tracepoint(prog: BorrowedFd<'_>, category: &str, name: &str) -> Result<Self, Errno> {
+    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms where it cannot be parked ([`park`]), 20 to 40 ms where
+    /// it can, and no time where it may be detached later.
+    pub(crate) fn tracepoint(
+        prog: BorrowedFd<'_>,
+        category: &str,
+        name: &str,
+        detach: Detach,
+    ) -> Result<Self, Errno> {
         let root = tracefs::root().ok_or(Errno::NOENT)?;
-        Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None)
+        Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None, detach)
     }
 
     /// Entry or return of a kernel function.
@@ -39,15 +46,20 @@ impl PerfLink {
         if let Some((pmu, return_bit)) = kprobe_pmu()? {
             let function = CString::new(function).map_err(|_| Errno::INVAL)?;
             let config = if on_return { 1 << return_bit } else { 0 };
-            return Self::open(prog, &Attr::kprobe(pmu, config, &function), None);
+            return Self::open(prog, &Attr::kprobe(pmu, config, &function), None, Detach::AtOnce);
         }
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         let kprobe = KprobeEvent::new(&root, function, on_return)?;
         let id = kprobe.id()?;
-        Self::open(prog, &Attr::tracepoint(id), Some(kprobe))
+        Self::open(prog, &Attr::tracepoint(id), Some(kprobe), Detach::AtOnce)
     }
 
-    fn open(prog: BorrowedFd<'_>, attr: &Attr<'_>, kprobe: Option<KprobeEvent>) -> Result<Self, Errno> {
+    fn open(
+        prog: BorrowedFd<'_>,
+        attr: &Attr<'_>,
+        kprobe: Option<KprobeEvent>,
+        detach: Detach,
+    ) -> Result<Self, Errno> {
         // On any CPU: the program runs on all of them.
         let event = perf::open(attr, 0)?;
         let link = match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
@@ -57,7 +69,11 @@ impl PerfLink {
         };
         perf::enable(event.as_fd())?;
         // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
-        let parked = if link.is_some() && kprobe.is_none() { park(event.as_fd()).ok() } else { None };
+        let parked = match (&link, &kprobe) {
+            (Some(link), None) if detach == Detach::Later => park(&[event.as_fd(), link.as_fd()]).ok(),
+            (Some(_), None) => park(&[event.as_fd()]).ok(),
+            _ => None,
+        };
         Ok(Self { link, _event: parked.unwrap_or(event), _kprobe: kprobe })
     }
 
@@ -75,6 +91,11 @@ impl PerfLink {
 pub(super) fn has_no_kprobes() -> bool {
     let pmu = kernel::version().is_ok_and(|version| (version.major, version.minor) >= (4, 17));
     pmu && !Path::new(KPROBE_PMU).exists()
+}
+
+/// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
+pub(crate) fn has_kprobes() -> Result<bool, Errno> {
+    Ok(kprobe_pmu()?.is_some() || tracefs::has_kprobe_events())
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.

@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpfasm::{Attach, Hook, Need, Object};
+use bpfasm::{Attach, Hook, Need, Object, Text};
 use btf::Index;
 
 use super::{Loaded, Note};
 use crate::error::LoadError;
-use crate::link::Link;
+use crate::link::{Detach, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{relocate, resolve_maps};
 
@@ -15,7 +15,7 @@ use crate::relocate::{relocate, resolve_maps};
 pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
-    for Hook { name, instead_of, rungs, .. } in &object.hooks {
+    for Hook { name, instead_of, stopped_by, rungs, .. } in &object.hooks {
         let mut earlier = object.hooks.iter().take(hooks.len());
         let instead_of = match instead_of {
             None => None,
@@ -39,7 +39,13 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         }
         // Taken from the end.
         ready.reverse();
-        hooks.push(HookState { instead_of, tried: false, rest: ready, active: None });
+        hooks.push(HookState {
+            instead_of,
+            stopped_by: stopped_by.clone(),
+            tried: false,
+            rest: ready,
+            active: None,
+        });
     }
     Ok(hooks)
 }
@@ -49,6 +55,8 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
 pub(super) struct HookState {
     /// The place of the hook in whose stead it is, before its own.
     instead_of: Option<usize>,
+    /// See [`Hook::stopped_by`].
+    pub(super) stopped_by: Option<Text>,
     /// Whether the first rung was tried.
     tried: bool,
     /// Rungs not tried yet, the best one last.
@@ -94,6 +102,10 @@ impl Loaded {
         };
         hook.tried = true;
         while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
+            if let Err(error) = Link::is_possible(&attach) {
+                report.refused.push((attach, error));
+                continue;
+            }
             if let Ok(prepared) = &*prepared {
                 let btf = self.btf.as_ref().map(AsFd::as_fd);
                 self.maps.create_used(&prepared.program, btf, &mut self.notes)?;
@@ -152,11 +164,12 @@ impl Loaded {
     pub(super) fn attach_hook(&mut self, at: usize) -> Result<(), LoadError> {
         // The hook in whose stead it is may have fallen while that was attached.
         self.load_hook(at)?;
-        while let Some(active) = self.hooks.get_mut(at).and_then(|hook| hook.active.as_mut()) {
-            if active.link.is_some() {
-                break;
-            }
-            let result = Link::new(active.prog.as_fd(), &active.attach);
+        while let Some(hook) = self.hooks.get_mut(at)
+            && let Some(active) = &hook.active
+            && active.link.is_none()
+        {
+            let detach = if hook.stopped_by.is_some() { Detach::Later } else { Detach::AtOnce };
+            let result = Link::new(active.prog.as_fd(), &active.attach, detach);
             let attach = active.attach.clone();
             let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
                 break;

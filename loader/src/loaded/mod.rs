@@ -20,7 +20,7 @@ use crate::errno::Errno;
 use crate::error::LoadError;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
-use crate::map::Map;
+use crate::map::{Map, Update};
 use crate::prog::load_btf;
 use crate::relocate::wanted;
 use crate::ring::Events;
@@ -263,12 +263,18 @@ impl Loaded {
         // A link's own count goes with it.
         self.detached_missed += self.links_missed();
         for hook in &mut self.hooks {
-            if let Some(active) = &mut hook.active {
-                active.link = None;
+            let Some(active) = &mut hook.active else { continue };
+            if let Some(map) = hook.stopped_by.as_ref().and_then(|map| self.maps.get(map).ok()) {
+                // An array takes any value at 0. A map of another kind is not one that its programs look into.
+                let _ = map.update(&[0; 4], &STOPPED.to_ne_bytes(), Update::Any);
             }
+            active.link = None;
         }
     }
 }
+
+/// See [`bpfasm::Hook::stopped_by`].
+const STOPPED: u32 = 1;
 
 /// Counting of runs and run times, for as long as it is held.
 #[derive(Debug)]

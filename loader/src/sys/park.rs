@@ -1,10 +1,11 @@
 //! Files that take long to close, left to the kernel to close.
 //!
 //! The last close of a perf event on a tracepoint or kprobe waits for grace periods of RCU, 60 to 80 ms for each, one after the
-//! other, whether the process closes it or ends (`perf_trace_event_unreg` under `event_mutex`). What an io_uring instance holds
-//! in its table of files is closed by a worker of the kernel once the instance is closed, and nobody waits for it.
+//! other, whether the process closes it or ends (`perf_trace_event_unreg` under `event_mutex`). From 6.13 on that of a link on one
+//! waits as well, 20 to 40 ms (`perf_event_detach_bpf_prog`). What an io_uring instance holds in its table of files is closed by a
+//! worker of the kernel once the instance is closed, and nobody waits for it.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::libc;
 
@@ -19,9 +20,9 @@ const _: () = assert!(size_of::<Params>() == 120);
 /// `IORING_REGISTER_FILES`
 const REGISTER_FILES: libc::c_long = 2;
 
-/// Puts a file into an io_uring instance of its own, which is returned: as long as that is open, so is the file. An error where
+/// Puts files into an io_uring instance of their own, which is returned: as long as that is open, so are they. An error where
 /// there is no io_uring (before 5.1), or where it is forbidden (sysctl `kernel.io_uring_disabled`, containers).
-pub(crate) fn park(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn park(files: &[BorrowedFd<'_>]) -> Result<OwnedFd, Errno> {
     let mut params = Params([0; 30]);
     let entries: libc::c_long = 1;
     // SAFETY: the kernel reads and fills the parameters, which are as long as it wants them.
@@ -31,9 +32,9 @@ pub(crate) fn park(file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
     // SAFETY: the call succeeded and returned a new descriptor.
     let ring = unsafe { OwnedFd::from_ret(ret) }?;
-    let files = [file.as_raw_fd()];
-    let count: libc::c_long = 1;
-    // SAFETY: the kernel reads one descriptor.
+    let files: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let count = libc::c_long::try_from(files.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel reads as many descriptors as there are.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_io_uring_register,

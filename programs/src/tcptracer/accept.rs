@@ -9,7 +9,7 @@ use crate::frame::SCRATCH;
 use crate::owner;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count, only_if};
-use crate::table;
+use crate::{stop, table};
 
 /// The hook's name.
 const ACCEPT: &str = "accepted";
@@ -34,7 +34,8 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
         let attach = Attach::Tracepoint("syscalls".into(), name.into());
         let rungs = vec![rung(name, attach, returned(options, target))?];
         let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
-        hooks.push(Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without));
+        let hook = Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without);
+        hooks.push(hook.stopped_by(stop::MAP));
     }
     hooks.push(
         table::tracepoint_hook(
@@ -89,6 +90,7 @@ fn returned(options: &Options, target: &Target) -> Fragment {
         r9 = r1;
         r8 = *(u64 *)(r9 + 16);                         // ret
         if r8 s< 0 goto out;
+        ..stop::unless_stopped("out");
         ..accepted_fd(options, target);
     out:
         r0 = 0;

@@ -16,7 +16,7 @@ use crate::frame::event;
 use crate::layout::layout;
 use crate::sock::Sock;
 use crate::state_tool::StateTool;
-use crate::{emit, owner};
+use crate::{emit, owner, stop};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +79,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         seed: None,
     }
     .object(target)?;
+    object.maps.push(stop::map());
     object.maps.extend(options.containers.maps());
     Ok(object)
 }

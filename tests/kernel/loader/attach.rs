@@ -6,18 +6,20 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::parent_id;
 
-use bpfasm::object::{Attach, MapKind, Object};
+use bpfasm::object::{Attach, Hook, MapKind, Need, Object};
 use bpfasm::{Fragment, bpf};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::leak::BpfObjects;
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::{Outcome, Test};
+use loader::Loaded;
 use nix::libc;
 
-use super::{ONLY, TRACEPOINT, attach, counter, load, load_only, map, only, only_rung, raw_tp, rung};
+use super::{ONLY, TRACEPOINT, attach, counter, load, load_only, map, object, only, only_rung, raw_tp, rung};
 
 pub const TESTS: &[Test] = &[
     ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
+    ("loader::told_to_stop_when_detached", told_to_stop_when_detached),
     ("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
     ("loader::iterator_lists_our_files", iterator_lists_our_files),
     ("loader::runs_are_counted", runs_are_counted),
@@ -94,6 +96,22 @@ fn attached_sees_this_and_detached_does_not() -> Outcome {
     loaded.detach();
     ask(5);
     assert_eq!((seen(), counter(&loaded, "counts")), (3, 10), "what came before the detach is still there");
+    Ok(())
+}
+
+/// What the programs of a hook look into says so from the detach on.
+fn told_to_stop_when_detached() -> Outcome {
+    let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
+    let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]).stopped_by("stopped");
+    let mut loaded = load(&object(vec![hook], vec![map("stopped", MapKind::Array, (4, 4, 1))]));
+    let stopped = |loaded: &Loaded| {
+        let map = loaded.map("stopped").unwrap_or_else(|e| panic!("{e:#}"));
+        map.lookup(&[0; 4]).unwrap_or_else(|e| panic!("{e}")).expect("a value") != [0; 4]
+    };
+    attach(&mut loaded);
+    assert!(!stopped(&loaded));
+    loaded.detach();
+    assert!(stopped(&loaded));
     Ok(())
 }
 
@@ -194,7 +212,7 @@ fn runs_are_counted() -> Outcome {
     let counting = loader::enable_stats().expect("BPF_ENABLE_STATS");
     attach(&mut busy);
     ask(1);
-    let count = |loaded: &loader::Loaded| {
+    let count = |loaded: &Loaded| {
         let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
         assert_eq!(stats.len(), 1, "{stats:?}");
         stats[0].run_count

@@ -2,6 +2,7 @@
 
 use bpfasm::{Access, Arch};
 use programs::stats::Stats;
+use programs::stop;
 use programs::tcptracer::Kind;
 
 use super::{USER, event, events, socket};
@@ -181,6 +182,18 @@ cases! {
         tool.machine().returned = None;
         assert_eq!(tool.run("accept_fexit", &[0x1111, 0x2222, 0x3333]), NOTHING);
         assert_eq!(tool.returns("accept_ret", 0), NOTHING);
+    }
+
+    /// Once the tool has detached nothing is told, and nothing counted: the kernel may still be about to.
+    fn stopped(lab) in [Narrow, Filtered] {
+        for run in &NUMBERED[..2] {
+            let mut tool = plain(lab);
+            let sock = socket(&mut tool, &lab.spec());
+            held(&mut tool, OWNER, sock);
+            assert_eq!(run(lab, &mut tool, 2), lab.fate_of(OWNER));
+            tool.machine().insert(stop::MAP, &[0; 4], &[1, 0, 0, 0]);
+            assert_eq!(run(lab, &mut tool, 2), NOTHING);
+        }
     }
 
     /// An accept is told by the number that a system call or io_uring gives it, as that of whoever has that file.
