@@ -9,15 +9,15 @@ pub const USAGE: &str = "\
 Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--update-docs]
 Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
   --short        a minute or so, and fails when something has become grossly worse
-  --only LIST    only these: start storm steady refused lossy stream programs sockets subnets ports rings
+  --only LIST    only these: start storm steady refused lossy stream parts programs sockets subnets ports rings
   --json FILE    writes all numbers there as well
   --update-docs  writes tests/bench/results (tables, numbers, charts) and the block of the README
 tcptools is built first, unless $TCPTOOLS says where it is.";
 
 /// The measurements by name.
-pub const FIGURES: [&str; 11] = [
-    "start", "storm", "steady", "refused", "lossy", "stream", "programs", "sockets", "subnets", "ports",
-    "rings",
+pub const FIGURES: [&str; 12] = [
+    "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets", "subnets",
+    "ports", "rings",
 ];
 
 /// What is asked for.

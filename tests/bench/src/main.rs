@@ -34,7 +34,7 @@ use crate::args::{Args, USAGE};
 use crate::conditions::Conditions;
 use crate::contender::{Contender, TOOLS};
 use crate::fault::{During, Fault, Result};
-use crate::figure::{Plan, events, grow, headline, start, storm, stream};
+use crate::figure::{Plan, events, grow, headline, parts, start, storm, stream};
 use crate::load::{hold, probe};
 use crate::report::{Figure, Report, json, markdown, svg, text};
 
@@ -133,6 +133,7 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     add("refused", &mut || Ok(vec![events::refused()?]));
     add("lossy", &mut || Ok(vec![events::lossy(plan)?]));
     add("stream", &mut || Ok(vec![stream::measure()?]));
+    add("parts", &mut || Ok(vec![parts::starts(plan)?, parts::runs()?]));
     add("programs", &mut || Ok(vec![figure::program::measure(plan)?]));
     let mut growths = Vec::new();
     for (name, part) in grow::PARTS {

@@ -3,6 +3,7 @@
 pub mod events;
 pub mod grow;
 pub mod headline;
+pub mod parts;
 pub mod program;
 pub mod start;
 pub mod storm;

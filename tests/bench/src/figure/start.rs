@@ -26,8 +26,8 @@ pub struct Start {
     pub end: f64,
 }
 
-/// Starts a tool under watch, until it is ready.
-fn begin(contender: &Contender) -> Result<(Running, Marks)> {
+/// Starts a tool under watch, until it is ready; with all its system calls.
+pub fn begin(contender: &Contender) -> Result<(Running, Marks, Vec<Call>)> {
     let held = Held::hold(&contender.command())?;
     let mut watch = Watch::over(held.pid())?;
     let mut running = held.go()?;
@@ -36,12 +36,13 @@ fn begin(contender: &Contender) -> Result<(Running, Marks)> {
         marks = Marks::read(watch.calls()?);
         Ok(marks.is_some())
     })?;
-    Ok((running, marks.ok_or_else(|| Fault::new("never attached"))?))
+    let marks = marks.ok_or_else(|| Fault::new("never attached"))?;
+    Ok((running, marks, watch.calls()?.to_vec()))
 }
 
 /// Starts a tool once.
 pub fn start(contender: &Contender) -> Result<Start> {
-    let (running, marks) = begin(contender)?;
+    let (running, marks, _) = begin(contender)?;
     let memory = running.memory()?;
     let stopped = running.stop()?;
     Ok(Start {
@@ -55,7 +56,7 @@ pub fn start(contender: &Contender) -> Result<Start> {
 
 /// Moments of a start, in nanoseconds of the monotonic clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Marks {
+pub struct Marks {
     exec: u64,
     attached: u64,
     ready: u64,
@@ -66,6 +67,13 @@ impl Marks {
     /// Milliseconds from exec to a moment.
     fn since_exec(&self, moment: u64) -> f64 {
         moment.saturating_sub(self.exec) as f64 / 1e6
+    }
+
+    /// The calls from exec to the one that attached last.
+    pub fn of<'a>(&self, calls: &'a [Call]) -> &'a [Call] {
+        let begin = calls.iter().position(|call| call.begin >= self.exec).unwrap_or(calls.len());
+        let end = calls.iter().rposition(|call| call.begin <= self.attached).map_or(begin, |at| at + 1);
+        calls.get(begin..end).unwrap_or_default()
     }
 
     /// `None` before the tool sleeps with something attached.
@@ -92,7 +100,7 @@ fn first_event(contender: &Contender) -> Result<f64> {
     /// So many bytes are more than anyone's buffer: rows that were kept back come out.
     const ENOUGH: u64 = 16 << 10;
     let probe = Probe::start()?;
-    let (mut running, marks) = begin(contender)?;
+    let (mut running, marks, _) = begin(contender)?;
     running.wait_until(START, |running| Ok(running.length()? >= ENOUGH))?;
     let probes = probe.stop()?;
     let stopped = running.stop()?;

@@ -1,0 +1,277 @@
+//! What a start and a run consist of: where a number comes from that stays above its goal.
+
+use std::time::Duration;
+
+use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
+use bpfasm::{Fragment, Program, bpf};
+use loader::{Loaded, Loader};
+use nix::libc;
+
+use super::start::begin;
+use super::{Plan, tell};
+use crate::contender::Maker;
+use crate::fault::{During, Result};
+use crate::load::{End, Kind, Load};
+use crate::report::{Cell, Figure};
+use crate::round::bare;
+use crate::stats::{median, ratio};
+use crate::watch::Call;
+
+/// What a system call of a start is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Maps,
+    Programs,
+    Attaching,
+    Other,
+}
+
+const PURPOSES: [Purpose; 4] = [Purpose::Maps, Purpose::Programs, Purpose::Attaching, Purpose::Other];
+
+impl Purpose {
+    fn of(call: &Call) -> Self {
+        const MAP_CREATE: u64 = 0;
+        const PROG_LOAD: u64 = 5;
+        match (call.number, call.args[0]) {
+            (libc::SYS_bpf, MAP_CREATE) => Self::Maps,
+            (libc::SYS_bpf, PROG_LOAD) => Self::Programs,
+            (libc::SYS_perf_event_open, _) => Self::Attaching,
+            _ if call.attaches() => Self::Attaching,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Milliseconds of a start in calls of each purpose, and between calls.
+fn split(calls: &[Call]) -> [f64; 5] {
+    let mut parts = [0.0; 5];
+    let mut busy = 0.0;
+    for call in calls.iter().filter(|call| !call.executes()) {
+        let took = call.end.unwrap_or(call.begin).saturating_sub(call.begin) as f64 / 1e6;
+        if let Some(at) = PURPOSES.iter().position(|purpose| *purpose == Purpose::of(call)) {
+            parts[at] += took;
+            busy += took;
+        }
+    }
+    let begin = calls.iter().find(|call| call.executes()).and_then(|call| call.end);
+    let end = calls.iter().filter_map(|call| call.end).max();
+    let whole = begin.zip(end).map_or(0.0, |(begin, end)| end.saturating_sub(begin) as f64 / 1e6);
+    parts[4] = (whole - busy).max(0.0);
+    parts
+}
+
+/// The starts of our tools, taken apart.
+pub fn starts(plan: &Plan) -> Result<Figure> {
+    tell("parts of a start");
+    let mut figure = Figure::new(
+        "start-parts",
+        "What a start consists of",
+        "Milliseconds until the last program is attached, spent in system calls that make maps, load programs (the verifier), \
+         attach them, in all others, and between calls: there types are looked up and programs made. Medians of nine; the \
+         execve itself is left out.",
+        &["tool", "maps", "programs", "attaching", "other calls", "between calls"],
+    );
+    for contender in plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools) {
+        let mut parts: [Vec<f64>; 5] = Default::default();
+        for _ in 0..9 {
+            let (running, marks, calls) = begin(contender).during(contender)?;
+            running.stop()?;
+            for (all, one) in parts.iter_mut().zip(split(marks.of(&calls))) {
+                all.push(one);
+            }
+        }
+        let name = std::iter::once(Cell::from(contender.to_string()));
+        figure.row(name.chain(parts.iter().map(|part| Cell::number(median(part), 2))));
+    }
+    Ok(figure)
+}
+
+/// Bytes of an event of tcpstates.
+const EVENT: i32 = 88;
+
+/// What a change of state needs at least to be told, part by part: a name, and the code.
+fn parts() -> [(&'static str, Fragment); 7] {
+    let key = || {
+        bpf! {
+            r1 = *(u64 *)(r1 + 0);                      // sk
+            *(u64 *)(r10 - 8) = r1;
+        }
+    };
+    [
+        ("nothing", bpf! { r0 = 0; exit; }),
+        ("the time", bpf! { call bpf_ktime_get_ns; r0 = 0; exit; }),
+        (
+            "process and name",
+            bpf! {
+                call bpf_get_current_pid_tgid;
+                r1 = r10;
+                r1 += -16;
+                w2 = 16;
+                call bpf_get_current_comm;
+                r0 = 0;
+                exit;
+            },
+        ),
+        (
+            "the entry of the socket",
+            bpf! {
+                ..key();
+                *(u64 *)(r10 - 16) = 0;
+                r1 = map sockets ll;
+                r2 = r10;
+                r2 += -8;
+                call bpf_map_lookup_elem;
+                if r0 != 0 goto found;
+                r1 = map sockets ll;
+                r2 = r10;
+                r2 += -8;
+                r3 = r10;
+                r3 += -16;
+                r4 = 0;
+                call bpf_map_update_elem;
+            found:
+                r0 = 0;
+                exit;
+            },
+        ),
+        (
+            "two counters",
+            bpf! {
+                *(u32 *)(r10 - 4) = 0;
+                r1 = map counters ll;
+                r2 = r10;
+                r2 += -4;
+                call bpf_map_lookup_elem;
+                if r0 == 0 goto none;
+                r1 = 1;
+                lock *(u64 *)(r0 + 0) += r1;
+                lock *(u64 *)(r0 + 8) += r1;
+            none:
+                r0 = 0;
+                exit;
+            },
+        ),
+        (
+            "the socket's fields",
+            bpf! {
+                r6 = *(u64 *)(r1 + 0);
+                r1 = r6;
+                call bpf_skc_to_tcp_sock;
+                if r0 == 0 goto none;
+                w1 = *(u16 *)(r0 + sock_common.skc_family);
+                w1 = *(u32 *)(r0 + sock_common.skc_daddr);
+                w1 = *(u32 *)(r0 + sock_common.skc_rcv_saddr);
+                w1 = *(u16 *)(r0 + sock_common.skc_dport);
+                w1 = *(u16 *)(r0 + inet_sock.inet_sport);
+                w1 = *(u32 *)(r0 + sock.sk_lock.owned);
+                r1 = *(u64 *)(r0 + sock_common.skc_net.net);
+                w1 = *(u32 *)(r1 + net.ns.inum);
+            none:
+                r0 = 0;
+                exit;
+            },
+        ),
+        ("the event into the ring", {
+            let mut code = Fragment::new();
+            for at in 1..=EVENT / 8 {
+                let at = i16::try_from(-8 * at).unwrap_or(0);
+                code.splice(bpf! { *(u64 *)(r10 + {at}) = 0; });
+            }
+            bpf! {
+                ..code;
+                r1 = map ring ll;
+                r2 = r10;
+                r2 += {-EVENT};
+                w3 = {EVENT};
+                w4 = 1;                                 // BPF_RB_NO_WAKEUP
+                call bpf_ringbuf_output;
+                r0 = 0;
+                exit;
+            }
+        }),
+    ]
+}
+
+/// Runs the parts beside each other at the same changes of state; nanoseconds of a run of each.
+pub fn runs() -> Result<Figure> {
+    tell("parts of a run");
+    /// Room for all events of a round: nobody reads them.
+    const RING: u32 = 64 << 20;
+    const TRACEPOINT: &str = "inet_sock_set_state";
+    let names: Vec<&str> = parts().iter().map(|(name, _)| *name).collect();
+    let hooks = parts().into_iter().map(|(name, code)| {
+        let program = Program::link(TRACEPOINT, code).during("assemble")?;
+        let rung = ProgramDef { name: TRACEPOINT.into(), attach: Attach::TpBtf(TRACEPOINT.into()), program };
+        Ok(Hook::new(name, Need::Required, vec![rung]))
+    });
+    let object = Object {
+        name: "parts".into(),
+        license: "GPL".into(),
+        hooks: hooks.collect::<Result<_>>()?,
+        maps: vec![
+            MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
+            MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
+            MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
+        ],
+        consts: vec![],
+    };
+    let btf = loader::kernel_btf(None).during("BTF")?;
+    let mut loaded = Loader::new(&btf).load(&object).during("load the parts")?;
+    loaded.attach().during("attach the parts")?;
+    let _on = loader::enable_stats().during("BPF_ENABLE_STATS")?;
+    bare(Load::new(Kind::Storm(End::Fin), Duration::from_millis(500)))?;
+    let nanos = each_run(&loaded)?;
+    let nothing = nanos.first().copied().flatten();
+    let mut figure = Figure::new(
+        "run-parts",
+        "What a run consists of",
+        "A program for each thing that a row of tcpstates needs, all at the same changes of state in a storm: nanoseconds of \
+         a run by the kernel's own count, and what it takes more than one that does nothing. Together they are what a \
+         row costs in the kernel at least, with these means.",
+        &["part", "ns/run", "more than nothing"],
+    );
+    let mut sum = nothing.unwrap_or(0.0);
+    for (name, nanos) in names.into_iter().zip(nanos) {
+        let more = nanos.zip(nothing).map(|(nanos, nothing)| nanos - nothing);
+        sum += more.unwrap_or(0.0);
+        figure.row([name.into(), Cell::number(nanos, 0), Cell::number(more, 0)]);
+    }
+    figure.row(["all of them in one run".into(), Cell::number(Some(sum), 0), Cell::Unknown]);
+    Ok(figure)
+}
+
+fn each_run(loaded: &Loaded) -> Result<Vec<Option<f64>>> {
+    let stats = loaded.stats().during("statistics")?;
+    Ok(stats.iter().map(|program| ratio(program.run_time_ns as f64, program.run_count as f64)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_taken_apart() {
+        let call = |begin: u64, took: u64, number, first| Call {
+            begin: begin * 1_000_000,
+            end: Some((begin + took) * 1_000_000),
+            number,
+            args: [first, 0],
+        };
+        let calls = [
+            call(0, 10, libc::SYS_execve, 0),
+            call(11, 1, libc::SYS_read, 3),
+            call(12, 2, libc::SYS_bpf, 0),
+            call(20, 3, libc::SYS_bpf, 5),
+            call(23, 4, libc::SYS_bpf, 17),
+        ];
+        assert_eq!(split(&calls), [2.0, 3.0, 4.0, 1.0, 7.0]);
+        assert_eq!(split(&[]), [0.0; 5]);
+    }
+
+    #[test]
+    fn the_parts_assemble() {
+        for (name, code) in parts() {
+            assert!(Program::link(name, code).is_ok(), "{name}");
+        }
+    }
+}
