@@ -13,6 +13,7 @@ mod empty;
 mod fault;
 mod figure;
 mod load;
+mod paths;
 mod proc;
 mod process;
 mod program;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::contender::installed;
 use crate::fault::{During, Fault, Result};
+use crate::paths::{Of, fewest};
 use crate::proc;
 
 /// A program as it lies in the kernel.
@@ -22,6 +23,10 @@ pub struct Shape {
     pub jited: u64,
     /// Calls of helpers that are written in it.
     pub calls: u64,
+    /// Instructions of a run that sends an event, at least.
+    pub least: Option<u64>,
+    /// Calls of helpers of such a run, at least.
+    pub least_calls: Option<u64>,
 }
 
 /// How often and how long programs have run.
@@ -40,12 +45,15 @@ pub fn shapes(pid: u32, ids: &BTreeSet<u32>) -> Result<Vec<Shape>> {
             let shown = show(id)?;
             let number =
                 |key| shown[key].as_u64().ok_or_else(|| Fault::new(format!("bpftool tells no {key}")));
+            let dump = bpftool(&["prog", "dump", "xlated", "id", &id.to_string()])?;
             Ok(Shape {
                 name: shown["name"].as_str().unwrap_or("-").to_owned(),
                 instructions: number("bytes_xlated")? / 8,
                 verified: proc::verified(pid, id),
                 jited: number("bytes_jited")?,
-                calls: calls(&bpftool(&["prog", "dump", "xlated", "id", &id.to_string()])?),
+                calls: calls(&dump),
+                least: fewest(&dump, Of::Instructions),
+                least_calls: fewest(&dump, Of::Calls),
             })
         })
         .collect()
