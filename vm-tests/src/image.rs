@@ -182,7 +182,7 @@ fn newest(kernel: &Kernel, apt: &mut Apt) -> Result<Vec<Pinned>> {
     Ok(files)
 }
 
-/// Takes one file out of a package, by its name alone.
+/// Takes one file out of a package, by the end of its path.
 ///
 /// # Errors
 ///

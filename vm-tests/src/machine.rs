@@ -131,7 +131,8 @@ fn busybox(arch: Arch, cache: &Path, apt: &mut Apt) -> Result<PathBuf> {
         let package = apt.newest(SUITE, arch, "busybox-static")?;
         let deb = cache.join("busybox.deb");
         apt.fetch(SUITE, &package.file, &deb)?;
-        crate::image::take(&deb, "busybox", &kept)?;
+        // Other files of that name are about it.
+        crate::image::take(&deb, "bin/busybox", &kept)?;
     }
     Ok(kept)
 }
