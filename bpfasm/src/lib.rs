@@ -242,7 +242,7 @@ pub use encode::{DecodeError, EncodeError, decode, encode};
 pub use error::AsmError;
 pub use fragment::{Fragment, Label, Source};
 pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
-pub use object::{Attach, Hook, Layout, MapDef, MapKind, Member, Need, Object, Prim, ProgramDef};
+pub use object::{Attach, Detach, Hook, Layout, MapDef, MapKind, Member, Need, Object, Prim, ProgramDef};
 pub use program::Program;
 pub use symbol::{Symbol, Text};
 pub use target::{Access, Arch, KernelVersion, Ring, Target};

@@ -36,6 +36,18 @@ pub enum Need {
     Optional,
 }
 
+/// What becomes of a hook's programs when the tool ends. To take a program off a function, or a tracepoint by perf, may take the
+/// kernel some 100 ms.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Detach {
+    /// They are taken off, however long it takes: nothing comes from them any more.
+    Waited,
+    /// They may go on for a moment: they send and count nothing.
+    Unwaited,
+    /// They may go on for a moment, but do nothing once the number in this array of one `u32` is not 0.
+    StoppedBy(Text),
+}
+
 /// One moment the tool wants to see, and the ways to see it, best first. The loader takes the first that the kernel takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hook {
@@ -48,8 +60,8 @@ pub struct Hook {
     pub instead_of: Option<Text>,
     /// What a user does without where no rung holds, even if another hook stands in for it: `the owners of …`.
     pub without: Option<Text>,
-    /// An array of one `u32`: once that is not 0 its programs do nothing. Where they take long to detach, nobody has to wait.
-    pub stopped_by: Option<Text>,
+    /// Whether a tool that ends has to wait until its programs are detached.
+    pub detach: Detach,
     /// The ways, best first.
     pub rungs: Vec<ProgramDef>,
 }
@@ -57,7 +69,7 @@ pub struct Hook {
 impl Hook {
     /// A hook in its own right.
     pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
-        Self { name: name.into(), need, instead_of: None, without: None, stopped_by: None, rungs }
+        Self { name: name.into(), need, instead_of: None, without: None, detach: Detach::Waited, rungs }
     }
 
     /// The same, only where no rung of that earlier, optional hook holds.
@@ -72,10 +84,10 @@ impl Hook {
         Self { without: Some(what.into()), ..self }
     }
 
-    /// The same, whose programs look into that map, see [`Hook::stopped_by`].
+    /// The same, not waited for when the tool ends.
     #[must_use]
-    pub fn stopped_by(self, map: impl Into<Text>) -> Self {
-        Self { stopped_by: Some(map.into()), ..self }
+    pub fn detach(self, detach: Detach) -> Self {
+        Self { detach, ..self }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::kernel_btf::is_own;
 use crate::link::perf::has_kprobes;
-use crate::link::{Detach, Link};
+use crate::link::{Close, Link};
 use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::iter_func;
@@ -196,7 +196,7 @@ impl<'a> Prober<'a> {
             if !self.attach {
                 return Ok(());
             }
-            let link = Link::new(prog.as_fd(), attach, Detach::AtOnce)?;
+            let link = Link::new(prog.as_fd(), attach, Close::Waits)?;
             match link.run_iter() {
                 Some(Err(errno)) => Err(LoadError::Attach { attach: attach.clone(), errno, hint: None }),
                 _ => Ok(()),

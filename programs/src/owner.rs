@@ -6,7 +6,7 @@
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Attach, Hook, Layout, Need, ProgramDef};
+use bpfasm::object::{Attach, Detach, Hook, Layout, Need, ProgramDef};
 use bpfasm::reg::{R1, R8, R10};
 use bpfasm::target::{Access, Arch, Target};
 use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
@@ -233,9 +233,11 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
 /// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
     let rungs = accept_rungs(target, &Fragment::new(), &|_| learn(Rank::Accepted))?;
-    Ok(Hook::new("accept", Need::Optional, rungs).without(
+    let hook = Hook::new("accept", Need::Optional, rungs).without(
         "the owner of an accepted connection until a process sends or receives on it (before 6.3: closes it)",
-    ))
+    );
+    // What they learn nobody reads any more.
+    Ok(hook.detach(Detach::Unwaited))
 }
 
 /// The function that gives an accepted socket to the accepting process: `void security_sock_graft(struct sock *sk, struct

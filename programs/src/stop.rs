@@ -1,17 +1,23 @@
 //! A word to programs that take long to detach: to do nothing any more.
 
-use bpfasm::object::{MapDef, MapKind};
+use bpfasm::object::{Detach, MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
 use crate::frame;
 
-/// The map's name, for [`bpfasm::Hook::stopped_by`].
+/// The map's name.
 pub const MAP: &str = "stopped";
 
 /// The map.
 #[must_use]
 pub fn map() -> MapDef {
     MapDef::new(MAP, MapKind::Array, 4, 4, 1)
+}
+
+/// For hooks whose programs begin with [`unless_stopped`].
+#[must_use]
+pub fn detach() -> Detach {
+    Detach::StoppedBy(MAP.into())
 }
 
 /// Jumps to `out` once the tool has detached. Clobbers `r0` to `r5`.

@@ -13,11 +13,12 @@ use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
 use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
+use crate::sys::park::park;
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// `raw_tp`, `tp_btf`, `fentry`, `fexit`: held by one descriptor.
+    /// `raw_tp`, `tp_btf`, `fentry`, `fexit`: held by one descriptor, or by what that is parked in.
     Tracing(#[expect(dead_code, reason = "held: closing it detaches")] OwnedFd),
     /// An iterator, which runs when it is read.
     Iter(OwnedFd),
@@ -25,29 +26,34 @@ pub(crate) enum Link {
     Perf(perf::PerfLink),
 }
 
-/// When a program has to be detached.
+/// What the drop of a link does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Detach {
-    /// As soon as the link is dropped.
-    AtOnce,
-    /// Some moments later, if that makes the drop shorter.
-    Later,
+pub(crate) enum Close {
+    /// It waits until the program is detached.
+    Waits,
+    /// It returns at once where it can, and the kernel detaches some moments later.
+    Returns,
 }
 
 impl Link {
     /// Attaches `prog`, which was loaded for `attach`.
-    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach, detach: Detach) -> Result<Self, LoadError> {
+    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach, close: Close) -> Result<Self, LoadError> {
         let link = match attach {
             Attach::RawTp(name) => raw_tracepoint(prog, Some(name)).map(Self::Tracing),
             // The program knows where it belongs: by its attach_btf_id.
-            Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) => {
-                raw_tracepoint(prog, None).map(Self::Tracing)
-            }
+            Attach::TpBtf(_) => raw_tracepoint(prog, None).map(Self::Tracing),
+            // To take it off waits for a grace period of RCU tasks (`unregister_ftrace_direct`).
+            Attach::Fentry(_) | Attach::Fexit(_) => raw_tracepoint(prog, None).map(|link| {
+                let parked = if close == Close::Returns { park(&[link.as_fd()]).ok() } else { None };
+                Self::Tracing(parked.unwrap_or(link))
+            }),
             Attach::Iter(_) => bpf(&mut LinkCreate::iter(prog)).map(Self::Iter),
-            Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
-            Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
+            Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false, close).map(Self::Perf),
+            Attach::Kretprobe(function) => {
+                perf::PerfLink::kprobe(prog, function, true, close).map(Self::Perf)
+            }
             Attach::Tracepoint(category, name) => {
-                perf::PerfLink::tracepoint(prog, category, name, detach).map(Self::Perf)
+                perf::PerfLink::tracepoint(prog, category, name, close).map(Self::Perf)
             }
             _ => Err(Errno::INVAL),
         };

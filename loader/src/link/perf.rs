@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::Detach;
+use super::Close;
 use crate::errno::Errno;
 use crate::kernel;
 use crate::sys::bpf;
@@ -35,30 +35,35 @@ impl PerfLink {
         prog: BorrowedFd<'_>,
         category: &str,
         name: &str,
-        detach: Detach,
+        close: Close,
     ) -> Result<Self, Errno> {
         let root = tracefs::root().ok_or(Errno::NOENT)?;
-        Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None, detach)
+        Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None, close)
     }
 
     /// Entry or return of a kernel function.
-    pub(crate) fn kprobe(prog: BorrowedFd<'_>, function: &str, on_return: bool) -> Result<Self, Errno> {
+    pub(crate) fn kprobe(
+        prog: BorrowedFd<'_>,
+        function: &str,
+        on_return: bool,
+        close: Close,
+    ) -> Result<Self, Errno> {
         if let Some((pmu, return_bit)) = kprobe_pmu()? {
             let function = CString::new(function).map_err(|_| Errno::INVAL)?;
             let config = if on_return { 1 << return_bit } else { 0 };
-            return Self::open(prog, &Attr::kprobe(pmu, config, &function), None, Detach::AtOnce);
+            return Self::open(prog, &Attr::kprobe(pmu, config, &function), None, close);
         }
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         let kprobe = KprobeEvent::new(&root, function, on_return)?;
         let id = kprobe.id()?;
-        Self::open(prog, &Attr::tracepoint(id), Some(kprobe), Detach::AtOnce)
+        Self::open(prog, &Attr::tracepoint(id), Some(kprobe), Close::Waits)
     }
 
     fn open(
         prog: BorrowedFd<'_>,
         attr: &Attr<'_>,
         kprobe: Option<KprobeEvent>,
-        detach: Detach,
+        close: Close,
     ) -> Result<Self, Errno> {
         // On any CPU: the program runs on all of them.
         let event = perf::open(attr, 0)?;
@@ -70,7 +75,7 @@ impl PerfLink {
         perf::enable(event.as_fd())?;
         // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
         let parked = match (&link, &kprobe) {
-            (Some(link), None) if detach == Detach::Later => park(&[event.as_fd(), link.as_fd()]).ok(),
+            (Some(link), None) if close == Close::Returns => park(&[event.as_fd(), link.as_fd()]).ok(),
             (Some(_), None) => park(&[event.as_fd()]).ok(),
             _ => None,
         };

@@ -2,12 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpfasm::{Attach, Hook, Need, Object, Text};
+use bpfasm::{Attach, Detach, Hook, Need, Object};
 use btf::Index;
 
 use super::{Loaded, Note};
 use crate::error::LoadError;
-use crate::link::{Detach, Link};
+use crate::link::{Close, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{relocate, resolve_maps};
 
@@ -15,7 +15,7 @@ use crate::relocate::{relocate, resolve_maps};
 pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
-    for Hook { name, instead_of, stopped_by, rungs, .. } in &object.hooks {
+    for Hook { name, instead_of, detach, rungs, .. } in &object.hooks {
         let mut earlier = object.hooks.iter().take(hooks.len());
         let instead_of = match instead_of {
             None => None,
@@ -39,13 +39,7 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         }
         // Taken from the end.
         ready.reverse();
-        hooks.push(HookState {
-            instead_of,
-            stopped_by: stopped_by.clone(),
-            tried: false,
-            rest: ready,
-            active: None,
-        });
+        hooks.push(HookState { instead_of, detach: detach.clone(), tried: false, rest: ready, active: None });
     }
     Ok(hooks)
 }
@@ -55,8 +49,7 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
 pub(super) struct HookState {
     /// The place of the hook in whose stead it is, before its own.
     instead_of: Option<usize>,
-    /// See [`Hook::stopped_by`].
-    pub(super) stopped_by: Option<Text>,
+    pub(super) detach: Detach,
     /// Whether the first rung was tried.
     tried: bool,
     /// Rungs not tried yet, the best one last.
@@ -168,8 +161,8 @@ impl Loaded {
             && let Some(active) = &hook.active
             && active.link.is_none()
         {
-            let detach = if hook.stopped_by.is_some() { Detach::Later } else { Detach::AtOnce };
-            let result = Link::new(active.prog.as_fd(), &active.attach, detach);
+            let close = if hook.detach == Detach::Waited { Close::Waits } else { Close::Returns };
+            let result = Link::new(active.prog.as_fd(), &active.attach, close);
             let attach = active.attach.clone();
             let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
                 break;

@@ -8,7 +8,7 @@ mod report;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use bpfasm::Object;
+use bpfasm::{Detach, Object};
 use btf::{Btf, Index};
 
 pub use self::confine::Confined;
@@ -264,7 +264,9 @@ impl Loaded {
         self.detached_missed += self.links_missed();
         for hook in &mut self.hooks {
             let Some(active) = &mut hook.active else { continue };
-            if let Some(map) = hook.stopped_by.as_ref().and_then(|map| self.maps.get(map).ok()) {
+            if let Detach::StoppedBy(map) = &hook.detach
+                && let Ok(map) = self.maps.get(map)
+            {
                 // An array takes any value at 0. A map of another kind is not one that its programs look into.
                 let _ = map.update(&[0; 4], &STOPPED.to_ne_bytes(), Update::Any);
             }
@@ -273,7 +275,7 @@ impl Loaded {
     }
 }
 
-/// See [`bpfasm::Hook::stopped_by`].
+/// See [`Detach::StoppedBy`].
 const STOPPED: u32 = 1;
 
 /// Counting of runs and run times, for as long as it is held.

@@ -1,9 +1,10 @@
 //! Files that take long to close, left to the kernel to close.
 //!
 //! The last close of a perf event on a tracepoint or kprobe waits for grace periods of RCU, 60 to 80 ms for each, one after the
-//! other, whether the process closes it or ends (`perf_trace_event_unreg` under `event_mutex`). From 6.13 on that of a link on one
-//! waits as well, 20 to 40 ms (`perf_event_detach_bpf_prog`). What an io_uring instance holds in its table of files is closed by a
-//! worker of the kernel once the instance is closed, and nobody waits for it.
+//! other, whether the process closes it or ends (`perf_trace_event_unreg` under `event_mutex`). From 6.13 on that of a link on
+//! one waits as well, 20 to 40 ms (`perf_event_detach_bpf_prog`); that of a link on a function some 100 ms, on every kernel
+//! (`unregister_ftrace_direct`). What an io_uring instance holds in its table of files is closed by a worker of the kernel once
+//! the instance is closed, and nobody waits for it.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 

@@ -24,18 +24,27 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
         Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
     };
     let keep_context = bpf! { r9 = r1; };
-    let act = |access| accepted(options, target, Sock::new(access));
+    let act = |access| {
+        bpf! {
+            ..stop::unless_stopped("stopped");
+            ..accepted(options, target, Sock::new(access));
+        stopped:
+            r0 = 0;
+            exit;
+        }
+    };
     let functions = owner::accept_rungs(target, &keep_context, &act)?;
     let mut hooks = vec![Hook::new(ACCEPT, Need::Optional, functions).without(
         "accepts by 32-bit processes, of MPTCP, and by io_uring several at a time or into fixed files",
-    )];
+    )
+    .detach(stop::detach())];
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
         let attach = Attach::Tracepoint("syscalls".into(), name.into());
         let rungs = vec![rung(name, attach, returned(options, target))?];
         let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
         let hook = Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without);
-        hooks.push(hook.stopped_by(stop::MAP));
+        hooks.push(hook.detach(stop::detach()));
     }
     hooks.push(
         table::tracepoint_hook(

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::parent_id;
 
-use bpfasm::object::{Attach, Hook, MapKind, Need, Object};
+use bpfasm::object::{Attach, Detach, Hook, MapKind, Need, Object};
 use bpfasm::{Fragment, bpf};
 use kernel_tests::gate::{Feature, needs};
 use kernel_tests::leak::BpfObjects;
@@ -102,7 +102,8 @@ fn attached_sees_this_and_detached_does_not() -> Outcome {
 /// What the programs of a hook look into says so from the detach on.
 fn told_to_stop_when_detached() -> Outcome {
     let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
-    let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]).stopped_by("stopped");
+    let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]);
+    let hook = hook.detach(Detach::StoppedBy("stopped".into()));
     let mut loaded = load(&object(vec![hook], vec![map("stopped", MapKind::Array, (4, 4, 1))]));
     let stopped = |loaded: &Loaded| {
         let map = loaded.map("stopped").unwrap_or_else(|e| panic!("{e:#}"));

@@ -194,6 +194,13 @@ cases! {
             tool.machine().insert(stop::MAP, &[0; 4], &[1, 0, 0, 0]);
             assert_eq!(run(lab, &mut tool, 2), NOTHING);
         }
+        for (name, run) in FUNCTIONS {
+            let mut tool = plain(lab);
+            let sock = socket(&mut tool, &lab.spec());
+            assert_eq!(run(&mut tool, sock.address), lab.fate_of(OWNER), "{name}");
+            tool.machine().insert(stop::MAP, &[0; 4], &[1, 0, 0, 0]);
+            assert_eq!(run(&mut tool, sock.address), NOTHING, "{name}");
+        }
     }
 
     /// An accept is told by the number that a system call or io_uring gives it, as that of whoever has that file.
