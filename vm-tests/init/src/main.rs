@@ -60,5 +60,8 @@ fn machine() -> Result<(), String> {
         rungs::report(&config.option_sets, &mut results)?;
     }
     let verdict = payload::run(&config.payload, &mut results)?;
+    for file in &config.files {
+        payload::hand_over(file, &mut results)?;
+    }
     results.say("verdict", &verdict)
 }

@@ -27,7 +27,7 @@ pub struct Steady {
 /// A rate that leaves the machine time.
 pub fn steady(plan: &Plan) -> Result<(Vec<Steady>, Figure)> {
     tell("a steady rate");
-    let load = Load::new(Kind::Steady(RATE), Duration::from_millis(if plan.short { 800 } else { 2000 }));
+    let load = Load::new(Kind::Steady(RATE), plan.time(if plan.short { 800 } else { 2000 }));
     let mut figure = Figure::new(
         "steady",
         "A steady rate",

@@ -51,12 +51,14 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     // A short run compares with what costs nothing and with libbpf-tools.
     let contenders: Vec<&Contender> =
         contenders.into_iter().filter(|contender| !plan.short || contender.maker <= Maker::Libbpf).collect();
-    let load = Load::new(Kind::Storm(End::Fin), Duration::from_millis(700));
+    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
     let mut rates: Vec<f64> = Vec::new();
     let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let mut rounds: Vec<Vec<Round>> = (0..contenders.len()).map(|_| Vec::new()).collect();
     bare(load)?; // the first finds caches cold
-    for number in 0..plan.rounds(5, 3) {
+    let count = plan.rounds(5, 3);
+    for number in 0..count {
+        tell(&format!("round {} of {count}", number + 1));
         let mut order: Vec<usize> = (0..contenders.len()).collect();
         if number % 2 == 1 {
             order.reverse();
