@@ -1,4 +1,4 @@
-//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests inside. See `README.md`.
+//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests inside, or the benchmark. See `README.md`.
 //!
 //! The tests are the program of `tests/`, unchanged; the tool is the release build. A machine has an initramfs and nothing else:
 //! PID 1 is `init/`, and what it says over a serial line decides.

@@ -24,7 +24,7 @@ pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditio
     let lockdown = loader::kernel::lockdown();
     let version = Command::new(tcptools).arg("--version").output().during("tcptools --version")?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
-    Ok(vec![
+    let mut conditions = vec![
         ("machine", format!("{cpus} × {model}{virtual_machine}")),
         (
             "kernel",
@@ -37,7 +37,10 @@ pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditio
         ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
         ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
         ("date", date(seconds / 86_400)),
-    ])
+    ];
+    // What else an emulated machine has to do is nothing, and what its host has is not in its clock.
+    conditions.retain(|(name, _)| !emulated || *name != "load");
+    Ok(conditions)
 }
 
 /// The number of a release: what follows it is a builder's name.

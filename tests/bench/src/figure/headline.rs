@@ -55,11 +55,9 @@ pub fn ratios(starts: &[Starts], storms: &[Storm], streams: &[Stream]) -> Figure
     let in_kernel = |maker, tool| {
         storm(maker, tool).map_or_else(|| stream(maker, tool)?.each_send, |storm| storm.each_connection)
     };
-    let is_measured = |tool: &&&'static str| {
-        let peer = (Maker::Libbpf, **tool);
-        start(peer.0, peer.1).is_some() || part(peer.0, peer.1).is_some()
-    };
-    let tools: Vec<&'static str> = LIBBPF.iter().filter(is_measured).copied().collect();
+    let is_measured =
+        |&tool: &&'static str| start(Maker::Libbpf, tool).is_some() || part(Maker::Libbpf, tool).is_some();
+    let tools: Vec<&'static str> = LIBBPF.into_iter().filter(is_measured).collect();
     let mut figure = Figure::new(
         "ratios",
         "In short",
@@ -69,14 +67,17 @@ pub fn ratios(starts: &[Starts], storms: &[Storm], streams: &[Stream]) -> Figure
     );
     figure.columns = std::iter::once("").chain(tools.iter().copied()).map(str::to_owned).collect();
     let mut row = |name: &str, digits, value: &dyn Fn(&'static str) -> Option<f64>| {
-        let cells = tools.iter().map(|tool| Cell::number(value(tool), digits));
-        figure.row(std::iter::once(Cell::from(name)).chain(cells));
+        let values: Vec<Option<f64>> = tools.iter().map(|tool| value(tool)).collect();
+        if values.iter().any(Option::is_some) {
+            let cells = values.into_iter().map(|value| Cell::number(value, digits));
+            figure.row(std::iter::once(Cell::from(name)).chain(cells));
+        }
     };
     let mut multiple = |name: &str, value: &dyn Fn(Maker, &'static str) -> Option<f64>| {
         row(name, 1, &|tool| ratio(value(Maker::Libbpf, tool)?, value(Maker::Tcptools, tool)?));
     };
-    multiple("time in the kernel for each connection", &in_kernel);
-    multiple("user CPU for each connection", &|maker, tool| storm(maker, tool)?.user);
+    multiple("time in its programs for each connection", &in_kernel);
+    multiple("CPU of the tool for each connection", &|maker, tool| storm(maker, tool)?.cpu);
     multiple("exec to attached", &|maker, tool| start(maker, tool)?.attached);
     multiple("exec to the first event shown", &|maker, tool| start(maker, tool)?.first_event);
     multiple("resident memory at most", &|maker, tool| start(maker, tool)?.peak);
@@ -134,7 +135,8 @@ mod tests {
             row.map(|row| row[1..].iter().map(Cell::to_string).collect::<Vec<_>>())
         };
         assert_eq!(of("exec to attached"), Some(vec!["8.0".into(), "-".into()]));
-        assert_eq!(of("time in the kernel for each connection"), Some(vec!["-".into(), "3.5".into()]));
+        assert_eq!(of("time in its programs for each connection"), Some(vec!["-".into(), "3.5".into()]));
+        assert_eq!(of("Ctrl-C to the end"), None, "nobody was measured");
         let left = of("connections/s, as a part of those without a tool: libbpf-tools");
         assert_eq!(left, Some(vec!["-".into(), "0.50".into()]));
         assert_eq!(ratios(&starts[..2], &[], &[]).columns.len(), 1, "there is nothing to compare");

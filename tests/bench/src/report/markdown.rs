@@ -11,7 +11,7 @@ pub const END: &str = "<!-- end of what was measured -->";
 const HEAD: &str = "\
 # What it costs, beside its peers
 
-Written by `cargo bench-tools --update-docs`. Ratios hold elsewhere, absolute figures do not. Tools that need kprobes are \
+Written by `cargo bench-tools --update-docs`. Ratios hold elsewhere, absolute figures do not. Peers that need kprobes are \
 [measured where there are some](emulated.md).
 ";
 
@@ -20,8 +20,8 @@ const HEAD_EMULATED: &str = "\
 # What it costs, beside its peers, where kprobes are
 
 Written by `cargo vm-test --bench --update-docs`. An emulated machine whose clock counts instructions, each a nanosecond: \
-only ratios count. What a real CPU waits for (memory, other CPUs, an exception) is in no figure; what other programs do \
-meanwhile is in none either.
+only ratios count. What a real CPU waits for (memory, other CPUs, exceptions and exits) is in no figure; what the host does \
+besides is in none either. How far that goes can be seen by the tools that are [measured on a real machine](README.md) as well.
 ";
 
 /// The whole page.
