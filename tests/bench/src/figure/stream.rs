@@ -42,6 +42,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Stream>, Figure)> {
     let contenders = plan.of(&["tcpsubnet", "tcptop"]);
     let (mut streams, mut bars) = (Vec::new(), Vec::new());
     for (bytes, size) in SIZES {
+        tell(&format!("sends of {size}"));
         // Not fewer nor shorter where the clock counts instructions: on one CPU chance decides who of the two ends runs how long.
         let load = Load::new(Kind::Stream(bytes), Duration::from_millis(400));
         let mut ratios = vec![Vec::new(); contenders.len()];
