@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, value_parser};
 pub struct Args {
     /// Machines; none for all.
     pub machines: Vec<String>,
-    /// Arguments of the tests.
+    /// Arguments of the tests, or of the benchmark.
     pub tests: Vec<String>,
     /// Only say which machines there are.
     pub list: bool,
@@ -19,6 +19,10 @@ pub struct Args {
     pub jobs: usize,
     /// Attach every tool in every way, and run no test.
     pub attach: bool,
+    /// Run the benchmark instead of the tests.
+    pub bench: bool,
+    /// Write what it measured into the documents.
+    pub update_docs: bool,
     /// Take over what the programs cost.
     pub bless: bool,
     /// Look for newer kernels than those of the cache.
@@ -30,7 +34,7 @@ fn command() -> Command {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     Command::new("cargo vm-test")
-        .about("Boots real Debian kernels in QEMU and runs the kernel tests inside")
+        .about("Boots real Debian kernels in QEMU and runs the kernel tests inside, or the benchmark")
         .arg(
             Arg::new("machine")
                 .value_name("KERNEL")
@@ -42,7 +46,7 @@ fn command() -> Command {
                 .value_name("TEST")
                 .num_args(0..)
                 .last(true)
-                .help("Arguments of the tests: parts of names"),
+                .help("Arguments of the tests, parts of names; or of the benchmark"),
         )
         .arg(flag("list", "Say which machines there are, and what of them is in the cache"))
         .arg(flag("quick", "Only the machines that ./test runs").conflicts_with("machine"))
@@ -58,6 +62,15 @@ fn command() -> Command {
         )
         .arg(
             flag("attach", "Attach every tool with every set of options, and run no test")
+                .conflicts_with("test"),
+        )
+        .arg(
+            flag("bench", "Run the benchmark in one machine, beside the peers that are installed here")
+                .conflicts_with_all(["quick", "list", "shell", "attach", "bless"]),
+        )
+        .arg(
+            flag("update-docs", "Write what --bench measured into tests/bench/results")
+                .requires("bench")
                 .conflicts_with("test"),
         )
         .arg(flag("bless", "Write what the programs cost into programs.txt"))
@@ -80,6 +93,8 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, clap::Erro
         shell: matches.get_flag("shell"),
         jobs: matches.get_one::<u16>("jobs").map_or(1, |&jobs| usize::from(jobs)),
         attach: matches.get_flag("attach"),
+        bench: matches.get_flag("bench"),
+        update_docs: matches.get_flag("update-docs"),
         bless: matches.get_flag("bless"),
         update: matches.get_flag("update"),
     })
@@ -100,11 +115,20 @@ mod tests {
         assert_eq!(args.tests, ["tcpdrop", "--skip", "storm"]);
         assert!(!args.list && !args.quick && !args.shell && !args.update);
         assert!(parsed("--quick").unwrap().quick);
+        let args = parsed("--bench 5.10 -- --only start").unwrap();
+        assert!(args.bench && !args.update_docs && args.tests == ["--only", "start"]);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in ["--quick 5.10", "--shell", "--frobnicate"] {
+        for line in [
+            "--quick 5.10",
+            "--shell",
+            "--frobnicate",
+            "--bench --attach",
+            "--update-docs",
+            "--bench --update-docs -- --only start",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

@@ -15,8 +15,47 @@ pub struct Programs {
     pub init: PathBuf,
     /// The tool under test, as it is released.
     pub tcptools: PathBuf,
+    /// What is run.
+    pub kind: Payload,
+    /// Its program.
+    pub payload: PathBuf,
+}
+
+/// What is run in the machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
     /// The kernel tests.
-    pub tests: PathBuf,
+    Tests,
+    /// The benchmark.
+    Bench,
+}
+
+impl Payload {
+    /// Its name in a machine's `/bin`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tests => "kernel",
+            Self::Bench => "bench-tools",
+        }
+    }
+
+    fn build(self, arch: Arch, cache: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+        match self {
+            Self::Tests => {
+                let built =
+                    cargo(&["test", "-p", "kernel-tests", "--test", "kernel", "--no-run"], toolchain)?;
+                let unstripped = find(&built, "kernel")?;
+                let tests = cache.join(format!("kernel-tests-{}", arch.debian()));
+                image::strip(toolchain.strip(), &unstripped, &tests)?;
+                Ok(tests)
+            }
+            Self::Bench => {
+                let words = ["build", "--profile", "measure", "-p", "bench-tools", "--bin", "bench-tools"];
+                find(&cargo(&words, toolchain)?, "bench-tools")
+            }
+        }
+    }
 }
 
 impl Programs {
@@ -25,17 +64,14 @@ impl Programs {
     /// # Errors
     ///
     /// When cargo fails.
-    pub fn build(arch: Arch, cache: &Path, toolchain: &Toolchain) -> Result<Self> {
+    pub fn build(kind: Payload, arch: Arch, cache: &Path, toolchain: &Toolchain) -> Result<Self> {
         let release =
             ["build", "--release", "-p", "tools", "-p", "vm-init", "--bin", "tcptools", "--bin", "vm-init"];
         let built = cargo(&release, toolchain)?;
         let init = find(&built, "vm-init")?;
         let tcptools = find(&built, "tcptools")?;
-        let built = cargo(&["test", "-p", "kernel-tests", "--test", "kernel", "--no-run"], toolchain)?;
-        let unstripped = find(&built, "kernel")?;
-        let tests = cache.join(format!("kernel-tests-{}", arch.debian()));
-        image::strip(toolchain.strip(), &unstripped, &tests)?;
-        Ok(Self { init, tcptools, tests })
+        let payload = kind.build(arch, cache, toolchain)?;
+        Ok(Self { init, tcptools, kind, payload })
     }
 }
 

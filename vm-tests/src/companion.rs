@@ -1,16 +1,21 @@
-//! Programs of the host that tests use where they find them, with the libraries they are linked to.
+//! Programs of the host that tests and the benchmark use where they find them, with the libraries they are linked to.
 
 use std::collections::BTreeSet;
 use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::build::Payload;
 use crate::error::{Result, run};
 use crate::initramfs::Initramfs;
 use crate::matrix::Arch;
 
 /// What there is to find. Without one, tests that need it are skipped and say so.
 const PROGRAMS: [&str; 1] = ["bpftool"];
+
+/// What the benchmark compares with, from libbpf-tools: they need kprobes, as these kernels have them. It leaves out what is not
+/// there and says so.
+const PEERS: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
 
 /// Where Debian puts programs.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -20,7 +25,7 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 /// # Errors
 ///
 /// When a program's libraries cannot be told or read.
-pub fn add(initramfs: &mut Initramfs, arch: Arch) -> Result<()> {
+pub fn add(initramfs: &mut Initramfs, payload: Payload, arch: Arch) -> Result<()> {
     let ours = match arch {
         Arch::Amd64 => "x86_64",
         Arch::Arm64 => "aarch64",
@@ -29,7 +34,8 @@ pub fn add(initramfs: &mut Initramfs, arch: Arch) -> Result<()> {
         return Ok(());
     }
     let (mut folders, mut libraries) = (BTreeSet::new(), BTreeSet::new());
-    for name in PROGRAMS {
+    let peers = PEERS.iter().filter(|_| payload == Payload::Bench);
+    for name in PROGRAMS.iter().chain(peers) {
         let found = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
         let Some(program) = found else { continue };
         initramfs.program(&format!("bin/{name}"), &program)?;

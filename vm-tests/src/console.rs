@@ -20,6 +20,13 @@ pub enum Event {
     },
     /// A line of the tests' output.
     Output(String),
+    /// A line of a file that the payload has written.
+    File {
+        /// The file's name, without its folder.
+        name: String,
+        /// The line.
+        line: String,
+    },
     /// The tests have ended; `ok` or why not.
     Verdict(String),
     /// A line that is not from PID 1: the kernel's.
@@ -61,6 +68,10 @@ impl Event {
             "module" => Self::Module(text),
             "out" => Self::Output(text),
             "verdict" => Self::Verdict(text),
+            "file" => {
+                let (name, line) = text.split_once(' ')?;
+                Self::File { name: name.to_owned(), line: line.to_owned() }
+            }
             "rung" => {
                 let mut words = text.splitn(4, ' ').map(str::to_owned);
                 let (tool, access, options) = (words.next()?, words.next()?, words.next()?);
@@ -109,6 +120,9 @@ mod tests {
         assert_eq!(Event::parse("vm 0.012 boot 6.1.0-56\r"), Event::Booted("6.1.0-56".into()));
         assert_eq!(Event::parse("vm 1.0 out "), Event::Output(String::new()));
         assert_eq!(Event::parse("vm 1.0 out   indented"), Event::Output("  indented".into()));
+        let file = |line: &str| Event::File { name: "x.md".into(), line: line.into() };
+        assert_eq!(Event::parse("vm 1.0 file x.md   a | b"), file("  a | b"));
+        assert_eq!(Event::parse("vm 1.0 file x.md "), file(""));
         assert_eq!(
             Event::parse("vm 2.5 rung tcplife typed + tcptools: tcplife: attached"),
             Event::Rung {

@@ -46,6 +46,8 @@ pub enum Error {
     },
     /// The machine's apt has no Debian archive configured.
     NoMirror,
+    /// The benchmark ended well and did not write this file.
+    NotWritten(&'static str),
     /// cargo built something else than was asked for.
     NotBuilt(&'static str),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Error {
             }
             Self::NotInPackage { file, package } => write!(f, "no {file} in {package}"),
             Self::NoMirror => f.write_str("apt of this machine has no Debian archive configured"),
+            Self::NotWritten(name) => write!(f, "the benchmark wrote no {name}"),
             Self::NotBuilt(name) => write!(f, "cargo built no {name}"),
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::apt::Apt;
-use crate::build::Programs;
+use crate::build::{Payload, Programs};
 use crate::companion;
 use crate::console::Event;
 use crate::error::{Doing, Result};
@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::initramfs::Initramfs;
 use crate::matrix::{Arch, Run};
 use crate::outcome::Outcome;
-use crate::qemu;
+use crate::qemu::{self, Boot, Clock};
 
 /// What is to be done in a machine.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,9 @@ pub struct Wanted<'a> {
     /// The options to attach each tool with, besides none.
     pub options: &'a BTreeMap<String, Vec<String>>,
 }
+
+/// Where the benchmark writes in a machine.
+const WRITTEN: &str = "/tmp";
 
 /// Runs the tests in a machine.
 ///
@@ -46,24 +49,73 @@ pub fn run(
             let _ = writeln!(config, "options {tool} {set}");
         }
     }
-    config.push_str("payload /bin/kernel\n");
     let words = if wanted.tests.is_empty() { &run.variant.tests } else { wanted.tests };
+    add_payload(&mut config, programs, words);
+    boot(run, image, programs, cache, &config, |_| {})
+}
+
+/// Runs the benchmark in a machine with these arguments, and brings back what it writes into these files. What it says is said
+/// at once: it takes its time.
+///
+/// # Errors
+///
+/// When the machine cannot be made or started.
+pub fn bench(
+    run: &Run<'_>,
+    image: &Image,
+    programs: &Programs,
+    cache: &Path,
+    arguments: &[String],
+    [page, numbers]: [&str; 2],
+) -> Result<Outcome> {
+    let mut config = common(run, image);
+    let (page, numbers) = (format!("{WRITTEN}/{page}"), format!("{WRITTEN}/{numbers}"));
+    let own = ["--emulated", "--page", &page, "--json", &numbers].map(str::to_owned);
+    add_payload(&mut config, programs, &[&own, arguments].concat());
+    let _ = writeln!(config, "file {page}\nfile {numbers}");
+    boot(run, image, programs, cache, &config, |event| {
+        if let Event::Output(line) = event {
+            println!("{line}");
+        }
+    })
+}
+
+fn add_payload(config: &mut String, programs: &Programs, words: &[String]) {
+    let _ = writeln!(config, "payload /bin/{}", programs.kind.name());
     for word in words {
         let _ = writeln!(config, "payload {word}");
     }
+}
+
+/// Boots a machine with this configuration and hears it out.
+fn boot(
+    run: &Run<'_>,
+    image: &Image,
+    programs: &Programs,
+    cache: &Path,
+    config: &str,
+    mut on_event: impl FnMut(&Event),
+) -> Result<Outcome> {
     let own = |ending: &str| cache.join("machines").join(format!("{}.{ending}", run.name()));
     let folder = cache.join("machines");
     fs::create_dir_all(&folder).doing(format_args!("mkdir {}", folder.display()))?;
     let (initramfs, socket, log) = (own("initramfs"), own("socket"), own("log"));
-    build(run, image, programs, &config)?.write(&initramfs)?;
+    build(run, image, programs, config)?.write(&initramfs)?;
     // All that is said, for whoever wants more than the report.
     let mut kept = BufWriter::new(File::create(&log).doing(format_args!("create {}", log.display()))?);
     let begin = Instant::now();
     let mut outcome = Outcome::default();
-    let end = qemu::run(run, &image.vmlinuz(), &initramfs, &socket, |line| {
+    let clock = match programs.kind {
+        Payload::Tests => Clock::Real,
+        Payload::Bench => Clock::Instructions,
+    };
+    let machine = Boot { run, vmlinuz: &image.vmlinuz(), initramfs: &initramfs, clock };
+    let end = qemu::run(&machine, &socket, |line| {
         // A full disk must not hide what the machine says.
         let _ = writeln!(kept, "{line}");
-        outcome.event(Event::parse(line));
+        let event = Event::parse(line);
+        on_event(&event);
+        outcome.event(event);
     })?;
     outcome.conclude(run, end, begin.elapsed());
     for path in [&initramfs, &socket] {
@@ -87,7 +139,7 @@ pub fn shell(run: &Run<'_>, image: &Image, programs: &Programs, cache: &Path, ap
     initramfs.link("bin/sh", "busybox")?;
     let path = cache.join("initramfs");
     initramfs.write(&path)?;
-    qemu::attached(run, &image.vmlinuz(), &path)
+    qemu::attached(&Boot { run, vmlinuz: &image.vmlinuz(), initramfs: &path, clock: Clock::Real })
 }
 
 /// The configuration that all modes share.
@@ -105,7 +157,7 @@ fn common(run: &Run<'_>, image: &Image) -> String {
 fn build(run: &Run<'_>, image: &Image, programs: &Programs, config: &str) -> Result<Initramfs> {
     let mut initramfs = Initramfs::new()?;
     initramfs.program("init", &programs.init)?;
-    initramfs.program("bin/kernel", &programs.tests)?;
+    initramfs.program(&format!("bin/{}", programs.kind.name()), &programs.payload)?;
     if run.variant.capabilities.is_empty() {
         initramfs.program("bin/tcptools", &programs.tcptools)?;
     } else {
@@ -118,7 +170,7 @@ fn build(run: &Run<'_>, image: &Image, programs: &Programs, config: &str) -> Res
             initramfs.program(&format!("modules/{}", name.display()), path)?;
         }
     }
-    companion::add(&mut initramfs, run.kernel.arch)?;
+    companion::add(&mut initramfs, programs.kind, run.kernel.arch)?;
     initramfs.file("etc/vm", config.as_bytes(), 0o644)?;
     Ok(initramfs)
 }

@@ -1,4 +1,4 @@
-//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests inside. See `README.md`.
+//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests inside, or the benchmark. See `README.md`.
 //!
 //! The tests are the program of `tests/`, unchanged; the tool is the release build. A machine has an initramfs and nothing else:
 //! PID 1 is `init/`, and what it says over a serial line decides.
@@ -29,13 +29,22 @@ use std::process::ExitCode;
 
 use apt::Apt;
 use args::Args;
-use build::Programs;
+use build::{Payload, Programs};
 use costs::Costs;
 use error::{Doing, Error, Result};
 use image::Image;
 use matrix::{Arch, Choice, Kernel, Matrix, Run};
 use report::Done;
 use toolchain::Toolchain;
+
+/// The machine of the benchmark when none is named.
+const BENCH_MACHINE: &str = "6.12";
+
+/// What the benchmark measures in it: what peers do as well.
+const BENCH_FIGURES: [&str; 2] = ["--only", "start,storm,steady,stream,programs"];
+
+/// What the benchmark writes: a page and its numbers.
+const BENCH_FILES: [&str; 2] = ["emulated.md", "emulated.json"];
 
 /// What has to be left of each architecture when kernels can no longer be had.
 const ENOUGH: [(Arch, usize); 2] = [(Arch::Amd64, 6), (Arch::Arm64, 2)];
@@ -59,12 +68,17 @@ fn main() -> ExitCode {
 fn everything(args: &Args) -> Result<bool> {
     let matrix = Matrix::read()?;
     let cache = cache_folder();
+    let one = [BENCH_MACHINE.to_owned()];
     let choice = match (&args.machines[..], args.quick) {
+        ([], _) if args.bench => Choice::Named(&one),
         ([], true) => Choice::Quick,
         ([], false) => Choice::All,
         (words, _) => Choice::Named(words),
     };
-    let runs = matrix.choose(choice)?;
+    let mut runs = matrix.choose(choice)?;
+    if args.bench {
+        runs.truncate(1);
+    }
     if args.list {
         return list(&runs, &cache).map(|()| true);
     }
@@ -72,12 +86,17 @@ fn everything(args: &Args) -> Result<bool> {
     let _lock = lock(&cache)?;
     let mut apt = Apt::new(&cache.join("apt"))?;
     let (images, gone) = provide(&runs, &cache, &mut apt, args.update)?;
-    let programs = programs(&runs, &images, &cache, &mut apt)?;
-    if args.shell {
+    let payload = if args.bench { Payload::Bench } else { Payload::Tests };
+    let programs = programs(payload, &runs, &images, &cache, &mut apt)?;
+    if args.shell || args.bench {
         let run = runs.iter().find(|run| images.contains_key(run.kernel.name.as_str()));
         let run = run.ok_or_else(|| Error::NoSuchRun(args.machines.join(" ")))?;
         let (image, programs) = (&images[run.kernel.name.as_str()], &programs[&run.kernel.arch]);
-        return machine::shell(run, image, programs, &cache, &mut apt).map(|()| true);
+        return if args.shell {
+            machine::shell(run, image, programs, &cache, &mut apt).map(|()| true)
+        } else {
+            bench(args, run, image, programs, &cache)
+        };
     }
 
     let here: Vec<&Run<'_>> =
@@ -111,6 +130,25 @@ fn everything(args: &Args) -> Result<bool> {
     let good = done.iter().filter(|(_, outcome)| outcome.is_good()).count();
     println!("\n{good} of {} machines are good", done.len());
     Ok(enough && good == done.len())
+}
+
+/// The benchmark in a machine; what it writes goes into the documents if that is wanted.
+fn bench(args: &Args, run: &Run<'_>, image: &Image, programs: &Programs, cache: &Path) -> Result<bool> {
+    let figures = BENCH_FIGURES.map(str::to_owned);
+    let arguments = if args.tests.is_empty() { &figures[..] } else { &args.tests };
+    let outcome = machine::bench(run, image, programs, cache, arguments, BENCH_FILES)?;
+    let done = (run.name(), outcome);
+    print!("{}", report::failure(&done));
+    let (_, outcome) = done;
+    if args.update_docs && outcome.is_good() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/results");
+        for name in BENCH_FILES {
+            let text = outcome.files.get(name).ok_or(Error::NotWritten(name))?;
+            let path = folder.join(name);
+            std::fs::write(&path, text).doing(format_args!("write {}", path.display()))?;
+        }
+    }
+    Ok(outcome.is_good())
 }
 
 /// `$XDG_CACHE_HOME/tcptools-vm`. Not in cargo's target directory: `cargo clean` is for what can be built again for nothing.
@@ -197,6 +235,7 @@ fn image(kernel: &Kernel, cache: &Path, apt: &mut Apt, update: bool) -> Result<I
 }
 
 fn programs(
+    payload: Payload,
     runs: &[Run<'_>],
     images: &Images<'_>,
     cache: &Path,
@@ -213,7 +252,7 @@ fn programs(
             Arch::Amd64 => Toolchain::native(),
             Arch::Arm64 => Toolchain::arm64(cache, apt)?,
         };
-        programs.insert(arch, Programs::build(arch, cache, &toolchain)?);
+        programs.insert(arch, Programs::build(payload, arch, cache, &toolchain)?);
     }
     Ok(programs)
 }

@@ -44,6 +44,8 @@ pub struct Outcome {
     pub modules: Vec<String>,
     /// The tests' output from their list of failures on.
     pub details: Vec<String>,
+    /// What the payload has written, by the names of the files.
+    pub files: BTreeMap<String, String>,
     /// How long it took, from the start of QEMU.
     pub took: Duration,
     verdict: Option<String>,
@@ -66,6 +68,11 @@ impl Outcome {
             Event::Module(line) => self.modules.push(line),
             Event::Rung { tool, access, options, line } => self.rung((tool, access, options), &line),
             Event::Output(line) => self.output(line),
+            Event::File { name, line } => {
+                let text = self.files.entry(name).or_default();
+                text.push_str(&line);
+                text.push('\n');
+            }
             Event::Verdict(verdict) => self.verdict = Some(verdict),
             Event::Console(line) => {
                 if self.tail.len() == TAIL {
@@ -139,7 +146,9 @@ impl Outcome {
             (End::Silent, _) => self.faults.push("it hangs: nothing was said for too long".into()),
             (End::Overdue, _) => self.faults.push("it takes too long".into()),
             (End::Exited, None) => self.faults.push("it ended without a verdict".into()),
-            (End::Exited, Some(verdict)) if verdict != "ok" => self.faults.push(format!("tests: {verdict}")),
+            (End::Exited, Some(verdict)) if verdict != "ok" => {
+                self.faults.push(format!("payload: {verdict}"))
+            }
             (End::Exited, Some(_)) => {}
         }
         for ((tool, access, options), words) in &self.refused {
@@ -246,6 +255,15 @@ mod tests {
         assert!(!outcome(&panic, End::Exited).is_good(), "a panic");
         let tail = outcome(&["[ 0.1] last words"], End::Exited);
         assert_eq!(tail.details, ["[ 0.1] last words"], "the console is shown");
+    }
+
+    #[test]
+    fn files_are_put_together() {
+        let lines =
+            ["vm 1.0 file a.md one", "vm 1.0 file b.json {", "vm 1.0 file a.md ", "vm 1.0 file a.md two"];
+        let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
+        let expected = [("a.md", "one\n\ntwo\n"), ("b.json", "{\n")];
+        assert_eq!(outcome.files, BTreeMap::from(expected.map(|(name, text)| (name.into(), text.into()))));
     }
 
     #[test]

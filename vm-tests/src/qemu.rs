@@ -11,12 +11,41 @@ use std::time::{Duration, Instant};
 use crate::error::{Doing, Result};
 use crate::matrix::{Arch, Run};
 
-/// Nothing for so long, and the machine hangs. A test may take four minutes (`KERNEL_TESTS_PATIENCE` in `init/src/payload.rs`)
-/// before the tests themselves end it.
-const SILENCE: Duration = Duration::from_secs(5 * 60);
+/// What time is in a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// This machine's own.
+    Real,
+    /// An instruction is a nanosecond, and nobody waits for a timer: what else this machine has to do, and how slow it emulates,
+    /// changes no measurement. There is one CPU, because the clock counts the instructions of all of them.
+    Instructions,
+}
 
-/// The most a machine may take in all.
-const LIFETIME: Duration = Duration::from_secs(20 * 60);
+impl Clock {
+    /// Nothing for so long, and the machine hangs. A test may take four minutes (`KERNEL_TESTS_PATIENCE` in
+    /// `init/src/payload.rs`) before the tests themselves end it; where the clock is not ours, a busy host is no hang.
+    fn silence(self) -> Duration {
+        Duration::from_secs(60 * if self == Self::Real { 5 } else { 20 })
+    }
+
+    /// The most a machine may take in all.
+    fn lifetime(self) -> Duration {
+        Duration::from_secs(60 * if self == Self::Real { 20 } else { 60 })
+    }
+}
+
+/// What is booted.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a> {
+    /// The machine.
+    pub run: &'a Run<'a>,
+    /// Its kernel.
+    pub vmlinuz: &'a Path,
+    /// Its files.
+    pub initramfs: &'a Path,
+    /// Its time.
+    pub clock: Clock,
+}
 
 /// In MiB.
 const MEMORY: u32 = 1024;
@@ -43,7 +72,8 @@ pub enum End {
 }
 
 /// The command line.
-fn command(run: &Run<'_>, vmlinuz: &Path, initramfs: &Path) -> Command {
+fn command(boot: &Boot<'_>) -> Command {
+    let Boot { run, vmlinuz, initramfs, clock } = *boot;
     let (program, console) = match run.kernel.arch {
         Arch::Amd64 => ("qemu-system-x86_64", "ttyS0"),
         Arch::Arm64 => ("qemu-system-aarch64", "ttyAMA0"),
@@ -56,7 +86,14 @@ fn command(run: &Run<'_>, vmlinuz: &Path, initramfs: &Path) -> Command {
     // One thread for all CPUs of a machine: with a thread for each, QEMU may execute a breakpoint that the kernel has already
     // taken back after patching its code, as it does whenever a tracepoint is switched, and the kernel dies of it (`Oops: int3`).
     command.args(["-accel", "tcg,thread=single", "-display", "none", "-nodefaults", "-no-reboot"]);
-    command.args(["-smp", &run.variant.cpus.to_string(), "-m", &MEMORY.to_string()]);
+    let cpus = match clock {
+        Clock::Real => run.variant.cpus,
+        Clock::Instructions => {
+            command.args(["-icount", "shift=0,sleep=off"]);
+            1
+        }
+    };
+    command.args(["-smp", &cpus.to_string(), "-m", &MEMORY.to_string()]);
     command.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
     // A dead PID 1 is a panic, a panic is a reboot, and a reboot is the end of QEMU. Warnings are shown (`loglevel=5`).
     let append = format!("console={console} panic=-1 loglevel=5 mitigations=off {}", run.variant.append);
@@ -69,17 +106,11 @@ fn command(run: &Run<'_>, vmlinuz: &Path, initramfs: &Path) -> Command {
 /// # Errors
 ///
 /// When QEMU cannot be started. What goes wrong in the machine is no error here.
-pub fn run(
-    run: &Run<'_>,
-    vmlinuz: &Path,
-    initramfs: &Path,
-    socket: &Path,
-    mut on_line: impl FnMut(&str),
-) -> Result<End> {
-    let mut command = command(run, vmlinuz, initramfs);
+pub fn run(boot: &Boot<'_>, socket: &Path, mut on_line: impl FnMut(&str)) -> Result<End> {
+    let mut command = command(boot);
     command.args(["-serial", "stdio"]);
     let (sender, lines) = channel();
-    if run.kernel.arch == Arch::Amd64 {
+    if boot.run.kernel.arch == Arch::Amd64 {
         // The socket of a run that was killed may be left.
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).doing(format_args!("bind {}", socket.display()))?;
@@ -107,7 +138,7 @@ pub fn run(
         thread::spawn(move || forward(stream, &sender));
     }
     drop(sender);
-    Ok(watch(&mut machine, &lines, &mut on_line))
+    Ok(watch(&mut machine, &lines, boot.clock, &mut on_line))
 }
 
 /// A QEMU that runs. Dropping it kills it.
@@ -127,7 +158,12 @@ impl Drop for Machine {
     }
 }
 
-fn watch(machine: &mut Machine, lines: &Receiver<String>, on_line: &mut dyn FnMut(&str)) -> End {
+fn watch(
+    machine: &mut Machine,
+    lines: &Receiver<String>,
+    clock: Clock,
+    on_line: &mut dyn FnMut(&str),
+) -> End {
     /// A port of a machine that never opened the socket does not close; its process ends all the same.
     const LOOK: Duration = Duration::from_millis(200);
     let begin = Instant::now();
@@ -143,10 +179,10 @@ fn watch(machine: &mut Machine, lines: &Receiver<String>, on_line: &mut dyn FnMu
                 lines.try_iter().for_each(|line| on_line(&line));
                 return End::Exited;
             }
-            Err(RecvTimeoutError::Timeout) if heard.elapsed() > SILENCE => return End::Silent,
+            Err(RecvTimeoutError::Timeout) if heard.elapsed() > clock.silence() => return End::Silent,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if begin.elapsed() > LIFETIME {
+        if begin.elapsed() > clock.lifetime() {
             return End::Overdue;
         }
     }
@@ -169,8 +205,8 @@ fn forward(stream: impl Read, sender: &Sender<String>) {
 /// # Errors
 ///
 /// When QEMU cannot be started.
-pub fn attached(run: &Run<'_>, vmlinuz: &Path, initramfs: &Path) -> Result<()> {
-    let mut command = command(run, vmlinuz, initramfs);
+pub fn attached(boot: &Boot<'_>) -> Result<()> {
+    let mut command = command(boot);
     // `mon:` leaves Ctrl-C to the machine, and Ctrl-A X ends it.
     command.args(["-serial", "mon:stdio", "-serial", "null"]);
     command.status().map(|_| ()).doing(format_args!("start {}", command.get_program().display()))

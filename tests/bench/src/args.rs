@@ -6,11 +6,13 @@ use crate::fault::{Fault, Result};
 
 /// What `--help` says.
 pub const USAGE: &str = "\
-Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--update-docs]
+Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--page FILE] [--emulated] [--update-docs]
 Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
   --short        a minute or so, and fails when something has become grossly worse
   --only LIST    only these: start storm steady refused lossy stream parts programs sockets subnets ports rings
   --json FILE    writes all numbers there as well
+  --page FILE    writes the tables there as well, as Markdown
+  --emulated     says that this machine is emulated: only ratios count, and they come first
   --update-docs  writes tests/bench/results (tables, numbers, charts) and the block of the README
 tcptools is built first, unless $TCPTOOLS says where it is.";
 
@@ -31,6 +33,10 @@ pub struct Args {
     pub only: Vec<String>,
     /// Where the numbers go.
     pub json: Option<PathBuf>,
+    /// Where the tables go, as Markdown.
+    pub page: Option<PathBuf>,
+    /// Whether this machine is emulated.
+    pub emulated: bool,
     /// Whether the documents are written.
     pub update_docs: bool,
 }
@@ -47,6 +53,8 @@ impl Args {
                 "--short" => args.short = true,
                 "--only" => args.only = value()?.split(',').map(str::to_owned).collect(),
                 "--json" => args.json = Some(value()?.into()),
+                "--page" => args.page = Some(value()?.into()),
+                "--emulated" => args.emulated = true,
                 "--update-docs" => args.update_docs = true,
                 _ => return Err(Fault::new(format!("no such option: {word}"))),
             }
@@ -54,10 +62,10 @@ impl Args {
         if let Some(unknown) = args.only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
             return Err(Fault::new(format!("no figure {unknown}; there are {}", FIGURES.join(", "))));
         }
-        if args.update_docs && (args.short || !args.only.is_empty()) {
-            return Err(Fault::new("--update-docs is for a whole run"));
+        if args.update_docs && (args.short || args.emulated || !args.only.is_empty()) {
+            return Err(Fault::new("--update-docs is for a whole run on a real machine"));
         }
-        if args.short && (!args.only.is_empty() || args.json.is_some()) {
+        if args.short && (!args.only.is_empty() || args.json.is_some() || args.page.is_some()) {
             return Err(Fault::new("--short takes no other option"));
         }
         Ok(args)
@@ -83,6 +91,8 @@ mod tests {
         let args = parse("--only start,storm --json x").unwrap();
         assert!(args.wants("storm") && !args.wants("rings"));
         assert_eq!(args.json, Some("x".into()));
+        let args = parse("--emulated --page x.md").unwrap();
+        assert!(args.emulated && args.page == Some("x.md".into()));
         for wrong in [
             "--only",
             "--only tea",
@@ -91,6 +101,8 @@ mod tests {
             "--short --update-docs",
             "--only start --update-docs",
             "--short --json x",
+            "--short --page x",
+            "--emulated --update-docs",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

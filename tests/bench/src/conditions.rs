@@ -10,18 +10,21 @@ use crate::fault::{During, Result};
 pub type Conditions = Vec<(&'static str, String)>;
 
 /// Machine, kernel, date, version, and what else the machine has to do: to be asked before anything is measured.
-pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
+pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditions> {
     let read = |path: &str| fs::read_to_string(path).during(path);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let model = field(&read("/proc/cpuinfo")?, "model name").unwrap_or_else(|| "unnamed CPU".to_owned());
-    let virtual_machine =
-        if read("/proc/cpuinfo")?.contains("hypervisor") { ", in a virtual machine" } else { "" };
+    let virtual_machine = match read("/proc/cpuinfo")? {
+        _ if emulated => ", emulated",
+        flags if flags.contains("hypervisor") => ", in a virtual machine",
+        _ => "",
+    };
     let load = read("/proc/loadavg")?;
     let kernel = read("/proc/sys/kernel/osrelease")?;
     let lockdown = loader::kernel::lockdown();
     let version = Command::new(tcptools).arg("--version").output().during("tcptools --version")?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
-    Ok(vec![
+    let mut conditions = vec![
         ("machine", format!("{cpus} × {model}{virtual_machine}")),
         (
             "kernel",
@@ -34,7 +37,10 @@ pub fn conditions(tcptools: &std::path::Path) -> Result<Conditions> {
         ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
         ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
         ("date", date(seconds / 86_400)),
-    ])
+    ];
+    // What else an emulated machine has to do is nothing, and what its host has is not in its clock.
+    conditions.retain(|(name, _)| !emulated || *name != "load");
+    Ok(conditions)
 }
 
 /// The number of a release: what follows it is a builder's name.

@@ -65,7 +65,7 @@ pub const TOOLS: [&str; 8] =
     ["tcpconnlat", "tcpdrop", "tcplife", "tcpretrans", "tcpstates", "tcpsubnet", "tcptop", "tcptracer"];
 
 /// Which of them libbpf-tools has as well.
-const LIBBPF: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
+pub const LIBBPF: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
 
 /// Scripts for bpftrace. They print what the tools print, by the same tracepoints, so that they run without kprobes too.
 const SCRIPTS: [(&str, &str); 3] = [
@@ -87,6 +87,12 @@ fn ours() -> &'static Path {
     OURS.get().map_or(Path::new("tcptools"), PathBuf::as_path)
 }
 
+/// What a tool is run with, of whichever maker.
+fn arguments(tool: &str) -> &'static [&'static str] {
+    // Otherwise it clears a screen each second, and a peer starts a program for that.
+    if tool == "tcptop" { &["-C"] } else { &[] }
+}
+
 /// A peer that is not attached by then is left out: the slowest takes some 3 s.
 const TRIAL: Duration = Duration::from_secs(15);
 
@@ -95,6 +101,11 @@ impl Contender {
     pub fn ours(tool: &'static str, args: &[&str]) -> Self {
         let args = std::iter::once(tool).chain(args.iter().copied()).map(OsString::from).collect();
         Self { maker: Maker::Tcptools, tool, program: ours().to_owned(), args }
+    }
+
+    /// One of ours, as it is compared with its peers.
+    pub fn as_peers(tool: &'static str) -> Self {
+        Self::ours(tool, arguments(tool))
     }
 
     /// The command that runs it.
@@ -135,7 +146,7 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
     };
     for tool in LIBBPF.into_iter().filter(|tool| tools.contains(tool)) {
         // Without it, bytes and names of IPv6 connections are cut off in some of them.
-        judge(Maker::Libbpf, tool, installed(tool), Vec::new());
+        judge(Maker::Libbpf, tool, installed(tool), arguments(tool).iter().map(OsString::from).collect());
     }
     for (tool, script) in SCRIPTS.into_iter().filter(|(tool, _)| tools.contains(tool)) {
         let path = scratch.join(format!("{tool}.bt"));

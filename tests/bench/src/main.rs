@@ -80,11 +80,12 @@ fn bench(args: &Args) -> Result<()> {
     mntns::mount_tracefs();
     let scratch = Scratch::new();
     let tools: &[&str] = if args.short { &["tcplife", "tcpstates"] } else { &TOOLS };
-    let conditions = conditions::conditions(&tcptools)?;
+    let conditions = conditions::conditions(&tcptools, args.emulated)?;
     figure::tell("which peers run here");
     let (peers, left_out) = contender::peers(tools, &scratch.path(""))?;
-    let ours = TOOLS.iter().map(|tool| Contender::ours(tool, if *tool == "tcptop" { &["-C"] } else { &[] }));
-    let plan = Plan { contenders: ours.chain(peers).collect(), left_out, short: args.short };
+    let ours = TOOLS.iter().map(|tool| Contender::as_peers(tool));
+    let contenders = ours.chain(peers).collect();
+    let plan = Plan { contenders, left_out, short: args.short, emulated: args.emulated };
     if args.short {
         return verdict::run(&plan);
     }
@@ -97,6 +98,9 @@ fn bench(args: &Args) -> Result<()> {
     if let Some(path) = &args.json {
         fs::write(path, &numbers).during(path.display())?;
     }
+    if let Some(path) = &args.page {
+        fs::write(path, markdown::page(&report)).during(path.display())?;
+    }
     if failed > 0 {
         return Err(Fault::new(format!("{failed} figures could not be measured")));
     }
@@ -106,7 +110,7 @@ fn bench(args: &Args) -> Result<()> {
 /// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
 fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) {
     let mut figures: Vec<Figure> = Vec::new();
-    let (mut starts, mut storms) = (Vec::new(), Vec::new());
+    let (mut starts, mut storms, mut streams) = (Vec::new(), Vec::new(), Vec::new());
     let mut failed = 0;
     let mut add = |name: &str, measured: &mut dyn FnMut() -> Result<Vec<Figure>>| {
         if args.wants(name) {
@@ -129,11 +133,18 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
         storms = measured;
         Ok(vec![figure])
     });
-    add("storm", &mut || Ok(vec![storm::variants(plan)?]));
+    // No peer is in it, and of ours alone an emulated machine tells nothing.
+    if !plan.emulated {
+        add("storm", &mut || Ok(vec![storm::variants(plan)?]));
+    }
     add("steady", &mut || Ok(vec![events::steady(plan)?.1]));
     add("refused", &mut || Ok(vec![events::refused()?]));
     add("lossy", &mut || Ok(vec![events::lossy(plan)?]));
-    add("stream", &mut || Ok(vec![stream::measure()?]));
+    add("stream", &mut || {
+        let (measured, figure) = stream::measure(plan)?;
+        streams = measured;
+        Ok(vec![figure])
+    });
     add("parts", &mut || Ok(vec![parts::starts(plan)?, parts::runs()?]));
     add("programs", &mut || Ok(vec![figure::program::measure(plan)?]));
     let mut growths = Vec::new();
@@ -150,8 +161,13 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     let report = Report {
         conditions,
         left_out: plan.left_out.iter().map(|left| (left.name.clone(), left.why.clone())).collect(),
-        headline: headline::headline(&starts, &storms),
+        headline: if args.emulated {
+            headline::ratios(&starts, &storms, &streams)
+        } else {
+            headline::headline(&starts, &storms)
+        },
         figures,
+        emulated: args.emulated,
     };
     (report, failed)
 }

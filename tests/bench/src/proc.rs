@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::time::ClockId;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::fault::{During, Fault, Result};
 use crate::process::{SLEEPS, proc_file};
@@ -67,6 +68,13 @@ pub fn user_time(pid: u32) -> Result<Duration> {
 /// The 14th field. The second is a name in parentheses, which may hold anything.
 fn utime(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(11)?.parse().ok()
+}
+
+/// CPU so far of all threads, in user mode and in the kernel, exactly: which of the two it was is only known by clock ticks.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let pid = i32::try_from(pid).during("pid")?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).during("a process's clock")?;
+    clock.now().map(Duration::from).during("a process's clock")
 }
 
 /// CPU so far, in nanoseconds, in user mode and in the kernel.
@@ -142,6 +150,14 @@ mod tests {
     fn the_time_is_behind_the_name() {
         assert_eq!(utime("1 (a) b) S 1 1 1 0 -1 4194304 100 0 0 0 37 5 0 0 20"), Some(37));
         assert_eq!(utime("1 a"), None);
+    }
+
+    #[test]
+    fn the_cpu_of_a_process_grows() {
+        let own = || cpu_time(std::process::id()).unwrap();
+        let before = own();
+        assert!(before > Duration::ZERO);
+        while own() == before {}
     }
 
     #[test]

@@ -165,6 +165,11 @@ impl Running {
         proc::user_time(self.pid())
     }
 
+    /// CPU in all so far.
+    pub fn cpu(&self) -> Result<Duration> {
+        proc::cpu_time(self.pid())
+    }
+
     /// The numbers of the kernel's programs that it holds.
     pub fn programs(&self) -> BTreeSet<u32> {
         proc::programs(self.pid())

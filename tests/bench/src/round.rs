@@ -24,6 +24,8 @@ pub struct Round {
     pub rows: Vec<u8>,
     /// The tool's CPU in user mode, from the beginning of the load to its own end.
     pub user: Duration,
+    /// The tool's CPU in all, until it had written what there was.
+    pub cpu: Duration,
     /// Runs of its programs meanwhile, if statistics are on.
     pub runs: Runs,
 }
@@ -40,16 +42,18 @@ pub fn with(contender: &Contender, load: Load, statistics: bool) -> Result<Round
     running.wait_attached(START)?;
     let ids = running.programs();
     let runs = || if statistics { program::runs(&ids) } else { Ok(Runs::default()) };
-    let (runs_before, user_before) = (runs()?, running.user()?);
+    let (runs_before, user_before, cpu_before) = (runs()?, running.user()?, running.cpu()?);
     let done = loading.go()?;
     let runs = runs()?.since(runs_before);
     running.wait_quiet(REST)?;
+    let cpu = running.cpu()?.saturating_sub(cpu_before);
     let stopped = running.stop()?;
     Ok(Round {
         done,
         delivered: lines_with(&stopped.rows, loading.port),
         rows: stopped.rows,
         user: stopped.user.saturating_sub(user_before),
+        cpu,
         runs,
     })
 }

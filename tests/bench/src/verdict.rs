@@ -176,6 +176,7 @@ mod tests {
             contender,
             ratios: vec![part],
             user: Some(user),
+            cpu: None,
             rows: (1, 1),
             worst_loss: Some(0.0),
             each_run: Some(150.0),

@@ -26,6 +26,8 @@ pub struct Config {
     pub shell: bool,
     /// The program to run, and its arguments.
     pub payload: Vec<String>,
+    /// Files that it writes and the runner wants.
+    pub files: Vec<String>,
 }
 
 impl Config {
@@ -39,6 +41,7 @@ impl Config {
             option_sets: Vec::new(),
             shell: false,
             payload: Vec::new(),
+            files: Vec::new(),
         };
         for line in text.lines() {
             let (key, value) = line.split_once(' ').unwrap_or((line, ""));
@@ -55,6 +58,7 @@ impl Config {
                 "shell" => config.shell = true,
                 // One word per line: no quoting.
                 "payload" => config.payload.push(value.to_owned()),
+                "file" => config.files.push(value.to_owned()),
                 _ => return Err(format!("no such key: {line:?}")),
             }
         }
@@ -72,7 +76,7 @@ mod tests {
     #[test]
     fn every_key() {
         let text = "results /dev/ttyS1\nno-tracefs\nmodule veth.ko\nmodule sch_netem.ko.xz\nrungs\noptions tcplife -L 22\n\
-                    shell\npayload /bin/kernel\npayload a b\n";
+                    shell\npayload /bin/kernel\npayload a b\nfile /tmp/x.json\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.results, "/dev/ttyS1");
         assert!(!config.tracefs && config.rungs && config.shell);
@@ -80,6 +84,7 @@ mod tests {
         assert_eq!(config.option_sets[0].tool, "tcplife");
         assert_eq!(config.option_sets[0].options, ["-L", "22"]);
         assert_eq!(config.payload, ["/bin/kernel", "a b"]);
+        assert_eq!(config.files, ["/tmp/x.json"]);
     }
 
     #[test]

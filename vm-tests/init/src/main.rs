@@ -1,5 +1,5 @@
-//! PID 1 of a virtual machine of `vm-tests`: makes the machine fit for the kernel tests, runs them, says how it went on the
-//! result channel, and powers off.
+//! PID 1 of a virtual machine of `vm-tests`: makes the machine fit for the kernel tests or the benchmark, runs them, says how it
+//! went on the result channel, and powers off.
 //!
 //! The lines it writes are `vm WORD ...`; `vm-tests/src/protocol.rs` reads them. A machine that ends without `vm verdict` has
 //! failed, so nothing here needs to guard against its own death: the kernel panics when PID 1 dies, and the runner sees it.
@@ -60,5 +60,8 @@ fn machine() -> Result<(), String> {
         rungs::report(&config.option_sets, &mut results)?;
     }
     let verdict = payload::run(&config.payload, &mut results)?;
+    for file in &config.files {
+        payload::hand_over(file, &mut results)?;
+    }
     results.say("verdict", &verdict)
 }

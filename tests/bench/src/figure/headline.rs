@@ -1,9 +1,12 @@
-//! What the README shows: tcplife and tcpstates, beside those that do the same.
+//! What comes first: for the README tcplife and tcpstates, beside those that do the same; in an emulated machine every tool that
+//! libbpf-tools has as well, and ratios only.
 
 use super::start::Starts;
 use super::storm::Storm;
-use crate::contender::Contender;
+use super::stream::{SMALL, Stream};
+use crate::contender::{Contender, LIBBPF, Maker};
 use crate::report::{Cell, Figure};
+use crate::stats::ratio;
 
 /// The tools that peers have on every kernel.
 const TOOLS: [&str; 2] = ["tcplife", "tcpstates"];
@@ -37,4 +40,105 @@ pub fn headline(starts: &[Starts], storms: &[Storm]) -> Figure {
     row("resident memory at most, MB", 1, &|one| start(one)?.peak.map(|bytes| bytes / 1e6));
     row("Ctrl-C to the end, ms", 1, &|one| start(one)?.end);
     figure
+}
+
+/// A column for each tool that libbpf-tools has as well, a row for each cost.
+pub fn ratios(starts: &[Starts], storms: &[Storm], streams: &[Stream]) -> Figure {
+    let is = |contender: &Contender, maker, tool| contender.maker == maker && contender.tool == tool;
+    let start = |maker, tool| starts.iter().find(|start| is(&start.contender, maker, tool));
+    let storm = |maker, tool| storms.iter().find(|storm| is(&storm.contender, maker, tool));
+    let stream = |maker, tool| {
+        streams.iter().find(|stream| stream.bytes == SMALL && is(&stream.contender, maker, tool))
+    };
+    // tcptop has no row for a connection; what it watches are sends.
+    let part = |maker, tool| storm(maker, tool).map_or_else(|| stream(maker, tool)?.ratio, Storm::ratio);
+    let in_kernel = |maker, tool| {
+        storm(maker, tool).map_or_else(|| stream(maker, tool)?.each_send, |storm| storm.each_connection)
+    };
+    let is_measured =
+        |&tool: &&'static str| start(Maker::Libbpf, tool).is_some() || part(Maker::Libbpf, tool).is_some();
+    let tools: Vec<&'static str> = LIBBPF.into_iter().filter(is_measured).collect();
+    let mut figure = Figure::new(
+        "ratios",
+        "In short",
+        "What libbpf-tools takes, as a multiple of what tcptools takes. Then what is left with each of connections a second, and what \
+         is lost in the worst round. For tcptop sends of 64 bytes stand for connections.",
+        &[],
+    );
+    figure.columns = std::iter::once("").chain(tools.iter().copied()).map(str::to_owned).collect();
+    let mut row = |name: &str, digits, value: &dyn Fn(&'static str) -> Option<f64>| {
+        let values: Vec<Option<f64>> = tools.iter().map(|tool| value(tool)).collect();
+        if values.iter().any(Option::is_some) {
+            let cells = values.into_iter().map(|value| Cell::number(value, digits));
+            figure.row(std::iter::once(Cell::from(name)).chain(cells));
+        }
+    };
+    let mut multiple = |name: &str, value: &dyn Fn(Maker, &'static str) -> Option<f64>| {
+        row(name, 1, &|tool| ratio(value(Maker::Libbpf, tool)?, value(Maker::Tcptools, tool)?));
+    };
+    multiple("time in its programs for each connection", &in_kernel);
+    multiple("CPU of the tool for each connection", &|maker, tool| storm(maker, tool)?.cpu);
+    multiple("exec to attached", &|maker, tool| start(maker, tool)?.attached);
+    multiple("exec to the first event shown", &|maker, tool| start(maker, tool)?.first_event);
+    multiple("resident memory at most", &|maker, tool| start(maker, tool)?.peak);
+    multiple("Ctrl-C to the end", &|maker, tool| start(maker, tool)?.end);
+    for maker in [Maker::Tcptools, Maker::Libbpf] {
+        let lost = |tool: &'static str| storm(maker, tool)?.worst_loss.map(|loss| loss * 100.0);
+        row(&format!("connections/s, as a part of those without a tool: {maker}"), 2, &|tool| {
+            part(maker, tool)
+        });
+        row(&format!("rows lost, %: {maker}"), 1, &lost);
+    }
+    figure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(maker: Maker, tool: &'static str) -> Contender {
+        let mut contender = Contender::ours(tool, &[]);
+        contender.maker = maker;
+        contender
+    }
+
+    fn start(maker: Maker, tool: &'static str, attached: f64) -> Starts {
+        Starts {
+            contender: of(maker, tool),
+            attached: Some(attached),
+            first_event: None,
+            peak: None,
+            end: None,
+        }
+    }
+
+    fn stream(maker: Maker, bytes: u32, part: f64, each_send: f64) -> Stream {
+        Stream { contender: of(maker, "tcptop"), bytes, ratio: Some(part), each_send: Some(each_send) }
+    }
+
+    #[test]
+    fn ratios_are_of_tools_that_both_have() {
+        let starts = [
+            start(Maker::Tcptools, "tcpdrop", 1.0),
+            start(Maker::Tcptools, "tcplife", 5.0),
+            start(Maker::Libbpf, "tcplife", 40.0),
+        ];
+        let streams = [
+            stream(Maker::Tcptools, SMALL, 0.9, 200.0),
+            stream(Maker::Libbpf, SMALL, 0.5, 700.0),
+            stream(Maker::Libbpf, SMALL * 2, 0.1, 9.0),
+        ];
+        let figure = ratios(&starts, &[], &streams);
+        assert_eq!(figure.columns, ["", "tcplife", "tcptop"]);
+        let of = |name: &str| {
+            let row = figure.rows.iter().find(|row| row[0].to_string() == name);
+            row.map(|row| row[1..].iter().map(Cell::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(of("exec to attached"), Some(vec!["8.0".into(), "-".into()]));
+        assert_eq!(of("time in its programs for each connection"), Some(vec!["-".into(), "3.5".into()]));
+        assert_eq!(of("Ctrl-C to the end"), None, "nobody was measured");
+        let left = of("connections/s, as a part of those without a tool: libbpf-tools");
+        assert_eq!(left, Some(vec!["-".into(), "0.50".into()]));
+        assert_eq!(ratios(&starts[..2], &[], &[]).columns.len(), 1, "there is nothing to compare");
+    }
 }

@@ -24,6 +24,8 @@ pub struct Storm {
     pub ratios: Vec<f64>,
     /// Microseconds of user CPU for each connection.
     pub user: Option<f64>,
+    /// Microseconds of CPU in all for each connection.
+    pub cpu: Option<f64>,
     /// Rows that were due, rows that came.
     pub rows: (u64, u64),
     /// The worst round's part of rows that did not come.
@@ -51,12 +53,14 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     // A short run compares with what costs nothing and with libbpf-tools.
     let contenders: Vec<&Contender> =
         contenders.into_iter().filter(|contender| !plan.short || contender.maker <= Maker::Libbpf).collect();
-    let load = Load::new(Kind::Storm(End::Fin), Duration::from_millis(700));
+    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
     let mut rates: Vec<f64> = Vec::new();
     let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let mut rounds: Vec<Vec<Round>> = (0..contenders.len()).map(|_| Vec::new()).collect();
     bare(load)?; // the first finds caches cold
-    for number in 0..plan.rounds(5, 3) {
+    let count = plan.rounds(5, 3);
+    for number in 0..count {
+        tell(&format!("round {} of {count}", number + 1));
         let mut order: Vec<usize> = (0..contenders.len()).collect();
         if number % 2 == 1 {
             order.reverse();
@@ -81,12 +85,14 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         "storm",
         "A storm of connections",
         "Connections on loopback, opened and closed as fast as two threads for each CPU can, ten changes of state each. \
-         Rounds with and without alternate; the part is the median. Time in programs by the kernel's own count \
+         Rounds with and without alternate; the part is the median. User CPU is by ticks of the clock, to the end of the process; CPU in \
+         all is exact, until all rows are written. Time in programs by the kernel's own count \
          (BPF_ENABLE_STATS), in a round of its own, beside an empty program at the same tracepoint.",
         &[
             "tool",
             "part of connections/s",
             "user µs/connection",
+            "CPU µs/connection",
             "rows due",
             "rows",
             "worst loss %",
@@ -106,6 +112,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         Cell::Unknown,
         Cell::Unknown,
         Cell::Unknown,
+        Cell::Unknown,
     ]);
     let mut storms = Vec::new();
     for (at, contender) in contenders.iter().enumerate() {
@@ -115,6 +122,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
             contender.to_string().into(),
             Cell::number(storm.ratio(), 2),
             Cell::number(storm.user, 2),
+            Cell::number(storm.cpu, 2),
             Cell::count(storm.rows.0),
             Cell::count(storm.rows.1),
             Cell::number(storm.worst_loss.map(|loss| loss * 100.0), 1),
@@ -150,15 +158,17 @@ fn sum_up(contender: &Contender, load: Load, ratios: Vec<f64>, rounds: &[Round],
         .iter()
         .filter_map(|round| ratio(due(round).saturating_sub(round.delivered) as f64, due(round) as f64))
         .collect();
-    let user: Vec<f64> = rounds
-        .iter()
-        .filter_map(|round| ratio(round.user.as_secs_f64() * 1e6, round.done.count as f64))
-        .collect();
+    let each = |time: fn(&Round) -> Duration| -> Vec<f64> {
+        let micros = |round: &Round| ratio(time(round).as_secs_f64() * 1e6, round.done.count as f64);
+        rounds.iter().filter_map(micros).collect()
+    };
+    let user = each(|round| round.user);
     Storm {
         contender: contender.clone(),
         ratios,
         // The clock is one of ticks: the mean, which all rounds share, and not the middle.
         user: ratio(user.iter().sum(), user.len() as f64),
+        cpu: median(&each(|round| round.cpu)),
         rows: (rounds.iter().map(due).sum(), rounds.iter().map(|round| round.delivered).sum()),
         worst_loss: greatest(&losses),
         each_run: kernel.runs.nanos_each(),

@@ -43,6 +43,7 @@ mod tests {
             left_out: vec![("BCC".to_owned(), "no headers".to_owned())],
             headline: Figure::new("headline", "", "", &[]),
             figures: vec![figure],
+            emulated: false,
         });
         assert_eq!(got["figures"]["start"], json!([{ "tool": "tcplife", "ms": 5.25, "MB": null }]));
         assert_eq!(got["conditions"]["kernel"], "6.18");

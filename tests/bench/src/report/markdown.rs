@@ -7,11 +7,27 @@ pub const BEGIN: &str = "<!-- measured: cargo bench-tools --update-docs -->";
 /// See [`BEGIN`].
 pub const END: &str = "<!-- end of what was measured -->";
 
+/// How a page begins.
+const HEAD: &str = "\
+# What it costs, beside its peers
+
+Written by `cargo bench-tools --update-docs`. Ratios hold elsewhere, absolute figures do not. Peers that need kprobes are \
+[measured where there are some](emulated.md).
+";
+
+/// How it begins when the machine was emulated.
+const HEAD_EMULATED: &str = "\
+# What it costs, beside its peers, where kprobes are
+
+Written by `cargo vm-test --bench --update-docs`. An emulated machine whose clock counts instructions, each a nanosecond: \
+only ratios count. What a real CPU waits for (memory, other CPUs, exceptions and exits) is in no figure; what the host does \
+besides is in none either. How far that goes can be seen by the tools that are [measured on a real machine](README.md) as well.
+";
+
 /// The whole page.
 pub fn page(report: &Report) -> String {
-    let mut page = String::from(
-        "# What it costs, beside its peers\n\nWritten by `cargo bench-tools --update-docs`. Ratios hold elsewhere, absolute figures do not.\n\n| | |\n|---|---|\n",
-    );
+    let mut page = String::from(if report.emulated { HEAD_EMULATED } else { HEAD });
+    page.push_str("\n| | |\n|---|---|\n");
     for (name, value) in &report.conditions {
         page.push_str(&format!("| {name} | {} |\n", escaped(value)));
     }
@@ -20,7 +36,8 @@ pub fn page(report: &Report) -> String {
     }
     for figure in report.all() {
         page.push_str(&format!("\n## {}\n\n{}\n\n", figure.title, escaped(&figure.about)));
-        if figure.chart.is_some() {
+        // Of figures that mean little by themselves there are no pictures.
+        if figure.chart.is_some() && !report.emulated {
             page.push_str(&format!("![{}]({}.svg)\n\n", figure.title, figure.id));
         }
         page.push_str(&table(figure));
@@ -53,7 +70,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Cell;
+    use crate::report::{Cell, Chart};
 
     fn report() -> Report {
         let mut headline = Figure::new("headline", "Headline", "All.", &["", "a|b"]);
@@ -63,6 +80,7 @@ mod tests {
             left_out: vec![("BCC".to_owned(), "no headers".to_owned())],
             headline,
             figures: vec![],
+            emulated: false,
         }
     }
 
@@ -85,5 +103,14 @@ mod tests {
         let page = page(&report());
         assert!(page.contains("| left out: BCC | no headers |") && page.contains("## Headline"));
         assert!(!page.contains(".svg"), "there is no chart");
+    }
+
+    #[test]
+    fn an_emulated_machine_is_said_to_be_one() {
+        let mut report = report();
+        report.headline.chart = Some(Chart::Bars { axis: "ms".to_owned(), bars: vec![], goal: None });
+        assert!(page(&report).contains(".svg") && !page(&report).contains("An emulated machine"));
+        report.emulated = true;
+        assert!(!page(&report).contains(".svg") && page(&report).contains("An emulated machine"));
     }
 }

@@ -136,6 +136,8 @@ pub struct Report {
     pub headline: Figure,
     /// Everything else.
     pub figures: Vec<Figure>,
+    /// Whether the machine was emulated: only ratios count then.
+    pub emulated: bool,
 }
 
 impl Report {
