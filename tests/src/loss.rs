@@ -5,9 +5,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 /// `BPF_RET | BPF_K`, linux/bpf_common.h: with 0, nothing of the packet is let through.
@@ -28,6 +30,30 @@ pub fn deafen(socket: &impl AsFd) {
 /// When it was not deaf.
 pub fn undeafen(socket: &impl AsFd) {
     SockRef::from(socket).detach_filter().expect("SO_DETACH_FILTER");
+}
+
+/// Sends something that a socket shall not hear, which is deaf until that has arrived. On a busy machine it may do so some time
+/// after it was sent.
+#[track_caller]
+fn while_deaf<T>(deaf: &impl AsFd, send: impl FnOnce() -> T) -> T {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("affinity");
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().expect("a CPU")).expect("its number");
+    // Loopback has a queue for each CPU, in which nothing overtakes.
+    sched_setaffinity(this, &here).expect("stay here");
+    deafen(deaf);
+    let sent = send();
+    let [ahead, behind] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("UDP"));
+    let to = behind.local_addr().expect("bound");
+    // What arrives first may be answered, and the answer be what shall be lost.
+    for _ in 0..2 {
+        ahead.send_to(&[0], to).expect("send behind it");
+        behind.recv(&mut [0]).expect("arrive behind it");
+    }
+    undeafen(deaf);
+    sched_setaffinity(this, &allowed).expect("go anywhere");
+    sent
 }
 
 /// Both ends of a connection of this process, and the listener it came from.
@@ -116,17 +142,13 @@ impl Pair {
 #[track_caller]
 fn begin(client: &Socket, to: SocketAddr, deaf: &impl AsFd) {
     client.set_nonblocking(true).expect("O_NONBLOCK");
-    deafen(deaf);
-    let begun = client.connect(&to.into());
-    undeafen(deaf);
+    let begun = while_deaf(deaf, || client.connect(&to.into()));
     assert!(begun.is_err(), "nobody answered, and yet it is connected");
 }
 
 #[track_caller]
 fn lose(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8], more: &[&[u8]]) {
-    deafen(to);
-    from.write_all(bytes).expect("send");
-    undeafen(to);
+    while_deaf(to, || from.write_all(bytes).expect("send"));
     for bytes in more {
         from.write_all(bytes).expect("send");
     }

@@ -215,7 +215,8 @@ fn memory_is_told() -> Outcome {
     for tool in ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"] {
         let [small, large] =
             ["1000", "100000"].map(|room| told(tool, &["--max-sockets", room, "--ring-size", "64K"]));
-        let maps: Vec<_> = small.keys().map(String::as_str).collect();
+        // This one only some kernels need.
+        let maps: Vec<_> = small.keys().map(String::as_str).filter(|map| *map != "stopped").collect();
         assert_eq!(maps, ["events", MAPPED, "sockets", "stats"], "{tool}");
         // An address, and an entry of two dozen bytes or more.
         let room = |told: &BTreeMap<_, _>, sockets: u64| told["sockets"] >= Some(32 * sockets);

@@ -11,7 +11,7 @@ use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::runner::{Outcome, Test};
 use loader::Map;
 
-use crate::cli::assert_balanced;
+use crate::cli::assert_balanced_or_idle;
 
 pub const TESTS: &[Test] = &[("faults::no_entry_is_left", no_entry_is_left)];
 
@@ -57,7 +57,9 @@ fn no_entry_is_left() -> Outcome {
         });
         drop(table);
         let output = running.stop();
-        let books = assert_balanced(output.assert_code(0));
+        let books = assert_balanced_or_idle(output.assert_code(0));
+        // What is sent again is a matter of luck.
+        assert!(books["seen"] > 0 || *tool == "tcpretrans", "{tool}: {books:?}");
         // Elsewhere others may fill the table meanwhile.
         assert!(
             needs(Feature::OwnMachine).is_err() || misses_runs() || books["untracked"] == 0,
