@@ -149,7 +149,8 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Starts>, Figure)> {
         "start",
         "Start and end",
         "From exec to the end of the last system call that attaches; to the first connection that is shown, of one each \
-         millisecond (±1 ms); from Ctrl-C to the end of the process. Medians; memory is the most of all rounds.",
+         millisecond (±1 ms); from Ctrl-C to the end of the process. Medians; memory is the most of all rounds. Where \
+         the time goes is in \"What a start consists of\".",
         &[
             "tool",
             "attached ms",

@@ -87,7 +87,9 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         "Connections on loopback, opened and closed as fast as two threads for each CPU can, ten changes of state each. \
          Rounds with and without alternate; the part is the median. User CPU is by ticks of the clock, to the end of the process; CPU in \
          all is exact, until all rows are written. Time in programs by the kernel's own count \
-         (BPF_ENABLE_STATS), in a round of its own, beside an empty program at the same tracepoint.",
+         (BPF_ENABLE_STATS), in a round of its own, beside an empty program at the same tracepoint. A row of tcptools that \
+         does not come is a run that the kernel left out, because the program was running on that CPU already (an interrupt); \
+         the tool counts and says it.",
         &[
             "tool",
             "part of connections/s",
