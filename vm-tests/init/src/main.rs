@@ -1,7 +1,7 @@
 //! PID 1 of a virtual machine of `vm-tests`: makes the machine fit for the kernel tests or the benchmark, runs them, says how it
 //! went on the result channel, and powers off.
 //!
-//! The lines it writes are `vm WORD ...`; `vm-tests/src/protocol.rs` reads them. A machine that ends without `vm verdict` has
+//! The lines it writes are `vm WORD ...`; `vm-tests/src/console.rs` reads them. A machine that ends without `vm verdict` has
 //! failed, so nothing here needs to guard against its own death: the kernel panics when PID 1 dies, and the runner sees it.
 
 #![forbid(unsafe_code)]
