@@ -35,7 +35,7 @@ use crate::args::{Args, USAGE};
 use crate::conditions::Conditions;
 use crate::contender::{Contender, TOOLS};
 use crate::fault::{During, Fault, Result};
-use crate::figure::{Plan, events, grow, headline, parts, start, storm, stream};
+use crate::figure::{Plan, events, goals, grow, headline, parts, start, storm, stream};
 use crate::load::{hold, probe};
 use crate::report::{Figure, Report, json, markdown, svg, text};
 
@@ -157,6 +157,9 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     }
     if !growths.is_empty() {
         figures.push(grow::steepest(&growths));
+    }
+    if !args.emulated && !starts.is_empty() && !storms.is_empty() {
+        figures.insert(0, goals::goals(&starts, &storms));
     }
     let report = Report {
         conditions,

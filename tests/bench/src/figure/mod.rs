@@ -1,6 +1,7 @@
 //! The measurements. Each gives a table, a chart where one helps, and numbers for the headline and the verdict.
 
 pub mod events;
+pub mod goals;
 pub mod grow;
 pub mod headline;
 pub mod parts;
