@@ -7,7 +7,7 @@ use bpfasm::{Fragment, Program, bpf};
 use loader::{Loaded, Loader};
 use nix::libc;
 
-use super::start::begin;
+use super::start::{alone, begin};
 use super::{Plan, tell};
 use crate::contender::Maker;
 use crate::fault::{During, Result};
@@ -74,8 +74,12 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
     for contender in plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools) {
         let mut parts: [Vec<f64>; 5] = Default::default();
         for _ in 0..9 {
-            let (running, marks, calls) = begin(contender).during(contender)?;
-            running.stop()?;
+            let (marks, calls) = alone(|| {
+                let (running, marks, calls) = begin(contender)?;
+                running.stop()?;
+                Ok((marks, calls))
+            })
+            .during(contender)?;
             for (all, one) in parts.iter_mut().zip(split(marks.of(&calls))) {
                 all.push(one);
             }

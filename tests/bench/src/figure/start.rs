@@ -1,5 +1,7 @@
 //! From exec to attached, to the first event, and from Ctrl-C to the end; memory and system calls on the way.
 
+use kernel_tests::leak::BpfObjects;
+
 use super::{Plan, millis, tell};
 use crate::contender::{Contender, Maker};
 use crate::fault::{During, Fault, Result};
@@ -38,6 +40,18 @@ pub fn begin(contender: &Contender) -> Result<(Running, Marks, Vec<Call>)> {
     })?;
     let marks = marks.ok_or_else(|| Fault::new("never attached"))?;
     Ok((running, marks, watch.calls()?.to_vec()))
+}
+
+/// Runs a tool, and waits until the kernel has let go of what it had. Some of that goes on after the tool's end, and who
+/// attaches at the same places waits for that.
+pub fn alone<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Without bpftool nobody knows; then a start may have waited.
+    let before = BpfObjects::now().ok();
+    let result = run()?;
+    if let Some(before) = before {
+        before.assert_none_left();
+    }
+    Ok(result)
 }
 
 /// Starts a tool once.
@@ -139,9 +153,9 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Starts>, Figure)> {
             if contender.maker >= Maker::Bpftrace && round >= 3 {
                 continue;
             }
-            starts[at].push(start(contender).during(contender)?);
+            starts[at].push(alone(|| start(contender)).during(contender)?);
             if !plan.short && round < 3 && WITH_PORTS.contains(&contender.tool) {
-                firsts[at].push(first_event(contender).during(contender)?);
+                firsts[at].push(alone(|| first_event(contender)).during(contender)?);
             }
         }
     }
