@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use programs::tcp::{AF_INET, AF_INET6};
-
 use rows::Value;
 
 /// An address of that family.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bpfasm::target::{Access, Target};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use rows::Format;
 
 use crate::ebpf::Form;
 use crate::room;
 use crate::target::parse_target;
-use rows::Format;
 
 /// Options that every tool has.
 #[derive(Clone, Debug)]

@@ -2,11 +2,11 @@
 
 use loader::Loaded;
 use programs::stats::{self, Stats};
+use rows::Format;
 
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::stderr;
-use rows::Format;
 
 /// What the reader counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,14 +13,14 @@ use std::time::Duration;
 use bpfasm::target::Target;
 use clap::error::ErrorKind;
 use programs::tcpdrop;
+use rows::escape::Escaped;
+use rows::time::{Clock, Zone};
+use rows::{Column, Format, Output, Page, Value};
 
 use crate::args;
 use crate::failure::Failure;
 use crate::target::{parse_target, target_words};
 use crate::tool::{self, Moment, Session};
-use rows::escape::Escaped;
-use rows::time::{Clock, Zone};
-use rows::{Column, Format, Output, Page, Value};
 
 /// Command lines, with zeroes between the words. Each means something, for every kernel that it could run on, or is wrong in one
 /// line; so it does when the tool looks at the host.

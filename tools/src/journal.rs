@@ -7,11 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use nix::unistd::geteuid;
 use programs::tcp::{AF_INET, State};
 use programs::tcpstates::Event;
+use rows::Value;
+use rows::time::{Clock, Zone};
 
 use crate::address;
 use crate::tcpstates::local_address;
-use rows::Value;
-use rows::time::{Clock, Zone};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 

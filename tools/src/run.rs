@@ -12,6 +12,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use programs::emit;
+use rows::time::{Clock, Zone};
+use rows::{Column, Output, Page, Value};
 
 use crate::args::{self, Shared};
 use crate::books::{Books, Read, read_stats};
@@ -21,8 +23,6 @@ use crate::room;
 use crate::selftest;
 use crate::start::{Say, seed, start};
 use crate::tool::{Moment, Schedule, Session, Shortfall, Tool};
-use rows::time::{Clock, Zone};
-use rows::{Column, Output, Page, Value};
 
 /// How long a row may lie in the ring: short while rows come, longer while nothing happens.
 const POLL_BUSY: Duration = Duration::from_millis(20);

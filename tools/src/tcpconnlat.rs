@@ -5,14 +5,14 @@ use bpfasm::object::Object;
 use bpfasm::target::Target;
 use clap::{Arg, ArgMatches, Command};
 use programs::tcpconnlat::{self, Event, Options};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 use crate::address;
 use crate::args::{self, Shared, switch};
 use crate::filters;
 use crate::selftest::{Check, Rows};
 use crate::tool::{Session, Tool};
-use rows::time::{Clock, SinceFirst};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpconnlat;

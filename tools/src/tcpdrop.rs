@@ -13,6 +13,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use loader::Loaded;
 use programs::owner;
 use programs::tcpdrop::{self, Event, Options};
+use rows::escape::Escaped;
+use rows::time::{Clock, Zone};
+use rows::{Column, Format, Page, Value};
 
 use self::reasons::{Asked, Reasons};
 use crate::address;
@@ -25,9 +28,6 @@ use crate::kallsyms::{self, Kallsyms, Nameless};
 use crate::selftest::{Check, Row, Rows};
 use crate::stderr;
 use crate::tool::{Lack, Moment, Session, Shortfall, Tool};
-use rows::escape::Escaped;
-use rows::time::{Clock, Zone};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpdrop;

@@ -6,6 +6,8 @@ use bpfasm::target::Target;
 use clap::{ArgMatches, Command};
 use programs::owner;
 use programs::tcplife::{self, Event, Options, Role};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
@@ -13,8 +15,6 @@ use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::selftest::{Check, Rows};
 use crate::tool::{Session, Tool};
-use rows::time::{Clock, SinceFirst};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcplife;

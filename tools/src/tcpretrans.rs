@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use programs::owner;
 use programs::tcp::AF_INET6;
 use programs::tcpretrans::{self, Event, Flow, Kind, Options, Tally};
+use rows::time::Clock;
+use rows::{Column, Format, Page, Value};
 
 use crate::address;
 use crate::args::{self, Shared, switch};
@@ -20,8 +22,6 @@ use crate::filters;
 use crate::held::{Held, Tuple};
 use crate::selftest::{Check, Rows};
 use crate::tool::{Moment, Session, Tool};
-use rows::time::Clock;
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpretrans;

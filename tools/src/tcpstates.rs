@@ -7,6 +7,8 @@ use clap::{ArgMatches, Command};
 use programs::owner;
 use programs::tcp::State;
 use programs::tcpstates::{self, Event, Options};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Format, Page, Value};
 
 use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
@@ -16,8 +18,6 @@ use crate::held::{Held, Tuple};
 use crate::journal::Journal;
 use crate::selftest::{Check, Row, Rows};
 use crate::tool::{Session, Tool};
-use rows::time::{Clock, SinceFirst};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpstates;

@@ -13,14 +13,14 @@ use ipnet::IpNet;
 use loader::{Loaded, Update};
 use programs::tcpsubnet::{self, MAX_COMPARED, Options};
 use programs::{owner, subnet, trie};
+use rows::time::{LocalDate, LocalTime, Zone};
+use rows::{Column, Format, Page, Value};
 
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::filters;
 use crate::selftest::{Check, Row, Rows};
 use crate::tool::{Moment, Schedule, Session, Tool};
-use rows::time::{LocalDate, LocalTime, Zone};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcpsubnet;

@@ -14,14 +14,14 @@ use loader::Loaded;
 use programs::owner;
 use programs::tcp::AF_INET;
 use programs::tcptop::{self, FLOWS, Flow, Options, TURNS, Traffic};
+use rows::time::{LocalTime, Zone};
+use rows::{Column, Format, Page, Value};
 
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::selftest::{Check, Rows};
 use crate::tool::{Moment, Schedule, Session, Tool};
 use crate::{address, containers, filters};
-use rows::time::{LocalTime, Zone};
-use rows::{Column, Format, Page, Value};
 
 /// The tool.
 pub struct Tcptop;

@@ -6,6 +6,8 @@ use bpfasm::target::Target;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use programs::filter::Filter;
 use programs::tcptracer::{self, Event, Kind, Options};
+use rows::time::{Clock, SinceFirst};
+use rows::{Column, Page, Value};
 
 use crate::address;
 use crate::args::{Shared, switch};
@@ -14,8 +16,6 @@ use crate::failure::Failure;
 use crate::filters;
 use crate::selftest::{Check, Rows};
 use crate::tool::{Session, Tool};
-use rows::time::{Clock, SinceFirst};
-use rows::{Column, Page, Value};
 
 /// The tool.
 pub struct Tcptracer;

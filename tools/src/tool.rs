@@ -8,13 +8,13 @@ use bpfasm::target::Target;
 use btf::{Index, Wanted};
 use clap::{ArgMatches, Command};
 use loader::Loaded;
+use rows::time::Clock;
+use rows::{Column, Page};
 
 use crate::args::Shared;
 use crate::failure::Failure;
 use crate::held::Held;
 use crate::selftest::Check;
-use rows::time::Clock;
-use rows::{Column, Page};
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
 pub const TOOLS: &[&dyn Tool] = &[

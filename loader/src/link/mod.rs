@@ -61,7 +61,7 @@ impl Link {
     }
 
     /// What attaching would fail for whatever the program is, so that it need not be loaded for that.
-    pub(crate) fn is_possible(attach: &Attach) -> Result<(), LoadError> {
+    pub(crate) fn precheck(attach: &Attach) -> Result<(), LoadError> {
         let possible = match attach {
             Attach::Kprobe(_) | Attach::Kretprobe(_) => perf::has_kprobes().unwrap_or(true),
             Attach::Tracepoint(..) => crate::tracefs::root().is_some(),

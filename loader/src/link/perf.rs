@@ -1,7 +1,8 @@
 //! kprobes and tracepoints through perf events.
 //!
 //! By a `bpf_link`, whose close takes the program off and which says how often a kprobe was missed; the event itself, which takes
-//! long to close, is left to the kernel, and so is the link where the program can be stopped otherwise. Before 5.15 by `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
+//! long to close, is left to the kernel, and so is the link where nobody has to wait for it. Before 5.15 by
+//! `PERF_EVENT_IOC_SET_BPF`, and the program goes with the event.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -95,7 +95,7 @@ impl Loaded {
         };
         hook.tried = true;
         while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
-            if let Err(error) = Link::is_possible(&attach) {
+            if let Err(error) = Link::precheck(&attach) {
                 report.refused.push((attach, error));
                 continue;
             }

@@ -258,7 +258,8 @@ impl Loaded {
         active.prog.test_run(args, cpu)
     }
 
-    /// Detaches every hook; maps and programs stay. A drain after this is the last one that can find anything.
+    /// Detaches every hook, or makes sure that nothing comes from it any more ([`Detach`]); maps and programs stay. A drain after
+    /// this is the last one that can find anything.
     pub fn detach(&mut self) {
         // A link's own count goes with it.
         self.detached_missed += self.links_missed();

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use loader::features::Report;
+use rows::quoted;
 
 use self::Json::{Flag, List, Number, Text, Written};
 use super::host::{Host, Memlock};
 use super::{Findings, HookState, Patient};
 use crate::tool::Lack;
-use rows::quoted;
 
 /// The value of a member; `None` is null.
 enum Json<'a> {

@@ -9,19 +9,19 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
-pub use self::scene::{Loss, Talk};
-pub use self::truth::Row;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rows::time::Clock;
 
 use self::process::Process;
 use self::scene::Scene;
+pub use self::scene::{Loss, Talk};
+pub use self::truth::Row;
 use self::truth::compare;
 use crate::args::{self, Shared};
 use crate::failure::Failure;
 use crate::tool::{TOOLS, Tool};
-use rows::time::Clock;
 
 /// The name of the subcommand.
 pub const NAME: &str = "selftest";
