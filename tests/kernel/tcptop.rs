@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use kernel_tests::actor::{Actor, Conn, Who};
 use kernel_tests::bytes::{RecvBy, SendBy};
 use kernel_tests::cli::{self, Output, Tool};
-use kernel_tests::gate::{Feature, Skip, needs, running_version};
+use kernel_tests::gate::{Feature, Skip, misses_runs, needs, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::TopRow;
 use kernel_tests::runner::{Outcome, Test};
@@ -68,7 +68,12 @@ fn both(stage: &Stage, pair: Pair, up: u64, down: u64) -> [(Flow, (u64, u64)); 2
 
 #[track_caller]
 fn finish(tool: Tool) -> Output {
-    let output = tool.stop();
+    told_nothing(tool.stop())
+}
+
+/// It ended well, with nothing to say.
+#[track_caller]
+fn told_nothing(output: Output) -> Output {
     output.assert_code(0).assert_complete_lines();
     assert_eq!(output.stderr_since_attached(), [""; 0], "{output}");
     output
@@ -80,29 +85,46 @@ fn every_way_to_move_bytes(access: &str) -> Outcome {
         needs(Feature::ProbeReads)?;
     }
     let netns = Netns::enter_new();
-    let tool = Tool::start("tcptop", &["--json", "--access", access]);
-    let mut expected = Sums::new();
     for via in [Via::V4, Via::V6, Via::MappedClient, Via::DualStackServer] {
-        let mut stage = Stage::new(via);
-        let pair = stage.open();
-        let (mut up, mut bytes) = (0, 1);
-        for send in SendBy::ALL {
-            for recv in RecvBy::ALL {
-                bytes = bytes * 7 % 40_009;
-                stage.client.start_send_by(send, pair.client, bytes);
-                stage.server.recv_by(recv, pair.server, bytes);
-                stage.client.finish();
-                up += bytes;
+        // Where the kernel may leave out a run it does so now and then on a single CPU: sums are right where it has not.
+        let mut left = if misses_runs() { 8 } else { 1 };
+        loop {
+            left -= 1;
+            let tool = Tool::start("tcptop", &["--json", "--access", access]);
+            let expected = move_bytes(via);
+            let output = tool.stop();
+            if left == 0 || !output.stderr.contains(MISSED) {
+                assert_eq!(sums(&told_nothing(output), &netns), expected);
+                break;
             }
         }
-        stage.server.send(pair.server, 5);
-        stage.server.close(pair.server);
-        stage.client.recv_eof(pair.client, 5);
-        stage.client.close(pair.client);
-        expected.extend(both(&stage, pair, up, 5));
     }
-    assert_eq!(sums(&finish(tool), &netns), expected);
     Ok(())
+}
+
+/// What a tool says when the kernel has left out runs.
+const MISSED: &str = " missed by the kernel";
+
+/// Sends and receives in every way over one connection.
+#[track_caller]
+fn move_bytes(via: Via) -> Sums {
+    let mut stage = Stage::new(via);
+    let pair = stage.open();
+    let (mut up, mut bytes) = (0, 1);
+    for send in SendBy::ALL {
+        for recv in RecvBy::ALL {
+            bytes = bytes * 7 % 40_009;
+            stage.client.start_send_by(send, pair.client, bytes);
+            stage.server.recv_by(recv, pair.server, bytes);
+            stage.client.finish();
+            up += bytes;
+        }
+    }
+    stage.server.send(pair.server, 5);
+    stage.server.close(pair.server);
+    stage.client.recv_eof(pair.client, 5);
+    stage.client.close(pair.client);
+    both(&stage, pair, up, 5).into()
 }
 
 /// What a connection moved before is none of the tool's; what waits to be read then is, when it is read.
