@@ -71,9 +71,11 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
          execve itself is left out. A table costs its memory, as its room is fixed at the start: tcptop has three of 32,768.",
         &["tool", "maps", "programs", "attaching", "other calls", "between calls"],
     );
-    for contender in plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools) {
-        let mut parts: [Vec<f64>; 5] = Default::default();
-        for _ in 0..9 {
+    let ours = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
+    let mut parts: Vec<[Vec<f64>; 5]> = ours().map(|_| Default::default()).collect();
+    // In turn: the kernel may still be closing a perf event of the last run of the same tool.
+    for _ in 0..9 {
+        for (contender, parts) in ours().zip(&mut parts) {
             let (marks, calls) = alone(|| {
                 let (running, marks, calls) = begin(contender)?;
                 running.stop()?;
@@ -84,6 +86,8 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
                 all.push(one);
             }
         }
+    }
+    for (contender, parts) in ours().zip(&parts) {
         let name = std::iter::once(Cell::from(contender.to_string()));
         figure.row(name.chain(parts.iter().map(|part| Cell::number(median(part), 2))));
     }
