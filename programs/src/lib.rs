@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod array;
 pub mod cgroup;
 pub mod containers;
 pub mod emit;

@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::frame;
+use crate::array;
 use crate::layout::layout;
 
 layout! {
@@ -94,15 +94,10 @@ impl Count {
     }
 }
 
-/// `r7` = this CPU's counters. They always exist; the verifier wants the case that they do not to go to `out`.
+/// `r7` = this CPU's counters; see [`array::only`] for `out`. Leaves 0 at [`crate::frame::ZERO`].
 pub fn open(out: &'static str) -> Fragment {
     bpf! {
-        *(u32 *)(r10 + {frame::ZERO}) = 0;
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {frame::ZERO};
-        call bpf_map_lookup_elem;
-        if r0 == 0 goto {out};
+        ..array::only(MAP, out);
         r7 = r0;
     }
 }

@@ -3,7 +3,7 @@
 use bpfasm::object::{Detach, MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::frame;
+use crate::array;
 
 /// The map's name.
 pub const MAP: &str = "stopped";
@@ -23,12 +23,7 @@ pub fn detach() -> Detach {
 /// Jumps to `out` once the tool has detached. Clobbers `r0` to `r5`.
 pub fn unless_stopped(out: &'static str) -> Fragment {
     bpf! {
-        *(u32 *)(r10 + {frame::ZERO}) = 0;
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {frame::ZERO};
-        call bpf_map_lookup_elem;
-        if r0 == 0 goto {out};                          // there is always one
+        ..array::only(MAP, out);
         w1 = *(u32 *)(r0 + 0);
         if w1 != 0 goto {out};
     }
