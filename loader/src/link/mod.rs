@@ -63,7 +63,7 @@ impl Link {
     /// What attaching would fail for whatever the program is, so that it need not be loaded for that.
     pub(crate) fn precheck(attach: &Attach) -> Result<(), LoadError> {
         let possible = match attach {
-            Attach::Kprobe(_) | Attach::Kretprobe(_) => perf::has_kprobes().unwrap_or(true),
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => perf::may_have_kprobes(),
             Attach::Tracepoint(..) => crate::tracefs::root().is_some(),
             _ => true,
         };
@@ -89,7 +89,7 @@ impl Link {
 fn refusal(attach: &Attach, errno: Errno) -> LoadError {
     let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
     let hint = match errno {
-        Errno::NOENT if probe && perf::has_no_kprobes() => Some(Hint::NoKprobes),
+        Errno::NOENT if probe && !perf::may_have_kprobes() => Some(Hint::NoKprobes),
         Errno::NOENT
             if (probe || matches!(attach, Attach::Tracepoint(..))) && crate::tracefs::root().is_none() =>
         {

@@ -10,7 +10,6 @@ use std::path::Path;
 
 use super::Close;
 use crate::errno::Errno;
-use crate::kernel;
 use crate::sys::bpf;
 use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
 use crate::sys::park::park;
@@ -93,15 +92,14 @@ impl PerfLink {
     }
 }
 
-/// Whether no kprobe can be had: a kernel that has them also has their PMU, since 4.17.
-pub(super) fn has_no_kprobes() -> bool {
-    let pmu = kernel::version().is_ok_and(|version| (version.major, version.minor) >= (4, 17));
-    pmu && !Path::new(KPROBE_PMU).exists()
-}
-
 /// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
 pub(crate) fn has_kprobes() -> Result<bool, Errno> {
     Ok(kprobe_pmu()?.is_some() || tracefs::has_kprobe_events())
+}
+
+/// Whether there may be a way to kprobes: what cannot be told is no reason to say that there is none.
+pub(super) fn may_have_kprobes() -> bool {
+    has_kprobes().unwrap_or(true)
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.
