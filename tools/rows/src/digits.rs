@@ -1,5 +1,6 @@
 //! Numbers as text, straight into a row. By the standard library's formatting they would be most of what a row costs.
 
+use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -78,17 +79,17 @@ pub(crate) fn fixed(text: &mut Vec<u8>, units: u64, scale: u32, digits: u32) {
     }
 }
 
-/// `of / by` with six digits after the point, rounded half up; where `exactly`, with all there are, which are not more than `by`
-/// has bits where that is a power of two.
-pub(crate) fn quotient(text: &mut Vec<u8>, of: u64, by: u64, exactly: bool) {
+/// `of / by` with six digits after the point, rounded half up.
+pub(crate) fn quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     const DIGITS: u32 = 6;
     let (of, by) = (u128::from(of), u128::from(by.max(1)));
-    if !exactly {
-        let whole = 10_u128.pow(DIGITS);
-        let rounded = (of * whole + by / 2) / by;
-        fixed(text, u64::try_from(rounded).unwrap_or(u64::MAX), DIGITS, DIGITS);
-        return;
-    }
+    let rounded = (of * 10_u128.pow(DIGITS) + by / 2) / by;
+    fixed(text, u64::try_from(rounded).unwrap_or(u64::MAX), DIGITS, DIGITS);
+}
+
+/// `of / by` with all the digits there are, which are not more than `by` has bits where that is a power of two.
+pub(crate) fn exact_quotient(text: &mut Vec<u8>, of: u64, by: u64) {
+    let (of, by) = (u128::from(of), u128::from(by.max(1)));
     number(text, u64::try_from(of / by).unwrap_or(u64::MAX));
     let mut rest = of % by;
     if rest > 0 {
@@ -129,9 +130,14 @@ pub(crate) fn ipv4(text: &mut Vec<u8>, ip: Ipv4Addr) {
 pub(crate) fn ip(text: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => ipv4(text, ip),
-        // Writing to a Vec cannot fail.
-        IpAddr::V6(ip) => drop(write!(text, "{ip}")),
+        IpAddr::V6(ip) => display(text, ip),
     }
+}
+
+/// Anything, as it displays itself.
+pub(crate) fn display(text: &mut Vec<u8>, shown: impl fmt::Display) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(text, "{shown}");
 }
 
 #[cfg(test)]
@@ -186,7 +192,7 @@ mod tests {
     fn quotients_are_whole_or_as_exact_as_they_are() {
         for value in numbers() {
             for by in [1, 1 << 10, 1 << 20] {
-                let exact = text(|text| quotient(text, value, by, true));
+                let exact = text(|text| exact_quotient(text, value, by));
                 let (whole, rest) = exact.split_once('.').unwrap_or((&exact, ""));
                 assert_eq!(whole, (value / by).to_string());
                 // Back again: each digit is a tenth of what is one left of it.
@@ -195,7 +201,7 @@ mod tests {
                 assert_eq!(part * u128::from(by), u128::from(value % by) * scale, "{value} / {by}");
             }
         }
-        let rounded = |of| text(|text| quotient(text, of, 1 << 20, false));
+        let rounded = |of| text(|text| quotient(text, of, 1 << 20));
         assert_eq!([rounded(0), rounded(1), rounded(3 << 19)], ["0.000000", "0.000001", "1.500000"]);
         assert_eq!(rounded((1 << 20) - 1), "0.999999");
     }

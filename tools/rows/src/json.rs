@@ -46,7 +46,7 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
         }
         Value::Seconds { ns, digits } => return digits::signed_fixed(buffer, ns, 9, digits),
         Value::Signed(number) => return digits::signed(buffer, number),
-        Value::Quotient { of, by } => return digits::quotient(buffer, of, by, true),
+        Value::Quotient { of, by } => return digits::exact_quotient(buffer, of, by),
         Value::Wall(ns) => write!(buffer, "{ns}"),
         Value::Flag(flag) => write!(buffer, "{flag}"),
         Value::Word(word) => {

@@ -1,6 +1,5 @@
 //! What stands in a row, and how it reads.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::digits;
@@ -81,32 +80,31 @@ pub(crate) fn comm(name: &[u8; 16]) -> Escaped<'_> {
 impl Value<'_> {
     /// Writes it as the table and CSV show it.
     pub fn write_text(&self, text: &mut Vec<u8>, zone: &Zone) {
-        // Writing to a Vec cannot fail.
-        let _ = match *self {
-            Value::Unknown => return text.push(b'-'),
-            Value::Number(number) => return digits::number(text, number),
-            Value::Bytes(bytes) => return digits::number(text, bytes / 1024),
+        match *self {
+            Value::Unknown => text.push(b'-'),
+            Value::Number(number) => digits::number(text, number),
+            Value::Bytes(bytes) => digits::number(text, bytes / 1024),
             Value::Millis { ns, digits, at_least } => {
                 if at_least {
                     text.push(b'>');
                 }
-                return digits::fixed(text, ns, 6, digits);
+                digits::fixed(text, ns, 6, digits);
             }
-            Value::Seconds { ns, digits } => return digits::signed_fixed(text, ns, 9, digits),
-            Value::Signed(number) => return digits::signed(text, number),
-            Value::Quotient { of, by } => return digits::quotient(text, of, by, false),
-            Value::Word(word) => return text.extend_from_slice(word.as_bytes()),
-            Value::Comm(name) => return comm(name).write_to(text),
-            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => return digits::ip(text, ip),
-            Value::Address(address) => return digits::hex(text, address),
-            Value::Object(_) => return,
-            Value::Wall(ns) => write!(text, "{}", LocalTime::new(ns, zone)),
-            Value::Text(shown) => write!(text, "{}", Escaped(shown.as_bytes())),
-            Value::Bracketed(IpAddr::V6(ip)) => write!(text, "[{ip}]"),
-            Value::Endpoint(endpoint) => write!(text, "{endpoint}"),
-            Value::Flag(flag) => write!(text, "{flag}"),
-            Value::List(texts) => write!(text, "{}", Escaped(texts.join(" ").as_bytes())),
-        };
+            Value::Wall(ns) => digits::display(text, LocalTime::new(ns, zone)),
+            Value::Seconds { ns, digits } => digits::signed_fixed(text, ns, 9, digits),
+            Value::Signed(number) => digits::signed(text, number),
+            Value::Quotient { of, by } => digits::quotient(text, of, by),
+            Value::Word(word) => text.extend_from_slice(word.as_bytes()),
+            Value::Text(shown) => digits::display(text, Escaped(shown.as_bytes())),
+            Value::Comm(name) => comm(name).write_to(text),
+            Value::Ip(ip) | Value::Bracketed(ip @ IpAddr::V4(_)) => digits::ip(text, ip),
+            Value::Bracketed(IpAddr::V6(ip)) => digits::display(text, format_args!("[{ip}]")),
+            Value::Endpoint(endpoint) => digits::display(text, endpoint),
+            Value::Address(address) => digits::hex(text, address),
+            Value::Flag(flag) => digits::display(text, flag),
+            Value::List(texts) => digits::display(text, Escaped(texts.join(" ").as_bytes())),
+            Value::Object(_) => {}
+        }
     }
 
     /// The same as text of its own.
