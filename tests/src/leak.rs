@@ -57,18 +57,24 @@ impl BpfObjects {
         Ok(Self(listed()))
     }
 
-    /// Fails when objects are left that were not there before. Objects that a living process holds are its own business:
+    /// An error that names them when objects are there that were not there before. Objects that a living process holds are its own business:
     /// other programs of the machine may load BPF at the same time, and the tool under test has ended.
+    ///
+    /// # Errors
+    /// When objects are left.
+    pub fn none_left(&self) -> Result<(), String> {
+        let new: BTreeSet<Object> = listed().difference(&self.0).copied().collect();
+        let left: Vec<Object> = new.difference(&held()).copied().collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}\n{}", describe(&left))) }
+    }
+
+    /// Waits until none is left.
     ///
     /// # Panics
     /// When objects are left.
     #[track_caller]
     pub fn assert_none_left(&self) {
-        wait_until("end of the BPF objects that were left behind", FREEING, || {
-            let new: BTreeSet<Object> = listed().difference(&self.0).copied().collect();
-            let left: Vec<Object> = new.difference(&held()).copied().collect();
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}\n{}", describe(&left))) }
-        });
+        wait_until("end of the BPF objects that were left behind", FREEING, || self.none_left());
     }
 }
 

@@ -1,10 +1,11 @@
 //! The cheapest program there is, at the tracepoint that most tools use: what a run costs at least, on this machine, now.
 
-use bpfasm::object::{Attach, Hook, Need, Object, ProgramDef};
-use bpfasm::{Program, bpf};
-use loader::{Loaded, Loader};
+use bpfasm::bpf;
+use bpfasm::object::Attach;
+use loader::Loaded;
 
 use crate::fault::{During, Result};
+use crate::own;
 use crate::program::Runs;
 
 /// It runs until this is dropped.
@@ -15,17 +16,8 @@ impl Empty {
     /// Attaches it.
     pub fn attach() -> Result<Self> {
         const NAME: &str = "inet_sock_set_state";
-        let program = Program::link(NAME, bpf! { r0 = 0; exit; }).during("assemble")?;
-        let rung = ProgramDef { name: NAME.into(), attach: Attach::RawTp(NAME.into()), program };
-        let object = Object {
-            name: "empty".into(),
-            license: "GPL".into(),
-            hooks: vec![Hook::new(NAME, Need::Required, vec![rung])],
-            maps: vec![],
-            consts: vec![],
-        };
-        let btf = loader::kernel_btf(None).during("BTF")?;
-        let mut loaded = Loader::new(&btf).load(&object).during("load an empty program")?;
+        let hook = own::hook(NAME, Attach::RawTp(NAME.into()), bpf! { r0 = 0; exit; })?;
+        let mut loaded = own::load(&own::object("empty", vec![hook], vec![]))?;
         loaded.attach().during("attach an empty program")?;
         Ok(Self(loaded))
     }

@@ -8,6 +8,7 @@ use crate::fault::{Fault, Result};
 use crate::figure::start::{self, Starts};
 use crate::figure::storm::{self, Storm};
 use crate::figure::{Plan, events, grow};
+use crate::limit::Limit;
 
 /// How often a group of checks may fail before it has.
 const ATTEMPTS: usize = 3;
@@ -20,15 +21,6 @@ pub struct Check {
     limit: Limit,
 }
 
-/// What a number has to be.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Limit {
-    /// So much or more.
-    AtLeast(f64),
-    /// So much or less.
-    AtMost(f64),
-}
-
 impl Check {
     fn new(what: impl fmt::Display, value: Option<f64>, limit: Limit) -> Self {
         Self { what: what.to_string(), value, limit }
@@ -36,10 +28,7 @@ impl Check {
 
     /// What could not be measured does not hold.
     fn holds(&self) -> bool {
-        self.value.is_some_and(|value| match self.limit {
-            Limit::AtLeast(least) => value >= least,
-            Limit::AtMost(most) => value <= most,
-        })
+        self.value.is_some_and(|value| self.limit.holds(value))
     }
 }
 

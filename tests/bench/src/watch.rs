@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
-use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
-use bpfasm::{Fragment, Program, bpf};
-use loader::{Events, Loaded, Loader};
+use bpfasm::object::{Attach, MapDef, MapKind, Object};
+use bpfasm::{Fragment, bpf};
+use loader::{Events, Loaded};
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::fault::{During, Result};
+use crate::own;
 
 /// Room for 30,000 calls between two looks.
 const RING: u32 = 4 << 20;
@@ -45,8 +46,7 @@ const EXIT: i32 = -1;
 impl Watch {
     /// Over a process, from now on.
     pub fn over(pid: u32) -> Result<Self> {
-        let btf = loader::kernel_btf(None).during("BTF")?;
-        let mut loaded = Loader::new(&btf).load(&object(pid)?).during("watch system calls")?;
+        let mut loaded = own::load(&object(pid)?)?;
         let events = loaded.events("calls").during("watch system calls")?;
         loaded.attach().during("watch system calls")?;
         Ok(Self { _loaded: loaded, events, calls: Vec::new(), inside: HashMap::new() })
@@ -153,18 +153,9 @@ fn object(pid: u32) -> Result<Object> {
         r0 = 0;
         exit;
     };
-    let hook = |name: &'static str, code: Fragment| {
-        let program = Program::link(name, code).during("assemble")?;
-        let rung = ProgramDef { name: name.into(), attach: Attach::TpBtf(name.into()), program };
-        Ok(Hook::new(name, Need::Required, vec![rung]))
-    };
-    Ok(Object {
-        name: "watch".into(),
-        license: "GPL".into(),
-        hooks: vec![hook("sys_exit", exit)?, hook("sys_enter", enter)?],
-        maps: vec![MapDef::new("calls", MapKind::RingBuf, 0, 0, RING)],
-        consts: vec![],
-    })
+    let hook = |name: &'static str, code| own::hook(name, Attach::TpBtf(name.into()), code);
+    let hooks = vec![hook("sys_exit", exit)?, hook("sys_enter", enter)?];
+    Ok(own::object("watch", hooks, vec![MapDef::new("calls", MapKind::RingBuf, 0, 0, RING)]))
 }
 
 /// The first two arguments of a system call, from `r2` into `r3` and `r4`.

@@ -3,31 +3,9 @@
 use super::start::Starts;
 use super::storm::Storm;
 use crate::contender::Maker;
+use crate::limit::Limit;
 use crate::report::{Cell, Figure};
 use crate::stats::ratio;
-
-/// A number, and how far it may go.
-#[derive(Clone, Copy, Debug)]
-enum Goal {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Goal {
-    fn is_reached(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(least) => value >= least,
-            Self::AtMost(most) => value <= most,
-        }
-    }
-
-    fn words(self, digits: usize) -> String {
-        match self {
-            Self::AtLeast(least) => format!("≥ {least:.digits$}"),
-            Self::AtMost(most) => format!("≤ {most:.digits$}"),
-        }
-    }
-}
 
 /// Each goal beside what was measured: of tcplife and tcpstates in the storm, of the tool that is worst at a start and an end.
 pub fn goals(starts: &[Starts], storms: &[Storm]) -> Figure {
@@ -40,13 +18,13 @@ pub fn goals(starts: &[Starts], storms: &[Storm]) -> Figure {
          programs.",
         &["goal", "of", "asked", "measured", "reached"],
     );
-    let mut row = |what: &str, of: &str, goal: Goal, digits: usize, value: Option<f64>| {
+    let mut row = |what: &str, of: &str, goal: Limit, digits: usize, value: Option<f64>| {
         figure.row([
             what.into(),
             of.into(),
-            goal.words(digits).into(),
+            words(goal, digits).into(),
             Cell::number(value, digits),
-            value.map_or(Cell::Unknown, |value| if goal.is_reached(value) { "yes" } else { "no" }.into()),
+            value.map_or(Cell::Unknown, |value| if goal.holds(value) { "yes" } else { "no" }.into()),
         ]);
     };
     for (tool, part) in [("tcplife", 0.9), ("tcpstates", 0.85)] {
@@ -58,15 +36,15 @@ pub fn goals(starts: &[Starts], storms: &[Storm]) -> Figure {
         row(
             "connections/s, as a part of those without a tool",
             tool,
-            Goal::AtLeast(part),
+            Limit::AtLeast(part),
             2,
             ours.and_then(Storm::ratio),
         );
         let each_run = ours.and_then(|ours| Some(ours.each_run? / 1e3));
-        row("kernel time for each run, µs", tool, Goal::AtMost(0.25), 2, each_run);
+        row("kernel time for each run, µs", tool, Limit::AtMost(0.25), 2, each_run);
         let lost = ours.and_then(|ours| ours.worst_loss).map(|loss| loss * 100.0);
-        row("rows lost in the storm, %", tool, Goal::AtMost(0.0), 1, lost);
-        row("user CPU, as a part of libbpf-tools'", tool, Goal::AtMost(1.0 / 3.0), 2, user);
+        row("rows lost in the storm, %", tool, Limit::AtMost(0.0), 1, lost);
+        row("user CPU, as a part of libbpf-tools'", tool, Limit::AtMost(1.0 / 3.0), 2, user);
     }
     let mut worst = |what: &str, most: f64, digits: usize, value: fn(&Starts) -> Option<f64>| {
         let measured = starts
@@ -75,12 +53,19 @@ pub fn goals(starts: &[Starts], storms: &[Storm]) -> Figure {
             .filter_map(|start| Some((value(start)?, start.contender.tool)));
         let worst = measured.max_by(|(one, _), (other, _)| one.total_cmp(other));
         let (value, tool) = worst.map_or((None, "-"), |(value, tool)| (Some(value), tool));
-        row(what, tool, Goal::AtMost(most), digits, value);
+        row(what, tool, Limit::AtMost(most), digits, value);
     };
     worst("exec to attached, ms", 5.0, 1, |start| start.attached);
     worst("resident memory at most, MB", 4.0, 1, |start| Some(start.peak? / 1e6));
     worst("Ctrl-C to the end, ms", 30.0, 1, |start| start.end);
     figure
+}
+
+fn words(goal: Limit, digits: usize) -> String {
+    match goal {
+        Limit::AtLeast(least) => format!("≥ {least:.digits$}"),
+        Limit::AtMost(most) => format!("≤ {most:.digits$}"),
+    }
 }
 
 #[cfg(test)]
@@ -105,11 +90,5 @@ mod tests {
         assert_eq!(rows("exec to attached, ms"), ["tcptop", "≤ 5.0", "8.0", "no"]);
         assert_eq!(rows("resident memory at most, MB")[2..], ["3.5", "yes"]);
         assert_eq!(rows("Ctrl-C to the end, ms"), ["-", "≤ 30.0", "-", "-"], "not measured");
-    }
-
-    #[test]
-    fn a_goal_is_reached_from_its_own_side() {
-        assert!(Goal::AtLeast(0.9).is_reached(0.9) && !Goal::AtLeast(0.9).is_reached(0.89));
-        assert!(Goal::AtMost(0.0).is_reached(0.0) && !Goal::AtMost(0.0).is_reached(0.01));
     }
 }

@@ -2,33 +2,38 @@
 
 use std::time::Duration;
 
-use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
-use bpfasm::{Fragment, Program, bpf};
-use loader::{Loaded, Loader};
+use bpfasm::object::{Attach, MapDef, MapKind};
+use bpfasm::{Fragment, bpf};
+use loader::Loaded;
 use nix::libc;
+use programs::tcpstates::Event;
 
 use super::start::{alone, begin};
 use super::{Plan, tell};
 use crate::contender::Maker;
 use crate::fault::{During, Result};
 use crate::load::{End, Kind, Load};
+use crate::own;
 use crate::report::{Cell, Figure};
 use crate::round::bare;
 use crate::stats::{median, ratio};
 use crate::watch::Call;
 
-/// What a system call of a start is there for.
+/// What the time of a start goes to: the columns of its table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Purpose {
+enum Part {
     Maps,
     Programs,
     Attaching,
-    Other,
+    OtherCalls,
+    BetweenCalls,
 }
 
-const PURPOSES: [Purpose; 4] = [Purpose::Maps, Purpose::Programs, Purpose::Attaching, Purpose::Other];
+/// How many there are.
+const PARTS: usize = Part::BetweenCalls as usize + 1;
 
-impl Purpose {
+impl Part {
+    /// That of a system call.
     fn of(call: &Call) -> Self {
         const MAP_CREATE: u64 = 0;
         const PROG_LOAD: u64 = 5;
@@ -37,26 +42,22 @@ impl Purpose {
             (libc::SYS_bpf, PROG_LOAD) => Self::Programs,
             (libc::SYS_perf_event_open, _) => Self::Attaching,
             _ if call.attaches() => Self::Attaching,
-            _ => Self::Other,
+            _ => Self::OtherCalls,
         }
     }
 }
 
-/// Milliseconds of a start in calls of each purpose, and between calls.
-fn split(calls: &[Call]) -> [f64; 5] {
-    let mut parts = [0.0; 5];
-    let mut busy = 0.0;
+/// Milliseconds of a start in each part.
+fn split(calls: &[Call]) -> [f64; PARTS] {
+    let millis = |begin: u64, end: u64| end.saturating_sub(begin) as f64 / 1e6;
+    let mut parts = [0.0; PARTS];
     for call in calls.iter().filter(|call| !call.executes()) {
-        let took = call.end.unwrap_or(call.begin).saturating_sub(call.begin) as f64 / 1e6;
-        if let Some(at) = PURPOSES.iter().position(|purpose| *purpose == Purpose::of(call)) {
-            parts[at] += took;
-            busy += took;
-        }
+        parts[Part::of(call) as usize] += millis(call.begin, call.end.unwrap_or(call.begin));
     }
     let begin = calls.iter().find(|call| call.executes()).and_then(|call| call.end);
     let end = calls.iter().filter_map(|call| call.end).max();
-    let whole = begin.zip(end).map_or(0.0, |(begin, end)| end.saturating_sub(begin) as f64 / 1e6);
-    parts[4] = (whole - busy).max(0.0);
+    let whole = begin.zip(end).map_or(0.0, |(begin, end)| millis(begin, end));
+    parts[Part::BetweenCalls as usize] = (whole - parts.iter().sum::<f64>()).max(0.0);
     parts
 }
 
@@ -72,7 +73,7 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
         &["tool", "maps", "programs", "attaching", "other calls", "between calls"],
     );
     let ours = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
-    let mut parts: Vec<[Vec<f64>; 5]> = ours().map(|_| Default::default()).collect();
+    let mut parts: Vec<[Vec<f64>; PARTS]> = ours().map(|_| Default::default()).collect();
     // In turn: the kernel may still be closing a perf event of the last run of the same tool.
     for _ in 0..9 {
         for (contender, parts) in ours().zip(&mut parts) {
@@ -93,9 +94,6 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
     }
     Ok(figure)
 }
-
-/// Bytes of an event of tcpstates.
-const EVENT: i32 = 88;
 
 /// What a change of state needs at least to be told, part by part: a name, and the code.
 fn parts() -> [(&'static str, Fragment); 7] {
@@ -180,17 +178,17 @@ fn parts() -> [(&'static str, Fragment); 7] {
             },
         ),
         ("the event into the ring", {
+            let size = Event::SIZE.cast_signed();
             let mut code = Fragment::new();
-            for at in 1..=EVENT / 8 {
-                let at = i16::try_from(-8 * at).unwrap_or(0);
+            for at in (-size..0).step_by(8) {
                 code.splice(bpf! { *(u64 *)(r10 + {at}) = 0; });
             }
             bpf! {
                 ..code;
                 r1 = map ring ll;
                 r2 = r10;
-                r2 += {-EVENT};
-                w3 = {EVENT};
+                r2 += {-size};
+                w3 = {size};
                 w4 = 1;                                 // BPF_RB_NO_WAKEUP
                 call bpf_ringbuf_output;
                 r0 = 0;
@@ -207,24 +205,14 @@ pub fn runs() -> Result<Figure> {
     const RING: u32 = 64 << 20;
     const TRACEPOINT: &str = "inet_sock_set_state";
     let names: Vec<&str> = parts().iter().map(|(name, _)| *name).collect();
-    let hooks = parts().into_iter().map(|(name, code)| {
-        let program = Program::link(TRACEPOINT, code).during("assemble")?;
-        let rung = ProgramDef { name: TRACEPOINT.into(), attach: Attach::TpBtf(TRACEPOINT.into()), program };
-        Ok(Hook::new(name, Need::Required, vec![rung]))
-    });
-    let object = Object {
-        name: "parts".into(),
-        license: "GPL".into(),
-        hooks: hooks.collect::<Result<_>>()?,
-        maps: vec![
-            MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
-            MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
-            MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
-        ],
-        consts: vec![],
-    };
-    let btf = loader::kernel_btf(None).during("BTF")?;
-    let mut loaded = Loader::new(&btf).load(&object).during("load the parts")?;
+    let hooks =
+        parts().into_iter().map(|(name, code)| own::hook(name, Attach::TpBtf(TRACEPOINT.into()), code));
+    let maps = vec![
+        MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
+        MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
+        MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
+    ];
+    let mut loaded = own::load(&own::object("parts", hooks.collect::<Result<_>>()?, maps))?;
     loaded.attach().during("attach the parts")?;
     let _on = loader::enable_stats().during("BPF_ENABLE_STATS")?;
     bare(Load::new(Kind::Storm(End::Fin), Duration::from_millis(500)))?;
@@ -234,8 +222,8 @@ pub fn runs() -> Result<Figure> {
         "run-parts",
         "What a run consists of",
         "A program for each thing that a row of tcpstates needs, all at the same changes of state in a storm: nanoseconds of \
-         a run by the kernel's own count, and what it takes more than one that does nothing. Together they are what a \
-         row costs in the kernel at least, with these means.",
+         a run by the kernel's own count, and what it takes more than one that does nothing. Together they are what a row of a \
+         process costs; a change that a packet or a timer makes takes the name from the entry.",
         &["part", "ns/run", "more than nothing"],
     );
     let mut sum = nothing.unwrap_or(0.0);
@@ -273,13 +261,13 @@ mod tests {
             call(23, 4, libc::SYS_bpf, 17),
         ];
         assert_eq!(split(&calls), [2.0, 3.0, 4.0, 1.0, 7.0]);
-        assert_eq!(split(&[]), [0.0; 5]);
+        assert_eq!(split(&[]), [0.0; PARTS]);
     }
 
     #[test]
     fn the_parts_assemble() {
         for (name, code) in parts() {
-            assert!(Program::link(name, code).is_ok(), "{name}");
+            assert!(own::hook(name, Attach::TpBtf(name.into()), code).is_ok(), "{name}");
         }
     }
 }
