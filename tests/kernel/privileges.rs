@@ -271,8 +271,10 @@ fn needs_more(name: &str) -> bool {
 fn by_file_capabilities() -> Outcome {
     // A file of its own for each tool's rights, which the wrapper of that machine is not.
     needs(Feature::ToolHas(Capability::Setpcap))?;
+    // Before the file is made: from then on what was built is hidden where it lies below the same folder.
+    let tools: Vec<_> = runnable().into_iter().filter(|(name, _)| !needs_more(name)).collect();
     let (_scratch, path) = file_with(&least())?;
-    for (name, args) in runnable().into_iter().filter(|(name, _)| !needs_more(name)) {
+    for (name, args) in tools {
         Netns::enter_new();
         let mut stage = Stage::new(Via::V4);
         let mut tool = start_as_nobody(&path, name, &[args, &["--json", "--stats"]].concat());
