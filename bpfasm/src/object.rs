@@ -192,8 +192,9 @@ pub struct MapDef {
     pub key: Option<Layout>,
     /// The value's members.
     pub value: Option<Layout>,
-    /// For an array of maps, the maps of the object that may be put into it, all of one kind and shape. They are created with
-    /// it, whether or not a program names them. Its slots are empty at first: to fill one waits for all programs that run.
+    /// For an array of maps, the maps of the object that may be put into it, all of one kind and shape. The first is created
+    /// with it, the others when everything is attached, whether or not a program names them. Its slots are empty at first: to
+    /// fill one waits for all programs that run.
     pub inner: Vec<Text>,
     /// Where somebody else has pinned the map (a path in a BPF file system): it is opened there instead of being created. It
     /// has to be a hash map, LRU or not, with keys and values of the sizes given here; how many entries it has is its own

@@ -9,10 +9,11 @@ use super::{Loaded, Note};
 use crate::error::LoadError;
 use crate::link::{Close, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
-use crate::relocate::{relocate, resolve_maps};
+use crate::relocate::{Answers, relocate_with, resolve_maps};
 
 /// Resolves all symbols but maps, of every rung: a rung may be needed later, when the BTF is no longer at hand.
 pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
+    let answers = Answers::new(index);
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
     for Hook { name, instead_of, detach, rungs, .. } in &object.hooks {
@@ -27,7 +28,7 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         };
         let mut ready = Vec::with_capacity(rungs.len());
         for def in rungs {
-            let prepared = relocate(&def.program, index, &object.consts)
+            let prepared = relocate_with(&def.program, &answers, &object.consts)
                 .map_err(|error| LoadError::Reloc { program: def.name.to_string(), error: Box::new(error) })
                 .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
             let prepared = match prepared {

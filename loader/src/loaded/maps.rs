@@ -1,5 +1,5 @@
 //! The maps of an object. Each is created when the first program that uses it is about to be loaded, so that one which only
-//! an untried rung names costs nothing.
+//! an untried rung names costs nothing; what only takes turns in an array of maps, when everything is attached.
 
 use std::os::fd::BorrowedFd;
 
@@ -67,21 +67,35 @@ impl Maps {
         self.slots.iter().position(|slot| slot.def.name == name)
     }
 
-    /// Creates a map unless it is there, after those that are put into it; or opens it where it is pinned.
+    /// Creates what may be put into arrays of maps that are there.
+    pub(super) fn create_inner(
+        &mut self,
+        btf: Option<BorrowedFd<'_>>,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), LoadError> {
+        let mut places = Vec::new();
+        for slot in self.slots.iter().filter(|slot| slot.map.is_some()) {
+            places.extend(self.inner(&slot.def)?);
+        }
+        places.into_iter().try_for_each(|at| self.create(at, btf, notes))
+    }
+
+    /// Creates a map unless it is there, an array of maps after the first of those that may be put into it, whose shape it takes;
+    /// or opens it where it is pinned.
     fn create(
         &mut self,
         at: usize,
         btf: Option<BorrowedFd<'_>>,
         notes: &mut Vec<Note>,
     ) -> Result<(), LoadError> {
-        let inner = match self.slots.get(at) {
-            Some(Slot { map: None, def, .. }) => self.inner(def)?,
+        let first = match self.slots.get(at) {
+            Some(Slot { map: None, def, .. }) => self.inner(def)?.first().copied(),
             _ => return Ok(()),
         };
-        for at in &inner {
-            self.create(*at, btf, notes)?;
+        if let Some(first) = first {
+            self.create(first, btf, notes)?;
         }
-        let first = inner.first().and_then(|at| self.slots.get(*at)?.map.as_ref());
+        let first = first.and_then(|at| self.slots.get(at)?.map.as_ref());
         let Some(slot) = self.slots.get(at) else { return Ok(()) };
         let map = match &slot.def.pinned {
             Some(path) => Map::open(&slot.def, path)?,

@@ -6,7 +6,7 @@ mod maps;
 mod report;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bpfasm::{Detach, Object};
 use btf::{Btf, Index};
@@ -162,7 +162,8 @@ impl Loaded {
         Events::open(self.map(map)?, self.perf_bytes, &online)
     }
 
-    /// Attaches every hook that is needed, in order, going down its rungs where the kernel refuses.
+    /// Attaches every hook that is needed, in order, going down its rungs where the kernel refuses. Then creates what may be put
+    /// into arrays of maps.
     ///
     /// # Errors
     /// When no rung of a required hook that is needed holds. What was attached stays so until `self` is dropped.
@@ -170,7 +171,7 @@ impl Loaded {
         for at in 0..self.hooks.len() {
             self.attach_hook(at)?;
         }
-        Ok(())
+        self.maps.create_inner(self.btf.as_ref().map(AsFd::as_fd), &mut self.notes)
     }
 
     /// Which way each hook took, in the object's order.

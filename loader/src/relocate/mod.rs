@@ -3,6 +3,9 @@
 //! Two steps, because maps have numbers only once they exist: [`relocate`] resolves everything but maps, and the loader puts
 //! their descriptors in just before a program is loaded.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
 use btf::{BtfError, Class, Field, FieldPath, Index, Lookup, Want, Wanted};
 
@@ -81,9 +84,18 @@ fn want_root(wanted: &mut Wanted, path: &str) {
 /// A field or an enumerator that the kernel lacks is an error, unless the program asks whether it, or something it is part of,
 /// `exists`: then the instruction becomes [`POISON`], in a branch that the program itself makes unreachable.
 pub fn relocate(program: &Program, index: &Index<'_>, consts: &[(Text, i32)]) -> Result<Program, RelocError> {
+    relocate_with(program, &Answers::new(index), consts)
+}
+
+/// As [`relocate`], for programs that share what was found for others.
+pub(crate) fn relocate_with<'a>(
+    program: &'a Program,
+    answers: &Answers<'a>,
+    consts: &[(Text, i32)],
+) -> Result<Program, RelocError> {
     let mut out = program.clone();
     out.symbols.clear();
-    let resolver = Resolver { program, index, consts };
+    let resolver = Resolver { program, answers, consts };
     for (at, symbol) in &program.symbols {
         if matches!(symbol, Symbol::Map(_)) {
             out.symbols.push((*at, symbol.clone()));
@@ -146,14 +158,37 @@ enum Value {
     Poison,
 }
 
-struct Resolver<'a> {
-    program: &'a Program,
-    index: &'a Index<'a>,
-    consts: &'a [(Text, i32)],
+/// What was found for paths so far. The programs of an object name the same few fields over and over.
+pub(crate) struct Answers<'a> {
+    pub(crate) index: &'a Index<'a>,
+    fields: RefCell<Vec<(&'a str, Answer)>>,
 }
 
-impl Resolver<'_> {
-    fn apply(&self, insn: &mut Insn, site: &Site<'_>) -> Result<(), RelocError> {
+type Answer = Lookup<Rc<Field>>;
+
+impl<'a> Answers<'a> {
+    pub(crate) fn new(index: &'a Index<'a>) -> Self {
+        Self { index, fields: RefCell::default() }
+    }
+
+    fn field(&self, path: &'a str) -> Result<Answer, BtfError> {
+        if let Some((_, found)) = self.fields.borrow().iter().find(|(known, _)| *known == path) {
+            return Ok(found.clone());
+        }
+        let found = self.index.field(path)?.map(Rc::new);
+        self.fields.borrow_mut().push((path, found.clone()));
+        Ok(found)
+    }
+}
+
+struct Resolver<'r, 'a> {
+    program: &'a Program,
+    answers: &'r Answers<'a>,
+    consts: &'r [(Text, i32)],
+}
+
+impl<'a> Resolver<'_, 'a> {
+    fn apply(&self, insn: &mut Insn, site: &Site<'a>) -> Result<(), RelocError> {
         match self.value(insn, site)? {
             Value::Number(value) => put(insn, value, site),
             Value::Poison => {
@@ -169,7 +204,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn value(&self, insn: &Insn, site: &Site<'_>) -> Result<Value, RelocError> {
+    fn value(&self, insn: &Insn, site: &Site<'a>) -> Result<Value, RelocError> {
         let number = match site.symbol {
             Symbol::Field { path, from, addend } => {
                 let Some(field) = self.field(path, site)? else { return Ok(Value::Poison) };
@@ -187,7 +222,9 @@ impl Resolver<'_> {
                 Some(field) => i64::from(field.size.0),
                 None => return Ok(Value::Poison),
             },
-            Symbol::Exists(path) => i64::from(self.index.exists(path).map_err(|error| site.btf(error))?),
+            Symbol::Exists(path) => {
+                i64::from(self.answers.index.exists(path).map_err(|error| site.btf(error))?)
+            }
             Symbol::BitShift(path) => match self.field(path, site)? {
                 Some(field) => field.bits.map_or(0, |bits| i64::from(bits.shift.0)),
                 None => return Ok(Value::Poison),
@@ -205,7 +242,7 @@ impl Resolver<'_> {
                 None => return Ok(Value::Poison),
             },
             Symbol::Enum { name, variant } => {
-                let value = self.index.enum_value(name, variant).map_err(|error| site.btf(error))?;
+                let value = self.answers.index.enum_value(name, variant).map_err(|error| site.btf(error))?;
                 match value {
                     Lookup::Absent(_) if self.guarded(&format!("{name}.{variant}")) => {
                         return Ok(Value::Poison);
@@ -220,7 +257,7 @@ impl Resolver<'_> {
                 i64::from(found.ok_or_else(missing)?.1)
             }
             Symbol::Kfunc(name) => {
-                let func = self.index.func(name).map_err(|error| site.btf(error))?;
+                let func = self.answers.index.func(name).map_err(|error| site.btf(error))?;
                 i64::from(present(func, site)?.type_id.0)
             }
             _ => return Err(site.place()),
@@ -231,15 +268,17 @@ impl Resolver<'_> {
     /// How many values a tracepoint or a function takes.
     fn params(&self, name: &str, site: &Site<'_>) -> Result<usize, RelocError> {
         let lookup = match tracepoint_of(name) {
-            Some(tracepoint) => self.index.tracepoint(tracepoint).map(|found| found.map(|it| it.args.len())),
-            None => self.index.func(name).map(|found| found.map(|it| it.params.len())),
+            Some(tracepoint) => {
+                self.answers.index.tracepoint(tracepoint).map(|found| found.map(|it| it.args.len()))
+            }
+            None => self.answers.index.func(name).map(|found| found.map(|it| it.params.len())),
         };
         present(lookup.map_err(|error| site.btf(error))?, site)
     }
 
     /// The field; `None` when it is absent and the program is prepared for that.
-    fn field(&self, path: &str, site: &Site<'_>) -> Result<Option<Field>, RelocError> {
-        match self.index.field(path).map_err(|error| site.btf(error))? {
+    fn field(&self, path: &'a str, site: &Site<'a>) -> Result<Option<Rc<Field>>, RelocError> {
+        match self.answers.field(path).map_err(|error| site.btf(error))? {
             Lookup::Found(field) => Ok(Some(field)),
             Lookup::Absent(_) if self.guarded(path) => Ok(None),
             Lookup::Absent(why) => Err(RelocError::Absent { symbol: site.name(), why, source: site.source }),

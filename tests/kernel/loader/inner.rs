@@ -137,7 +137,9 @@ fn inner_maps_have_to_fit() -> Outcome {
         assert!(error.to_string().ends_with(named), "{error}");
     }
     let other = map("other", MapKind::Hash, (4, 16, 16));
-    let loaded = load_only(code(), vec![buffers(&["one", "other"]), one(), other]);
+    let mut loaded = load_only(code(), vec![buffers(&["one", "other"]), one(), other]);
+    assert!(!loaded.has_map("other"), "no program needs it");
+    loaded.attach().expect("attaches");
     let [buffers, one, other] = ["buffers", "one", "other"].map(|name| loaded.map(name).expect("a map"));
     assert!(buffers.set_inner(0, other).is_err(), "values of another size");
     assert!(buffers.set_inner(1, one).is_err(), "there is one slot");
