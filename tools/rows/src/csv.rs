@@ -1,4 +1,4 @@
-//! Comma-separated values.
+//! Comma-separated values (RFC 4180, with a line feed alone at the end of a line).
 
 use crate::time::Zone;
 use crate::{Column, Value};
@@ -18,28 +18,63 @@ impl Csv {
     }
 
     pub(crate) fn header(&mut self, buffer: &mut Vec<u8>) {
-        let headings =
-            self.columns.iter().filter(|column| column.in_csv()).filter_map(|column| column.heading);
-        write(buffer, |writer| headings.into_iter().try_for_each(|heading| writer.write_field(heading)));
+        let shown = self.columns.iter().filter(|column| column.in_csv());
+        for (at, heading) in shown.filter_map(|column| column.heading).enumerate() {
+            field(buffer, at, heading.as_bytes());
+        }
+        buffer.push(b'\n');
     }
 
     pub(crate) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
-        let cell = &mut self.cell;
         let shown = self.columns.iter().zip(values).filter(|(column, _)| column.in_csv());
-        write(buffer, |writer| {
-            for (_, value) in shown {
-                cell.clear();
-                value.write_text(cell, zone);
-                writer.write_field(cell.as_slice())?;
-            }
-            Ok(())
-        });
+        for (at, (_, value)) in shown.enumerate() {
+            self.cell.clear();
+            value.write_text(&mut self.cell, zone);
+            field(buffer, at, &self.cell);
+        }
+        buffer.push(b'\n');
     }
 }
 
-/// Appends one record to `buffer`.
-fn write(buffer: &mut Vec<u8>, fields: impl FnOnce(&mut csv::Writer<&mut Vec<u8>>) -> csv::Result<()>) {
-    let mut writer = csv::WriterBuilder::new().buffer_capacity(256).from_writer(buffer);
-    let written = fields(&mut writer).and_then(|()| writer.write_record(None::<&[u8]>));
-    debug_assert!(written.is_ok(), "a Vec takes everything");
+/// Appends the field with this number to its line, in quotes where it needs them (section 2, rules 6 and 7).
+fn field(buffer: &mut Vec<u8>, at: usize, text: &[u8]) {
+    if at > 0 {
+        buffer.push(b',');
+    }
+    if !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
+        return buffer.extend_from_slice(text);
+    }
+    buffer.push(b'"');
+    for &byte in text {
+        if byte == b'"' {
+            buffer.push(b'"');
+        }
+        buffer.push(byte);
+    }
+    buffer.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let records: [&[&str]; 4] = [
+            &["plain", "", "with space", "ä"],
+            &[",", "a,b", "\"", "\"quoted\"", "a\"\"b"],
+            &["\n", "a\r\nb", "\r", "tab\t"],
+            &["#", "'", " leading", "-"],
+        ];
+        for record in records {
+            let mut line = Vec::new();
+            for (at, text) in record.iter().enumerate() {
+                field(&mut line, at, text.as_bytes());
+            }
+            line.push(b'\n');
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_slice());
+            let read: Vec<_> = reader.records().collect::<Result<_, _>>().expect("a record");
+            assert_eq!(read, [csv::StringRecord::from(record.to_vec())]);
+        }
+    }
 }
