@@ -221,7 +221,7 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
         };
         let hook = if name == "sock_send_length" { "first send" } else { "first receive" };
         hooks.push(
-            table::tracepoint_hook(hook, Need::Optional, name, target, body)?.without(
+            table::untyped_hook(hook, Need::Optional, name, body)?.without(
                 "who uses an accepted connection first, where that is not who accepted or closes it",
             ),
         );

@@ -16,7 +16,7 @@ use crate::tcp::State;
 ///
 /// The map is `table::map(Owner::LAYOUT, …)`. The last hook is to be run once everything is attached ([`owner::SEED_HOOK`]).
 pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
-    let mut hooks = vec![table::destroy_hook(target)?];
+    let mut hooks = vec![table::destroy_hook()?];
     hooks.extend(owner::hooks(target)?);
     hooks.push(table::tracepoint_hook(
         "state change",

@@ -34,7 +34,7 @@ impl StateTool {
     /// Its programs and maps.
     pub fn object(self, target: &Target) -> Result<Object, AsmError> {
         let mut hooks = vec![match self.destroyed {
-            None => table::destroy_hook(target)?,
+            None => table::destroy_hook()?,
             Some(program) => table::destroyed_hook(target, program)?,
         }];
         hooks.extend(self.learn);

@@ -147,7 +147,7 @@ pub fn table_hooks(target: &Target) -> Result<[Hook; 3], AsmError> {
     )?;
     let open = owner::walk_hook(&|sock| as_it_is(sock))?
         .without("the first of what a connection carries that was open at the start");
-    Ok([table::destroy_hook(target)?, born, open])
+    Ok([table::destroy_hook()?, born, open])
 }
 
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: enters a new connection, whatever its

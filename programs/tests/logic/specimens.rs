@@ -105,14 +105,13 @@ impl Way {
         }
     }
 
-    /// Whether the target can take it. Raw tracepoints are for targets that cannot tell a socket's type.
+    /// Whether the target can take it.
     pub fn fits(self, target: &Target) -> bool {
         match self {
             Self::TpBtf => target.access == Access::Typed,
-            Self::RawTp => target.access == Access::Probed,
             Self::Fentry | Self::Fexit => target.trampolines,
             Self::Kprobe | Self::Kretprobe => target.kprobes,
-            Self::Tracepoint | Self::Iter => true,
+            Self::RawTp | Self::Tracepoint | Self::Iter => true,
         }
     }
 }

@@ -78,7 +78,9 @@ pub const SPECIMEN: Specimen = Specimen {
     ],
     ways: |target| {
         use Way::*;
-        fitting(&[TpBtf, RawTp, Fentry, Fexit, Kprobe, Kretprobe, Tracepoint], target)
+        // All its programs read the socket.
+        let tracepoint = if target.access == Access::Typed { TpBtf } else { RawTp };
+        fitting(&[tracepoint, Fentry, Fexit, Kprobe, Kretprobe, Tracepoint], target)
     },
     wanted: &[],
     // Most of it is what is shared, once more in each of the many ways to see an accept.
