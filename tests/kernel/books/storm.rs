@@ -40,7 +40,7 @@ const WATCHERS: [Watcher; 8] = [
         expected: |_| None,
         each: 0,
     },
-    Watcher { tool: "tcpstates", args: &[], shown: rows, expected: |all| rows_each(all, 10), each: 1 },
+    Watcher { tool: "tcpstates", args: &[], shown: changes, expected: |all| rows_each(all, 10), each: 1 },
     Watcher {
         tool: "tcpsubnet",
         args: &["127.0.0.0/8"],
@@ -63,6 +63,16 @@ const MOST_AT_ONCE: u64 = 200;
 
 fn rows(text: &str) -> u64 {
     text.lines().count() as u64
+}
+
+/// Changes of state, without the two of a socket that the kernel gave up at once: where two packets complete the same handshake on
+/// two CPUs, each makes a socket, and only the first of these is let in (`inet_ehash_nolisten`).
+fn changes(text: &str) -> u64 {
+    let given_up = text.lines().filter(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).expect("an object");
+        (&row["oldstate"], &row["newstate"]) == (&"SYN_RECV".into(), &"CLOSE".into())
+    });
+    rows(text) - 2 * given_up.count() as u64
 }
 
 fn rows_each(sessions: &[Session], rows: u64) -> Option<u64> {
