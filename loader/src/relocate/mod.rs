@@ -160,7 +160,7 @@ enum Value {
 
 /// What was found for paths so far. The programs of an object name the same few fields over and over.
 pub(crate) struct Answers<'a> {
-    pub(crate) index: &'a Index<'a>,
+    index: &'a Index<'a>,
     fields: RefCell<Vec<(&'a str, Answer)>>,
 }
 
