@@ -251,17 +251,18 @@ fn signalled(epoll: &Epoll, timeout: Duration) -> Result<bool, Failure> {
 #[derive(Default)]
 struct Told {
     ring: bool,
-    table: bool,
+    sockets: bool,
+    counts: bool,
 }
 
 impl Told {
     /// Says what is being lost and was not said yet.
     fn look(&mut self, loaded: &Loaded, say: &Say) -> Result<(), Failure> {
-        if self.ring && self.table {
+        if self.ring && self.sockets && self.counts {
             return Ok(());
         }
         let stats = read_stats(loaded)?;
-        if stats.lost_ring > 0 && !std::mem::replace(&mut self.ring, true) {
+        if begins(stats.lost_ring, &mut self.ring) {
             let perf = loaded.map(emit::MAP).is_ok_and(|map| map.kind() == MapKind::PerfEventArray);
             say.always(if perf {
                 "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it \
@@ -270,16 +271,24 @@ impl Told {
                 "the ring is full and events are being lost; --ring-size makes it larger"
             });
         }
-        if stats.untracked.max(stats.lost_map) > 0 && !std::mem::replace(&mut self.table, true) {
-            say.always(if stats.untracked > 0 {
+        if begins(stats.untracked, &mut self.sockets) {
+            say.always(
                 "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open \
-                 before and not known yet"
-            } else {
-                "the table of counts is full and new flows are not counted; --max-sockets makes it larger"
-            });
+                 before and not known yet",
+            );
+        }
+        if begins(stats.lost_map, &mut self.counts) {
+            say.always(
+                "the table of counts is full and new flows are not counted; --max-sockets makes it larger",
+            );
         }
         Ok(())
     }
+}
+
+/// Whether something is lost that was not said to be; from now on it is.
+fn begins(lost: u64, said: &mut bool) -> bool {
+    lost > 0 && !std::mem::replace(said, true)
 }
 
 /// The way of a record to standard output.
