@@ -10,7 +10,7 @@ use crate::load::{End, Kind, Load};
 use crate::program::Runs;
 use crate::report::{Cell, Chart, Figure};
 use crate::round::{Round, bare, expected, with};
-use crate::stats::{greatest, median, ratio};
+use crate::stats::{greatest, least, median, ratio};
 
 /// Tools with a row for each connection or change of one.
 const TOOLS: [&str; 4] = ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"];
@@ -43,6 +43,11 @@ impl Storm {
     pub fn ratio(&self) -> Option<f64> {
         median(&self.ratios)
     }
+
+    /// From the least of them to the greatest: how far the machine lets one tell.
+    fn range(&self) -> String {
+        format!("{} to {}", Cell::number(least(&self.ratios), 2), Cell::number(greatest(&self.ratios), 2))
+    }
 }
 
 /// Rounds without a tool and with each, in an order that turns round each time, so that what drifts cancels out.
@@ -58,7 +63,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let mut rounds: Vec<Vec<Round>> = (0..contenders.len()).map(|_| Vec::new()).collect();
     bare(load)?; // the first finds caches cold
-    let count = plan.rounds(5, 3);
+    let count = plan.rounds(9, 3);
     for number in 0..count {
         tell(&format!("round {} of {count}", number + 1));
         let mut order: Vec<usize> = (0..contenders.len()).collect();
@@ -93,6 +98,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         &[
             "tool",
             "part of connections/s",
+            "in single rounds",
             "user µs/connection",
             "CPU µs/connection",
             "rows due",
@@ -115,6 +121,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         Cell::Unknown,
         Cell::Unknown,
         Cell::Unknown,
+        Cell::Unknown,
     ]);
     let mut storms = Vec::new();
     for (at, contender) in contenders.iter().enumerate() {
@@ -123,6 +130,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
         figure.row([
             contender.to_string().into(),
             Cell::number(storm.ratio(), 2),
+            storm.range().into(),
             Cell::number(storm.user, 2),
             Cell::number(storm.cpu, 2),
             Cell::count(storm.rows.0),
