@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::deadline::{LIMIT, wait_until};
 use crate::loss::deafen;
 use crate::netns::Netns;
 
@@ -90,6 +91,25 @@ impl Door {
         let client = TcpStream::connect(self.address()).expect("connect");
         let (server, _) = self.0.accept().expect("accept");
         Ends { client, server }
+    }
+
+    /// Waits until the connections through it that were closed are: on a busy machine the last acknowledgement of one may come late.
+    /// Others there may not be any more.
+    #[track_caller]
+    pub fn wait_closed(&self) {
+        /// `TCP_LISTEN` in `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
+        const LISTEN: &str = "0A";
+        let port = format!(":{:04X}", self.address().port());
+        wait_until("end of all connections", LIMIT, || {
+            let table = fs::read_to_string("/proc/self/net/tcp").expect("sockets of this namespace");
+            let mut lines = table.lines().map(|line| line.split_ascii_whitespace().skip(1));
+            let left = lines.find(|line| {
+                let mut columns = line.clone();
+                let (local, state) = (columns.next(), columns.nth(1));
+                local.is_some_and(|local| local.ends_with(&port)) && state != Some(LISTEN)
+            });
+            left.map_or(Ok(()), |line| Err(line.take(3).collect::<Vec<_>>().join(" ")))
+        });
     }
 }
 

@@ -70,6 +70,7 @@ enum Reader {
 fn connections(count: u64) -> u64 {
     let door = Door::open();
     (0..count).for_each(|_| door.enter().close());
+    door.wait_closed();
     count
 }
 

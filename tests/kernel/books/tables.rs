@@ -60,6 +60,7 @@ fn fill_and_free(tool: &mut Tool, door: &Door) {
     wait_warned(tool, SOCKETS);
     crowd.into_iter().for_each(Ends::close);
     door.enter().close();
+    door.wait_closed();
 }
 
 /// A connect that finds no room has no row, and its beginning is counted as lost.

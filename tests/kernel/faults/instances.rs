@@ -34,6 +34,7 @@ fn stopped_and_continued() -> Outcome {
             running.signal(Signal::SIGCONT);
             door.enter().close();
         }
+        door.wait_closed();
         let output = running.stop();
         let books = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
         assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
@@ -83,6 +84,7 @@ fn sixty_four_at_once() -> Outcome {
     for _ in 0..CONNECTIONS {
         door.enter().close();
     }
+    door.wait_closed();
     // All at the same time.
     running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
     for tool in running {
@@ -103,6 +105,7 @@ fn two_on_the_same_hooks() -> Outcome {
         for _ in 0..CONNECTIONS {
             door.enter().close();
         }
+        door.wait_closed();
         for tool in both {
             let output = tool.stop();
             let books = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
@@ -126,6 +129,7 @@ fn a_ring_of_one_page() -> Outcome {
                 running.wait_rows(netns.inode(), number * rows);
             }
         }
+        door.wait_closed();
         let output = running.stop();
         let books = assert_accounted(output.assert_code(0), (connections * rows) as u64);
         assert!(misses_runs() || books["lost_ring"] == 0, "{books:?}\n{output}");
