@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use bpfasm::{
     Access, Attach, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Reg, Ring, Target, Width,
 };
-use btf::{Btf, Index, Wanted};
+use btf::{Btf, Index, Want, Wanted};
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
@@ -113,6 +113,27 @@ pub fn doctor(btf: &Btf) -> Result<Vec<Report>, LoadError> {
         .map(|feature| Report { name: feature.name, since: feature.since, result: prober.has(feature) })
         .collect())
 }
+
+/// Whether this kernel runs no program in its first process, nor in what interrupts that, and counts none of these runs as missed.
+/// `None` without its types. No kernel of kernel.org does so, but some that are built for virtual machines do (seen on a 6.18): at a
+/// tracepoint, `bpf_trace_run` goes by this member, which only they have.
+#[must_use]
+pub fn spares_init(btf: &Btf) -> Option<bool> {
+    btf.index(&Wanted::new().strukt(SPARED.0)).ok().as_ref().and_then(is_init_spared)
+}
+
+/// As [`spares_init`], with an index that has [`want_spared`].
+pub(crate) fn is_init_spared(index: &Index<'_>) -> Option<bool> {
+    index.exists(&format!("{}.{}", SPARED.0, SPARED.1)).ok()
+}
+
+/// Adds what [`is_init_spared`] asks for.
+pub(crate) fn want_spared(wanted: &mut Wanted) {
+    wanted.add(Want::Type, SPARED.0);
+}
+
+/// Says of a program that it belongs to the first process.
+const SPARED: (&str, &str) = ("bpf_prog_aux", "init_owned");
 
 /// The names that the probes need of BTF.
 fn wanted() -> Wanted {

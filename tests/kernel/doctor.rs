@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Feature, needs, running_version};
+use kernel_tests::gate::{Feature, needs, running_version, spares_init};
 use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::scratch::Scratch;
@@ -90,6 +90,10 @@ fn host() -> Outcome {
     let (major, minor) = running_version();
     let version = value["kernel"]["version"].as_str().expect("a version");
     assert!(version.starts_with(&format!("{major}.{minor}.")), "{version}");
+
+    assert_eq!(value["kernel"]["spares_init"], spares_init());
+    let text = run(["doctor"]);
+    assert_eq!(text.stdout.contains("in process 1"), spares_init(), "{text}");
 
     let lockdown = read("/sys/kernel/security/lockdown");
     match value["lockdown"].as_str() {

@@ -26,7 +26,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
 use crate::deadline::{self, Deadline};
-use crate::gate::{Skip, misses_runs};
+use crate::gate::{Skip, misses_runs, spares_init};
 use crate::{leak, role};
 
 /// What a test returns when it did not fail, which is a panic.
@@ -182,7 +182,7 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         let mut verdict = run.verdict(&signals);
         if let Some(Verdict::Failed(why)) = &verdict
             && why == PANICKED
-            && misses_runs()
+            && (misses_runs() || spares_init())
         {
             // What the kernel did not let the tool see proves nothing; that it leaves out the same twice does.
             again.push((*name, why.clone(), run.output()));
@@ -209,9 +209,7 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         }
     }
     if !again.is_empty() {
-        println!(
-            "\nrun twice, for this kernel leaves out programs that it preempts; what failed the first time:"
-        );
+        println!("\nrun twice, for this kernel leaves out runs of programs; what failed the first time:");
         print!("{}", outputs(&again));
     }
     print!("{}", summary(passed, skipped, &failures, tests.len() - chosen.len(), begin.elapsed()));

@@ -18,6 +18,7 @@ pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
+use crate::features::is_init_spared;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, Update};
@@ -76,6 +77,9 @@ impl<'b> Loader<'b> {
         let stuck = privileges::charges_memlock(version) && !privileges::lift_memlock();
         if stuck {
             notes.push(Note::Memlock);
+        }
+        if is_init_spared(index) == Some(true) {
+            notes.push(Note::SparesInit);
         }
         let hooks = prepare(object, index, is_own(self.btf))?;
         let license = CString::new(&*object.license)

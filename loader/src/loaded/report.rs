@@ -14,6 +14,8 @@ use crate::error::LoadError;
 pub enum Note {
     /// The memory limit was not lifted; maps were created nonetheless.
     Memlock,
+    /// What the kernel's first process does is not seen, nor what interrupts it ([`crate::spares_init`]).
+    SparesInit,
     /// The object's BTF could not be built: no function names, source lines or map members in the kernel.
     DebugInfo(BuildError),
     /// The kernel did not take the object's BTF; the same is missing.
@@ -37,6 +39,9 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::SparesInit => f.write_str(
+                "this kernel runs no program in process 1, nor in what interrupts it, and does not count these events as missed",
+            ),
             Self::Memlock => f.write_str("the locked-memory limit was not lifted, and was not needed"),
             Self::DebugInfo(error) => write!(f, "no source lines in the kernel: {error}"),
             Self::Btf(errno) => write!(f, "no source lines in the kernel: load BTF: {errno}"),

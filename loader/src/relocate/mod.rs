@@ -9,6 +9,8 @@ use std::rc::Rc;
 use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
 use btf::{BtfError, Class, Field, FieldPath, Index, Lookup, Want, Wanted};
 
+use crate::features::want_spared;
+
 mod error;
 
 pub use error::RelocError;
@@ -29,6 +31,7 @@ pub fn wanted(object: &Object) -> Wanted {
 
 /// Adds the names that an object needs of BTF, so that one pass can serve several.
 pub fn want(wanted: &mut Wanted, object: &Object) {
+    want_spared(wanted);
     for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
         match &def.attach {
             Attach::TpBtf(name) => wanted.add(Want::Tracepoint, name),

@@ -30,6 +30,8 @@ pub(super) struct Host {
     /// `None` where the kernel has no such setting, or does not show it.
     pub(super) settings: [(&'static str, Option<i64>); 3],
     pub(super) types: Result<Types, LoadError>,
+    /// What process 1 does is not seen ([`loader::spares_init`]).
+    pub(super) spares_init: Option<bool>,
     pub(super) tracefs: Option<String>,
     /// Why functions have no names here.
     pub(super) nameless: Option<String>,
@@ -61,9 +63,9 @@ impl Host {
         let kernel_btf = loader::kernel_btf(btf);
         let uname = uname().ok();
         let shown = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-        let (types, features) = match kernel_btf {
-            Ok(btf) => (Ok(Types::of(&btf)), loader::doctor(&btf)),
-            Err(error) => (Err(error), Ok(Vec::new())),
+        let (types, spares_init, features) = match kernel_btf {
+            Ok(btf) => (Ok(Types::of(&btf)), loader::spares_init(&btf), loader::doctor(&btf)),
+            Err(error) => (Err(error), None, Ok(Vec::new())),
         };
         Self {
             release: shown(uname.as_ref().map(nix::sys::utsname::UtsName::release)),
@@ -74,6 +76,7 @@ impl Host {
             memlock,
             settings: SETTINGS.map(|name| (name, setting(name))),
             types,
+            spares_init,
             tracefs: loader::tracefs().map(|path| path.display().to_string()),
             nameless: kallsyms::readable().err().map(|why| why.to_string()),
             features,

@@ -43,6 +43,7 @@ pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
         ("release", Text(Some(&host.release))),
         ("version", Text(host.version.as_deref())),
         ("arch", Text(Some(&host.arch))),
+        ("spares_init", Flag(host.spares_init)),
     ]);
     let held: Option<Vec<_>> =
         host.capabilities.as_ref().map(|held| held.iter().map(|name| quoted(name)).collect());

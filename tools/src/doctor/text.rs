@@ -58,6 +58,15 @@ fn of_host(host: &Host, text: &mut String) {
         Ok(Types { path, bytes }) => line(text, "types (BTF)", format_args!("{path}, {bytes} bytes")),
         Err(error) => line(text, "types (BTF)", format_args!("{error}")),
     }
+    if host.spares_init == Some(true) {
+        line(
+            text,
+            "not seen",
+            format_args!(
+                "what happens in process 1, or interrupts it: this kernel runs no program then, and does not count it"
+            ),
+        );
+    }
     match &host.tracefs {
         Some(path) => line(text, "tracefs", format_args!("{path}")),
         None => {
