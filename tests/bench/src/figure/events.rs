@@ -105,7 +105,8 @@ pub fn lossy(plan: &Plan) -> Result<Figure> {
         "lossy",
         "A storm of retransmissions",
         "64 connections over a veth pair that lose every fifth packet. What is due is the kernel's count of retransmitted \
-         segments; a row is a packet, which may be several.",
+         segments; a row is a packet, which may be several. A kernel that spares its process 1 (`tcptools doctor`) tells of \
+         fewer than it counts.",
         &["tool", "retransmissions/s", "segments due", "segments told", "rows"],
     );
     let json = Contender::ours("tcpretrans", &["--json"]);

@@ -94,7 +94,8 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
          all is exact, until all rows are written. Time in programs by the kernel's own count \
          (BPF_ENABLE_STATS), in a round of its own, beside an empty program at the same tracepoint. A row of tcptools that \
          does not come is a run that the kernel left out, because the program was running on that CPU already (an interrupt); \
-         the tool counts and says it.",
+         the tool counts and says it. Where the kernel spares its process 1 (`tcptools doctor`), what packets change while that \
+         has the CPU is left out as well, and nobody counts it.",
         &[
             "tool",
             "part of connections/s",
