@@ -29,7 +29,7 @@ pub fn wanted(object: &Object) -> Wanted {
     wanted
 }
 
-/// Adds the names that an object needs of BTF, so that one pass can serve several.
+/// Adds the names that an object needs of BTF, and the loader for it, so that one pass can serve several.
 pub fn want(wanted: &mut Wanted, object: &Object) {
     want_spared(wanted);
     for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
