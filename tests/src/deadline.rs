@@ -23,8 +23,17 @@ pub const PATIENCE: &str = "KERNEL_TESTS_PATIENCE";
 /// When [`PATIENCE`] is no factor; the runner looks at it before any test does.
 #[must_use]
 pub fn patient(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
+/// How much slower this machine is said to be than one that is not emulated.
+///
+/// # Panics
+/// As [`patient`].
+#[must_use]
+pub fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    limit * *FACTOR.get_or_init(|| patience().unwrap_or_else(|fault| panic!("{fault}")))
+    *FACTOR.get_or_init(|| patience().unwrap_or_else(|fault| panic!("{fault}")))
 }
 
 /// The factor in [`PATIENCE`].
