@@ -184,7 +184,7 @@ impl Loaded {
         &self.reports
     }
 
-    /// What did not work and did not matter.
+    /// What did not work and was no reason to stop.
     #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.notes

@@ -8,7 +8,7 @@ use btf::BuildError;
 use crate::errno::Errno;
 use crate::error::LoadError;
 
-/// Something that did not work and did not matter, for `-v`.
+/// Something that did not work and was no reason to stop, for `-v`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Note {
