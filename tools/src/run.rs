@@ -11,7 +11,7 @@ use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use programs::emit;
+use programs::{emit, tcpretrans, tcptop};
 use rows::time::{Clock, Zone};
 use rows::{Column, Output, Page, Value};
 
@@ -271,13 +271,20 @@ impl Told {
                 "the ring is full and events are being lost; --ring-size makes it larger"
             });
         }
-        if begins(stats.untracked, &mut self.sockets) {
+        // Where nothing is counted by flow, what found no room was a socket.
+        let by_flow = loaded.has_map(tcptop::FLOWS) || loaded.has_map(tcpretrans::FLOWS);
+        let (sockets, counts) = if by_flow {
+            (stats.untracked, stats.lost_map)
+        } else {
+            (stats.untracked.max(stats.lost_map), 0)
+        };
+        if begins(sockets, &mut self.sockets) {
             say.always(
                 "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open \
                  before and not known yet",
             );
         }
-        if begins(stats.lost_map, &mut self.counts) {
+        if begins(counts, &mut self.counts) {
             say.always(
                 "the table of counts is full and new flows are not counted; --max-sockets makes it larger",
             );
