@@ -12,6 +12,9 @@ use bpfasm::{Fragment, bpf};
 use crate::array;
 use crate::layout::layout;
 
+/// The name of the map of a tool that adds up by flow. Where there is one, `lost_map` is about it, else about the table of sockets.
+pub const FLOWS: &str = "flows";
+
 layout! {
     /// One CPU's counters; the value of the map [`MAP`].
     pub struct Stats as "stats" {

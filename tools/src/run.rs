@@ -11,7 +11,7 @@ use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use programs::{emit, tcpretrans, tcptop};
+use programs::{emit, stats};
 use rows::time::{Clock, Zone};
 use rows::{Column, Output, Page, Value};
 
@@ -261,8 +261,8 @@ impl Told {
         if self.ring && self.sockets && self.counts {
             return Ok(());
         }
-        let stats = read_stats(loaded)?;
-        if begins(stats.lost_ring, &mut self.ring) {
+        let seen = read_stats(loaded)?;
+        if begins(seen.lost_ring, &mut self.ring) {
             let perf = loaded.map(emit::MAP).is_ok_and(|map| map.kind() == MapKind::PerfEventArray);
             say.always(if perf {
                 "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it \
@@ -271,12 +271,10 @@ impl Told {
                 "the ring is full and events are being lost; --ring-size makes it larger"
             });
         }
-        // Where nothing is counted by flow, what found no room was a socket.
-        let by_flow = loaded.has_map(tcptop::FLOWS) || loaded.has_map(tcpretrans::FLOWS);
-        let (sockets, counts) = if by_flow {
-            (stats.untracked, stats.lost_map)
+        let (sockets, counts) = if loaded.has_map(stats::FLOWS) {
+            (seen.untracked, seen.lost_map)
         } else {
-            (stats.untracked.max(stats.lost_map), 0)
+            (seen.untracked.max(seen.lost_map), 0)
         };
         if begins(sockets, &mut self.sockets) {
             say.always(

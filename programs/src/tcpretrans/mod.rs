@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// The map of counts: a [`Tally`] by [`Flow`].
-pub const FLOWS: &str = "flows";
+pub const FLOWS: &str = stats::FLOWS;
 
 /// `ICSK_TIME_LOSS_PROBE`, include/net/inet_connection_sock.h: the timer that is due is that of a probe.
 const ICSK_TIME_LOSS_PROBE: i32 = 5;

@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 /// The array of maps in whose only slot the map of the current interval is; the first of [`TURNS`] while it is empty.
-pub const FLOWS: &str = "flows";
+pub const FLOWS: &str = stats::FLOWS;
 /// The maps that take turns there. Keys are [`Flow`], values [`Traffic`].
 pub const TURNS: [&str; 2] = ["flows0", "flows1"];
 
