@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::deadline::{LIMIT, wait_until};
+use crate::listed::{LISTEN, sockets};
 use crate::loss::deafen;
 use crate::netns::Netns;
 
@@ -97,18 +98,10 @@ impl Door {
     /// Others there may not be any more.
     #[track_caller]
     pub fn wait_closed(&self) {
-        /// `TCP_LISTEN` in `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
-        const LISTEN: &str = "0A";
-        let port = format!(":{:04X}", self.address().port());
+        let port = self.address().port();
         wait_until("end of all connections", LIMIT, || {
-            let table = fs::read_to_string("/proc/self/net/tcp").expect("sockets of this namespace");
-            let mut lines = table.lines().map(|line| line.split_ascii_whitespace().skip(1));
-            let left = lines.find(|line| {
-                let mut columns = line.clone();
-                let (local, state) = (columns.next(), columns.nth(1));
-                local.is_some_and(|local| local.ends_with(&port)) && state != Some(LISTEN)
-            });
-            left.map_or(Ok(()), |line| Err(line.take(3).collect::<Vec<_>>().join(" ")))
+            let left = sockets().into_iter().find(|socket| socket.local == port && socket.state != LISTEN);
+            left.map_or(Ok(()), |socket| Err(format!("{socket:?}")))
         });
     }
 }

@@ -39,5 +39,6 @@ pub mod stage;
 pub mod traffic;
 pub mod wire;
 
+mod listed;
 mod netlink;
 mod role;

@@ -3,12 +3,12 @@
 //! The states are those of `sock:inet_sock_set_state`. No socket is ever shown in TIME_WAIT: a smaller object takes over and
 //! the socket itself goes to CLOSE.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::actor::{Actor, Conn, Who};
 use crate::deadline::{LIMIT, wait_until};
+use crate::listed::{FIN_WAIT2, Listed, sockets};
 use crate::netns::Netns;
 
 /// The addresses a connection runs over.
@@ -220,9 +220,9 @@ impl Stage {
     #[track_caller]
     pub fn settle(&self, pair: Pair) {
         for conn in [pair.client, pair.server] {
-            wait_until("acknowledgement of what was sent", LIMIT, || match unacknowledged(conn) {
-                Some(0) => Ok(()),
-                seen => Err(format!("{seen:?} bytes unacknowledged on {conn:?}")),
+            wait_until("acknowledgement of what was sent", LIMIT, || match listed(conn) {
+                Some(Listed { unacknowledged: 0, .. }) => Ok(()),
+                seen => Err(format!("{seen:?} for {conn:?}")),
             });
         }
     }
@@ -230,11 +230,9 @@ impl Stage {
     /// Waits until the peer has acknowledged the FIN of this end, which was closed first.
     #[track_caller]
     pub fn settle_fin(&self, conn: Conn) {
-        /// `TCP_FIN_WAIT2` in `include/net/tcp_states.h`, as `/proc/net/tcp` writes it.
-        const FIN_WAIT2: &str = "05";
-        wait_until("acknowledgement of the FIN", LIMIT, || match column(conn, 3).as_deref() {
-            Some(FIN_WAIT2) => Ok(()),
-            seen => Err(format!("state {seen:?} of {conn:?}")),
+        wait_until("acknowledgement of the FIN", LIMIT, || match listed(conn) {
+            Some(Listed { state: FIN_WAIT2, .. }) => Ok(()),
+            seen => Err(format!("{seen:?} for {conn:?}")),
         });
     }
 
@@ -315,24 +313,8 @@ pub(crate) fn source_of(to: SocketAddr) -> IpAddr {
     socket.connect(to).and_then(|()| socket.local_addr()).expect("a route").ip()
 }
 
-/// Bytes in the send queue of a socket of this namespace, `None` when there is no such socket.
-fn unacknowledged(conn: Conn) -> Option<u64> {
-    // tx_queue:rx_queue
-    let queues = column(conn, 4)?;
-    u64::from_str_radix(queues.split_once(':')?.0, 16).ok()
-}
-
-/// A column of a socket of this namespace in `/proc/net/tcp`: `sl local_address rem_address st tx_queue:rx_queue`.
-fn column(conn: Conn, number: usize) -> Option<String> {
-    let wanted = (conn.local.port(), conn.remote.port());
-    let port = |address: &str| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok();
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
-        .find_map(|line| {
-            let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-            let ports = (port(columns.get(1)?)?, port(columns.get(2)?)?);
-            (ports == wanted).then(|| columns.get(number).map(|&column| column.to_owned()))?
-        })
+/// This end of a connection, `None` when there is no such socket.
+fn listed(conn: Conn) -> Option<Listed> {
+    let ports = (conn.local.port(), conn.remote.port());
+    sockets().into_iter().find(|socket| (socket.local, socket.remote) == ports)
 }

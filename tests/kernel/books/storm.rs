@@ -68,10 +68,10 @@ fn rows(text: &str) -> u64 {
 /// Changes of state, without the two of a socket that the kernel gave up at once: where two packets complete the same handshake on
 /// two CPUs, each makes a socket, and only the first of these is let in (`inet_ehash_nolisten`).
 fn changes(text: &str) -> u64 {
-    let given_up = text.lines().filter(|line| {
-        let row: serde_json::Value = serde_json::from_str(line).expect("an object");
-        (&row["oldstate"], &row["newstate"]) == (&"SYN_RECV".into(), &"CLOSE".into())
-    });
+    let given_up = text
+        .lines()
+        .map(object)
+        .filter(|row| (&row["oldstate"], &row["newstate"]) == (&"SYN_RECV".into(), &"CLOSE".into()));
     rows(text) - 2 * given_up.count() as u64
 }
 
@@ -83,13 +83,13 @@ fn bytes(sessions: &[Session]) -> Option<u64> {
     Some(sessions.iter().flat_map(|session| &session.ends).map(|end| end.tx).sum())
 }
 
+fn object(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).expect("an object")
+}
+
 /// The sum of a number of all rows.
 fn sum(text: &str, key: &str) -> u64 {
-    let number = |line| {
-        let object: serde_json::Value = serde_json::from_str(line).expect("an object");
-        object[key].as_u64().expect("a number")
-    };
-    text.lines().map(number).sum()
+    text.lines().map(|line| object(line)[key].as_u64().expect("a number")).sum()
 }
 
 fn storm_in_all_tools() -> Outcome {
