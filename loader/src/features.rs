@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use bpfasm::{
     Access, Attach, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Reg, Ring, Target, Width,
 };
-use btf::{Btf, Index, Want, Wanted};
+use btf::{Btf, Index, Wanted};
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
@@ -21,7 +21,7 @@ use crate::link::perf::has_kprobes;
 use crate::link::{Close, Link};
 use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
-use crate::relocate::iter_func;
+use crate::relocate::{iter_func, want_root};
 use crate::sys::mmap::page_size;
 use crate::{kernel, privileges};
 
@@ -119,21 +119,13 @@ pub fn doctor(btf: &Btf) -> Result<Vec<Report>, LoadError> {
 /// tracepoint, `bpf_trace_run` goes by this member, which only they have.
 #[must_use]
 pub fn spares_init(btf: &Btf) -> Option<bool> {
-    btf.index(&Wanted::new().strukt(SPARED.0)).ok().as_ref().and_then(is_init_spared)
+    let mut wanted = Wanted::new();
+    want_root(&mut wanted, INIT_OWNED);
+    btf.index(&wanted).and_then(|index| index.exists(INIT_OWNED)).ok()
 }
 
-/// As [`spares_init`], with an index that has [`want_spared`].
-pub(crate) fn is_init_spared(index: &Index<'_>) -> Option<bool> {
-    index.exists(&format!("{}.{}", SPARED.0, SPARED.1)).ok()
-}
-
-/// Adds what [`is_init_spared`] asks for.
-pub(crate) fn want_spared(wanted: &mut Wanted) {
-    wanted.add(Want::Type, SPARED.0);
-}
-
-/// Says of a program that it belongs to the first process.
-const SPARED: (&str, &str) = ("bpf_prog_aux", "init_owned");
+/// The member by which a kernel knows the programs that it runs in its first process: [`spares_init`].
+pub(crate) const INIT_OWNED: &str = "bpf_prog_aux.init_owned";
 
 /// The names that the probes need of BTF.
 fn wanted() -> Wanted {

@@ -18,7 +18,7 @@ pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
-use crate::features::is_init_spared;
+use crate::features::INIT_OWNED;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, Update};
@@ -78,7 +78,7 @@ impl<'b> Loader<'b> {
         if stuck {
             notes.push(Note::Memlock);
         }
-        if is_init_spared(index) == Some(true) {
+        if index.exists(INIT_OWNED).is_ok_and(|spared| spared) {
             notes.push(Note::SparesInit);
         }
         let hooks = prepare(object, index, is_own(self.btf))?;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
 use btf::{BtfError, Class, Field, FieldPath, Index, Lookup, Want, Wanted};
 
-use crate::features::want_spared;
+use crate::features::INIT_OWNED;
 
 mod error;
 
@@ -31,7 +31,7 @@ pub fn wanted(object: &Object) -> Wanted {
 
 /// Adds the names that an object needs of BTF, and the loader for it, so that one pass can serve several.
 pub fn want(wanted: &mut Wanted, object: &Object) {
-    want_spared(wanted);
+    want_root(wanted, INIT_OWNED);
     for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
         match &def.attach {
             Attach::TpBtf(name) => wanted.add(Want::Tracepoint, name),
@@ -76,7 +76,7 @@ fn tracepoint_of(name: &str) -> Option<&str> {
 }
 
 /// A path that is none is asked for as it is, and reported with its statement when it is resolved.
-fn want_root(wanted: &mut Wanted, path: &str) {
+pub(crate) fn want_root(wanted: &mut Wanted, path: &str) {
     if let Ok(path) = FieldPath::parse(path) {
         wanted.add(Want::Type, path.root());
     }
