@@ -96,9 +96,7 @@ pub fn tracepoint_hook(
     target: &Target,
     body: Fragment,
 ) -> Result<Hook, AsmError> {
-    let program = Program::link(name, body)?;
-    let attach = tracepoint(name, target);
-    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
+    hook_at(hook, need, name, tracepoint(name, target), body)
 }
 
 /// A hook with one program on one tracepoint, which reads nothing through its arguments. It needs no types then, and loads in
@@ -110,12 +108,18 @@ pub fn untyped_hook(
     name: &'static str,
     body: Fragment,
 ) -> Result<Hook, AsmError> {
+    hook_at(hook, need, name, Attach::RawTp(name.into()), body)
+}
+
+fn hook_at(
+    hook: &'static str,
+    need: Need,
+    name: &'static str,
+    attach: Attach,
+    body: Fragment,
+) -> Result<Hook, AsmError> {
     let program = Program::link(name, body)?;
-    Ok(Hook::new(
-        hook,
-        need,
-        vec![ProgramDef { name: name.into(), attach: Attach::RawTp(name.into()), program }],
-    ))
+    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
 /// Forgets a socket when the kernel does.
