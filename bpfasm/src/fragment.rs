@@ -119,7 +119,7 @@ impl Fragment {
     }
 
     /// Adds all of `inner`, whose labels stay its own.
-    pub fn splice(&mut self, inner: Self) {
+    pub fn splice(&mut self, mut inner: Self) {
         let own = self.scopes + 1;
         let defined: Vec<Text> = inner
             .items
@@ -130,8 +130,8 @@ impl Fragment {
             })
             .collect();
         self.scopes = own + inner.scopes;
-        for mut item in inner.items {
-            let label = match &mut item {
+        for item in &mut inner.items {
+            let label = match item {
                 Item::Label { label, .. } => Some(label),
                 Item::Insn { insn, .. } => insn_label_mut(insn),
                 Item::Wrong(_) => None,
@@ -143,8 +143,8 @@ impl Fragment {
                     label.scope = own;
                 }
             }
-            self.items.push(item);
         }
+        self.items.append(&mut inner.items);
     }
 }
 

@@ -173,6 +173,9 @@ pub struct Layout {
     pub members: &'static [Member],
 }
 
+/// The flag of a map whose entries are allocated one by one (include/uapi/linux/bpf.h).
+pub const BPF_F_NO_PREALLOC: u32 = 1;
+
 /// A map.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MapDef {
@@ -188,6 +191,9 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*`.
     pub flags: u32,
+    /// Whether the entries of this hash map may be allocated one by one as they come, where the kernel can do that for programs
+    /// at any moment. Else the kernel allocates all that there can be when the map is created.
+    pub grows: bool,
     /// The key's members, when it is a struct of ours; a plain number has none.
     pub key: Option<Layout>,
     /// The value's members.
@@ -218,6 +224,7 @@ impl MapDef {
             value_size,
             max_entries,
             flags: 0,
+            grows: false,
             key: None,
             value: None,
             inner: Vec::new(),

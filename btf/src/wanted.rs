@@ -84,7 +84,10 @@ impl Wanted {
 
     /// Also this name.
     pub fn add(&mut self, want: Want, name: &str) {
-        self.names.entry(want).or_default().insert(name.into());
+        let names = self.names.entry(want).or_default();
+        if !names.contains(name) {
+            names.insert(name.into());
+        }
     }
 
     /// The names wanted as `want`, each in the spelling of the data and with no type yet.

@@ -133,6 +133,7 @@ impl Types {
         let program = &def.program;
         let slots = slots(program);
         let mut info = ProgramInfo::default();
+        let mut last = None;
         for (at, name) in &program.functions {
             let Some(&insn_off) = slots.get(*at) else { continue };
             // Static, because older kernels know no other linkage.
@@ -148,12 +149,18 @@ impl Types {
             };
             /// `BPF_LINE_INFO_LINE_NUM` has 22 bits.
             const LAST_LINE: u32 = (1 << 22) - 1;
-            info.lines.push(LineInfo {
-                insn_off,
-                file_name_off: self.builder.add_str(file)?,
-                line_off: self.builder.add_str(text)?,
-                line_col: line.min(LAST_LINE) << 10,
-            });
+            // The instructions of a statement follow each other.
+            let line = match last {
+                Some((known, line)) if known == *source => line,
+                _ => LineInfo {
+                    insn_off,
+                    file_name_off: self.builder.add_str(file)?,
+                    line_off: self.builder.add_str(text)?,
+                    line_col: line.min(LAST_LINE) << 10,
+                },
+            };
+            last = Some((*source, line));
+            info.lines.push(LineInfo { insn_off, ..line });
         }
         Ok(info)
     }

@@ -21,7 +21,7 @@ use crate::link::perf::has_kprobes;
 use crate::link::{Close, Link};
 use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
-use crate::relocate::{iter_func, want_root};
+use crate::relocate::iter_func;
 use crate::sys::mmap::page_size;
 use crate::{kernel, privileges};
 
@@ -113,19 +113,6 @@ pub fn doctor(btf: &Btf) -> Result<Vec<Report>, LoadError> {
         .map(|feature| Report { name: feature.name, since: feature.since, result: prober.has(feature) })
         .collect())
 }
-
-/// Whether this kernel runs no program in its first process, nor in what interrupts that, and counts none of these runs as missed.
-/// `None` without its types. No kernel of kernel.org does so, but some that are built for virtual machines do (seen on a 6.18): at a
-/// tracepoint, `bpf_trace_run` goes by this member, which only they have.
-#[must_use]
-pub fn spares_init(btf: &Btf) -> Option<bool> {
-    let mut wanted = Wanted::new();
-    want_root(&mut wanted, INIT_OWNED);
-    btf.index(&wanted).and_then(|index| index.exists(INIT_OWNED)).ok()
-}
-
-/// The member by which a kernel knows the programs that it runs in its first process: [`spares_init`].
-pub(crate) const INIT_OWNED: &str = "bpf_prog_aux.init_owned";
 
 /// The names that the probes need of BTF.
 fn wanted() -> Wanted {

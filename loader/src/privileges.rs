@@ -3,6 +3,8 @@
 use bpfasm::target::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
+use crate::sys::rights::capabilities;
+
 /// A capability of `capability.h` that this work has a use for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -45,15 +47,6 @@ fn has(effective: u64, capability: Capability) -> bool {
     effective & (1 << (capability as u32)) != 0
 }
 
-pub(crate) fn effective(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-fn read_effective() -> Option<u64> {
-    std::fs::read_to_string("/proc/self/status").ok().and_then(|status| effective(&status))
-}
-
 impl Capability {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Bpf, Self::Perfmon, Self::SysAdmin, Self::Syslog, Self::SysResource];
@@ -61,14 +54,14 @@ impl Capability {
     /// Those that are in force for this process; `None` when that cannot be found out.
     #[must_use]
     pub fn held() -> Option<Vec<Self>> {
-        let effective = read_effective()?;
+        let effective = capabilities().ok()?.effective;
         Some(Self::ALL.into_iter().filter(|capability| has(effective, *capability)).collect())
     }
 }
 
 /// The capabilities this process would need and has not; empty also when that cannot be found out.
 pub(crate) fn missing() -> Vec<Capability> {
-    read_effective().map(|set| missing_from(set, crate::kernel::version().ok())).unwrap_or_default()
+    capabilities().map(|sets| missing_from(sets.effective, crate::kernel::version().ok())).unwrap_or_default()
 }
 
 /// Before 5.11 maps count as locked memory of the user, and the default limit is too low for any ring.
@@ -96,12 +89,5 @@ mod tests {
         assert_eq!(missing_from(1 << 39, new), [Capability::Perfmon]);
         assert_eq!(missing_from(1 << 39 | 1 << 38, new), []);
         assert_eq!(missing_from(1 << 39 | 1 << 38, old), [Capability::SysAdmin]);
-    }
-
-    #[test]
-    fn reads_the_effective_set() {
-        assert_eq!(effective("CapPrm:\t0\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n"), Some(0x1ff_ffff_ffff));
-        assert_eq!(effective("CapEff:\tnone\n"), None);
-        assert_eq!(effective(""), None);
     }
 }

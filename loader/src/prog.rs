@@ -115,10 +115,18 @@ impl Prog {
         let slots = program.slots().map_err(asm)?;
         let loader = Attempt { prepared, slots: &slots, options };
         let loaded = |fd, log, plain| Ok(Self { fd, name: name.clone(), log, plain });
+        let failed = |errno, log: &str, hint| {
+            let log = Box::new(VerifierLog::new(log, program));
+            LoadError::Load { program: name.clone(), errno, log, hint }
+        };
         let refused = match options.log_level {
             0 => match loader.quiet(options.debug) {
                 Ok(fd) => return loaded(fd, String::new(), None),
-                Err(errno) => Some(errno),
+                Err(errno) => match Hint::for_errno(errno) {
+                    // Not by the verifier: of a process with all capabilities it asks for no more.
+                    Some(Hint::Forbidden) => return Err(failed(errno, "", Some(Hint::Forbidden))),
+                    _ => Some(errno),
+                },
             },
             _ => None,
         };
@@ -144,7 +152,6 @@ impl Prog {
         {
             return loaded(fd, log, Some(errno));
         }
-        let log = VerifierLog::new(&log, program);
         let hint = match Hint::for_errno(errno) {
             // The helper is not there then, which the verifier says in other words on every kernel.
             None if probes(program) && kernel::is_confidential() => Some(Hint::Confidential),
@@ -152,7 +159,7 @@ impl Prog {
             Some(Hint::Forbidden) if !log.is_empty() => None,
             other => other,
         };
-        Err(LoadError::Load { program: name.clone(), errno, log: Box::new(log), hint })
+        Err(failed(errno, &log, hint))
     }
 
     fn failed(&self) -> impl Fn(Errno) -> LoadError {

@@ -18,7 +18,7 @@ pub const MAP: &str = "sockets";
 #[must_use]
 pub fn map(value: Layout, max_entries: u32) -> MapDef {
     let plain = MapDef::new(MAP, MapKind::Hash, 8, value.size.into(), max_entries);
-    MapDef { value: Some(value), ..plain }
+    MapDef { value: Some(value), grows: true, ..plain }
 }
 
 /// Stores the key, which is the address in `r6`. To be done before [`crate::sock::Sock::tcp`] changes what `r6` means to the

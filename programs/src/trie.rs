@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use bpfasm::object::{MapDef, MapKind};
+use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
 use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::IpNet;
 
@@ -19,14 +19,12 @@ pub const V4: &str = "subnets4";
 /// The name of the map of IPv6 subnets.
 pub const V6: &str = "subnets6";
 
-/// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: a trie insists on it.
-const BPF_F_NO_PREALLOC: u32 = 1;
-
 /// The maps, with room for so many subnets. The reader fills them with [`entries`] before anything is attached.
 #[must_use]
 pub fn maps(subnets: usize) -> [MapDef; 2] {
     let max_entries = u32::try_from(subnets).unwrap_or(u32::MAX);
     [(V4, 8), (V6, 20)].map(|(name, key_size)| MapDef {
+        // A trie insists on it.
         flags: BPF_F_NO_PREALLOC,
         ..MapDef::new(name, MapKind::LpmTrie, key_size, 4, max_entries)
     })

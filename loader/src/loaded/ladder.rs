@@ -107,8 +107,8 @@ impl Loaded {
             let maps = &self.maps;
             let debug =
                 self.btf.as_ref().zip(self.programs.get(number)).map(|(btf, info)| (btf.as_fd(), info));
-            let loaded = prepared.and_then(|prepared| {
-                let mut program = prepared.program.clone();
+            let loaded = prepared.and_then(|mut prepared| {
+                let mut program = std::mem::take(&mut prepared.program);
                 resolve_maps(&mut program, |name| maps.get(name).ok().map(|map| map.as_fd().as_raw_fd()))
                     .map_err(|error| LoadError::Reloc {
                         program: prepared.name.clone(),

@@ -3,6 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use bpfasm::object::BPF_F_NO_PREALLOC;
 use bpfasm::{MapDef, MapKind, Object, Program, Symbol, Text};
 
 use super::Note;
@@ -31,14 +32,18 @@ struct Slot {
 }
 
 impl Maps {
-    /// Creates none yet.
+    /// Creates none yet. `grow` says that those that may ([`MapDef::grows`]) shall.
     pub(super) fn new(
         object: &Object,
         debug: Option<&DebugInfo>,
         memlock_stuck: bool,
+        grow: bool,
     ) -> Result<Self, LoadError> {
         let slots = object.maps.iter().enumerate().map(|(at, def)| Slot {
-            def: def.clone(),
+            def: MapDef {
+                flags: def.flags | if grow && def.grows { BPF_F_NO_PREALLOC } else { 0 },
+                ..def.clone()
+            },
             types: debug.and_then(|debug| debug.maps.get(at).copied().flatten()),
             map: None,
         });

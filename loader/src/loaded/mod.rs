@@ -18,7 +18,6 @@ pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
-use crate::features::INIT_OWNED;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, Update};
@@ -27,6 +26,7 @@ use crate::relocate::wanted;
 use crate::ring::Events;
 use crate::sys::bpf;
 use crate::sys::bpf::EnableStats;
+use crate::traits::Traits;
 use crate::{kernel, privileges};
 
 /// Loads objects. Plain settings; the work is in [`Loader::load`].
@@ -78,7 +78,8 @@ impl<'b> Loader<'b> {
         if stuck {
             notes.push(Note::Memlock);
         }
-        if index.exists(INIT_OWNED).is_ok_and(|spared| spared) {
+        let traits = Traits::of(index);
+        if traits.spares_init {
             notes.push(Note::SparesInit);
         }
         let hooks = prepare(object, index, is_own(self.btf))?;
@@ -88,7 +89,7 @@ impl<'b> Loader<'b> {
         let btf = debug
             .as_ref()
             .and_then(|debug| load_btf(&debug.bytes).map_err(|errno| notes.push(Note::Btf(errno))).ok());
-        let maps = Maps::new(object, debug.as_ref(), stuck)?;
+        let maps = Maps::new(object, debug.as_ref(), stuck, traits.grows)?;
         let reports = object.hooks.iter().map(|hook| RungReport {
             hook: hook.name.clone(),
             need: hook.need,

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
-use btf::{BtfError, Class, Field, FieldPath, Index, Lookup, Want, Wanted};
+use btf::{BtfError, Class, Field, Index, Lookup, Want, Wanted};
 
-use crate::features::INIT_OWNED;
+use crate::traits;
 
 mod error;
 
@@ -31,7 +31,7 @@ pub fn wanted(object: &Object) -> Wanted {
 
 /// Adds the names that an object needs of BTF, and the loader for it, so that one pass can serve several.
 pub fn want(wanted: &mut Wanted, object: &Object) {
-    want_root(wanted, INIT_OWNED);
+    traits::want(wanted);
     for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
         match &def.attach {
             Attach::TpBtf(name) => wanted.add(Want::Tracepoint, name),
@@ -75,11 +75,10 @@ fn tracepoint_of(name: &str) -> Option<&str> {
     name.strip_prefix("btf_trace_")
 }
 
-/// A path that is none is asked for as it is, and reported with its statement when it is resolved.
+/// A path that is none is reported with its statement when it is resolved.
 pub(crate) fn want_root(wanted: &mut Wanted, path: &str) {
-    if let Ok(path) = FieldPath::parse(path) {
-        wanted.add(Want::Type, path.root());
-    }
+    let root = path.split(['.', '[']).next().unwrap_or(path);
+    wanted.add(Want::Type, root);
 }
 
 /// Puts numbers in place of every symbol but maps, which alone are left in the result's `symbols`.

@@ -72,7 +72,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 
 fn flows(max_entries: u32) -> MapDef {
     let plain = MapDef::new(FLOWS, MapKind::Hash, Flow::SIZE.into(), Tally::SIZE.into(), max_entries);
-    MapDef { key: Some(Flow::LAYOUT), value: Some(Tally::LAYOUT), ..plain }
+    MapDef { key: Some(Flow::LAYOUT), value: Some(Tally::LAYOUT), grows: true, ..plain }
 }
 
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`, the last one from 6.17 on; before, it is

@@ -75,6 +75,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let flows = |name| MapDef {
         key: Some(Flow::LAYOUT),
         value: Some(Traffic::LAYOUT),
+        grows: true,
         ..MapDef::new(name, MapKind::Hash, Flow::SIZE.into(), Traffic::SIZE.into(), options.max_sockets)
     };
     let [even, odd] = TURNS;

@@ -1,9 +1,12 @@
 //! Tables: what is put in is found again, in every kind, and no buffer of the wrong length gets as far as the kernel.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 
 use bpfasm::bpf;
-use bpfasm::object::{MapDef, MapKind};
+use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
+use kernel_tests::gate::running_version;
 use kernel_tests::runner::{Outcome, Test};
 use loader::{Errno, LoadError, Loaded, Update};
 
@@ -12,6 +15,7 @@ use super::{load_only, map, run};
 pub const TESTS: &[Test] = &[
     ("loader::hash_maps_round_trip", hash_maps_round_trip),
     ("loader::a_full_table_refuses", a_full_table_refuses),
+    ("loader::a_table_grows_where_the_kernel_lets_it", a_table_grows_where_the_kernel_lets_it),
     ("loader::many_entries_come_in_batches", many_entries_come_in_batches),
     ("loader::per_cpu_values_are_apart_and_sum_up", per_cpu_values_are_apart_and_sum_up),
     ("loader::wrong_lengths_are_refused", wrong_lengths_are_refused),
@@ -70,15 +74,35 @@ fn a_full_table_refuses() -> Outcome {
     Ok(())
 }
 
+/// How much a table holds does not depend on whether it grows.
+fn a_table_grows_where_the_kernel_lets_it() -> Outcome {
+    const COUNT: u32 = 3000;
+    let real_time = fs::read_to_string("/proc/version").expect("the kernel's version").contains("PREEMPT_RT");
+    for grows in [false, true] {
+        let loaded = with_table(MapDef { grows, ..map("table", MapKind::Hash, (4, 8, COUNT)) });
+        let table = loaded.map("table").expect("the object's map");
+        let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", table.as_fd().as_raw_fd()));
+        let flags = if grows && running_version() >= (6, 1) && !real_time { BPF_F_NO_PREALLOC } else { 0 };
+        let fdinfo = fdinfo.expect("what the kernel says of a map");
+        assert!(fdinfo.contains(&format!("\nmap_flags:\t{flags:#x}\n")), "{grows}: {fdinfo}");
+        for key in 0..COUNT {
+            assert_eq!(table.update(&key.to_ne_bytes(), &[0; 8], Update::New), Ok(true), "{grows}: {key}");
+        }
+        let full = table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New).expect_err("no more room");
+        assert_eq!(full.errno, Errno::BIG, "{grows}: {full}");
+        assert_eq!(table.delete(&7_u32.to_ne_bytes()), Ok(true));
+        assert_eq!(table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New), Ok(true), "{grows}: room again");
+    }
+    Ok(())
+}
+
 /// More than one batch, read and taken, from every kind of table.
 fn many_entries_come_in_batches() -> Outcome {
     const COUNT: u32 = 3000;
-    /// `BPF_F_NO_PREALLOC`, linux/bpf.h.
-    const NO_PREALLOC: u32 = 1;
     for kind in [MapKind::Hash, MapKind::PercpuHash, MapKind::LpmTrie, MapKind::Array] {
         let is_trie = kind == MapKind::LpmTrie;
         let loaded = with_table(if is_trie {
-            MapDef { flags: NO_PREALLOC, ..map("table", kind, (8, 8, COUNT)) }
+            MapDef { flags: BPF_F_NO_PREALLOC, ..map("table", kind, (8, 8, COUNT)) }
         } else {
             map("table", kind, (4, 8, COUNT))
         });

@@ -69,8 +69,7 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
         "What a start consists of",
         "Milliseconds until the last program is attached, spent in system calls that make maps, load programs (the verifier), \
          attach them, in all others, and between calls: there types are looked up and programs made. Medians of nine; the \
-         execve itself is left out. A table costs its memory, as its room is fixed at the start: tcptop has two of 32,768, and \
-         makes a third one once it is attached.",
+         execve itself is left out.",
         &["tool", "maps", "programs", "attaching", "other calls", "between calls"],
     );
     let ours = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
