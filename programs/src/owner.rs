@@ -67,8 +67,8 @@ const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);
 
 /// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`.
-pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
-    bpf! {
+pub(crate) fn current(access: Access, base: Reg, pid: i16, comm: i16) -> Fragment {
+    let by_helpers = bpf! {
         call bpf_get_current_pid_tgid;
         r0 >>= 32;
         *(u32 *)({base} + {pid}) = w0;
@@ -76,6 +76,34 @@ pub(crate) fn current(base: Reg, pid: i16, comm: i16) -> Fragment {
         r1 += {comm};
         w2 = {COMM_LEN};
         call bpf_get_current_comm;
+    };
+    match access {
+        // Two loads for the name: its helper (`strscpy_pad` in there) takes longer than anything else in a run.
+        Access::Typed => bpf! {
+            w0 = exists(bpf_func_id.BPF_FUNC_get_current_task_btf); // kernel 5.11
+            if w0 == 0 goto ask;
+            call bpf_get_current_task_btf;
+            ..task(Reg::R0, base, pid, comm);
+            goto told;
+        ask:
+            ..by_helpers;
+        told:
+        },
+        Access::Probed => by_helpers,
+    }
+}
+
+/// Writes the process and the name of the task that `of` points to. Clobbers `r1`.
+///
+/// Before 5.17 what follows the name's end may be left from a longer one.
+fn task(of: Reg, base: Reg, pid: i16, comm: i16) -> Fragment {
+    bpf! {
+        w1 = *(u32 *)({of} + task_struct.tgid);
+        *(u32 *)({base} + {pid}) = w1;
+        r1 = *(u64 *)({of} + task_struct.comm);
+        *(u64 *)({base} + {comm}) = r1;
+        r1 = *(u64 *)({of} + task_struct.comm + 8);
+        *(u64 *)({base} + {comm + 8}) = r1;
     }
 }
 
@@ -102,7 +130,7 @@ pub fn into_new_entry(sock: Sock, rank: Rank) -> Fragment {
     let at = |offset| frame::at(frame::ENTRY, offset);
     bpf! {
         ..unless_owned(sock, "nobody");
-        ..current(R10, at(PID), at(COMM));
+        ..current(sock.access(), R10, at(PID), at(COMM));
         *(u32 *)(r10 + {at(RANK)}) = {rank as i32};
     nobody:
     }
@@ -117,7 +145,7 @@ pub fn into_entry(sock: Sock, rank: Rank) -> Fragment {
         w1 = *(u32 *)(r8 + {RANK});
         if w1 >= {rank as i32} goto known;
         ..unless_owned(sock, "known");
-        ..current(R8, frame::at(0, PID), frame::at(0, COMM));
+        ..current(sock.access(), R8, frame::at(0, PID), frame::at(0, COMM));
         *(u32 *)(r8 + {RANK}) = {rank as i32};
     known:
     }
@@ -144,7 +172,7 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
 pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..unless_owned(sock, "stored");
-        ..current(R10, pid, comm);
+        ..current(sock.access(), R10, pid, comm);
         goto told;
     stored:
         ..stored_into_event(pid, comm);
@@ -157,7 +185,7 @@ pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..nobody_into_event(pid, comm);
         ..unless_owned(sock, "told");
-        ..current(R10, pid, comm);
+        ..current(sock.access(), R10, pid, comm);
     told:
     }
 }
@@ -195,14 +223,14 @@ pub fn nobody_into_event(pid: i16, comm: i16) -> Fragment {
 
 /// Names the current task as the owner of the socket whose address is in `r6`, if the table has the socket and knows nobody
 /// better. For moments in process context, where no lock needs to be looked at.
-fn learn(rank: Rank) -> Fragment {
+fn learn(access: Access, rank: Rank) -> Fragment {
     bpf! {
         ..table::key();
         ..table::lookup();
         if r8 == 0 goto out;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 >= {rank as i32} goto out;
-        ..current(R8, frame::at(0, PID), frame::at(0, COMM));
+        ..current(access, R8, frame::at(0, PID), frame::at(0, COMM));
         *(u32 *)(r8 + {RANK}) = {rank as i32};
     out:
         r0 = 0;
@@ -217,7 +245,7 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     for name in ["sock_send_length", "sock_recv_length"] {
         let body = bpf! {
             r6 = *(u64 *)(r1 + 0);                      // sk
-            ..learn(Rank::Used);
+            ..learn(target.access, Rank::Used);
         };
         let hook = if name == "sock_send_length" { "first send" } else { "first receive" };
         hooks.push(
@@ -232,7 +260,7 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
 
 /// Teaches owners by [`accept_rungs`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
-    let rungs = accept_rungs(target, &Fragment::new(), &|_| learn(Rank::Accepted))?;
+    let rungs = accept_rungs(target, &Fragment::new(), &|access| learn(access, Rank::Accepted))?;
     let hook = Hook::new("accept", Need::Optional, rungs).without(
         "the owner of an accepted connection until a process sends or receives on it (before 6.3: closes it)",
     );
@@ -340,15 +368,9 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
 /// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.
 fn holder() -> Fragment {
     let at = |offset| frame::at(frame::ENTRY, offset);
-    let comm_tail = at(COMM) + 8;
     bpf! {
-        w1 = *(u32 *)(r9 + task_struct.tgid);
-        *(u32 *)(r10 + {at(PID)}) = w1;
+        ..task(Reg::R9, R10, at(PID), at(COMM));
         *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
-        r1 = *(u64 *)(r9 + task_struct.comm);
-        *(u64 *)(r10 + {at(COMM)}) = r1;
-        r1 = *(u64 *)(r9 + task_struct.comm + 8);
-        *(u64 *)(r10 + {comm_tail}) = r1;
     }
 }
 

@@ -57,11 +57,10 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
         .instead_of(SYSCALLS[0]),
     );
     hooks.push(
-        table::tracepoint_hook(
+        table::untyped_hook(
             "accept by io_uring",
             Need::Optional,
             "io_uring_complete",
-            target,
             completed(options, target),
         )?
         .instead_of(ACCEPT)
@@ -85,7 +84,7 @@ fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
         ..stats::open("out");
         ..count(Count::Seen);
         ..only_if(checks, some);
-        ..by_current(Kind::Accept);
+        ..by_current(target.access, Kind::Accept);
         ..tell(options, target, sock);
     out:
         r0 = 0;

@@ -5,7 +5,7 @@ mod event;
 mod state;
 
 use bpfasm::object::Object;
-use bpfasm::target::Target;
+use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Reg, bpf};
 
 pub use self::event::{Event, Kind};
@@ -102,10 +102,10 @@ impl Options {
 }
 
 /// Writes what happened, and that it was the current task, into the event.
-fn by_current(kind: Kind) -> Fragment {
+fn by_current(access: Access, kind: Kind) -> Fragment {
     bpf! {
         *(u16 *)(r10 + {event!(kind)}) = {kind as i32};
-        ..owner::current(Reg::R10, event!(pid), event!(comm));
+        ..owner::current(access, Reg::R10, event!(pid), event!(comm));
         call bpf_get_current_uid_gid;
         *(u32 *)(r10 + {event!(uid)}) = w0;
     }

@@ -50,7 +50,7 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
         if w0 != 0 goto lost;                           // better not told than told twice
     closed:
         ..options.actor("filtered");
-        ..by_current(Kind::Close);
+        ..by_current(target.access, Kind::Close);
         goto tell;
 
     connecting:
@@ -163,7 +163,7 @@ pub(super) fn destroyed(options: &Options, target: &Target) -> Fragment {
     closed:
         ..options.actor("forget");
         ..options.filter.socket(sock, "forget");
-        ..by_current(Kind::Close);
+        ..by_current(target.access, Kind::Close);
         ..tell(options, target, sock);
         ..table::forget();
         goto out;

@@ -383,6 +383,7 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
         | "bpf_get_current_pid_tgid"
         | "bpf_get_current_uid_gid"
         | "bpf_get_current_task"
+        | "bpf_get_current_task_btf"
         | "bpf_get_current_cgroup_id" => &[],
         "bpf_get_stack" => &[Any, Out(Reg::R3), Any, Any],
         "bpf_get_current_comm" => &[Out(Reg::R2), Any],

@@ -346,5 +346,6 @@ helpers! {
     "bpf_get_func_ret": get_func_ret(r1, r2);
     "bpf_get_stack": get_stack(r1, r2, r3, r4);
     "bpf_get_current_task": get_current_task();
+    "bpf_get_current_task_btf": get_current_task_btf();
     "bpf_get_current_cgroup_id": get_current_cgroup_id();
 }

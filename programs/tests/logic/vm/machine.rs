@@ -74,6 +74,8 @@ pub struct Machine {
     /// What was sent.
     pub sent: Vec<Sent>,
     maps: Vec<Map>,
+    /// The task that is running, for `bpf_get_current_task_btf`.
+    current: KernelObject,
     objects: Vec<KernelObject>,
     /// Memory of the kernel without a type: only `bpf_probe_read_kernel` reads it.
     untyped: Vec<Memory>,
@@ -113,6 +115,7 @@ impl Machine {
             unseen: None,
             sent: Vec::new(),
             maps: maps.iter().map(Map::new).collect(),
+            current: kernel.object("task_struct", 66),
             objects: Vec::new(),
             untyped: Vec::new(),
             stack: 0..0,
@@ -191,9 +194,12 @@ impl Machine {
         self.arguments = context.range();
         self.fault = None;
         self.calls = 0;
+        self.current.set("task_struct.tgid", self.task.tgid.into());
+        self.current.set_bytes("task_struct.comm", &self.task.comm);
         let values = self.maps.iter().flat_map(Map::places);
         let objects = self.objects.iter().filter(|_| typed).map(|object| object.memory.range());
-        std::iter::once(context.range()).chain(values).chain(objects).collect()
+        // Whoever has its address may read it, whatever else is typed.
+        [context.range(), self.current.memory.range()].into_iter().chain(values).chain(objects).collect()
     }
 
     /// What was wrong with the first wrong helper call of the run.
@@ -369,6 +375,10 @@ impl Machine {
 
     pub(super) fn get_current_task(&self) -> Helped {
         Ok(self.task_struct.cast_signed())
+    }
+
+    pub(super) fn get_current_task_btf(&self) -> Helped {
+        Ok(self.current.address().cast_signed())
     }
 
     pub(super) fn get_current_cgroup_id(&self) -> Helped {
