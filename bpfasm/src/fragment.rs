@@ -105,6 +105,10 @@ impl Fragment {
 
     /// Adds an instruction.
     pub fn push(&mut self, insn: Insn, symbol: Option<Symbol>, source: Option<Source>) {
+        if self.items.is_empty() {
+            // As many as most blocks have.
+            self.items.reserve(16);
+        }
         self.items.push(Item::Insn { insn, symbol, source });
     }
 

@@ -48,6 +48,8 @@ struct Types {
     proto: TypeId,
     arrays: HashMap<u32, TypeId>,
     structs: HashMap<&'static str, TypeId>,
+    /// Address and length of a text, sorted, and its offset.
+    literals: Vec<((usize, usize), u32)>,
 }
 
 impl Types {
@@ -60,7 +62,8 @@ impl Types {
         let int = builder.int("int", 4, IntEncoding::Signed)?;
         let ctx = builder.ptr(TypeId::VOID)?;
         let proto = builder.func_proto(int, &[("ctx", ctx)])?;
-        Ok(Self { builder, ints, proto, arrays: HashMap::new(), structs: HashMap::new() })
+        let (arrays, structs) = (HashMap::new(), HashMap::new());
+        Ok(Self { builder, ints, proto, arrays, structs, literals: Vec::new() })
     }
 
     fn prim(&mut self, prim: Prim) -> Result<TypeId, BuildError> {
@@ -129,11 +132,23 @@ impl Types {
         Ok(key.zip(value).map(|(key, value)| (key.0, value.0)))
     }
 
+    /// The offset of a text of the source. Told by where the text is, not by what it says: there are hundreds, each several times.
+    fn literal(&mut self, text: &'static str) -> Result<u32, BuildError> {
+        let place = (text.as_ptr().addr(), text.len());
+        match self.literals.binary_search_by_key(&place, |(known, _)| *known) {
+            Ok(at) => Ok(self.literals.get(at).map_or(0, |(_, offset)| *offset)),
+            Err(at) => {
+                let offset = self.builder.add_str(text)?;
+                self.literals.insert(at, (place, offset));
+                Ok(offset)
+            }
+        }
+    }
+
     fn program(&mut self, def: &ProgramDef) -> Result<ProgramInfo, BuildError> {
         let program = &def.program;
         let slots = slots(program);
         let mut info = ProgramInfo::default();
-        let mut last = None;
         for (at, name) in &program.functions {
             let Some(&insn_off) = slots.get(*at) else { continue };
             // Static, because older kernels know no other linkage.
@@ -149,18 +164,12 @@ impl Types {
             };
             /// `BPF_LINE_INFO_LINE_NUM` has 22 bits.
             const LAST_LINE: u32 = (1 << 22) - 1;
-            // The instructions of a statement follow each other.
-            let line = match last {
-                Some((known, line)) if known == *source => line,
-                _ => LineInfo {
-                    insn_off,
-                    file_name_off: self.builder.add_str(file)?,
-                    line_off: self.builder.add_str(text)?,
-                    line_col: line.min(LAST_LINE) << 10,
-                },
-            };
-            last = Some((*source, line));
-            info.lines.push(LineInfo { insn_off, ..line });
+            info.lines.push(LineInfo {
+                insn_off,
+                file_name_off: self.literal(file)?,
+                line_off: self.literal(text)?,
+                line_col: line.min(LAST_LINE) << 10,
+            });
         }
         Ok(info)
     }

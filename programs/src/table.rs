@@ -100,8 +100,8 @@ pub fn tracepoint_hook(
 }
 
 /// A hook with one program on one tracepoint, which reads nothing through its arguments, or only by address whatever the target.
-/// It needs no types then, and loads in half the time: for a typed one, the kernel goes through its BTF until it finds the tracepoint (`bpf_check_attach_target`,
-/// kernel 6.12).
+/// It needs no types then, and loads in half the time: for a typed one, the kernel goes through its BTF until it finds the
+/// tracepoint (`bpf_check_attach_target`, kernel 6.12).
 pub fn untyped_hook(
     hook: &'static str,
     need: Need,

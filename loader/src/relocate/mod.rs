@@ -77,8 +77,8 @@ fn tracepoint_of(name: &str) -> Option<&str> {
 
 /// A path that is none is reported with its statement when it is resolved.
 pub(crate) fn want_root(wanted: &mut Wanted, path: &str) {
-    let root = path.split(['.', '[']).next().unwrap_or(path);
-    wanted.add(Want::Type, root);
+    let end = path.bytes().position(|byte| matches!(byte, b'.' | b'['));
+    wanted.add(Want::Type, end.and_then(|end| path.get(..end)).unwrap_or(path));
 }
 
 /// Puts numbers in place of every symbol but maps, which alone are left in the result's `symbols`.
@@ -164,13 +164,14 @@ enum Value {
 pub(crate) struct Answers<'a> {
     index: &'a Index<'a>,
     fields: RefCell<Vec<(&'a str, Answer)>>,
+    exist: RefCell<Vec<(&'a str, bool)>>,
 }
 
 type Answer = Lookup<Rc<Field>>;
 
 impl<'a> Answers<'a> {
     pub(crate) fn new(index: &'a Index<'a>) -> Self {
-        Self { index, fields: RefCell::default() }
+        Self { index, fields: RefCell::default(), exist: RefCell::default() }
     }
 
     fn field(&self, path: &'a str) -> Result<Answer, BtfError> {
@@ -180,6 +181,15 @@ impl<'a> Answers<'a> {
         let found = self.index.field(path)?.map(Rc::new);
         self.fields.borrow_mut().push((path, found.clone()));
         Ok(found)
+    }
+
+    fn exists(&self, path: &'a str) -> Result<bool, BtfError> {
+        if let Some((_, exists)) = self.exist.borrow().iter().find(|(known, _)| *known == path) {
+            return Ok(*exists);
+        }
+        let exists = self.index.exists(path)?;
+        self.exist.borrow_mut().push((path, exists));
+        Ok(exists)
     }
 }
 
@@ -224,9 +234,7 @@ impl<'a> Resolver<'_, 'a> {
                 Some(field) => i64::from(field.size.0),
                 None => return Ok(Value::Poison),
             },
-            Symbol::Exists(path) => {
-                i64::from(self.answers.index.exists(path).map_err(|error| site.btf(error))?)
-            }
+            Symbol::Exists(path) => i64::from(self.answers.exists(path).map_err(|error| site.btf(error))?),
             Symbol::BitShift(path) => match self.field(path, site)? {
                 Some(field) => field.bits.map_or(0, |bits| i64::from(bits.shift.0)),
                 None => return Ok(Value::Poison),

@@ -109,11 +109,13 @@ fn parts() -> [(&'static str, Fragment); 7] {
         (
             "process and name",
             bpf! {
-                call bpf_get_current_pid_tgid;
-                r1 = r10;
-                r1 += -16;
-                w2 = 16;
-                call bpf_get_current_comm;
+                call bpf_get_current_task_btf;
+                w1 = *(u32 *)(r0 + task_struct.tgid);
+                *(u32 *)(r10 - 20) = w1;
+                r1 = *(u64 *)(r0 + task_struct.comm);
+                *(u64 *)(r10 - 16) = r1;
+                r1 = *(u64 *)(r0 + task_struct.comm + 8);
+                *(u64 *)(r10 - 8) = r1;
                 r0 = 0;
                 exit;
             },
@@ -208,7 +210,7 @@ pub fn runs() -> Result<Figure> {
     let hooks =
         parts().into_iter().map(|(name, code)| own::hook(name, Attach::TpBtf(TRACEPOINT.into()), code));
     let maps = vec![
-        MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
+        MapDef { grows: true, ..MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18) },
         MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
         MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
     ];
