@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bpfasm::object::Object;
 use bpfasm::target::{Access, Ring, Target};
 use btf::Index;
-use loader::{AttachName, Events, LoadError, Loaded, Loader, relocate};
+use loader::{AttachName, Events, LoadError, Loaded, Loader, Note, relocate};
 use programs::emit;
 
 use crate::args::Shared;
@@ -137,7 +137,11 @@ fn load(
 fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
     loaded.attach()?;
     for note in loaded.notes() {
-        say.verbose(&note.to_string());
+        match note {
+            // Events are missing that no count tells of.
+            Note::SparesInit => say.always(&note.to_string()),
+            _ => say.verbose(&note.to_string()),
+        }
     }
     for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
         let taken = rung

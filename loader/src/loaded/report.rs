@@ -40,7 +40,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SparesInit => f.write_str(
-                "this kernel runs no program in process 1, nor in what interrupts it, and does not count these events as missed",
+                "this kernel leaves out what happens in process 1 and in what interrupts it, and counts none of it as missed",
             ),
             Self::Memlock => f.write_str("the locked-memory limit was not lifted, and was not needed"),
             Self::DebugInfo(error) => write!(f, "no source lines in the kernel: {error}"),

@@ -154,7 +154,7 @@ fn interrupted_start_leaves_nothing() -> Outcome {
             let killed = status.signal() == Some(Signal::SIGINT as i32);
             assert!(killed || status.code() == Some(0), "step {step}\n{output}");
             output.assert_complete_lines();
-            assert_eq!(output.stderr, "", "step {step}\n{output}");
+            assert_eq!(output.complaints(), [""; 0], "step {step}\n{output}");
         }
     }
     before.assert_none_left();
