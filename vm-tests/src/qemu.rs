@@ -78,7 +78,9 @@ fn command(boot: &Boot<'_>) -> Command {
         Arch::Amd64 => ("qemu-system-x86_64", "ttyS0"),
         Arch::Arm64 => ("qemu-system-aarch64", "ttyAMA0"),
     };
-    let mut command = Command::new(program);
+    // Whatever ends this process, its machines end with it.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
     if run.kernel.arch == Arch::Arm64 {
         // Not `max`: it emulates pointer authentication, which makes a boot three times as long.
         command.args(["-machine", "virt", "-cpu", "cortex-a72"]);
