@@ -23,11 +23,15 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     let rung = |name: &'static str, attach, body| {
         Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
     };
+    // Most rungs say the same in the end, which is written once.
+    let tell = |access| accepted(options, target, Sock::new(access));
+    let (told, told_probed) = (tell(target.access), tell(Access::Probed));
+    let by_number = accepted_fd(&told_probed);
     let keep_context = bpf! { r9 = r1; };
     let act = |access| {
         bpf! {
             ..stop::unless_stopped("stopped");
-            ..accepted(options, target, Sock::new(access));
+            ..if access == Access::Probed { told_probed.clone() } else { told.clone() };
         stopped:
             r0 = 0;
             exit;
@@ -41,7 +45,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
         let attach = Attach::Tracepoint("syscalls".into(), name.into());
-        let rungs = vec![rung(name, attach, returned(options, target))?];
+        let rungs = vec![rung(name, attach, returned(&by_number))?];
         let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
         let hook = Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without);
         hooks.push(hook.detach(stop::detach()));
@@ -52,7 +56,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
             Need::Required,
             "sys_exit",
             target,
-            any_returned(options, target),
+            any_returned(target, &by_number),
         )?
         .instead_of(SYSCALLS[0]),
     );
@@ -61,7 +65,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
             "accept by io_uring",
             Need::Optional,
             "io_uring_complete",
-            completed(options, target),
+            completed(&by_number),
         )?
         .instead_of(ACCEPT)
         .without("accepts by io_uring"),
@@ -93,13 +97,13 @@ fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
 }
 
 /// `syscalls:sys_exit_accept` and `sys_exit_accept4`.
-fn returned(options: &Options, target: &Target) -> Fragment {
+fn returned(by_number: &Fragment) -> Fragment {
     bpf! {
         r9 = r1;
         r8 = *(u64 *)(r9 + 16);                         // ret
         if r8 s< 0 goto out;
         ..stop::unless_stopped("out");
-        ..accepted_fd(options, target);
+        ..by_number.clone();
     out:
         r0 = 0;
         exit;
@@ -107,7 +111,7 @@ fn returned(options: &Options, target: &Target) -> Fragment {
 }
 
 /// `sys_exit(struct pt_regs *regs, long ret)`, for any system call.
-fn any_returned(options: &Options, target: &Target) -> Fragment {
+fn any_returned(target: &Target, by_number: &Fragment) -> Fragment {
     let regs = Sock::new(target.access);
     // A task that runs 32-bit code numbers its calls otherwise. How wide the register's field is differs between kernels.
     let probed = Sock::new(Access::Probed);
@@ -135,7 +139,7 @@ fn any_returned(options: &Options, target: &Target) -> Fragment {
         if r8 s< 0 goto out;
         r7 = *(u64 *)(r9 + 0);                          // regs
         ..is_accept;
-        ..accepted_fd(options, target);
+        ..by_number.clone();
     out:
         r0 = 0;
         exit;
@@ -144,7 +148,7 @@ fn any_returned(options: &Options, target: &Target) -> Fragment {
 
 /// `io_uring_complete`. Before 5.17 it does not say what was done, and of an accept that is to be done again and again no
 /// kernel does.
-fn completed(options: &Options, target: &Target) -> Fragment {
+fn completed(by_number: &Fragment) -> Fragment {
     let sock = Sock::new(Access::Probed);
     bpf! {
         r9 = r1;
@@ -161,15 +165,15 @@ fn completed(options: &Options, target: &Target) -> Fragment {
         r1 = *(u64 *)(r9 + 8);                          // req, or 0
         ..sock.load_from(Reg::R1, Reg::R1, Size::B1, "io_kiocb.opcode");
         if w1 != {IORING_OP_ACCEPT} goto out;
-        ..accepted_fd(options, target);
+        ..by_number.clone();
     out:
         r0 = 0;
         exit;
     }
 }
 
-/// Goes on as [`accepted`] with the socket that the current task has under the number in `r8`; jumps to `out` if it is none.
-fn accepted_fd(options: &Options, target: &Target) -> Fragment {
+/// Goes on as `accepted` does with the socket that the current task has under the number in `r8`; jumps to `out` if it is none.
+fn accepted_fd(accepted: &Fragment) -> Fragment {
     // What cannot be read is 0, and at 0 nothing can be read.
     let sock = Sock::new(Access::Probed);
     bpf! {
@@ -190,6 +194,6 @@ fn accepted_fd(options: &Options, target: &Target) -> Fragment {
         ..sock.load_from(Reg::R8, Reg::R1, Size::B8, "socket.file");
         if r1 != r7 goto out;                           // what it carries is no socket
         ..sock.load_from(Reg::R8, Reg::R6, Size::B8, "socket.sk");
-        ..accepted(options, target, sock);
+        ..accepted.clone();
     }
 }
