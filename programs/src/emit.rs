@@ -1,7 +1,7 @@
 //! Sending an event, without waking anybody.
 //!
 //! Waking the reader is by far the dearest thing a program can do, so it is left to the reader's own clock. Only a ring that is
-//! filling up faster than the reader comes round wakes it: the few events that carry the ring past a quarter.
+//! filling up faster than the reader comes round wakes it: a few of the events that carry the ring past a quarter.
 
 use bpfasm::object::{Layout, MapDef, MapKind};
 use bpfasm::target::{Ring, Target};
@@ -80,21 +80,55 @@ impl Length {
     }
 }
 
-/// Sends a record and counts it as reported or lost. `r9` is the context.
+/// When an event looks how full the ring is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Look {
+    /// Which events of a CPU do: a power of two, which divides the number of those before it. To look costs a call.
+    every: u32,
+    /// From a quarter of the ring on, so many bytes in which one that looks wakes the reader.
+    window: u32,
+}
+
+impl Look {
+    /// For a ring of records of at most `most` bytes.
+    ///
+    /// The window is wide enough that what several CPUs send cannot step over it: where all look, four records; else sixteen looks,
+    /// by whichever CPUs, in a tenth of the ring.
+    const fn at(ring_bytes: u32, most: u16) -> Self {
+        let record = (most as u32).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ;
+        match ring_bytes / 160 / record {
+            0 | 1 => Self { every: 1, window: record * 4 },
+            64.. => Self { every: 64, window: record * 16 * 64 },
+            few => {
+                let every = 1 << few.ilog2();
+                Self { every, window: record * 16 * every }
+            }
+        }
+    }
+}
+
+/// Sends a record and counts it as reported or lost. `r9` is the context, and `r7` this CPU's counters.
 pub fn send(target: &Target, ring_bytes: u32, record: Record) -> Fragment {
     let Record { base, off, length } = record;
     let output = match target.ring {
         Ring::RingBuf => {
-            // A window wide enough that events of several CPUs cannot step over it, narrow enough that few fall into it.
-            let window = (u32::from(length.most()).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ) * 4;
+            let Look { every, window } = Look::at(ring_bytes, length.most());
+            let now_and_then = (every > 1).then(|| {
+                bpf! {
+                    r1 = *(u64 *)(r7 + {Count::Reported.offset()});
+                    if r1 & {every - 1} goto quietly;
+                }
+            });
             bpf! {
+                ..now_and_then;
                 r1 = map {MAP} ll;
                 r2 = {BPF_RB_AVAIL_DATA};
                 call bpf_ringbuf_query;
-                r4 = {BPF_RB_NO_WAKEUP};
-                r0 -= {ring_bytes / 4};
-                if r0 >= {window} goto send;
                 r4 = {BPF_RB_FORCE_WAKEUP};
+                r0 -= {ring_bytes / 4};
+                if r0 < {window} goto send;
+            quietly:
+                r4 = {BPF_RB_NO_WAKEUP};
             send:
                 r1 = map {MAP} ll;
                 r2 = {base};
@@ -121,5 +155,23 @@ pub fn send(target: &Target, ring_bytes: u32, record: Record) -> Fragment {
     full:
         ..count(Count::LostRing);
     sent:
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Look;
+
+    #[test]
+    fn large_rings_are_looked_at_now_and_then() {
+        assert_eq!(Look::at(4096, 88), Look { every: 1, window: 4 * 96 });
+        assert_eq!(Look::at(64 << 10, 88), Look { every: 4, window: 4 * 16 * 96 });
+        assert_eq!(Look::at(1 << 20, 84), Look { every: 64, window: 64 * 16 * 96 });
+        assert_eq!(Look::at(1 << 30, 84), Look { every: 64, window: 64 * 16 * 96 });
+        for (ring_bytes, most) in [(4096, 1100), (32 << 10, 8), (1 << 20, 8), (1 << 20, 1100)] {
+            let Look { every, window } = Look::at(ring_bytes, most);
+            assert!(every.is_power_of_two() && every <= 64);
+            assert!(every == 1 || window <= ring_bytes / 8, "{window} of {ring_bytes}");
+        }
     }
 }

@@ -83,7 +83,7 @@ pub enum Count {
 }
 
 impl Count {
-    const fn offset(self) -> usize {
+    pub(crate) const fn offset(self) -> usize {
         match self {
             Self::Seen => offset_of!(Stats, seen),
             Self::Filtered => offset_of!(Stats, filtered),

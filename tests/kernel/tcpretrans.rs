@@ -74,7 +74,7 @@ impl Watch {
         self.finish_but(0)
     }
 
-    /// The same where so many probes carried new data.
+    /// The same where up to so many probes carried new data.
     #[track_caller]
     fn finish_but(self, fresh_probes: u64) -> Seen {
         let counters = Counters::now().since(self.before);
@@ -116,9 +116,10 @@ fn assert_counted(rows: &[RetransRow], fresh_probes: u64, counters: Counters, ou
     let seen = (
         rows.iter().map(|row| row.segments).sum::<u64>(),
         count(&|row| row.kind == "S" || row.state == "SYN_SENT"),
-        count(&|row| row.kind == "L") + fresh_probes,
     );
-    assert_eq!(seen, (counters.segments, counters.syns, counters.loss_probes), "{counters:?}\n{output}");
+    assert_eq!(seen, (counters.segments, counters.syns), "{counters:?}\n{output}");
+    let fresh = counters.loss_probes.checked_sub(count(&|row| row.kind == "L"));
+    assert!(fresh.is_some_and(|fresh| fresh <= fresh_probes), "{counters:?}\n{output}");
     assert!(rows.is_sorted_by_key(|row| row.ts) && rows.iter().all(|row| row.err == 0), "{output}");
 }
 
@@ -258,12 +259,17 @@ fn several_segments() -> Outcome {
 /// A probe that carries new data is no retransmission. What was sent first fills the congestion window, so what follows it waits
 /// for the probe.
 fn probe_with_new_data() -> Outcome {
-    let watch = Watch::start(&["-l"]);
-    let mut pair = of_small_segments();
-    pair.lose(&[7; 9800], &[b"again"]);
-    let seen = watch.finish_but(1);
-    assert!(!seen.kinds(of_client(&pair), "ESTABLISHED").contains('L'), "{}", seen.output);
-    Ok(())
+    // On a slow machine the probe may come before there is new data.
+    for _ in 0..8 {
+        let watch = Watch::start(&["-l"]);
+        let mut pair = of_small_segments();
+        pair.lose(&[7; 9800], &[b"again"]);
+        let seen = watch.finish_but(1);
+        if seen.counters.loss_probes == 1 && !seen.kinds(of_client(&pair), "ESTABLISHED").contains('L') {
+            return Ok(());
+        }
+    }
+    panic!("no probe carried new data");
 }
 
 fn syn() -> Outcome {

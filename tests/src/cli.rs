@@ -334,13 +334,12 @@ impl Output {
         assert!(self.one_line().contains(named), "the line has to name {named}\n{self}");
     }
 
-    /// Standard error, which has to be exactly one line that begins with the program's name.
+    /// Its complaint, which has to be exactly one line that begins with the program's name.
     #[must_use]
     #[track_caller]
     pub fn one_line(&self) -> &str {
-        let mut lines = self.stderr.lines();
-        match (lines.next(), lines.next()) {
-            (Some(line), None) if line.starts_with("tcptools: ") => line,
+        match self.complaints()[..] {
+            [line] if line.starts_with("tcptools: ") => line,
             _ => panic!("standard error has to be one line `tcptools: ...`\n{self}"),
         }
     }

@@ -253,6 +253,19 @@ pub fn spares_init() -> bool {
     types.windows(member.len()).any(|window| window == member)
 }
 
+/// Whether tables of sockets grow here: where the kernel's allocator can serve programs at any moment.
+#[must_use]
+pub fn tables_grow() -> bool {
+    let version = fs::read_to_string("/proc/version").expect("read the kernel's version");
+    running_version() >= (6, 1) && !version.contains("PREEMPT_RT")
+}
+
+/// Whether this machine is emulated, and so slow that TCP's timers may fire between any two statements of a test.
+#[must_use]
+pub fn emulated() -> bool {
+    needs(Feature::OwnMachine).is_ok()
+}
+
 fn parse_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -93,6 +93,8 @@ impl Event {
 pub enum Verdict {
     /// It passed.
     Passed,
+    /// It failed, and passed when it was run again.
+    Second,
     /// It failed.
     Failed,
     /// It was not run, because of this.
@@ -105,6 +107,7 @@ pub fn test_line(line: &str) -> Option<(&str, Verdict)> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let verdict = match verdict {
         "ok" => Verdict::Passed,
+        "ok the second time" => Verdict::Second,
         "FAILED" => Verdict::Failed,
         other => Verdict::Skipped(other.strip_prefix("skipped: ")?.to_owned()),
     };
@@ -148,6 +151,7 @@ mod tests {
     #[test]
     fn verdicts_of_tests() {
         assert_eq!(test_line("test a::b ... ok"), Some(("a::b", Verdict::Passed)));
+        assert_eq!(test_line("test a::b ... ok the second time"), Some(("a::b", Verdict::Second)));
         assert_eq!(test_line("test a::b ... FAILED"), Some(("a::b", Verdict::Failed)));
         let skipped = Verdict::Skipped("needs veth: none".into());
         assert_eq!(test_line("test a::b ... skipped: needs veth: none"), Some(("a::b", skipped)));

@@ -206,7 +206,7 @@ impl Outcome {
         let count =
             |wanted: fn(&Verdict) -> bool| self.tests.iter().filter(|(_, verdict)| wanted(verdict)).count();
         (
-            count(|v| *v == Verdict::Passed),
+            count(|v| matches!(v, Verdict::Passed | Verdict::Second)),
             count(|v| *v == Verdict::Failed),
             count(|v| matches!(v, Verdict::Skipped(_))),
         )

@@ -96,6 +96,7 @@ fn tests(done: &[Done]) -> String {
         let found = outcome.tests.iter().find(|(n, _)| n == name);
         match found.map(|(_, verdict)| verdict) {
             Some(Verdict::Passed) => "ok",
+            Some(Verdict::Second) => "2nd",
             Some(Verdict::Failed) => "FAILED",
             Some(Verdict::Skipped(_)) => "skip",
             None => "-",

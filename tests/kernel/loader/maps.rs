@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpfasm::bpf;
 use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
-use kernel_tests::gate::running_version;
+use kernel_tests::gate::tables_grow;
 use kernel_tests::runner::{Outcome, Test};
 use loader::{Errno, LoadError, Loaded, Update};
 
@@ -77,12 +77,11 @@ fn a_full_table_refuses() -> Outcome {
 /// How much a table holds does not depend on whether it grows.
 fn a_table_grows_where_the_kernel_lets_it() -> Outcome {
     const COUNT: u32 = 3000;
-    let real_time = fs::read_to_string("/proc/version").expect("the kernel's version").contains("PREEMPT_RT");
     for grows in [false, true] {
         let loaded = with_table(MapDef { grows, ..map("table", MapKind::Hash, (4, 8, COUNT)) });
         let table = loaded.map("table").expect("the object's map");
         let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", table.as_fd().as_raw_fd()));
-        let flags = if grows && running_version() >= (6, 1) && !real_time { BPF_F_NO_PREALLOC } else { 0 };
+        let flags = if grows && tables_grow() { BPF_F_NO_PREALLOC } else { 0 };
         let fdinfo = fdinfo.expect("what the kernel says of a map");
         assert!(fdinfo.contains(&format!("\nmap_flags:\t{flags:#x}\n")), "{grows}: {fdinfo}");
         for key in 0..COUNT {
