@@ -253,7 +253,7 @@ pub fn spares_init() -> bool {
     types.windows(member.len()).any(|window| window == member)
 }
 
-/// Whether tables of sockets grow here: where the kernel's allocator can serve programs at any moment.
+/// Whether tables of flows grow here: where the kernel's allocator can serve programs at any moment.
 #[must_use]
 pub fn tables_grow() -> bool {
     let version = fs::read_to_string("/proc/version").expect("read the kernel's version");

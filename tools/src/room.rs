@@ -4,8 +4,7 @@ use std::fs;
 
 /// Enough for most hosts, and a few megabytes.
 pub const LEAST: u32 = 32768;
-/// What is given without being asked for, at most: some thirty megabytes for each table where it cannot grow, which the kernel cannot
-/// swap out.
+/// What is given without being asked for, at most: some thirty megabytes for each table, which the kernel cannot swap out.
 const MOST: u32 = 1 << 18;
 
 /// Room for twice the sockets that there are now, and for [`LEAST`] at least.

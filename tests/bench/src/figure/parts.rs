@@ -210,7 +210,7 @@ pub fn runs() -> Result<Figure> {
     let hooks =
         parts().into_iter().map(|(name, code)| own::hook(name, Attach::TpBtf(TRACEPOINT.into()), code));
     let maps = vec![
-        MapDef { grows: true, ..MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18) },
+        MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
         MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
         MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
     ];
