@@ -17,11 +17,11 @@ const WAKING: u64 = 2;
 /// `BPF_F_CURRENT_CPU`, include/uapi/linux/bpf.h.
 const CURRENT_CPU: u64 = 0xffff_ffff;
 
-/// What waits in the ring, and how the next event of `size` bytes is then sent.
+/// How many events were sent before, what waits in the ring, and how the next event of `size` bytes is then sent.
 ///
 /// An event takes its size rounded up to eight, and eight bytes of header. From a quarter of the ring on, within sixteen times as
 /// many as one of looks, they wake the reader; before, he comes by himself, and after, he has been woken.
-fn waiting(size: u16) -> Vec<(u64, u64)> {
+fn waiting(size: u16) -> Vec<(u64, u64, u64)> {
     let quarter = u64::from(RING_BYTES) / 4;
     let record = u64::from(size).next_multiple_of(8) + 8;
     assert!(
@@ -31,13 +31,17 @@ fn waiting(size: u16) -> Vec<(u64, u64)> {
     let every = if u64::from(RING_BYTES) / 160 / record < 4 { 2 } else { 4 };
     let window = every * 16 * record;
     vec![
-        (0, QUIETLY),
-        (quarter - 1, QUIETLY),
-        (quarter, WAKING),
-        (quarter + 1, WAKING),
-        (quarter + window - 1, WAKING),
-        (quarter + window, QUIETLY),
-        (u64::from(RING_BYTES), QUIETLY),
+        (0, 0, QUIETLY),
+        (0, quarter - 1, QUIETLY),
+        (0, quarter, WAKING),
+        (0, quarter + 1, WAKING),
+        (0, quarter + window - 1, WAKING),
+        (0, quarter + window, QUIETLY),
+        (0, u64::from(RING_BYTES), QUIETLY),
+        (1, quarter, QUIETLY),
+        (every - 1, quarter, QUIETLY),
+        (every, quarter, WAKING),
+        (every + 1, quarter, QUIETLY),
     ]
 }
 
@@ -46,13 +50,14 @@ cases! {
     fn waking(lab) in [Narrow, Wide, Filtered, Six] {
         for (specimen, tells) in telling(lab) {
             let Some(size) = specimen.events.first().map(|event| event.size) else { continue };
-            for (used, flags) in waiting(size) {
+            for (before, used, flags) in waiting(size) {
                 let mut tool = specimen.tool(lab, &lab.filter());
+                tool.reported_before(before);
                 tool.machine().ring_used = used;
                 assert!(tells(&mut tool, &lab.spec()));
                 let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
                 let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
-                assert_eq!(sent, [(flags, usize::from(size))], "{} with {used} bytes waiting", specimen.name);
+                assert_eq!(sent, [(flags, usize::from(size))], "{} after {before}, with {used} bytes waiting", specimen.name);
             }
         }
     }

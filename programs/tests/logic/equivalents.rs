@@ -43,6 +43,22 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     },
     // What is known twice.
     Equivalent {
+        place: &["bpf_func_id", "if w0 == 0 goto ask"],
+        what: &["always", "never", "constant + 1"],
+        why: "the helpers say the same as the task does",
+    },
+    Equivalent { place: &["bpf_func_id", "w0 = exists("], what: &["constant - 1"], why: "the same" },
+    Equivalent {
+        place: &["<task_struct.comm + 8>", "goto told"],
+        what: &["never"],
+        why: "what is written is the same",
+    },
+    Equivalent {
+        place: &["r1 = *(u64 *)(r7 + {Count::Reported.offset()})"],
+        what: &["half"],
+        why: "only the lowest bits count",
+    },
+    Equivalent {
         place: &["w1 = *(u32 *)(r8 + {RANK})"],
         what: &["offset - width"],
         why: "that is the pid, which is 0 exactly where the rank is, and more than any rank where it is not",

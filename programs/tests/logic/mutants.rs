@@ -291,9 +291,55 @@ impl Subject {
         format!("{}, instruction {}: `{insn}`{symbol}{entry} ({source})", self.name, change.at)
     }
 
+    /// Which instructions this kernel comes to: not those behind a jump that goes by what `exists` there. Others come to them.
+    fn reached(&self) -> Vec<bool> {
+        let insns = &self.program.insns;
+        let mut starts = vec![0];
+        for insn in insns {
+            starts.push(starts.last().expect("one") + i64::from(insn.slots()));
+        }
+        let known = |at: usize| -> Option<bool> {
+            let asked = at.checked_sub(1)?;
+            self.symbols
+                .iter()
+                .find(|(known, symbol)| *known == asked && matches!(symbol, Symbol::Exists(_)))?;
+            match (&insns[asked], &insns[at]) {
+                (
+                    Insn::Mov { src: Operand::Imm(value), .. },
+                    Insn::JumpIf { op: CmpOp::Eq, src: Operand::Imm(imm), .. },
+                ) => Some(value == imm),
+                _ => None,
+            }
+        };
+        let mut reached = vec![false; insns.len()];
+        let mut next = vec![0];
+        while let Some(at) = next.pop() {
+            if std::mem::replace(&mut reached[at], true) {
+                continue;
+            }
+            let (falls, jumps) = match (&insns[at], known(at)) {
+                (Insn::Exit, _) => (false, false),
+                (Insn::Jump { .. }, _) => (false, true),
+                (Insn::JumpIf { .. }, Some(jumps)) => (!jumps, jumps),
+                (Insn::JumpIf { .. }, None) => (true, true),
+                _ => (true, false),
+            };
+            if falls {
+                next.push(at + 1);
+            }
+            if let (true, Some(Dest::Rel(distance))) = (jumps, insns[at].dest()) {
+                let to = starts[at + 1] + i64::from(*distance);
+                next.push(starts.binary_search(&to).expect("the start of an instruction"));
+            }
+        }
+        reached
+    }
+
     /// The changes to try. In the other ring's programs only the sending is another.
     fn changes(&self) -> Vec<Change> {
         let mut changes = changes(&self.program);
+        let reached = self.reached();
+        changes.retain(|change| reached[change.at]);
         if self.name.contains("PerfEventArray") {
             changes.retain(|change| {
                 self.program.source[change.at].is_some_and(|source| source.file.ends_with("emit.rs"))

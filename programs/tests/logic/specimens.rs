@@ -67,6 +67,10 @@ pub struct Lacking {
     pub kernels: &'static [&'static str],
 }
 
+/// Asked for by all that name who acts: without it, helpers are asked.
+pub const CURRENT_TASK: Lacking =
+    Lacking { name: "bpf_func_id.BPF_FUNC_get_current_task_btf", kernels: &["5.10-x86_64", "5.10-aarch64"] };
+
 /// A tracepoint that a tool attaches to.
 pub struct Tracepoint {
     pub name: &'static str,

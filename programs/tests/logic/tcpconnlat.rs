@@ -11,7 +11,7 @@ use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING,
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
-use crate::specimens::{Specimen, Tracepoint, Way, fitting};
+use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint, Way, fitting};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 
@@ -49,9 +49,11 @@ pub const SPECIMEN: Specimen = Specimen {
         "sock_common.skc_rcv_saddr",
         "sock_common.skc_v6_daddr",
         "sock_common.skc_v6_rcv_saddr",
+        "task_struct.comm",
+        "task_struct.tgid",
     ],
     registers: &[],
-    optional: &[],
+    optional: &[CURRENT_TASK],
     // Who connects is known: nothing watches who sends, receives, accepts or holds.
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },

@@ -13,7 +13,7 @@ use crate::lab::fate::{self, FILTERED, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{OTHER, OWNER, STRANGER, Spec};
-use crate::specimens::{Lacking, Specimen, Tracepoint};
+use crate::specimens::{CURRENT_TASK, Lacking, Specimen, Tracepoint};
 use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 use crate::{golden, owner, spec};
@@ -75,7 +75,10 @@ pub const SPECIMEN: Specimen = Specimen {
         "task_struct.tgid",
     ],
     registers: &["ax", "di"],
-    optional: &[Lacking { name: PURGE, kernels: &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"] }],
+    optional: &[
+        CURRENT_TASK,
+        Lacking { name: PURGE, kernels: &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"] },
+    ],
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "kfree_skb", first: Some("sk_buff"), lacking: &[] },
@@ -803,8 +806,17 @@ cases! {
         // Each of the long ones looks; of the short ones, one of four.
         let records = if lab.drops().stack { 4 } else { 4 * 16 };
         let (quarter, window) = (u64::from(RING_BYTES) / 4, records * (most.next_multiple_of(8) + 8));
-        for (used, wakes) in [(0, false), (quarter - 1, false), (quarter, true), (quarter + window - 1, true), (quarter + window, false)] {
+        for (before, used, wakes) in [
+            (0, 0, false),
+            (0, quarter - 1, false),
+            (0, quarter, true),
+            (0, quarter + window - 1, true),
+            (0, quarter + window, false),
+            (1, quarter, lab.drops().stack),
+            (4, quarter, true),
+        ] {
             let mut tool = lab.tcpdrop(&unfiltered(lab));
+            tool.reported_before(before);
             tool.machine().ring_used = used;
             assert_eq!(drop(&mut tool, &v4(), Socket::None, 0), REPORTED);
             let flags: Vec<_> = tool.sent().iter().map(|sent| sent.flags).collect();

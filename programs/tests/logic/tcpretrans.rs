@@ -13,7 +13,7 @@ use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::owner::{self, BEFORE_6_3};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
-use crate::specimens::{Specimen, Tracepoint};
+use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::{TCP_PROT, Task};
 
@@ -82,7 +82,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "tcp_skb_cb.tcp_gso_segs",
     ],
     registers: &["ax", "di"],
-    optional: &[],
+    optional: &[CURRENT_TASK],
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "sock_recv_length", first: Some("sock"), lacking: BEFORE_6_3 },

@@ -12,7 +12,7 @@ use crate::lab::fate::{
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
-use crate::specimens::Specimen;
+use crate::specimens::{CURRENT_TASK, Specimen};
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
 use crate::{golden, owner};
@@ -56,7 +56,7 @@ pub const SPECIMEN: Specimen = Specimen {
         "task_struct.tgid",
     ],
     registers: &["ax", "di"],
-    optional: &[],
+    optional: &[CURRENT_TASK],
     tracepoints: owner::TRACEPOINTS,
     ways: owner::ways,
     wanted: &[],

@@ -14,7 +14,7 @@ use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING,
 use crate::lab::state::*;
 use crate::lab::{Case, Lab, RING_BYTES, Set, cases, ns};
 use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
-use crate::specimens::{Specimen, Tracepoint, Way, fitting};
+use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint, Way, fitting};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 
@@ -64,12 +64,14 @@ pub const SPECIMEN: Specimen = Specimen {
         "sock_common.skc_v6_rcv_saddr",
         "socket.file",
         "socket.sk",
+        "task_struct.comm",
         "task_struct.files",
         "task_struct.nsproxy",
+        "task_struct.tgid",
         "tcp_sock.rcv_nxt",
     ],
     registers: &["ax", "cs", "di", "orig_ax"],
-    optional: &[],
+    optional: &[CURRENT_TASK],
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
@@ -78,9 +80,8 @@ pub const SPECIMEN: Specimen = Specimen {
     ],
     ways: |target| {
         use Way::*;
-        // All its programs read the socket.
-        let tracepoint = if target.access == Access::Typed { TpBtf } else { RawTp };
-        fitting(&[tracepoint, Fentry, Fexit, Kprobe, Kretprobe, Tracepoint], target)
+        // All its programs read the socket; what io_uring completes is read by address whatever the target.
+        fitting(&[TpBtf, RawTp, Fentry, Fexit, Kprobe, Kretprobe, Tracepoint], target)
     },
     wanted: &[],
     // Most of it is what is shared, once more in each of the many ways to see an accept.
