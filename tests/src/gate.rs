@@ -260,12 +260,6 @@ pub fn tables_grow() -> bool {
     running_version() >= (6, 1) && !version.contains("PREEMPT_RT")
 }
 
-/// Whether this machine is emulated, and so slow that TCP's timers may fire between any two statements of a test.
-#[must_use]
-pub fn emulated() -> bool {
-    needs(Feature::OwnMachine).is_ok()
-}
-
 fn parse_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

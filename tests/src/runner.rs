@@ -26,7 +26,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
 use crate::deadline::{self, Deadline};
-use crate::gate::{Skip, emulated, misses_runs, spares_init};
+use crate::gate::{Skip, misses_runs, spares_init};
 use crate::{leak, role};
 
 /// What a test returns when it did not fail, which is a panic.
@@ -182,9 +182,9 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         let mut verdict = run.verdict(&signals);
         if let Some(Verdict::Failed(why)) = &verdict
             && why == PANICKED
-            && (misses_runs() || spares_init() || emulated())
+            && (misses_runs() || spares_init())
         {
-            // What the kernel did not let the tool see proves nothing, nor what came later than TCP waits for; the same twice does.
+            // What the kernel did not let the tool see proves nothing; that it leaves out the same twice does.
             again.push((*name, why.clone(), run.output()));
             run = Run::start(name, args.nocapture);
             verdict = run.verdict(&signals);
@@ -210,9 +210,7 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         }
     }
     if !again.is_empty() {
-        println!(
-            "\nrun twice, for here runs of programs may be left out, or time goes by too fast; what failed the first time:"
-        );
+        println!("\nrun twice, for this kernel leaves out runs of programs; what failed the first time:");
         print!("{}", outputs(&again));
     }
     print!("{}", summary(passed, skipped, &failures, tests.len() - chosen.len(), begin.elapsed()));
