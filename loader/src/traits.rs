@@ -1,6 +1,6 @@
 //! What the kernel's types tell about the kernel itself.
 
-use btf::{Btf, BtfError, Index, Wanted};
+use btf::{Btf, Index, Wanted};
 
 use crate::relocate::want_root;
 
@@ -41,7 +41,7 @@ pub(crate) struct Traits {
 impl Traits {
     /// What cannot be told is taken for no.
     pub(crate) fn of(index: &Index<'_>) -> Self {
-        let has = |path| matches!(index.exists(path), Ok::<bool, BtfError>(true));
+        let has = |path| index.exists(path).unwrap_or(false);
         Self { spares_init: has(INIT_OWNED), grows: has(ALLOCATOR) && has(SPINS) }
     }
 }

@@ -94,16 +94,10 @@ impl Look {
     ///
     /// The window is wide enough that what several CPUs send cannot step over it: where all look, four records; else sixteen looks,
     /// by whichever CPUs, in a tenth of the ring.
-    const fn at(ring_bytes: u32, most: u16) -> Self {
-        let record = (most as u32).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ;
-        match ring_bytes / 160 / record {
-            0 | 1 => Self { every: 1, window: record * 4 },
-            64.. => Self { every: 64, window: record * 16 * 64 },
-            few => {
-                let every = 1 << few.ilog2();
-                Self { every, window: record * 16 * every }
-            }
-        }
+    fn at(ring_bytes: u32, most: u16) -> Self {
+        let record = u32::from(most).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ;
+        let every = 1 << (ring_bytes / 160 / record).max(1).ilog2().min(6);
+        Self { every, window: record * if every == 1 { 4 } else { every * 16 } }
     }
 }
 
