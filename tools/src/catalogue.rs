@@ -145,6 +145,7 @@ fn each_message_of_the_tools_is_in_the_catalogue() {
     said.extend(long().map(refused));
     said.push(ended(Failure::output(&io::ErrorKind::StorageFull.into())));
     said.push(ended(crate::books::stats_of(&[]).expect_err("no bytes")));
+    said.push((loader::Note::SparesInit.to_string(), "goes on"));
     said.push((crate::run::not_given_up("capabilities", &Errno::EPERM), "goes on"));
     said.push(ended(crate::links::nowhere(&io::ErrorKind::NotFound.into())));
     for why in [Nameless::Hidden, Nameless::Unreadable(io::ErrorKind::NotFound.into())] {
