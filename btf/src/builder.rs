@@ -158,6 +158,14 @@ impl Builder {
         if let Some(offset) = self.offsets.get(text) {
             return Ok(*offset);
         }
+        let offset = self.append_str(text)?;
+        self.offsets.insert(text.into(), offset);
+        Ok(offset)
+    }
+
+    /// As [`Builder::add_str`], but does not look whether it is there yet, and is not found by that either: for those who have
+    /// many and know which are the same.
+    pub fn append_str(&mut self, text: &str) -> Result<u32, BuildError> {
         if text.contains('\0') {
             return Err(BuildError::NulInName { name: text.to_owned() });
         }
@@ -166,7 +174,6 @@ impl Builder {
         let offset = offset.ok_or(BuildError::TooLarge { what: "string section" })?;
         self.strings.extend_from_slice(text.as_bytes());
         self.strings.push(0);
-        self.offsets.insert(text.into(), offset);
         Ok(offset)
     }
 

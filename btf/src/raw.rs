@@ -219,31 +219,42 @@ impl Head {
     /// How many words follow; `None` for an unknown kind.
     #[inline]
     pub(crate) fn tail_words(self) -> Option<usize> {
-        // `void`'s kind, which no record has.
-        if self.kind() == 0 {
+        let kind = self.kind();
+        // 0 is `void`'s kind, which no record has.
+        if !(kind::INT..=kind::ENUM64).contains(&kind) {
             return None;
         }
-        let [fixed, each] = *TAIL_WORDS.get(self.kind() as usize)?;
-        Some(usize::from(fixed) + usize::from(each) * self.vlen() as usize)
+        let of_kind = |table: u64| (table >> (2 * kind) & 3) as usize;
+        Some(of_kind(FIXED_WORDS) + of_kind(WORDS_OF_EACH) * self.vlen() as usize)
     }
 }
 
-/// By kind: how many words follow a record's head, and how many more for each of its `vlen`. A table, as the
-/// kinds of a kernel's types follow each other in no order that a branch could be predicted from.
-const TAIL_WORDS: [[u8; 2]; 20] = {
-    let mut words = [[0, 0]; 20];
-    words[kind::INT as usize] = [1, 0];
-    words[kind::ARRAY as usize] = [3, 0];
-    words[kind::STRUCT as usize] = [0, 3];
-    words[kind::UNION as usize] = [0, 3];
-    words[kind::ENUM as usize] = [0, 2];
-    words[kind::FUNC_PROTO as usize] = [0, 2];
-    words[kind::VAR as usize] = [1, 0];
-    words[kind::DATASEC as usize] = [0, 3];
-    words[kind::DECL_TAG as usize] = [1, 0];
-    words[kind::ENUM64 as usize] = [0, 3];
-    words
-};
+/// How many words follow a record's head whatever its `vlen`, two bits for each kind.
+///
+/// Tables, as the kinds of a kernel's types follow each other in no order that a branch could be predicted from; and in a
+/// register, because where the next record starts is all that a pass over them waits for, and memory answers late.
+const FIXED_WORDS: u64 = by_kind(&[(kind::INT, 1), (kind::ARRAY, 3), (kind::VAR, 1), (kind::DECL_TAG, 1)]);
+
+/// How many words follow for each of its `vlen`, two bits for each kind.
+const WORDS_OF_EACH: u64 = by_kind(&[
+    (kind::STRUCT, 3),
+    (kind::UNION, 3),
+    (kind::ENUM, ENUM_WORDS as u64),
+    (kind::FUNC_PROTO, 2),
+    (kind::DATASEC, 3),
+    (kind::ENUM64, ENUM64_WORDS as u64),
+]);
+
+const fn by_kind(words: &[(u32, u64)]) -> u64 {
+    let mut table = 0;
+    let mut rest = words;
+    while let [(kind, words), others @ ..] = rest {
+        assert!(*words < 4 && 2 * *kind < u64::BITS);
+        table |= *words << (2 * *kind);
+        rest = others;
+    }
+    table
+}
 
 /// One type record: its fixed part and the words that follow.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use crate::sys::bpf::{FuncInfo, LineInfo};
 #[derive(Debug)]
 pub(crate) struct DebugInfo {
     pub(crate) bytes: Vec<u8>,
-    /// In the order of hooks and rungs.
+    /// In the order of hooks and rungs; nothing of those that are not wanted.
     pub(crate) programs: Vec<ProgramInfo>,
     /// Types of key and value, for maps whose kind takes them.
     pub(crate) maps: Vec<Option<(u32, u32)>>,
@@ -28,11 +28,14 @@ pub(crate) struct ProgramInfo {
 }
 
 impl DebugInfo {
-    pub(crate) fn new(object: &Object) -> Result<Self, BuildError> {
+    /// Of the programs whose number, in the order of hooks and rungs, is `wanted`.
+    pub(crate) fn new(object: &Object, wanted: impl Fn(usize) -> bool) -> Result<Self, BuildError> {
         let mut types = Types::new()?;
         let maps = object.maps.iter().map(|map| types.map(map)).collect::<Result<_, _>>()?;
         let rungs = object.hooks.iter().flat_map(|hook| &hook.rungs);
-        let programs = rungs.map(|def| types.program(def)).collect::<Result<_, _>>()?;
+        let program =
+            |(number, def)| if wanted(number) { types.program(def) } else { Ok(ProgramInfo::default()) };
+        let programs = rungs.enumerate().map(program).collect::<Result<_, _>>()?;
         Ok(Self { bytes: types.builder.finish()?, programs, maps })
     }
 }
@@ -138,7 +141,7 @@ impl Types {
         match self.literals.binary_search_by_key(&place, |(known, _)| *known) {
             Ok(at) => Ok(self.literals.get(at).map_or(0, |(_, offset)| *offset)),
             Err(at) => {
-                let offset = self.builder.add_str(text)?;
+                let offset = self.builder.append_str(text)?;
                 self.literals.insert(at, (place, offset));
                 Ok(offset)
             }
@@ -242,7 +245,7 @@ mod tests {
             ],
             consts: vec![],
         };
-        let info = DebugInfo::new(&object).unwrap();
+        let info = DebugInfo::new(&object, |_| true).unwrap();
         let lines = &info.programs[0].lines;
         assert_eq!(
             lines.iter().map(|l| (l.insn_off, l.line_col >> 10)).collect::<Vec<_>>(),

@@ -90,7 +90,7 @@ pub fn shared(command: Command) -> Command {
                 .long("max-sockets")
                 .value_name("N")
                 .value_parser(value_parser!(u32).range(1..=16_777_216))
-                .help("Room for open sockets [default: 32768, or twice those that are open]"),
+                .help("Room for open sockets [default: 16384, or four times those that are open]"),
         )
         .args(ebpf_args())
         .arg(switch("selftest", "First check that the tool tells the truth here, and do not start if not"))

@@ -2,6 +2,7 @@
 
 pub(crate) mod perf;
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -14,6 +15,7 @@ use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
 use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
 use crate::sys::park::park;
+use crate::tracefs;
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
@@ -60,16 +62,6 @@ impl Link {
         link.map_err(|errno| refusal(attach, errno))
     }
 
-    /// What attaching would fail for whatever the program is, so that it need not be loaded for that.
-    pub(crate) fn precheck(attach: &Attach) -> Result<(), LoadError> {
-        let possible = match attach {
-            Attach::Kprobe(_) | Attach::Kretprobe(_) => perf::may_have_kprobes(),
-            Attach::Tracepoint(..) => crate::tracefs::root().is_some(),
-            _ => true,
-        };
-        if possible { Ok(()) } else { Err(refusal(attach, Errno::NOENT)) }
-    }
-
     /// Times its moment came and the program was not even asked to run, as far as the kernel tells.
     pub(crate) fn missed(&self) -> u64 {
         match self {
@@ -85,14 +77,35 @@ impl Link {
     }
 }
 
+/// What attaching would fail for whatever the program is, so that none need be made ready for it. The host is asked once.
+#[derive(Debug, Default)]
+pub(crate) struct Prechecks {
+    kprobes: OnceCell<bool>,
+    tracefs: OnceCell<bool>,
+}
+
+impl Prechecks {
+    pub(crate) fn check(&self, attach: &Attach) -> Result<(), LoadError> {
+        let (possible, hint) = match attach {
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
+                (*self.kprobes.get_or_init(perf::may_have_kprobes), Hint::NoKprobes)
+            }
+            Attach::Tracepoint(..) => {
+                (*self.tracefs.get_or_init(|| tracefs::root().is_some()), Hint::Tracefs)
+            }
+            _ => return Ok(()),
+        };
+        let refusal = || LoadError::Attach { attach: attach.clone(), errno: Errno::NOENT, hint: Some(hint) };
+        if possible { Ok(()) } else { Err(refusal()) }
+    }
+}
+
 /// Why a program was not attached.
 fn refusal(attach: &Attach, errno: Errno) -> LoadError {
     let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
     let hint = match errno {
         Errno::NOENT if probe && !perf::may_have_kprobes() => Some(Hint::NoKprobes),
-        Errno::NOENT
-            if (probe || matches!(attach, Attach::Tracepoint(..))) && crate::tracefs::root().is_none() =>
-        {
+        Errno::NOENT if (probe || matches!(attach, Attach::Tracepoint(..))) && tracefs::root().is_none() => {
             Some(Hint::Tracefs)
         }
         errno => Hint::for_errno(errno),

@@ -7,13 +7,15 @@ use btf::Index;
 
 use super::{Loaded, Note};
 use crate::error::LoadError;
-use crate::link::{Close, Link};
+use crate::link::{Close, Link, Prechecks};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{Answers, relocate_with, resolve_maps};
 
-/// Resolves all symbols but maps, of every rung: a rung may be needed later, when the BTF is no longer at hand.
+/// Resolves all symbols but maps, of every rung that this host may have: it may be needed later, when the BTF is no longer at
+/// hand.
 pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
     let answers = Answers::new(index);
+    let prechecks = Prechecks::default();
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
     for Hook { name, instead_of, detach, rungs, .. } in &object.hooks {
@@ -28,8 +30,15 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         };
         let mut ready = Vec::with_capacity(rungs.len());
         for def in rungs {
-            let prepared = relocate_with(&def.program, &answers, &object.consts)
-                .map_err(|error| LoadError::Reloc { program: def.name.to_string(), error: Box::new(error) })
+            let relocated = || {
+                relocate_with(&def.program, &answers, &object.consts).map_err(|error| LoadError::Reloc {
+                    program: def.name.to_string(),
+                    error: Box::new(error),
+                })
+            };
+            let prepared = prechecks
+                .check(&def.attach)
+                .and_then(|()| relocated())
                 .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
             let prepared = match prepared {
                 Err(error) if error.is_mistake() => return Err(error),
@@ -66,6 +75,13 @@ struct Rung {
     prepared: Box<Result<Prepared, LoadError>>,
 }
 
+impl HookState {
+    /// The numbers of the rungs that can be tried.
+    pub(super) fn open(&self) -> impl Iterator<Item = usize> {
+        self.rest.iter().filter(|rung| rung.prepared.is_ok()).map(|rung| rung.number)
+    }
+}
+
 /// The rung a hook stands on. The link is dropped first.
 #[derive(Debug)]
 pub(super) struct Active {
@@ -96,10 +112,6 @@ impl Loaded {
         };
         hook.tried = true;
         while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
-            if let Err(error) = Link::precheck(&attach) {
-                report.refused.push((attach, error));
-                continue;
-            }
             if let Ok(prepared) = &*prepared {
                 let btf = self.btf.as_ref().map(AsFd::as_fd);
                 self.maps.create_used(&prepared.program, btf, &mut self.notes)?;

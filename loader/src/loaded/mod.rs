@@ -85,7 +85,9 @@ impl<'b> Loader<'b> {
         let hooks = prepare(object, index, is_own(self.btf))?;
         let license = CString::new(&*object.license)
             .map_err(|_| LoadError::Program { program: object.name.to_string(), errno: Errno::INVAL })?;
-        let debug = DebugInfo::new(object).map_err(|error| notes.push(Note::DebugInfo(error))).ok();
+        let open: Vec<usize> = hooks.iter().flat_map(HookState::open).collect();
+        let debug = DebugInfo::new(object, |number| open.contains(&number));
+        let debug = debug.map_err(|error| notes.push(Note::DebugInfo(error))).ok();
         let btf = debug
             .as_ref()
             .and_then(|debug| load_btf(&debug.bytes).map_err(|errno| notes.push(Note::Btf(errno))).ok());
