@@ -5,6 +5,7 @@
 
 use bpfasm::object::{Layout, Prim};
 
+use crate::outcome::Outcome;
 use crate::{tcpconnlat, tcpdrop, tcplife, tcpretrans, tcpstates, tcptop, tcptracer};
 
 /// Records that programs send, and keys and values of the tables that tools read: the first byte says which. There is one exactly
@@ -14,7 +15,7 @@ pub fn events(data: &[u8]) {
     match which % 10 {
         0 => {
             let event = decoded(tcpconnlat::Event::LAYOUT, record, tcpconnlat::Event::decode(record));
-            event.map(|event| event.outcome().name());
+            event.map(|event| event.outcome().map(Outcome::name));
         }
         1 => {
             decoded(tcpdrop::Event::LAYOUT, record, tcpdrop::Event::decode(record))
@@ -26,7 +27,7 @@ pub fn events(data: &[u8]) {
             let Some(event) = decoded(tcplife::Event::LAYOUT, record, tcplife::Event::decode(record)) else {
                 return;
             };
-            let _ = (event.outcome().name(), event.oldstate().name(), event.role());
+            let _ = (event.outcome().map(Outcome::name), event.oldstate().name(), event.role());
             assert!(event.rx_bytes() <= event.bytes_received, "payload is a part of it");
             let _ = event.tx_bytes();
             let whole = event.duration_ns().map_or(0, |ns| ns);

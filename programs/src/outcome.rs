@@ -1,5 +1,10 @@
 //! What became of a connection, or of the attempt to open one.
 
+use bpfasm::{Fragment, Reg, Size, bpf};
+
+use crate::sock::Sock;
+use crate::tcp::SHUTDOWN_MASK;
+
 /// How it went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -54,6 +59,32 @@ impl Outcome {
             errno::ECONNRESET | errno::EPIPE => Self::Reset,
             _ => return None,
         })
+    }
+}
+
+/// Writes into an event on the stack why the socket in `r6` changes to CLOSE: at `err` (`u32`) its `sock.sk_err`, a positive errno,
+/// and at `err_taken` (`u8`), which is 0 so far, 1 if there is none because a process may have taken it.
+///
+/// `getsockopt(SO_ERROR)` takes an error without the socket's lock, so also between the moments when the kernel sets it and
+/// changes the state. There is nobody to do that where no process has the socket (`sk_socket`): it waits to be accepted, or was
+/// closed. And there is no error where the task that runs ends the connection of its own accord: it holds the lock, and has
+/// closed the socket, or there are no packets that it handles before it gives the lock back.
+pub(crate) fn into_event(sock: Sock, err: i16, err_taken: i16) -> Fragment {
+    bpf! {
+        ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
+        *(u32 *)(r10 + {err}) = w1;
+        if w1 != 0 goto known;
+        ..sock.load(Reg::R1, Size::B8, "sock.sk_socket");
+        if r1 == 0 goto known;
+        ..sock.load(Reg::R1, Size::B4, "sock.sk_lock.owned");
+        if w1 == 0 goto unknown;
+        ..sock.load(Reg::R1, Size::B1, "sock.sk_shutdown");
+        if w1 == {SHUTDOWN_MASK} goto known;
+        ..sock.load(Reg::R1, Size::B4, "sock.sk_backlog.len");
+        if w1 == 0 goto known;
+    unknown:
+        *(u8 *)(r10 + {err_taken}) = 1;
+    known:
     }
 }
 

@@ -8,6 +8,8 @@ pub const AF_INET6: u16 = 10;
 pub const IPPROTO_TCP: u16 = 6;
 /// `SOCK_STREAM`, include/linux/net.h.
 pub const SOCK_STREAM: u16 = 1;
+/// `SHUTDOWN_MASK`, include/net/sock.h: both directions. What a close leaves, and `shutdown(SHUT_RDWR)` too.
+pub const SHUTDOWN_MASK: u8 = 3;
 
 /// A connection's state: the first enum of include/net/tcp_states.h, which is user-visible and does not move.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

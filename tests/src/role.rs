@@ -419,8 +419,11 @@ fn accept(listener: &TcpListener) -> Result<TcpStream, Failed> {
 fn await_events(fd: &impl AsFd, events: PollFlags) -> Result<(), Failed> {
     let deadline = Deadline::after(CALL_LIMIT);
     while let Some(timeout) = deadline.poll_timeout() {
-        match poll(&mut [PollFd::new(fd.as_fd(), events)], timeout) {
+        let mut fds = [PollFd::new(fd.as_fd(), events)];
+        match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
+            // An error is there a moment before the state that comes of it; who takes it then takes it from the tools as well.
+            Ok(_) if fds[0].revents() == Some(PollFlags::POLLERR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }

@@ -22,7 +22,7 @@ pub struct LifeRow {
     pub tx_bytes: u64,
     pub rx_bytes: u64,
     pub duration_ns: u64,
-    pub outcome: String,
+    pub outcome: Option<String>,
     pub handshake_ns: Option<u64>,
     pub netns: u64,
     pub role: Option<String>,
@@ -65,7 +65,7 @@ pub struct ConnRow {
     pub raddr: IpAddr,
     pub rport: u16,
     pub latency_ns: u64,
-    pub outcome: String,
+    pub outcome: Option<String>,
     pub netns: u64,
 }
 
@@ -243,7 +243,7 @@ impl Row for LifeRow {
             tx_bytes: o.get("tx_bytes", number)?,
             rx_bytes: o.get("rx_bytes", number)?,
             duration_ns: o.get("duration_ns", number)?,
-            outcome: o.get("outcome", text)?,
+            outcome: o.maybe("outcome", text)?,
             handshake_ns: o.maybe("handshake_ns", number)?,
             netns: o.get("netns", number)?,
             role: o.maybe("role", text)?,
@@ -300,7 +300,7 @@ impl Row for ConnRow {
             raddr: o.get("raddr", address)?,
             rport: o.get("rport", number)?,
             latency_ns: o.get("latency_ns", number)?,
-            outcome: o.get("outcome", text)?,
+            outcome: o.maybe("outcome", text)?,
             netns: o.get("netns", number)?,
         })
     }

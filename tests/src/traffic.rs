@@ -3,10 +3,18 @@
 //! A [`Scenario`] plays one connection on a [`Stage`] and returns what a right tool has to say about it: addresses and ports
 //! as the sockets report them, bytes each way, whose sockets they were, how they ended, and the states each went through.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket, Type};
+
 use crate::actor::{Actor, Conn};
+use crate::deadline::wait_until;
 use crate::netns::{self, Netns};
 use crate::role;
 use crate::stage::{
@@ -264,6 +272,38 @@ pub fn unreachable(stage: &mut Stage) -> Session {
     assert_eq!(failed.errno, "EHOSTUNREACH");
     stage.client.close(conn);
     failure(stage, conn.local, conn.remote, Unreachable)
+}
+
+/// A connect of this process that does not wait and is refused, while another of its threads asks for the socket's error until
+/// the kernel has closed it.
+///
+/// # Panics
+/// When the connect was not refused, or is not yet after a while.
+#[track_caller]
+pub fn refused_while_asked(to: SocketAddr) {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+    socket.set_nonblocking(true).expect("nonblocking");
+    let done = AtomicBool::new(false);
+    let errors = || -> Option<ErrorKind> { socket.take_error().expect("asked").map(|error| error.kind()) };
+    let (connected, taken) = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut taken = None;
+            while !done.load(Ordering::Relaxed) {
+                taken = errors().or(taken);
+            }
+            taken.or_else(errors)
+        });
+        let connected = socket.connect(&to.into()).expect_err("nobody listens").kind();
+        wait_until("the refused socket is closed", Duration::from_secs(5), || {
+            let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+            poll(&mut fds, PollTimeout::ZERO).map_err(|errno| errno.to_string())?;
+            let closed = fds[0].revents().is_some_and(|got| got.contains(PollFlags::POLLHUP));
+            if closed { Ok(()) } else { Err("still connecting".to_owned()) }
+        });
+        done.store(true, Ordering::Relaxed);
+        (connected, asking.join().expect("the thread that asks"))
+    });
+    assert_eq!(taken.unwrap_or(connected), ErrorKind::ConnectionRefused);
 }
 
 /// What a connect that came to nothing looks like: one end, no bytes.

@@ -114,7 +114,7 @@ impl Session for ConnLat {
             address::ip_if_any(event.family, event.raddr),
             address::port(event.rport),
             Value::Millis { ns: event.latency, digits: 2, at_least: false },
-            Value::Word(event.outcome().name()),
+            event.outcome().map_or(Value::Unknown, |outcome| Value::Word(outcome.name())),
             Value::Number(event.netns.into()).if_known(event.netns != 0),
         ]);
         Some(())

@@ -156,7 +156,7 @@ impl Session for Life {
                 digits: 2,
                 at_least: existing,
             }),
-            Value::Word(event.outcome().name()),
+            event.outcome().map_or(Value::Unknown, |outcome| Value::Word(outcome.name())),
             event.handshake_ns().map_or(Value::Unknown, Value::Number),
             match event.role() {
                 Role::Active => Value::Word("active"),

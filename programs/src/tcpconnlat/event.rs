@@ -31,19 +31,21 @@ layout! {
         pub lport: u16,
         /// `sock_common.skc_family`
         pub family: u16,
+        /// 1 if there is no error because a process may have taken it.
+        pub err_taken: u8,
         /// Fills up to eight bytes.
-        pub reserved: u16,
+        pub reserved: u8,
     }
 }
 
 impl Event {
-    /// What came of it: where it was not established and nothing says why, this side gave up.
+    /// What came of it: where it was not established and there was no error, this side gave up. `None` where the error is gone.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Option<Outcome> {
         if self.newstate == State::ESTABLISHED.0.into() {
-            return Outcome::Established;
+            return Some(Outcome::Established);
         }
-        Outcome::of_error(self.err).unwrap_or(Outcome::Aborted)
+        Outcome::of_error(self.err).or((self.err_taken == 0).then_some(Outcome::Aborted))
     }
 }
 
@@ -56,8 +58,8 @@ mod tests {
     fn outcome_is_the_state_then_the_error() {
         let event = Event::decode(&[0; 256]).expect("enough bytes");
         let of = |newstate: State, err| Event { newstate: newstate.0.into(), err, ..event }.outcome();
-        assert_eq!(of(State::ESTABLISHED, 0), Outcome::Established);
-        assert_eq!(of(State::ESTABLISHED, errno::ECONNREFUSED), Outcome::Established, "an older error");
+        assert_eq!(of(State::ESTABLISHED, 0), Some(Outcome::Established));
+        assert_eq!(of(State::ESTABLISHED, errno::ECONNREFUSED), Some(Outcome::Established), "an older error");
         for (err, outcome) in [
             (errno::ECONNREFUSED, Outcome::Refused),
             (errno::ETIMEDOUT, Outcome::Timeout),
@@ -68,8 +70,16 @@ mod tests {
             (0, Outcome::Aborted),
             (103, Outcome::Aborted), // ECONNABORTED: an administrator's `ss --kill`
         ] {
-            assert_eq!(of(State::CLOSE, err), outcome, "{err}");
+            assert_eq!(of(State::CLOSE, err), Some(outcome), "{err}");
         }
-        assert_eq!(of(State::FIN_WAIT1, 0), Outcome::Aborted, "closed while both SYNs were under way");
+        assert_eq!(of(State::FIN_WAIT1, 0), Some(Outcome::Aborted), "closed while both SYNs were under way");
+    }
+
+    #[test]
+    fn an_error_that_a_process_took_is_not_guessed() {
+        let event = Event { err_taken: 1, ..Event::decode(&[0; 256]).expect("enough bytes") };
+        let of = |newstate: State| Event { newstate: newstate.0.into(), ..event }.outcome();
+        assert_eq!(of(State::CLOSE), None);
+        assert_eq!(of(State::ESTABLISHED), Some(Outcome::Established));
     }
 }

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use bpfasm::object::Object;
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::Event;
 use crate::emit;
@@ -14,6 +14,7 @@ use crate::ends::{self, event_ends};
 use crate::filter::Filter;
 use crate::frame::{entry, event};
 use crate::layout::layout;
+use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
@@ -98,9 +99,10 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         ..only_established(options.failed);
         ..at_answer.socket(sock, "filtered");
         ..ends::into_event(sock, event_ends!());
-        ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
-        *(u32 *)(r10 + {event!(err)}) = w1;
-        *(u16 *)(r10 + {event!(reserved)}) = 0;
+        *(u32 *)(r10 + {event!(err)}) = 0;
+        *(u8 *)(r10 + {event!(err_taken)}) = 0;
+        *(u8 *)(r10 + {event!(reserved)}) = 0;
+        ..why_not(options.failed, sock);
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
         goto out;
 
@@ -137,6 +139,19 @@ fn long_enough(min_ns: u64) -> Fragment {
         r1 = *(u64 *)(r10 + {event!(latency)});
         r2 = {min_ns} ll;
         if r1 < r2 goto filtered;
+    }
+}
+
+/// Writes why a connect was not established, if such are wanted.
+fn why_not(failed: bool, sock: Sock) -> Fragment {
+    if !failed {
+        return Fragment::new();
+    }
+    bpf! {
+        w1 = *(u32 *)(r10 + {event!(newstate)});
+        if w1 == {State::ESTABLISHED.0} goto established;
+        ..outcome::into_event(sock, event!(err), event!(err_taken));
+    established:
     }
 }
 

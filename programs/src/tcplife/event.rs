@@ -51,8 +51,10 @@ layout! {
         pub fin_received: u8,
         /// 1 if the connection was there before tracing began.
         pub existing: u8,
+        /// 1 if there is no error because a process may have taken it.
+        pub err_taken: u8,
         /// Fills up to eight bytes.
-        pub reserved: u16,
+        pub reserved: u8,
     }
 }
 
@@ -85,13 +87,17 @@ impl Event {
         State(self.oldstate)
     }
 
-    /// How it ended.
+    /// How it ended; `None` where the error that would tell is gone.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        Outcome::of_error(self.err).unwrap_or_else(|| match self.oldstate() {
+    pub fn outcome(&self) -> Option<Outcome> {
+        let without_error = match self.oldstate() {
             State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK => Outcome::Closed,
             _ => Outcome::Aborted,
-        })
+        };
+        // What both sides have closed, and know it, needs no error to end.
+        let both_fins = self.fin_received != 0 && self.snd_una == self.write_seq;
+        let known = self.err_taken == 0 || (without_error == Outcome::Closed && both_fins);
+        Outcome::of_error(self.err).or(known.then_some(without_error))
     }
 
     /// Payload that the other side acknowledged, in bytes.
@@ -206,13 +212,13 @@ mod tests {
             ..client()
         };
         assert_eq!((refused.tx_bytes(), refused.rx_bytes()), (0, 0));
-        assert_eq!(refused.outcome(), Outcome::Refused);
+        assert_eq!(refused.outcome(), Some(Outcome::Refused));
         assert_eq!((refused.duration_ns(), refused.handshake_ns()), (Some(1050), None));
     }
 
     #[test]
     fn outcome_is_read_from_error_then_state() {
-        let of = |err, state: State| Event { err, oldstate: state.0, ..client() }.outcome();
+        let of = |err, state: State| Event { err, oldstate: state.0, ..client() }.outcome().expect("known");
         assert_eq!(of(0, State::FIN_WAIT2), Outcome::Closed);
         assert_eq!(of(0, State::LAST_ACK), Outcome::Closed);
         assert_eq!(of(0, State::CLOSE_WAIT), Outcome::Aborted);
@@ -221,6 +227,20 @@ mod tests {
         assert_eq!(of(errno::EPIPE, State::CLOSE_WAIT), Outcome::Reset);
         assert_eq!(of(errno::ETIMEDOUT, State::ESTABLISHED), Outcome::Timeout);
         assert_eq!(of(errno::EHOSTUNREACH, State::SYN_SENT), Outcome::Unreachable);
+    }
+
+    #[test]
+    fn an_error_that_a_process_took_is_not_guessed() {
+        let taken = Event { err_taken: 1, ..client() };
+        let of = |state: State, event: Event| Event { oldstate: state.0, ..event }.outcome();
+        for state in [State::SYN_SENT, State::SYN_RECV, State::ESTABLISHED, State::CLOSE_WAIT] {
+            assert_eq!(of(state, taken), None, "{state:?}");
+        }
+        for state in [State::FIN_WAIT2, State::CLOSING, State::LAST_ACK] {
+            assert_eq!(of(state, taken), Some(Outcome::Closed), "{state:?}");
+        }
+        assert_eq!(of(State::FIN_WAIT2, Event { fin_received: 0, ..taken }), None, "no FIN from there");
+        assert_eq!(of(State::LAST_ACK, Event { write_seq: 1, ..taken }), None, "our FIN is not acknowledged");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::ends::{self, event_ends};
 use crate::filter::Filter;
 use crate::frame::{entry, event};
 use crate::layout::layout;
+use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
@@ -197,8 +198,8 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         w1 = *(u32 *)(r9 + {OLDSTATE});
         *(u8 *)(r10 + {event!(oldstate)}) = w1;
         ..ends::into_event(sock, event_ends!());
-        ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
-        *(u32 *)(r10 + {event!(err)}) = w1;
+        *(u8 *)(r10 + {event!(err_taken)}) = 0;
+        ..outcome::into_event(sock, event!(err), event!(err_taken));
         ..sock.load(Reg::R1, Size::B8, "tcp_sock.bytes_acked");
         *(u64 *)(r10 + {event!(bytes_acked)}) = r1;
         ..sock.load(Reg::R1, Size::B8, "tcp_sock.bytes_received");
@@ -213,7 +214,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         r1 >>= enum(sock_flags.SOCK_DONE);
         w1 &= 1;
         *(u8 *)(r10 + {event!(fin_received)}) = w1;
-        *(u16 *)(r10 + {event!(reserved)}) = 0;
+        *(u8 *)(r10 + {event!(reserved)}) = 0;
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     }
 }

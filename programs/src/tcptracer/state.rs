@@ -12,10 +12,7 @@ use crate::sock::Sock;
 use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
-use crate::tcp::State;
-
-/// `SHUTDOWN_MASK`, include/net/sock.h: both directions. What a close leaves, and `shutdown(SHUT_RDWR)` too.
-const SHUTDOWN_MASK: u8 = 3;
+use crate::tcp::{SHUTDOWN_MASK, State};
 
 const STAGE: usize = offset_of!(Entry, stage);
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod emit;
+mod ending;
 mod equivalents;
 mod filter;
 mod golden;

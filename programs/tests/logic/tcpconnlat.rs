@@ -6,6 +6,7 @@ use programs::owner::Rank;
 use programs::tcp::State;
 use programs::tcpconnlat::{self, Entry, Event, Options};
 
+use crate::ending::ENDINGS;
 use crate::golden;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
@@ -39,9 +40,12 @@ pub const SPECIMEN: Specimen = Specimen {
     fields: &[
         "inet_sock.inet_sport",
         "net.ns.inum",
+        "sock.sk_backlog.len",
         "sock.sk_err",
         "sock.sk_lock.owned",
         "sock.sk_protocol",
+        "sock.sk_shutdown",
+        "sock.sk_socket",
         "sock_common.skc_daddr",
         "sock_common.skc_dport",
         "sock_common.skc_family",
@@ -118,7 +122,8 @@ fn event(spec: &Spec, task: Task, now: u64, newstate: State) -> Event {
         comm: task.comm,
         pid: task.tgid,
         netns: spec.netns,
-        err: spec.err,
+        err: if newstate == ESTABLISHED { 0 } else { spec.err },
+        err_taken: 0,
         newstate: newstate.0.into(),
         rport: spec.rport.to_be(),
         lport: spec.lport.to_be(),
@@ -175,6 +180,18 @@ cases! {
             let expected = event(&lab.spec(), OWNER, 200, end);
             assert_eq!(events(&mut tool), if wanted { vec![expected] } else { vec![] });
             assert_eq!(tool.machine().len("sockets"), 0, "{end:?}");
+        }
+    }
+
+    /// Where the error is gone that would tell why, that is told.
+    fn errors_that_a_process_took(lab) in [Wide, Six] {
+        let mut tool = lab.tcpconnlat(&lab.latency());
+        for ending in ENDINGS {
+            let sock = connecting(&mut tool, &lab.spec(), OWNER);
+            assert_eq!(ending.happens(&mut tool, 200, sock, SYN_SENT), REPORTED);
+            let told = event(&lab.spec(), OWNER, 200, CLOSE);
+            let expected = Event { err: ending.err, err_taken: ending.taken.into(), ..told };
+            assert_eq!(events(&mut tool), [expected], "{ending:?}");
         }
     }
 

@@ -5,6 +5,7 @@ use programs::filter::{Family, Filter};
 use programs::owner::Rank;
 use programs::tcplife::{self, Entry, Event, Options, Role};
 
+use crate::ending::ENDINGS;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
@@ -43,9 +44,12 @@ pub const SPECIMEN: Specimen = Specimen {
         "inet_sock.inet_sport",
         "inode.i_mode",
         "net.ns.inum",
+        "sock.sk_backlog.len",
         "sock.sk_err",
         "sock.sk_lock.owned",
         "sock.sk_protocol",
+        "sock.sk_shutdown",
+        "sock.sk_socket",
         "sock.sk_type",
         "sock_common.skc_daddr",
         "sock_common.skc_dport",
@@ -151,6 +155,7 @@ pub fn event(lab: &Lab, spec: &Spec, task: Task) -> Event {
         role: Role::Unknown as u8,
         fin_received: spec.fin_received.into(),
         existing: 0,
+        err_taken: 0,
         reserved: 0,
     }
 }
@@ -202,6 +207,20 @@ cases! {
             assert_eq!(events(&mut tool), [expected], "{end:?}");
             tool.destroy(sock);
             assert_eq!(tool.machine().len("sockets"), 0);
+        }
+    }
+
+    /// Where the error is gone that would tell why it ended, that is told.
+    fn errors_that_a_process_took(lab) in [Narrow, Wide, Filtered, Six] {
+        let mut tool = lab.tcplife(&lab.life());
+        for ending in ENDINGS {
+            let sock = tool.sock(&lab.spec());
+            connect(&mut tool, sock);
+            assert_eq!(ending.happens(&mut tool, 400, sock, ESTABLISHED), REPORTED);
+            let told = events(&mut tool);
+            assert_eq!([(told[0].err, told[0].err_taken)], [(ending.err, ending.taken.into())], "{ending:?}");
+            assert_eq!(told.len(), 1);
+            tool.destroy(sock);
         }
     }
 
