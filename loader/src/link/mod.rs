@@ -59,7 +59,10 @@ impl Link {
             }
             _ => Err(Errno::INVAL),
         };
-        link.map_err(|errno| refusal(attach, errno))
+        link.map_err(|errno| {
+            let hint = Hint::for_errno(errno);
+            LoadError::Attach { attach: attach.clone(), errno, hint }
+        })
     }
 
     /// Times its moment came and the program was not even asked to run, as far as the kernel tells.
@@ -98,19 +101,6 @@ impl Prechecks {
         let refusal = || LoadError::Attach { attach: attach.clone(), errno: Errno::NOENT, hint: Some(hint) };
         if possible { Ok(()) } else { Err(refusal()) }
     }
-}
-
-/// Why a program was not attached.
-fn refusal(attach: &Attach, errno: Errno) -> LoadError {
-    let probe = matches!(attach, Attach::Kprobe(_) | Attach::Kretprobe(_));
-    let hint = match errno {
-        Errno::NOENT if probe && !perf::may_have_kprobes() => Some(Hint::NoKprobes),
-        Errno::NOENT if (probe || matches!(attach, Attach::Tracepoint(..))) && tracefs::root().is_none() => {
-            Some(Hint::Tracefs)
-        }
-        errno => Hint::for_errno(errno),
-    };
-    LoadError::Attach { attach: attach.clone(), errno, hint }
 }
 
 /// Reads to the end, which is an empty read.
