@@ -11,7 +11,7 @@ use bpfasm_syntax::error::Problem;
 use bpfasm_syntax::lex::lex;
 use bpfasm_syntax::limit::Limit;
 
-use crate::fragment::{Fragment, Label};
+use crate::fragment::Fragment;
 use crate::insn::{Callee, Dest, Imm64, Insn, Operand, Reg};
 use crate::symbol::{Symbol, Text};
 
@@ -53,14 +53,13 @@ pub fn parse(text: &str) -> Result<Fragment, ParseError> {
             StatementKind::Label(name) => fragment.label(known(name), None),
             StatementKind::Spread(never) => match never {},
             StatementKind::Insn(written) => {
-                let mut symbol = None;
                 let at = statement.span;
-                let insn = insn(written, &mut symbol).map_err(|problem| ParseError {
+                let insn = insn(written, &mut fragment).map_err(|problem| ParseError {
                     line: at.line,
                     column: at.column,
                     problem,
                 })?;
-                fragment.push(insn, symbol, None);
+                fragment.push(insn, None, None);
             }
         }
     }
@@ -89,47 +88,47 @@ fn text(name: ast::Name<Infallible>) -> Text {
 }
 
 /// The parser has checked that numbers fit; an error here would be an error of its.
-fn insn(insn: ast::Insn<Infallible>, symbol: &mut Option<Symbol>) -> Result<Insn, Problem> {
+fn insn(insn: ast::Insn<Infallible>, out: &mut Fragment) -> Result<Insn, Problem> {
     Ok(match insn {
         ast::Insn::Alu { width, op, dst, src } => {
-            Insn::Alu { width, op, dst: known(dst), src: arg(src, Limit::Imm(width), symbol)? }
+            Insn::Alu { width, op, dst: known(dst), src: arg(src, Limit::Imm(width), out)? }
         }
         ast::Insn::Neg { width, dst } => Insn::Neg { width, dst: known(dst) },
         ast::Insn::Mov { width, dst, src } => {
-            Insn::Mov { width, dst: known(dst), src: arg(src, Limit::Imm(width), symbol)? }
+            Insn::Mov { width, dst: known(dst), src: arg(src, Limit::Imm(width), out)? }
         }
         ast::Insn::MovSx { width, from, dst, src } => {
             Insn::MovSx { width, from, dst: known(dst), src: known(src) }
         }
         ast::Insn::Swap { kind, size, dst } => Insn::Swap { kind, size, dst: known(dst) },
-        ast::Insn::LoadImm64 { dst, imm } => Insn::LoadImm64 { dst: known(dst), imm: wide(imm, symbol)? },
+        ast::Insn::LoadImm64 { dst, imm } => Insn::LoadImm64 { dst: known(dst), imm: wide(imm, out)? },
         ast::Insn::Load { size, signed, dst, from } => {
-            let (base, off) = address(from, symbol)?;
+            let (base, off) = address(from, out)?;
             Insn::Load { size, signed, dst: known(dst), base, off }
         }
         ast::Insn::Store { size, to, src } => {
-            let (base, off) = address(to, symbol)?;
-            Insn::Store { size, base, off, src: arg(src, Limit::Store(size), symbol)? }
+            let (base, off) = address(to, out)?;
+            Insn::Store { size, base, off, src: arg(src, Limit::Store(size), out)? }
         }
         ast::Insn::Atomic { size, op, at, src } => {
-            let (base, off) = address(at, symbol)?;
+            let (base, off) = address(at, out)?;
             Insn::Atomic { size, op, base, off, src: known(src) }
         }
         ast::Insn::LoadPacket { size, index, off } => {
-            Insn::LoadPacket { size, index: index.map(known), off: imm(off, Limit::Signed32, symbol)? }
+            Insn::LoadPacket { size, index: index.map(known), off: imm(off, Limit::Signed32, out)? }
         }
-        ast::Insn::Jump { long, dest: to } => Insn::Jump { long, dest: dest(to) },
+        ast::Insn::Jump { long, dest: to } => Insn::Jump { long, dest: dest(to, out) },
         ast::Insn::JumpIf { width, op, dst, src, dest: to } => {
-            let src = arg(src, Limit::Imm(width), symbol)?;
-            Insn::JumpIf { width, op, dst: known(dst), src, dest: dest(to) }
+            let src = arg(src, Limit::Imm(width), out)?;
+            Insn::JumpIf { width, op, dst: known(dst), src, dest: dest(to, out) }
         }
         ast::Insn::Call(callee) => Insn::Call(match callee {
             ast::Callee::Helper(id) => Callee::Helper(id),
             ast::Callee::HelperRust(never) => match never {},
-            ast::Callee::Local(to) => Callee::Local(dest(to)),
+            ast::Callee::Local(to) => Callee::Local(dest(to, out)),
             ast::Callee::KfuncId(id) => Callee::Kfunc(id),
             ast::Callee::Kfunc(name) => {
-                *symbol = Some(Symbol::Kfunc(text(name)));
+                out.symbol(Symbol::Kfunc(text(name)));
                 Callee::Kfunc(0)
             }
         }),
@@ -137,18 +136,18 @@ fn insn(insn: ast::Insn<Infallible>, symbol: &mut Option<Symbol>) -> Result<Insn
     })
 }
 
-fn arg(arg: Arg<Infallible>, limit: Limit, symbol: &mut Option<Symbol>) -> Result<Operand, Problem> {
+fn arg(arg: Arg<Infallible>, limit: Limit, out: &mut Fragment) -> Result<Operand, Problem> {
     Ok(match arg {
         Arg::Reg(reg) => Operand::Reg(known(reg)),
-        Arg::Const(sum) => Operand::Imm(imm(sum, limit, symbol)?),
+        Arg::Const(sum) => Operand::Imm(imm(sum, limit, out)?),
         Arg::Either(never) => match never {},
     })
 }
 
 /// The number of a sum; a symbol takes it as its addend and leaves 0.
-fn number(sum: Sum<Infallible>, symbol: &mut Option<Symbol>) -> Result<i128, Problem> {
+fn number(sum: Sum<Infallible>, out: &mut Fragment) -> Result<i128, Problem> {
     let Some(written) = sum.symbol else { return Ok(sum.written) };
-    *symbol = Some(match written {
+    let symbol = match written {
         ast::Symbol::Field { path, from } => Symbol::Field {
             path: text(path),
             from: from.map(text),
@@ -161,7 +160,8 @@ fn number(sum: Sum<Infallible>, symbol: &mut Option<Symbol>) -> Result<i128, Pro
         ast::Symbol::Enum { name, variant } => Symbol::Enum { name: text(name), variant: text(variant) },
         ast::Symbol::Params(name) => Symbol::Params(text(name)),
         ast::Symbol::Const(name) => Symbol::Const(text(name)),
-    });
+    };
+    out.symbol(symbol);
     Ok(0)
 }
 
@@ -169,47 +169,47 @@ fn field(value: i128, limit: Limit) -> Result<i32, Problem> {
     limit.field(value).ok_or(Problem::Range { value, limit })
 }
 
-fn imm(sum: Sum<Infallible>, limit: Limit, symbol: &mut Option<Symbol>) -> Result<i32, Problem> {
-    field(number(sum, symbol)?, limit)
+fn imm(sum: Sum<Infallible>, limit: Limit, out: &mut Fragment) -> Result<i32, Problem> {
+    field(number(sum, out)?, limit)
 }
 
 fn unsigned(sum: Sum<Infallible>) -> Result<u32, Problem> {
     field(sum.written, Limit::Unsigned32).map(i32::cast_unsigned)
 }
 
-fn address(address: ast::Address<Infallible>, symbol: &mut Option<Symbol>) -> Result<(Reg, i16), Problem> {
-    let value = number(address.off, symbol)?;
+fn address(address: ast::Address<Infallible>, out: &mut Fragment) -> Result<(Reg, i16), Problem> {
+    let value = number(address.off, out)?;
     let off = i16::try_from(value).map_err(|_| Problem::Range { value, limit: Limit::Offset })?;
     Ok((known(address.base), off))
 }
 
-fn dest(dest: ast::Dest<Infallible>) -> Dest {
+fn dest(dest: ast::Dest<Infallible>, out: &mut Fragment) -> Dest {
     match dest {
-        ast::Dest::Label(name) => Dest::Label(Label::new(text(name))),
+        ast::Dest::Label(name) => out.dest(text(name)),
         ast::Dest::Rel(distance) => Dest::Rel(distance),
     }
 }
 
-fn wide(wide: Wide<Infallible>, symbol: &mut Option<Symbol>) -> Result<Imm64, Problem> {
-    let mut signed = |sum| imm(sum, Limit::Signed32, symbol);
+fn wide(wide: Wide<Infallible>, out: &mut Fragment) -> Result<Imm64, Problem> {
+    let mut signed = |sum| imm(sum, Limit::Signed32, out);
     Ok(match wide {
         Wide::Value(sum) => {
-            let value = number(sum, symbol)?;
+            let value = number(sum, out)?;
             let bits = u64::try_from(value).or_else(|_| i64::try_from(value).map(i64::cast_unsigned));
             Imm64::Value(bits.map_err(|_| Problem::Range { value, limit: Limit::Wide })?)
         }
         Wide::Map(name) => {
-            *symbol = Some(Symbol::Map(text(name)));
+            out.symbol(Symbol::Map(text(name)));
             Imm64::MapFd(0)
         }
         Wide::MapOffset(name, offset) => {
-            *symbol = Some(Symbol::Map(text(name)));
+            out.symbol(Symbol::Map(text(name)));
             Imm64::MapValue { fd: 0, offset: unsigned(offset)? }
         }
         Wide::MapFd(fd) => Imm64::MapFd(signed(fd)?),
         Wide::MapValue(fd, offset) => Imm64::MapValue { fd: signed(fd)?, offset: unsigned(offset)? },
         Wide::BtfVar(id) => Imm64::BtfVar(signed(id)?),
-        Wide::CodeAddr(to) => Imm64::CodeAddr(dest(to)),
+        Wide::CodeAddr(to) => Imm64::CodeAddr(dest(to, out)),
         Wide::MapIdx(index) => Imm64::MapIdx(signed(index)?),
         Wide::MapValueIdx(index, offset) => {
             Imm64::MapValueIdx { index: signed(index)?, offset: unsigned(offset)? }

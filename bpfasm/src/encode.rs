@@ -10,7 +10,6 @@ use bpfasm_syntax::limit::Limit;
 
 pub use crate::decode::{DecodeError, decode};
 use crate::insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
-use crate::symbol::Text;
 
 /// The slots of one instruction: one, or two for a wide load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +32,7 @@ impl Deref for Slots {
 #[non_exhaustive]
 pub enum EncodeError {
     /// A label that is not resolved yet.
-    Label(Text),
+    Label,
     /// A jump further than its field reaches.
     JumpTooFar(i32),
     /// A size this instruction does not come in.
@@ -50,7 +49,7 @@ pub enum EncodeError {
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Label(label) => write!(f, "the label `{label}` is not resolved"),
+            Self::Label => f.write_str("its label is not resolved"),
             Self::JumpTooFar(distance) => write!(f, "a jump over {distance} slots does not fit in 16 bits"),
             Self::Size(size) => write!(f, "there is no such instruction of {} bytes", size.bytes()),
             Self::Stored { value, size } => write!(f, "{value} does not fit in {} bytes", size.bytes()),
@@ -341,7 +340,7 @@ pub(crate) fn stored(size: Size, value: i32) -> bool {
 fn distance(dest: &Dest) -> Result<i32, EncodeError> {
     match dest {
         Dest::Rel(distance) => Ok(*distance),
-        Dest::Label(label) => Err(EncodeError::Label(label.name.clone())),
+        Dest::Label(_) => Err(EncodeError::Label),
     }
 }
 

@@ -1,29 +1,19 @@
 //! Pieces of program: instructions, labels, and the pieces inside them.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use crate::error::AsmError;
 use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::symbol::{Symbol, Text};
+use crate::text::Line;
 
-/// A name for a place in a program.
+/// A place in a fragment that an instruction of it goes to, by the number of its name there ([`Fragment::dest`]).
 ///
-/// A label belongs to the block that defines it: the same name in a fragment and in the block around it are two labels. A
-/// jump to a name its own block does not define means the label of the block it is spliced into.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Label {
-    /// The name as written.
-    pub name: Text,
-    /// 0 in the block that is being written; every block spliced into it gets a number of its own.
-    pub(crate) scope: u32,
-}
-
-impl Label {
-    /// A label of the block that is being written.
-    pub fn new(name: impl Into<Text>) -> Self {
-        Self { name: name.into(), scope: 0 }
-    }
-}
+/// A name belongs to the block that defines it: the same name in a fragment and in the block around it are two labels. A jump
+/// to a name its own block does not define means the label of the block it is spliced into.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Label(pub(crate) u32);
 
 /// Where a statement was written, and its text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,28 +32,33 @@ impl fmt::Display for Source {
     }
 }
 
-/// One element of a fragment.
+/// What a [`Label`] stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Item {
-    Insn {
-        insn: Insn,
-        symbol: Option<Symbol>,
-        source: Option<Source>,
-    },
-    Label {
-        label: Label,
-        source: Option<Source>,
-    },
-    /// A statement with a value from Rust that cannot be; linking reports it.
-    Wrong(AsmError),
+pub(crate) struct Name {
+    /// The name as written.
+    pub(crate) text: Text,
+    /// 0 in the block that is being written; every block spliced into it gets a number of its own.
+    pub(crate) scope: u32,
+    /// Where the block defines it: before which instruction, and in which statement.
+    pub(crate) place: Option<(usize, Option<Source>)>,
 }
 
 /// A sequence of statements that is not yet a program. The `bpf!` macro makes one; `..expr` splices one into another.
+///
+/// It has the columns of a [`Program`](crate::Program), which takes them over as they are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fragment {
-    pub(crate) items: Vec<Item>,
+    pub(crate) insns: Vec<Insn>,
+    /// As long as `insns`.
+    pub(crate) source: Vec<Option<Source>>,
+    /// By instruction, in ascending order.
+    pub(crate) symbols: Vec<(usize, Symbol)>,
+    /// By the numbers of labels.
+    pub(crate) names: Vec<Name>,
     /// Scopes used by what was spliced in: 1 to this number.
-    pub(crate) scopes: u32,
+    scopes: u32,
+    /// The first statement that cannot be; linking reports it.
+    pub(crate) wrong: Option<AsmError>,
 }
 
 impl Fragment {
@@ -73,83 +68,149 @@ impl Fragment {
         Self::default()
     }
 
+    /// The same, with room for so many instructions.
+    pub(crate) fn with_capacity(insns: usize) -> Self {
+        Self { insns: Vec::with_capacity(insns), source: Vec::with_capacity(insns), ..Self::default() }
+    }
+
     /// Whether it holds neither instruction nor label.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.insns.is_empty() && self.names.is_empty() && self.wrong.is_none()
     }
 
     /// The instructions in it, jumps still to be resolved.
-    pub fn insns(&self) -> impl Iterator<Item = &Insn> {
-        self.items.iter().filter_map(|item| match item {
-            Item::Insn { insn, .. } => Some(insn),
-            Item::Label { .. } | Item::Wrong(_) => None,
-        })
+    #[must_use]
+    pub fn insns(&self) -> &[Insn] {
+        &self.insns
     }
 
-    /// What the loader writes into each instruction.
-    pub fn symbols(&self) -> impl Iterator<Item = Option<&Symbol>> {
-        self.items.iter().filter_map(|item| match item {
-            Item::Insn { symbol, .. } => Some(symbol.as_ref()),
-            Item::Label { .. } | Item::Wrong(_) => None,
-        })
+    /// What the loader writes, and into which instruction; in ascending order.
+    #[must_use]
+    pub fn symbols(&self) -> &[(usize, Symbol)] {
+        &self.symbols
     }
 
-    /// The places of all statements, labels among them.
-    pub fn sources(&self) -> impl Iterator<Item = Option<&Source>> {
-        self.items.iter().map(|item| match item {
-            Item::Insn { source, .. } | Item::Label { source, .. } => source.as_ref(),
-            Item::Wrong(error) => error.place(),
+    /// Where each instruction was written.
+    #[must_use]
+    pub fn sources(&self) -> &[Option<Source>] {
+        &self.source
+    }
+
+    /// The instructions as text, with the names of symbols and of labels that they go to.
+    pub fn lines(&self) -> impl Iterator<Item = impl fmt::Display> {
+        let mut symbols = self.symbols.iter().peekable();
+        self.insns.iter().enumerate().map(move |(at, insn)| {
+            let symbol = symbols.next_if(|(place, _)| *place == at).map(|(_, symbol)| symbol);
+            let label = match insn.dest() {
+                Some(Dest::Label(label)) => self.name(*label).map(|name| name.text.as_ref()),
+                _ => None,
+            };
+            Line { insn, symbol, label }
         })
     }
 
     /// Adds an instruction.
     pub fn push(&mut self, insn: Insn, symbol: Option<Symbol>, source: Option<Source>) {
-        if self.items.is_empty() {
-            // As many as most blocks have.
-            self.items.reserve(16);
+        if let Some(symbol) = symbol {
+            self.symbol(symbol);
         }
-        self.items.push(Item::Insn { insn, symbol, source });
+        self.insns.push(insn);
+        self.source.push(source);
+    }
+
+    /// The next instruction to be added has this symbol.
+    pub(crate) fn symbol(&mut self, symbol: Symbol) {
+        self.symbols.push((self.insns.len(), symbol));
     }
 
     /// Adds a label of this block.
     pub fn label(&mut self, name: impl Into<Text>, source: Option<Source>) {
-        self.items.push(Item::Label { label: Label::new(name), source });
+        let at = self.insns.len();
+        let label = self.own(name.into());
+        let Some(Name { text, place, .. }) = self.name_mut(label) else { return };
+        match place {
+            None => *place = Some((at, source)),
+            Some((_, first)) => {
+                let first = first.map(|source| source.line);
+                let error = AsmError::DuplicateLabel { label: text.clone(), source, first };
+                self.wrong(error);
+            }
+        }
     }
 
-    /// Adds a statement that linking reports as this error.
+    /// A label of this block as a destination, for an instruction of this block. It need not be defined yet.
+    pub fn dest(&mut self, name: impl Into<Text>) -> Dest {
+        Dest::Label(self.own(name.into()))
+    }
+
+    /// A label of this block.
+    fn own(&mut self, text: Text) -> Label {
+        match self.names.iter().position(|name| name.scope == 0 && name.text == text) {
+            Some(at) => label(at),
+            None => self.add(Name { text, scope: 0, place: None }),
+        }
+    }
+
+    fn add(&mut self, name: Name) -> Label {
+        self.names.push(name);
+        label(self.names.len() - 1)
+    }
+
+    pub(crate) fn name(&self, Label(number): Label) -> Option<&Name> {
+        usize::try_from(number).ok().and_then(|at| self.names.get(at))
+    }
+
+    fn name_mut(&mut self, Label(number): Label) -> Option<&mut Name> {
+        usize::try_from(number).ok().and_then(|at| self.names.get_mut(at))
+    }
+
+    /// Remembers that a statement cannot be, for linking to report.
     pub(crate) fn wrong(&mut self, error: AsmError) {
-        self.items.push(Item::Wrong(error));
+        self.wrong.get_or_insert(error);
     }
 
     /// Adds all of `inner`, whose labels stay its own.
-    pub fn splice(&mut self, mut inner: Self) {
-        let own = self.scopes + 1;
-        let defined: Vec<Text> = inner
-            .items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Label { label, .. } if label.scope == 0 => Some(label.name.clone()),
-                _ => None,
-            })
-            .collect();
-        self.scopes = own + inner.scopes;
-        for item in &mut inner.items {
-            let label = match item {
-                Item::Label { label, .. } => Some(label),
-                Item::Insn { insn, .. } => insn_label_mut(insn),
-                Item::Wrong(_) => None,
-            };
-            if let Some(label) = label {
-                if label.scope > 0 {
-                    label.scope += own;
-                } else if defined.contains(&label.name) {
-                    label.scope = own;
-                }
-            }
-        }
-        self.items.append(&mut inner.items);
+    pub fn splice(&mut self, inner: impl Borrow<Self>) {
+        self.append(inner.borrow());
     }
+
+    fn append(&mut self, inner: &Self) {
+        let start = self.insns.len();
+        let scope = self.scopes + 1;
+        self.scopes = scope + inner.scopes;
+        if self.wrong.is_none() {
+            self.wrong.clone_from(&inner.wrong);
+        }
+        let mut labels = Vec::with_capacity(inner.names.len());
+        for name in &inner.names {
+            labels.push(match name.place {
+                None => self.own(name.text.clone()),
+                Some((at, source)) => self.add(Name {
+                    text: name.text.clone(),
+                    scope: scope + name.scope,
+                    place: Some((start + at, source)),
+                }),
+            });
+        }
+        self.insns.reserve(inner.insns.len());
+        for insn in &inner.insns {
+            let mut insn = *insn;
+            if let Some(Dest::Label(Label(number))) = insn_dest_mut(&mut insn)
+                && let Some(Label(here)) = usize::try_from(*number).ok().and_then(|at| labels.get(at))
+            {
+                *number = *here;
+            }
+            self.insns.push(insn);
+        }
+        self.source.extend_from_slice(&inner.source);
+        self.symbols.extend(inner.symbols.iter().map(|(at, symbol)| (start + at, symbol.clone())));
+    }
+}
+
+/// The label with this number. There is no memory for more names than 32 bits count.
+fn label(number: usize) -> Label {
+    Label(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 /// Nothing, for an option that is not asked for.
@@ -177,14 +238,6 @@ pub(crate) fn insn_dest_mut(insn: &mut Insn) -> Option<&mut Dest> {
         | Insn::JumpIf { dest, .. }
         | Insn::Call(Callee::Local(dest))
         | Insn::LoadImm64 { imm: Imm64::CodeAddr(dest), .. } => Some(dest),
-        _ => None,
-    }
-}
-
-/// The label an instruction refers to, if it refers to one.
-pub(crate) fn insn_label_mut(insn: &mut Insn) -> Option<&mut Label> {
-    match insn_dest_mut(insn) {
-        Some(Dest::Label(label)) => Some(label),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ pub fn instructions(data: &[u8]) {
                 let decoded = rest.get(..taken).expect("it takes no more than there is");
                 assert_eq!(&*encode(&insn).expect("what decodes encodes"), decoded, "{text}");
                 let fragment = asm::parse(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-                let [again] = fragment.insns().collect::<Vec<_>>()[..] else { panic!("{text}") };
+                let [again] = fragment.insns() else { panic!("{text}") };
                 assert_eq!(&*encode(again).expect("what is read encodes"), decoded, "{text}");
                 taken
             }

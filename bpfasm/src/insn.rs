@@ -15,16 +15,16 @@ pub enum Operand {
 }
 
 /// Where a jump or a local call goes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Dest {
-    /// A label of the same program.
+    /// A label of the same fragment.
     Label(Label),
     /// This many slots past the next instruction.
     Rel(i32),
 }
 
 /// What a 64-bit immediate stands for (RFC 9669 section 5.4): the `src_reg` values of the wide load.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Imm64 {
     /// `r1 = 0x1234 ll`
     Value(u64),
@@ -53,7 +53,7 @@ pub enum Imm64 {
 }
 
 /// What a call calls (RFC 9669 section 4.3.1 and 4.3.2).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Callee {
     /// A helper function by its number in `enum bpf_func_id`.
     Helper(u32),
@@ -64,7 +64,7 @@ pub enum Callee {
 }
 
 /// One instruction. A wide load is one `Insn` that takes two slots.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Insn {
     /// `r1 += r2`, `w1 s/= 3`

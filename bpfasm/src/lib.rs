@@ -44,9 +44,9 @@
 //! r1 = be16 r1;     r1 = bswap64 r1;  // be, le, bswap; 16, 32, 64
 //! # }; same(&fragment);
 //! # fn same(fragment: &bpfasm::Fragment) {
-//! #     assert!(fragment.insns().count() > 0);
-//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
-//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     assert!(!fragment.is_empty());
+//! #     for (line, source) in fragment.lines().zip(fragment.sources()) {
+//! #         assert_eq!(line.to_string(), source.unwrap().text);
 //! #     }
 //! # }
 //! ```
@@ -61,9 +61,9 @@
 //! r1 = btf_var 12 ll;       r1 = code_addr function ll;
 //! # }; same(&fragment);
 //! # fn same(fragment: &bpfasm::Fragment) {
-//! #     assert!(fragment.insns().count() > 0);
-//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
-//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     assert!(!fragment.is_empty());
+//! #     for (line, source) in fragment.lines().zip(fragment.sources()) {
+//! #         assert_eq!(line.to_string(), source.unwrap().text);
 //! #     }
 //! # }
 //! ```
@@ -77,9 +77,9 @@
 //! r0 = *(u16 *)skb[12];     r0 = *(u8 *)skb[r3 + 4];   // legacy packet access: u8 u16 u32
 //! # }; same(&fragment);
 //! # fn same(fragment: &bpfasm::Fragment) {
-//! #     assert!(fragment.insns().count() > 0);
-//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
-//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     assert!(!fragment.is_empty());
+//! #     for (line, source) in fragment.lines().zip(fragment.sources()) {
+//! #         assert_eq!(line.to_string(), source.unwrap().text);
 //! #     }
 //! # }
 //! ```
@@ -94,9 +94,9 @@
 //! r0 = cmpxchg_64(r1 + 0, r0, r2);                // w0 = cmpxchg32_32(r1 + 0, w0, w2)
 //! # }; same(&fragment);
 //! # fn same(fragment: &bpfasm::Fragment) {
-//! #     assert!(fragment.insns().count() > 0);
-//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
-//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     assert!(!fragment.is_empty());
+//! #     for (line, source) in fragment.lines().zip(fragment.sources()) {
+//! #         assert_eq!(line.to_string(), source.unwrap().text);
 //! #     }
 //! # }
 //! ```
@@ -113,9 +113,9 @@
 //! exit;
 //! # }; same(&fragment);
 //! # fn same(fragment: &bpfasm::Fragment) {
-//! #     assert!(fragment.insns().count() > 0);
-//! #     for (insn, source) in fragment.insns().zip(fragment.sources()) {
-//! #         assert_eq!(insn.to_string(), source.unwrap().text);
+//! #     assert!(!fragment.is_empty());
+//! #     for (line, source) in fragment.lines().zip(fragment.sources()) {
+//! #         assert_eq!(line.to_string(), source.unwrap().text);
 //! #     }
 //! # }
 //! ```
@@ -172,7 +172,7 @@
 //! r1 = const TGID;                                     // a number that the loader is given
 //! call kfunc bpf_sock_destroy;
 //! # };
-//! # assert_eq!(fragment.symbols().flatten().count(), fragment.insns().count());
+//! # assert_eq!(fragment.symbols().len(), fragment.insns().len());
 //! ```
 //!
 //! ## Values from Rust
@@ -194,8 +194,8 @@
 //!     w{R7} += {value} - 1;
 //! }
 //! # ;
-//! # let text: Vec<String> = fragment.insns().map(ToString::to_string).collect();
-//! # assert_eq!(text, ["r7 = 5", "*(u64 *)(r10 - 8) = r7", "r1 = *(u32 *)(r6 + 0)", "w7 += 4"]);
+//! # let text: Vec<String> = fragment.lines().map(|line| line.to_string()).collect();
+//! # assert_eq!(text, ["r7 = 5", "*(u64 *)(r10 - 8) = r7", "r1 = *(u32 *)(r6 + sock.sk_mark)", "w7 += 4"]);
 //!
 //! let too_big = Program::link("x", bpf! { r1 += {1u64 << 40}; exit; });
 //! assert!(matches!(too_big, Err(AsmError::Range { .. })));

@@ -1,10 +1,8 @@
 //! Fragments to programs: labels become distances.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::encode::encode;
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Item, Label, Source, insn_dest_mut};
+use crate::fragment::{Fragment, Name, Source, insn_dest_mut};
 use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::program::Program;
 use crate::symbol::{Symbol, Text};
@@ -16,44 +14,34 @@ impl Program {
     /// Labels that different blocks call the same are told apart by a number in [`Program::labels`].
     ///
     /// # Errors
-    /// The first thing that is wrong, with the statement that is.
+    /// A statement that cannot be; else the first thing that is wrong, with the statement that is.
     pub fn link(name: &str, fragment: Fragment) -> Result<Self, AsmError> {
-        let mut program = Self::default();
-        let mut defined: HashMap<Label, (usize, Option<Source>)> = HashMap::new();
-        let mut labels = Vec::new();
-        for item in fragment.items {
-            match item {
-                Item::Wrong(error) => return Err(error),
-                Item::Label { label, source } => {
-                    check_name(&label.name, source)?;
-                    if let Some(&(_, first)) = defined.get(&label) {
-                        let first = first.map(|source| source.line);
-                        return Err(AsmError::DuplicateLabel { label: label.name, source, first });
-                    }
-                    defined.insert(label.clone(), (program.insns.len(), source));
-                    labels.push((program.insns.len(), label));
-                }
-                Item::Insn { insn, symbol, source } => {
-                    if let Some(symbol) = symbol {
-                        let at = program.insns.len();
-                        if !takes_symbol(&insn, &symbol) {
-                            return Err(AsmError::SymbolPlace { at, source });
-                        }
-                        for name in symbol.names() {
-                            check_path(name, source)?;
-                        }
-                        program.symbols.push((at, symbol));
-                    }
-                    program.insns.push(insn);
-                    program.source.push(source);
-                }
-            }
+        let Fragment { insns, source, symbols, names, wrong, .. } = fragment;
+        if let Some(error) = wrong {
+            return Err(error);
         }
+        let mut program = Self { insns, source, symbols, ..Self::default() };
         if program.insns.is_empty() {
             return Err(AsmError::Empty);
         }
-        program.resolve(&defined)?;
-        program.labels = unique(labels);
+        for name in &names {
+            if let Some((_, source)) = name.place
+                && !is_word(&name.text)
+            {
+                return Err(AsmError::Name { name: name.text.clone(), source });
+            }
+        }
+        for (at, symbol) in &program.symbols {
+            let source = program.source_of(*at);
+            if !program.insns.get(*at).is_some_and(|insn| takes_symbol(insn, symbol)) {
+                return Err(AsmError::SymbolPlace { at: *at, source });
+            }
+            if let Some(name) = symbol.names().find(|name| !is_path(name)) {
+                return Err(AsmError::Name { name: name.clone(), source });
+            }
+        }
+        program.resolve(&names)?;
+        program.labels = unique(names);
         program.functions = program.find_functions(name)?;
         for (at, insn) in program.insns.iter().enumerate() {
             encode(insn).map_err(|error| AsmError::Encode { at, error, source: program.source_of(at) })?;
@@ -74,7 +62,7 @@ impl Program {
     }
 
     /// Turns labels into distances and checks those that are written out.
-    fn resolve(&mut self, defined: &HashMap<Label, (usize, Option<Source>)>) -> Result<(), AsmError> {
+    fn resolve(&mut self, names: &[Name]) -> Result<(), AsmError> {
         let starts = self.starts()?;
         for (at, insn) in self.insns.iter_mut().enumerate() {
             let source = self.source.get(at).copied().flatten();
@@ -84,12 +72,14 @@ impl Program {
             let distance = match dest {
                 Dest::Rel(distance) => i64::from(*distance),
                 Dest::Label(label) => {
-                    let Some(&(target, _)) = defined.get(label) else {
-                        return Err(AsmError::UndefinedLabel { label: label.name.clone(), source });
+                    let name = usize::try_from(label.0).ok().and_then(|number| names.get(number));
+                    let text = || name.map(|name| name.text.clone()).unwrap_or_default();
+                    let Some((target, _)) = name.and_then(|name| name.place) else {
+                        return Err(AsmError::UndefinedLabel { label: text(), source });
                     };
                     let distance = starts.get(target).copied().unwrap_or_default() - from;
                     if short && i16::try_from(distance).is_err() {
-                        return Err(AsmError::JumpTooFar { label: label.name.clone(), distance, at, source });
+                        return Err(AsmError::JumpTooFar { label: text(), distance, at, source });
                     }
                     distance
                 }
@@ -174,16 +164,12 @@ fn takes_symbol(insn: &Insn, symbol: &Symbol) -> bool {
 }
 
 fn is_word(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn check_name(name: &Text, source: Option<Source>) -> Result<(), AsmError> {
-    if is_word(name) { Ok(()) } else { Err(AsmError::Name { name: name.clone(), source }) }
+    name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// `sock`, `sock.__sk_common.skc_dport`, `in6_addr.in6_u.u6_addr32[0]`
-fn check_path(path: &Text, source: Option<Source>) -> Result<(), AsmError> {
+fn is_path(path: &str) -> bool {
     let member = |part: &str| {
         let (name, mut indices) = part.split_at(part.find('[').unwrap_or(part.len()));
         while let Some((index, rest)) = indices.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -194,27 +180,38 @@ fn check_path(path: &Text, source: Option<Source>) -> Result<(), AsmError> {
         }
         is_word(name) && indices.is_empty()
     };
-    if path.split('.').all(member) { Ok(()) } else { Err(AsmError::Name { name: path.clone(), source }) }
+    path.split('.').all(member)
 }
 
 /// Gives labels of the same name numbers; the block that was written outermost keeps the name.
-fn unique(mut labels: Vec<(usize, Label)>) -> Vec<(usize, Text)> {
-    labels.sort_by_key(|(at, label)| (label.scope, *at));
-    let mut taken: HashSet<Text> = labels.iter().map(|(_, label)| label.name.clone()).collect();
-    let mut used = HashSet::new();
+fn unique(names: Vec<Name>) -> Vec<(usize, Text)> {
+    let mut labels: Vec<(u32, usize, Text)> =
+        names.into_iter().filter_map(|name| Some((name.scope, name.place?.0, name.text))).collect();
+    labels.sort_by_key(|(scope, at, _)| (*scope, *at));
+    // Few names are used over and over. A number that was tried for one is not tried for it again.
+    let mut taken: Vec<(Text, u32)> = Vec::new();
+    for (.., name) in &labels {
+        if !taken.iter().any(|(known, _)| known == name) {
+            taken.push((name.clone(), 0));
+        }
+    }
     let mut named = Vec::with_capacity(labels.len());
-    for (at, label) in labels {
-        let mut name = label.name;
-        if !used.insert(name.clone()) {
-            let mut number = 2u32;
-            let other = loop {
-                let other = Text::Owned(format!("{name}_{number}"));
-                if taken.insert(other.clone()) {
-                    break other;
+    for (_, at, name) in labels {
+        let place = taken.iter().position(|(known, _)| *known == name);
+        let mut number = place.and_then(|place| taken.get(place)).map_or(0, |(_, number)| *number) + 1;
+        let name = if number == 1 {
+            name
+        } else {
+            loop {
+                let other = format!("{name}_{number}");
+                if !taken.iter().any(|(known, _)| *known == other) {
+                    break Text::Owned(other);
                 }
                 number += 1;
-            };
-            name = other;
+            }
+        };
+        if let Some((_, last)) = place.and_then(|place| taken.get_mut(place)) {
+            *last = number;
         }
         named.push((at, name));
     }

@@ -1,9 +1,11 @@
 //! What `bpf!` expands to calls of. Nothing here is meant to be called by hand.
 
+use std::borrow::Borrow;
+
 use bpfasm_syntax::limit::Limit;
 
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Label, Source};
+use crate::fragment::{Fragment, Source};
 use crate::insn::{Dest, Insn, Operand, Reg};
 use crate::symbol::{Symbol, Text};
 
@@ -24,6 +26,33 @@ pub trait Int {
 pub trait Value {
     /// What it is as an operand.
     fn place(self, block: &mut Block, limit: Limit) -> Operand;
+}
+
+/// What `..` takes.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no fragment", label = "a `Fragment` is expected here")]
+pub trait Splice {
+    /// It, if there is one.
+    fn fragment(self) -> Option<impl Borrow<Fragment>>;
+}
+
+impl Splice for Fragment {
+    fn fragment(self) -> Option<impl Borrow<Fragment>> {
+        Some(self)
+    }
+}
+
+/// To be used again.
+impl Splice for &Fragment {
+    fn fragment(self) -> Option<impl Borrow<Fragment>> {
+        Some(self)
+    }
+}
+
+/// Nothing, for an option that is not asked for.
+impl Splice for Option<Fragment> {
+    fn fragment(self) -> Option<impl Borrow<Fragment>> {
+        self
+    }
 }
 
 macro_rules! ints {
@@ -74,44 +103,44 @@ pub fn name(name: impl Into<Text>) -> Text {
     name.into()
 }
 
-/// A label as a destination.
-pub fn label(name: impl Into<Text>) -> Dest {
-    Dest::Label(Label::new(name))
-}
-
-/// A fragment that is being written, and what is known of the current statement.
-#[derive(Debug, Default)]
+/// A fragment that is being written, and where the current statement is.
+#[derive(Debug)]
 pub struct Block {
     fragment: Fragment,
+    file: &'static str,
     source: Option<Source>,
-    symbol: Option<Symbol>,
-    wrong: Option<AsmError>,
 }
 
 impl Block {
-    /// An empty one.
+    /// An empty one, of a file, with so many statements to come.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(file: &'static str, statements: usize) -> Self {
+        Self { fragment: Fragment::with_capacity(statements), file, source: None }
+    }
+
+    /// What follows was written in this file.
+    pub fn file(&mut self, file: &'static str) {
+        self.file = file;
     }
 
     /// Starts a statement.
-    pub fn at(&mut self, source: Source) {
-        self.source = Some(source);
+    pub fn at(&mut self, line: u32, text: &'static str) {
+        self.source = Some(Source { file: self.file, line, text });
     }
 
     /// The statement's instruction has this symbol.
     pub fn symbol(&mut self, symbol: Symbol) {
-        self.symbol = Some(symbol);
+        self.fragment.symbol(symbol);
+    }
+
+    /// A label as a destination.
+    pub fn dest(&mut self, name: impl Into<Text>) -> Dest {
+        self.fragment.dest(name)
     }
 
     /// Ends a statement that is an instruction.
     pub fn insn(&mut self, insn: Insn) {
-        let symbol = self.symbol.take();
-        match self.wrong.take() {
-            Some(error) => self.fragment.wrong(error),
-            None => self.fragment.push(insn, symbol, self.source),
-        }
+        self.fragment.push(insn, None, self.source);
     }
 
     /// Ends a statement that is a label.
@@ -120,8 +149,10 @@ impl Block {
     }
 
     /// Ends a statement that is a fragment.
-    pub fn splice(&mut self, inner: impl Into<Fragment>) {
-        self.fragment.splice(inner.into());
+    pub fn splice(&mut self, inner: impl Splice) {
+        if let Some(inner) = inner.fragment() {
+            self.fragment.splice(inner);
+        }
     }
 
     /// What was written.
@@ -159,7 +190,7 @@ impl Block {
 
     /// Remembers what is wrong; the value that stands in for it is never seen.
     fn range<T: Default>(&mut self, limit: Limit, value: i128) -> T {
-        self.wrong.get_or_insert(AsmError::Range { value, limit, source: self.source });
+        self.fragment.wrong(AsmError::Range { value, limit, source: self.source });
         T::default()
     }
 }

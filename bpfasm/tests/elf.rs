@@ -235,10 +235,10 @@ fn what_cannot_be_written_is_an_error() {
     assert!(matches!(&error, ElfError::UnknownMap { map, .. } if map == "conns"), "{error}");
 
     let mut unresolved = object();
-    let insn = Insn::Jump { long: false, dest: Dest::Label(bpfasm::Label::new("nowhere")) };
+    let insn = Insn::Jump { long: false, dest: Fragment::new().dest("nowhere") };
     unresolved.hooks[0].rungs[0].program.insns[0] = insn;
     let error = elf::write(&unresolved).unwrap_err();
-    assert_eq!(error.to_string(), "program `set_state`: instruction 0: the label `nowhere` is not resolved");
+    assert_eq!(error.to_string(), "program `set_state`: instruction 0: its label is not resolved");
 
     let mut big = object();
     big.hooks[0].rungs[0].program.insns[0] = Insn::Exit;

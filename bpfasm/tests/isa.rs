@@ -36,8 +36,8 @@ fn rows() -> Vec<Row> {
 /// The only instruction of a text.
 fn assemble(text: &str) -> Insn {
     let fragment: Fragment = asm::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-    let [insn] = fragment.insns().collect::<Vec<_>>()[..] else { panic!("{text}: not one instruction") };
-    insn.clone()
+    let [insn] = fragment.insns() else { panic!("{text}: not one instruction") };
+    *insn
 }
 
 fn bytes(insn: &Insn) -> Vec<u8> {
@@ -101,7 +101,7 @@ fn what_llvm_has_no_text_for_is_what_the_rfc_says() {
         let insn = assemble(text);
         let bytes = bytes(&insn);
         assert_eq!(hex(&bytes).trim_end(), expected, "{text}");
-        assert_eq!(decode(&slots(&bytes)), Ok((insn.clone(), bytes.len() / 8)), "{text}");
+        assert_eq!(decode(&slots(&bytes)), Ok((insn, bytes.len() / 8)), "{text}");
         assert_eq!(insn.to_string(), text);
     }
 }

@@ -186,8 +186,8 @@ fn a_symbol_is_filled_in_or_refused() {
         ("call kfunc f", 7, Some("call kfunc 7")),
         ("exit", 0, None),
     ] {
-        let mut insn = asm::parse(text).unwrap().insns().next().unwrap().clone();
-        let before = insn.clone();
+        let mut insn = asm::parse(text).unwrap().insns()[0];
+        let before = insn;
         assert_eq!(insn.fill(value), filled.is_some(), "{text}");
         assert_eq!(insn.to_string(), filled.map_or(before.to_string(), str::to_owned), "{text}");
     }

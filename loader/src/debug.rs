@@ -225,7 +225,7 @@ mod tests {
         let wide = Insn::LoadImm64 { dst: Reg::R1, imm: Imm64::Value(1) };
         let mov = Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) };
         let program = Program {
-            insns: vec![wide.clone(), mov, wide, Insn::Exit],
+            insns: vec![wide, mov, wide, Insn::Exit],
             source: vec![None, source(7), source(8), None],
             functions: vec![(0, "main-prog".into()), (3, "2nd".into())],
             ..Program::default()

@@ -11,22 +11,23 @@ use crate::emit::{Emit, join};
 /// `{ let mut block = …; …; block.finish() }`
 pub(crate) fn block(statements: Vec<Statement<Span, TokenStream>>) -> TokenStream {
     let site = Emit::at(Span::call_site());
-    let new = site.call("rt::Block::new", []);
+    let mut file = statements.first().map_or_else(|| Span::call_site().file(), |first| first.span.file());
+    let count = i128::try_from(statements.len()).unwrap_or_default();
+    let new = site.call("rt::Block::new", [site.string(&file), site.int(count)]);
     // An empty block changes nothing.
     let mutable = if statements.is_empty() { TokenStream::new() } else { site.ident("mut") };
     let mut parts =
         vec![join([site.ident("let"), mutable, site.ident("block"), site.punct("="), new, site.punct(";")])];
     for statement in statements {
         let emit = Emit::at(statement.span);
-        let source = emit.record(
-            "Source",
-            [
-                ("file", emit.string(&statement.span.file())),
-                ("line", emit.int(i128::try_from(statement.span.line()).unwrap_or_default())),
-                ("text", emit.string(&statement.text)),
-            ],
-        );
-        parts.push(emit.method("at", [source]));
+        // A macro may have made a part of the block.
+        if file != statement.span.file() {
+            file = statement.span.file();
+            parts.push(emit.method("file", [emit.string(&file)]));
+            parts.push(emit.punct(";"));
+        }
+        let line = emit.int(i128::try_from(statement.span.line()).unwrap_or_default());
+        parts.push(emit.method("at", [line, emit.string(&statement.text)]));
         parts.push(emit.punct(";"));
         parts.push(match statement.kind {
             StatementKind::Label(name) => emit.method("label", [self::name(emit, name)]),
@@ -312,7 +313,7 @@ impl Lower {
 
     fn dest(&self, dest: Dest<TokenStream>) -> TokenStream {
         match dest {
-            Dest::Label(name) => self.emit.call("rt::label", [self::name(self.emit, name)]),
+            Dest::Label(name) => self.emit.method("dest", [self::name(self.emit, name)]),
             Dest::Rel(distance) => self.emit.call("Dest::Rel", [self.emit.int(i128::from(distance))]),
         }
     }

@@ -11,7 +11,7 @@ fn main() {
         {small} = 3; //~ 10 mismatched types
         r1 = {Reg::R1} + 1; //~ 15 `bpfasm::Reg` is no integer
         {Reg::R1} = -{Reg::R2}; //~ 23 `bpfasm::Reg` is no integer
-        ..small; //~ 11 the trait bound `Fragment: From<u8>` is not satisfied
+        ..small; //~ 11 `u8` is no fragment: a `Fragment` is expected here
         goto {small}; //~ 15 the trait bound
         r1 = {missing}; //~ 15 cannot find value `missing` in this scope
     };

@@ -51,12 +51,12 @@ fn changes(program: &Program) -> Vec<Change> {
         let mut add = |what, insn| changes.push(Change { at, what, insn });
         match insn {
             Insn::JumpIf { width, op, dst, src, dest } => {
-                add("always", Insn::Jump { long: false, dest: dest.clone() });
+                add("always", Insn::Jump { long: false, dest: *dest });
                 add("never", nop());
                 let (width, dst) = (*width, *dst);
                 if let Operand::Imm(imm) = src {
                     let src = Operand::Imm(imm.wrapping_add(1));
-                    add("constant + 1", Insn::JumpIf { width, op: *op, dst, src, dest: dest.clone() });
+                    add("constant + 1", Insn::JumpIf { width, op: *op, dst, src, dest: *dest });
                 }
                 let neighbour = match op {
                     CmpOp::Ge => Some(CmpOp::Gt),
@@ -66,7 +66,7 @@ fn changes(program: &Program) -> Vec<Change> {
                     _ => None,
                 };
                 if let Some(op) = neighbour {
-                    add("off by one", Insn::JumpIf { width, op, dst, src: *src, dest: dest.clone() });
+                    add("off by one", Insn::JumpIf { width, op, dst, src: *src, dest: *dest });
                 }
             }
             // A jump to the next instruction is nothing already.
@@ -248,7 +248,7 @@ fn subjects() -> Vec<Subject> {
 
 /// Breaks one program in one way. `order` is tried from its front, and what succeeds goes there.
 fn survives(subject: &Subject, change: &Change, order: &mut Vec<usize>) -> bool {
-    let Ok(code) = subject.code.with(&subject.program, change.at, change.insn.clone()) else {
+    let Ok(code) = subject.code.with(&subject.program, change.at, change.insn) else {
         panic!("{}: instruction {} {}: no code", subject.name, change.at, change.what);
     };
     if code == subject.code {
@@ -269,7 +269,7 @@ fn survives(subject: &Subject, change: &Change, order: &mut Vec<usize>) -> bool 
         return true;
     }
     let mut program = subject.program.clone();
-    program.insns[change.at] = change.insn.clone();
+    program.insns[change.at] = change.insn;
     check(&program, &subject.maps).is_ok()
 }
 

@@ -112,7 +112,7 @@ impl Code {
             }
             Insn::Call(Callee::Helper(_)) => {
                 let clobbered = [R1, R2, R3, R4, R5].map(poison);
-                std::iter::once(insn.clone()).chain(clobbered).collect()
+                std::iter::once(*insn).chain(clobbered).collect()
             }
             // rbpf has no atomics. Nothing else runs here, so a plain addition does the same. A register has to do the work: the
             // operand's, if it is a constant loaded just before, or one that the program is done with.
@@ -161,7 +161,7 @@ impl Code {
             | Insn::Swap { .. }
             | Insn::Load { signed: false, .. }
             | Insn::Store { .. }
-            | Insn::Exit => vec![insn.clone()],
+            | Insn::Exit => vec![*insn],
             other => return Err(format!("rbpf does not know: {other}")),
         })
     }
