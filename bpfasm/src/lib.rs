@@ -245,7 +245,7 @@ pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, 
 pub use object::{Attach, Detach, Hook, Layout, MapDef, MapKind, Member, Need, Object, Prim, ProgramDef};
 pub use program::Program;
 pub use symbol::{Symbol, Text};
-pub use target::{Access, Arch, KernelVersion, Ring, Target};
+pub use target::{Access, Arch, Barred, KernelVersion, Ring, Target};
 
 /// The registers, to be imported by name: `use bpfasm::reg::*`.
 pub mod reg {

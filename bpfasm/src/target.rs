@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::object::Attach;
+
 /// A kernel's version, as `uname` and `LINUX_VERSION_CODE` count it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KernelVersion {
@@ -60,4 +62,31 @@ pub struct Target {
     pub trampolines: bool,
     /// `kprobe`/`kretprobe` attach here.
     pub kprobes: bool,
+    /// What is known to be refused here, although a kernel like this has it.
+    pub barred: Barred,
+}
+
+/// Kinds of attach points that the host at hand refuses, whatever the program is. Hooks name their rungs there nevertheless, so
+/// that the loader can say why they do not hold, but write no program for them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Barred {
+    /// `fentry` and `fexit`.
+    pub trampolines: bool,
+    /// `kprobe` and `kretprobe`.
+    pub kprobes: bool,
+    /// Tracepoints through perf.
+    pub tracepoints: bool,
+}
+
+impl Barred {
+    /// Whether it is refused to attach there.
+    #[must_use]
+    pub fn bars(self, attach: &Attach) -> bool {
+        match attach {
+            Attach::Fentry(_) | Attach::Fexit(_) => self.trampolines,
+            Attach::Kprobe(_) | Attach::Kretprobe(_) => self.kprobes,
+            Attach::Tracepoint(..) => self.tracepoints,
+            Attach::TpBtf(_) | Attach::RawTp(_) | Attach::Iter(_) => false,
+        }
+    }
 }

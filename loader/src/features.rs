@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use bpfasm::{
-    Access, Attach, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Reg, Ring, Target, Width,
+    Access, Attach, Barred, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Reg, Ring, Target, Width,
 };
 use btf::{Btf, Index, Wanted};
 
@@ -101,6 +101,7 @@ pub fn probe(btf: &Btf) -> Result<Target, LoadError> {
         ring: if prober.has(&RINGBUF)? { Ring::RingBuf } else { Ring::PerfEventArray },
         trampolines: prober.has(&FEXIT)?,
         kprobes: prober.has(&KPROBE)?,
+        barred: Barred::default(),
     })
 }
 

@@ -291,56 +291,55 @@ pub(crate) fn accept_rungs(
         Arch::Aarch64 => ("user_pt_regs.regs", "user_pt_regs.regs"), // regs[0], both
     };
     if target.trampolines {
-        let body = bpf! {
-            ..first.clone();
-            r6 = *(u64 *)(r1 + 0);                      // sk
-            ..act(target.access);
-        };
-        rungs.push(("graft_fentry", Attach::Fentry(GRAFT.into()), body));
+        rungs.push(table::rung(target, "graft_fentry", Attach::Fentry(GRAFT.into()), || {
+            bpf! {
+                ..first;
+                r6 = *(u64 *)(r1 + 0);                  // sk
+                ..act(target.access);
+            }
+        })?);
     }
     if target.kprobes {
-        let body = bpf! {
-            ..first.clone();
-            r6 = *(u64 *)(r1 + field {argument});
-            ..act(Access::Probed);
-        };
-        rungs.push(("graft_kprobe", Attach::Kprobe(GRAFT.into()), body));
+        rungs.push(table::rung(target, "graft_kprobe", Attach::Kprobe(GRAFT.into()), || {
+            bpf! {
+                ..first;
+                r6 = *(u64 *)(r1 + field {argument});
+                ..act(Access::Probed);
+            }
+        })?);
     }
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
-        let body = bpf! {
-            ..first.clone();
-            r2 = r10;
-            r2 += {frame::SCRATCH};
-            call bpf_get_func_ret;
-            if w0 != 0 goto none;
-            r6 = *(u64 *)(r10 + {frame::SCRATCH});
-            if r6 == 0 goto none;
-            ..act(Access::Probed);
-        none:
-            r0 = 0;
-            exit;
-        };
-        rungs.push(("accept_fexit", Attach::Fexit(ACCEPT.into()), body));
+        rungs.push(table::rung(target, "accept_fexit", Attach::Fexit(ACCEPT.into()), || {
+            bpf! {
+                ..first;
+                r2 = r10;
+                r2 += {frame::SCRATCH};
+                call bpf_get_func_ret;
+                if w0 != 0 goto none;
+                r6 = *(u64 *)(r10 + {frame::SCRATCH});
+                if r6 == 0 goto none;
+                ..act(Access::Probed);
+            none:
+                r0 = 0;
+                exit;
+            }
+        })?);
     }
     if target.kprobes {
-        let body = bpf! {
-            ..first.clone();
-            r6 = *(u64 *)(r1 + field {result});
-            if r6 == 0 goto none;
-            ..act(Access::Probed);
-        none:
-            r0 = 0;
-            exit;
-        };
-        rungs.push(("accept_ret", Attach::Kretprobe(ACCEPT.into()), body));
+        rungs.push(table::rung(target, "accept_ret", Attach::Kretprobe(ACCEPT.into()), || {
+            bpf! {
+                ..first;
+                r6 = *(u64 *)(r1 + field {result});
+                if r6 == 0 goto none;
+                ..act(Access::Probed);
+            none:
+                r0 = 0;
+                exit;
+            }
+        })?);
     }
-    rungs
-        .into_iter()
-        .map(|(name, attach, body)| {
-            Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
-        })
-        .collect()
+    Ok(rungs)
 }
 
 /// The hook's name, for the loader to run it by.

@@ -6,9 +6,9 @@
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Attach, Hook, Need, ProgramDef};
+use bpfasm::object::{Attach, Hook, Need};
 use bpfasm::target::{Access, Arch, Target};
-use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
 use crate::frame::{self, entry};
 use crate::layout::layout;
@@ -193,7 +193,10 @@ pub fn release_hook(
     let mut rungs = Vec::new();
     if target.trampolines {
         let first = bpf! { r6 = *(u64 *)(r1 + 0); };
-        rungs.push(("release_fentry", Attach::Fentry(RELEASE.into()), first, Access::Typed));
+        let attach = Attach::Fentry(RELEASE.into());
+        rungs.push(table::rung(target, "release_fentry", attach, || {
+            released(&first, Sock::new(Access::Typed), moved)
+        })?);
     }
     if target.kprobes {
         let register = match target.arch {
@@ -201,22 +204,18 @@ pub fn release_hook(
             Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
         };
         let first = bpf! { r6 = *(u64 *)(r1 + field {register}); };
-        rungs.push(("release_kprobe", Attach::Kprobe(RELEASE.into()), first, Access::Probed));
+        let attach = Attach::Kprobe(RELEASE.into());
+        rungs.push(table::rung(target, "release_kprobe", attach, || {
+            released(&first, Sock::new(Access::Probed), moved)
+        })?);
     }
-    let rungs = rungs
-        .into_iter()
-        .map(|(name, attach, first, access)| {
-            let program = Program::link(name, released(first, Sock::new(access), moved))?;
-            Ok(ProgramDef { name: name.into(), attach, program })
-        })
-        .collect::<Result<_, AsmError>>()?;
     Ok(Hook::new(name, Need::Required, rungs))
 }
 
 const RELEASE: &str = "tcp_release_cb";
 
 /// `first` leaves the first argument in `r6`.
-fn released(first: Fragment, sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
+fn released(first: &Fragment, sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
     bpf! {
         ..first;
         ..table::key();

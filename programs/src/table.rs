@@ -82,6 +82,17 @@ pub fn clear(layout: Layout) -> Fragment {
     fragment
 }
 
+/// A rung of a hook. Its program is not written where it could not be attached ([`Barred`](bpfasm::target::Barred)).
+pub fn rung(
+    target: &Target,
+    name: &'static str,
+    attach: Attach,
+    body: impl FnOnce() -> Fragment,
+) -> Result<ProgramDef, AsmError> {
+    let program = if target.barred.bars(&attach) { Program::default() } else { Program::link(name, body())? };
+    Ok(ProgramDef { name: name.into(), attach, program })
+}
+
 /// The attach form of a tracepoint for this target.
 #[must_use]
 pub fn tracepoint(name: &'static str, target: &Target) -> Attach {

@@ -1,6 +1,6 @@
 //! Kernels in words: `6.1-x86_64-typed`, for `--target`.
 
-use bpfasm::target::{Access, Arch, KernelVersion, Ring, Target};
+use bpfasm::target::{Access, Arch, Barred, KernelVersion, Ring, Target};
 
 const RIGHT: &str = "a kernel is VERSION-ARCH-ACCESS[-perf][-fexit][-kprobe], such as 6.1-x86_64-typed or \
                      5.10-aarch64-probed-perf";
@@ -19,8 +19,15 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
         Some("probed") => Access::Probed,
         _ => return Err(RIGHT.to_owned()),
     };
-    let mut target =
-        Target { version, arch, access, ring: Ring::RingBuf, trampolines: false, kprobes: false };
+    let mut target = Target {
+        version,
+        arch,
+        access,
+        ring: Ring::RingBuf,
+        trampolines: false,
+        kprobes: false,
+        barred: Barred::default(),
+    };
     for word in words {
         match word {
             "perf" => target.ring = Ring::PerfEventArray,

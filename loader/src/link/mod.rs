@@ -2,7 +2,6 @@
 
 pub(crate) mod perf;
 
-use std::cell::OnceCell;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +14,6 @@ use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
 use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
 use crate::sys::park::park;
-use crate::tracefs;
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
@@ -77,29 +75,6 @@ impl Link {
     pub(crate) fn run_iter(&self) -> Option<Result<Vec<u8>, Errno>> {
         let Self::Iter(link) = self else { return None };
         Some(bpf(&mut IterCreate::new(link.as_fd())).and_then(|iter| read_iter(iter.into())))
-    }
-}
-
-/// What attaching would fail for whatever the program is, so that none need be made ready for it. The host is asked once.
-#[derive(Debug, Default)]
-pub(crate) struct Prechecks {
-    kprobes: OnceCell<bool>,
-    tracefs: OnceCell<bool>,
-}
-
-impl Prechecks {
-    pub(crate) fn check(&self, attach: &Attach) -> Result<(), LoadError> {
-        let (possible, hint) = match attach {
-            Attach::Kprobe(_) | Attach::Kretprobe(_) => {
-                (*self.kprobes.get_or_init(perf::may_have_kprobes), Hint::NoKprobes)
-            }
-            Attach::Tracepoint(..) => {
-                (*self.tracefs.get_or_init(|| tracefs::root().is_some()), Hint::Tracefs)
-            }
-            _ => return Ok(()),
-        };
-        let refusal = || LoadError::Attach { attach: attach.clone(), errno: Errno::NOENT, hint: Some(hint) };
-        if possible { Ok(()) } else { Err(refusal()) }
     }
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn has_kprobes() -> Result<bool, Errno> {
 }
 
 /// Whether there may be a way to kprobes: what cannot be told is no reason to say that there is none.
-pub(super) fn may_have_kprobes() -> bool {
+pub(crate) fn may_have_kprobes() -> bool {
     has_kprobes().unwrap_or(true)
 }
 

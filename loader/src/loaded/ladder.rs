@@ -2,20 +2,25 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpfasm::{Attach, Detach, Hook, Need, Object};
+use bpfasm::{AsmError, Attach, Detach, Hook, Need, Object, ProgramDef};
 use btf::Index;
 
 use super::{Loaded, Note};
 use crate::error::LoadError;
-use crate::link::{Close, Link, Prechecks};
+use crate::host::Host;
+use crate::link::{Close, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{Answers, relocate_with, resolve_maps};
 
 /// Resolves all symbols but maps, of every rung that this host may have: it may be needed later, when the BTF is no longer at
 /// hand.
-pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<Vec<HookState>, LoadError> {
+pub(super) fn prepare(
+    object: &Object,
+    index: &Index<'_>,
+    own: bool,
+    host: &Host,
+) -> Result<Vec<HookState>, LoadError> {
     let answers = Answers::new(index);
-    let prechecks = Prechecks::default();
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
     for Hook { name, instead_of, detach, rungs, .. } in &object.hooks {
@@ -36,8 +41,9 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
                     error: Box::new(error),
                 })
             };
-            let prepared = prechecks
-                .check(&def.attach)
+            let prepared = host
+                .check(def)
+                .and_then(|()| written(def))
                 .and_then(|()| relocated())
                 .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
             let prepared = match prepared {
@@ -52,6 +58,12 @@ pub(super) fn prepare(object: &Object, index: &Index<'_>, own: bool) -> Result<V
         hooks.push(HookState { instead_of, detach: detach.clone(), tried: false, rest: ready, active: None });
     }
     Ok(hooks)
+}
+
+/// A program that was not written is none of a rung that the host would take.
+fn written(def: &ProgramDef) -> Result<(), LoadError> {
+    let missing = || LoadError::Asm { program: def.name.to_string(), error: Box::new(AsmError::Empty) };
+    if def.program.insns.is_empty() { Err(missing()) } else { Ok(()) }
 }
 
 /// A hook's way down the ladder.
@@ -220,7 +232,8 @@ mod tests {
         let index = btf.index(&Wanted::new()).unwrap();
         let (name, license) = ("t".into(), "GPL".into());
         let object = Object { name, license, hooks, maps: vec![], consts: vec![] };
-        prepare(&object, &index, true).map(|hooks| hooks.iter().map(|hook| hook.instead_of).collect())
+        prepare(&object, &index, true, &Host::new())
+            .map(|hooks| hooks.iter().map(|hook| hook.instead_of).collect())
     }
 
     #[test]

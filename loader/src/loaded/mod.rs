@@ -18,6 +18,7 @@ pub use self::report::{Note, ProgStats, RungReport};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
+use crate::host::Host;
 use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, Update};
@@ -30,9 +31,10 @@ use crate::traits::Traits;
 use crate::{kernel, privileges};
 
 /// Loads objects. Plain settings; the work is in [`Loader::load`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Loader<'b> {
     btf: &'b Btf,
+    host: Host,
     log_level: u32,
     perf_bytes: usize,
 }
@@ -44,7 +46,13 @@ impl<'b> Loader<'b> {
     /// With the types of the kernel that runs, from [`crate::kernel_btf`].
     #[must_use]
     pub fn new(btf: &'b Btf) -> Self {
-        Self { btf, log_level: 0, perf_bytes: PERF_BYTES }
+        Self { btf, host: Host::new(), log_level: 0, perf_bytes: PERF_BYTES }
+    }
+
+    /// What the host does not allow, which is asked of it once for all objects.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// The verifier's `log_level` for programs that load; see [`Loaded::logs`]. 4 gives statistics, 2 every instruction.
@@ -82,7 +90,7 @@ impl<'b> Loader<'b> {
         if traits.spares_init {
             notes.push(Note::SparesInit);
         }
-        let hooks = prepare(object, index, is_own(self.btf))?;
+        let hooks = prepare(object, index, is_own(self.btf), &self.host)?;
         let license = CString::new(&*object.license)
             .map_err(|_| LoadError::Program { program: object.name.to_string(), errno: Errno::INVAL })?;
         let open: Vec<usize> = hooks.iter().flat_map(HookState::open).collect();

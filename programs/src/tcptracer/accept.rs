@@ -1,8 +1,10 @@
 //! Accepts. There is no tracepoint for them.
 
-use bpfasm::object::{Attach, Hook, Need, ProgramDef};
+use std::borrow::Cow;
+
+use bpfasm::object::{Attach, Hook, Need};
 use bpfasm::target::{Access, Arch, Target};
-use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
 use super::{Kind, Options, by_current, tell};
 use crate::frame::SCRATCH;
@@ -20,18 +22,17 @@ const IORING_OP_ACCEPT: i32 = 13;
 /// The hooks: on functions where the kernel lets them be traced; if not, where system calls return, and where io_uring
 /// completes.
 pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, AsmError> {
-    let rung = |name: &'static str, attach, body| {
-        Ok(ProgramDef { name: name.into(), attach, program: Program::link(name, body)? })
-    };
-    // Most rungs say the same in the end, which is written once.
     let tell = |access| accepted(options, target, Sock::new(access));
-    let (told, told_probed) = (tell(target.access), tell(Access::Probed));
+    // Most rungs say the same in the end, which is written once.
+    let told_probed = tell(Access::Probed);
     let by_number = accepted_fd(&told_probed);
     let keep_context = bpf! { r9 = r1; };
     let act = |access| {
+        let told =
+            if access == Access::Probed { Cow::Borrowed(&told_probed) } else { Cow::Owned(tell(access)) };
         bpf! {
             ..stop::unless_stopped("stopped");
-            ..if access == Access::Probed { told_probed.clone() } else { told.clone() };
+            ..&*told;
         stopped:
             r0 = 0;
             exit;
@@ -45,7 +46,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
         let attach = Attach::Tracepoint("syscalls".into(), name.into());
-        let rungs = vec![rung(name, attach, returned(&by_number))?];
+        let rungs = vec![table::rung(target, name, attach, || returned(&by_number))?];
         let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
         let hook = Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without);
         hooks.push(hook.detach(stop::detach()));
@@ -103,7 +104,7 @@ fn returned(by_number: &Fragment) -> Fragment {
         r8 = *(u64 *)(r9 + 16);                         // ret
         if r8 s< 0 goto out;
         ..stop::unless_stopped("out");
-        ..by_number.clone();
+        ..by_number;
     out:
         r0 = 0;
         exit;
@@ -139,7 +140,7 @@ fn any_returned(target: &Target, by_number: &Fragment) -> Fragment {
         if r8 s< 0 goto out;
         r7 = *(u64 *)(r9 + 0);                          // regs
         ..is_accept;
-        ..by_number.clone();
+        ..by_number;
     out:
         r0 = 0;
         exit;
@@ -165,7 +166,7 @@ fn completed(by_number: &Fragment) -> Fragment {
         r1 = *(u64 *)(r9 + 8);                          // req, or 0
         ..sock.load_from(Reg::R1, Reg::R1, Size::B1, "io_kiocb.opcode");
         if w1 != {IORING_OP_ACCEPT} goto out;
-        ..by_number.clone();
+        ..by_number;
     out:
         r0 = 0;
         exit;
@@ -194,6 +195,6 @@ fn accepted_fd(accepted: &Fragment) -> Fragment {
         ..sock.load_from(Reg::R8, Reg::R1, Size::B8, "socket.file");
         if r1 != r7 goto out;                           // what it carries is no socket
         ..sock.load_from(Reg::R8, Reg::R6, Size::B8, "socket.sk");
-        ..accepted.clone();
+        ..accepted;
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use bpfasm::{Access, Arch, KernelVersion, Object, Ring, Target, listing};
+use bpfasm::{Access, Arch, Barred, KernelVersion, Object, Ring, Target, listing};
 use programs::filter::{Family, Filter};
 
 use crate::specimens::ALL;
@@ -17,7 +17,15 @@ const MOST_SLOTS: usize = 4096;
 /// What listings are made for, unless they are about another way to read a socket or to send.
 pub fn target(access: Access, ring: Ring) -> Target {
     let version = KernelVersion { major: 6, minor: 1, patch: 0 };
-    Target { version, arch: Arch::X86_64, access, ring, trampolines: true, kprobes: true }
+    Target {
+        version,
+        arch: Arch::X86_64,
+        access,
+        ring,
+        trampolines: true,
+        kprobes: true,
+        barred: Barred::default(),
+    }
 }
 
 /// The filter of listings that are about filters.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bpfasm::{Access, Arch, Attach, MapKind, Object, Ring, Symbol, Target};
+use bpfasm::{Access, Arch, Attach, Barred, MapKind, Object, Program, ProgramDef, Ring, Symbol, Target};
 use btf::Lookup;
 use programs::filter::{Family, Filter, MAX_PORTS};
 use programs::{emit, frame, sock, stats, table};
@@ -49,7 +49,7 @@ fn objects(filter: &Filter, target: &Target, ring_bytes: u32) -> Vec<Object> {
 }
 
 /// Every program of these objects, by what it is called.
-fn programs(objects: &[Object]) -> impl Iterator<Item = (String, &Object, &bpfasm::ProgramDef)> {
+fn programs(objects: &[Object]) -> impl Iterator<Item = (String, &Object, &ProgramDef)> {
     objects.iter().flat_map(|object| {
         let defs = object.hooks.iter().flat_map(|hook| &hook.rungs);
         defs.map(move |def| (format!("{}/{}", object.name, def.name), object, def))
@@ -96,6 +96,33 @@ fn rungs_follow_the_target() {
             }
         }
     }
+}
+
+/// What a host bars has a name and no program; the rest is as it was.
+#[test]
+fn no_program_is_written_for_what_is_barred() {
+    let kernel = Kernel::named("6.18-x86_64");
+    let barred = Barred { trampolines: true, kprobes: true, tracepoints: true };
+    let mut unwritten = 0;
+    for target in kernel.targets() {
+        let strict = Target { barred, ..target.clone() };
+        for specimen in ALL {
+            let rungs = |target| {
+                let objects = (specimen.every)(&Filter::default(), target, 4096);
+                let hooks = objects.into_iter().flat_map(|object| object.hooks);
+                hooks.flat_map(|hook| hook.rungs).collect::<Vec<_>>()
+            };
+            let (all, some) = (rungs(&target), rungs(&strict));
+            assert_eq!(all.len(), some.len(), "{} on {target:?}", specimen.name);
+            for (def, strict) in all.into_iter().zip(some) {
+                let bars = barred.bars(&def.attach);
+                unwritten += usize::from(bars);
+                let program = if bars { Program::default() } else { def.program };
+                assert_eq!(strict, ProgramDef { program, ..def }, "{} on {target:?}", specimen.name);
+            }
+        }
+    }
+    assert!(unwritten > 0);
 }
 
 /// On every kernel every symbol resolves, and the programs read nothing that was not written.

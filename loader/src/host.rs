@@ -1,0 +1,89 @@
+//! What the host at hand does not allow, whatever the program is.
+
+use std::cell::OnceCell;
+
+use bpfasm::object::ProgramDef;
+use bpfasm::target::Barred;
+use bpfasm::{Attach, Insn, Operand, Reg, Width, encode};
+
+use crate::errno::Errno;
+use crate::error::{Hint, LoadError};
+use crate::link::perf;
+use crate::sys::bpf;
+use crate::sys::bpf::{AttachType, ProgLoad, ProgType};
+use crate::tracefs;
+use crate::verifier::VerifierLog;
+
+/// The host at hand. Each question is asked when its answer is first needed, and once.
+#[derive(Debug, Default)]
+pub struct Host {
+    kprobes: OnceCell<bool>,
+    tracefs: OnceCell<bool>,
+    /// Why trampolines are forbidden.
+    trampolines: OnceCell<Option<Errno>>,
+}
+
+impl Host {
+    /// Asks nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What programs need not be written for here. What cannot be told is not barred.
+    #[must_use]
+    pub fn barred(&self) -> Barred {
+        Barred {
+            trampolines: self.trampolines().is_some(),
+            kprobes: !self.kprobes(),
+            tracepoints: !self.tracefs(),
+        }
+    }
+
+    /// The loader's refusal of a rung that this host bars.
+    pub(crate) fn check(&self, def: &ProgramDef) -> Result<(), LoadError> {
+        let attach = |hint| {
+            Err(LoadError::Attach { attach: def.attach.clone(), errno: Errno::NOENT, hint: Some(hint) })
+        };
+        match &def.attach {
+            Attach::Kprobe(_) | Attach::Kretprobe(_) if !self.kprobes() => attach(Hint::NoKprobes),
+            Attach::Tracepoint(..) if !self.tracefs() => attach(Hint::Tracefs),
+            Attach::Fentry(_) | Attach::Fexit(_) => match self.trampolines() {
+                None => Ok(()),
+                Some(errno) => Err(LoadError::Load {
+                    program: def.name.to_string(),
+                    errno,
+                    log: Box::new(VerifierLog::new("", &def.program)),
+                    hint: Hint::for_errno(errno),
+                }),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn kprobes(&self) -> bool {
+        *self.kprobes.get_or_init(perf::may_have_kprobes)
+    }
+
+    fn tracefs(&self) -> bool {
+        *self.tracefs.get_or_init(|| tracefs::root().is_some())
+    }
+
+    /// Only a host that has no kprobes is asked: who is as strict as that may forbid trampolines, too.
+    fn trampolines(&self) -> Option<Errno> {
+        *self.trampolines.get_or_init(|| if self.kprobes() { None } else { forbids_trampolines() })
+    }
+}
+
+/// Whether programs with trampolines are forbidden, by a policy that looks no further. Else the kernel goes on to miss the
+/// function that it should attach to.
+fn forbids_trampolines() -> Option<Errno> {
+    let nothing = [Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) }, Insn::Exit];
+    let mut slots = Vec::with_capacity(nothing.len());
+    for insn in &nothing {
+        slots.extend_from_slice(&encode(insn).ok()?);
+    }
+    let command = ProgLoad::new(ProgType::Tracing, "probe", &slots, c"GPL")?;
+    let refused = bpf(&mut command.attach(AttachType::TraceFentry, 0)).err()?;
+    (Hint::for_errno(refused) == Some(Hint::Forbidden)).then_some(refused)
+}
