@@ -6,6 +6,7 @@ use crate::{
     resolve::Search,
     strings::Strings,
     types::{Enumerator, Kind, Type},
+    walk::{Mark, Walk},
     wanted::{Filter, Table},
 };
 
@@ -186,15 +187,18 @@ impl<'b> Index<'b> {
 }
 
 impl Names {
-    /// Notes the record's name, or names, if wanted. Called for every type there is: nearly all leave at the
-    /// filter, which is why it comes before the question which names matter for this kind.
+    /// Whether the record may have a wanted name. Asked of every type there is: nearly all leave at the filter, which is why
+    /// it comes before the question which names matter for this kind.
     #[inline(always)]
+    fn may_want(&self, strings: Strings<'_>, record: &Record<'_>) -> bool {
+        self.filter.passes(strings.tail(record.head.name_off).unwrap_or_default())
+            || self.wants_enumerators && matches!(record.head.kind(), kind::ENUM | kind::ENUM64)
+    }
+
+    /// Notes the record's name, or names, if wanted.
     fn note(&mut self, strings: Strings<'_>, endian: Endian, id: TypeId, record: &Record<'_>) {
         let kind = record.head.kind();
-        let tail = strings.tail(record.head.name_off).unwrap_or_default();
-        if self.filter.passes(tail) {
-            self.note_name(kind, tail, id);
-        }
+        self.note_name(kind, strings.tail(record.head.name_off).unwrap_or_default(), id);
         if self.wants_enumerators && matches!(kind, kind::ENUM | kind::ENUM64) {
             let stride = if kind == kind::ENUM { ENUM_WORDS } else { ENUM64_WORDS };
             self.note_enumerators(strings, endian, id, record.tail.iter().step_by(stride));
@@ -272,11 +276,9 @@ struct Layer<'b> {
     first: u32,
     /// One past the last.
     end: u32,
-    /// Where each `STRIDE`th record starts, in words: 16 KiB for a kernel's 130 000 types.
-    marks: Vec<usize>,
+    /// The way to each record: some records' numbers, counted from the first, and where they start.
+    marks: Vec<Mark>,
 }
-
-const STRIDE: u32 = 64;
 
 impl<'b> Layer<'b> {
     /// Goes over every record once, and notes the wanted names.
@@ -287,55 +289,34 @@ impl<'b> Layer<'b> {
         strings: Strings<'_>,
         names: &mut Names,
     ) -> Result<Self, BtfError> {
-        // A loop for each byte order: to find the end of one record is all that the next one waits for, and to
-        // choose on that way how to read a number costs a tenth of the whole pass.
-        match endian {
-            Endian::Little => Self::pass_in(words, first, Endian::Little, strings, names),
-            Endian::Big => Self::pass_in(words, first, Endian::Big, strings, names),
+        let wanted = |record: &Record<'_>| names.may_want(strings, record);
+        let Walk { position, count, marks, found, .. } = Walk::over(words, endian, wanted);
+        let id = |number| first.checked_add(number).map(TypeId).ok_or(BtfError::TooManyTypes);
+        let end = id(count)?;
+        if position < words.len() {
+            return Err(Record::flaw(words, position, end, endian));
         }
-    }
-
-    // Always inlined, and so is what it calls for each record, or `endian` would not be a constant in there.
-    #[inline(always)]
-    fn pass_in(
-        words: &'b [Word],
-        first: u32,
-        endian: Endian,
-        strings: Strings<'_>,
-        names: &mut Names,
-    ) -> Result<Self, BtfError> {
-        let mut marks = Vec::new();
-        let mut position = 0;
-        let mut id = first;
-        while position < words.len() {
-            let Some((record, next)) = Record::read(words, position, endian) else {
-                return Err(Record::flaw(words, position, TypeId(id), endian));
-            };
-            if (id - first).is_multiple_of(STRIDE) {
-                marks.push(position);
+        for mark in found {
+            if let Some((record, _)) = Record::read(words, mark.position(), endian) {
+                names.note(strings, endian, id(mark.number)?, &record);
             }
-            names.note(strings, endian, TypeId(id), &record);
-            position = next;
-            id = match id.checked_add(1) {
-                Some(id) => id,
-                None => return Err(BtfError::TooManyTypes),
-            };
         }
-        Ok(Self { words, first, end: id, marks })
+        Ok(Self { words, first, end: end.0, marks })
     }
 
     fn get(&self, id: TypeId, endian: Endian) -> Result<Option<Record<'b>>, BtfError> {
         if id.0 < self.first || id.0 >= self.end {
             return Ok(None);
         }
-        let number = id.0 - self.first;
-        let Some(mark) = self.marks.get((number / STRIDE) as usize) else { return Ok(None) };
+        let wanted = id.0 - self.first;
+        let before = self.marks.partition_point(|mark| mark.number <= wanted);
+        let Some(mark) = before.checked_sub(1).and_then(|at| self.marks.get(at)) else { return Ok(None) };
         let read = |position| {
             let record = Record::read(self.words, position, endian);
             record.ok_or_else(|| Record::flaw(self.words, position, id, endian))
         };
-        let mut position = *mark;
-        for _ in 0..number % STRIDE {
+        let mut position = mark.position();
+        for _ in mark.number..wanted {
             (_, position) = read(position)?;
         }
         read(position).map(|(record, _)| Some(record))

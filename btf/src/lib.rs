@@ -40,6 +40,7 @@ mod signature;
 mod spec;
 mod strings;
 mod types;
+mod walk;
 mod wanted;
 
 use std::fmt;
