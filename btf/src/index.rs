@@ -6,7 +6,7 @@ use crate::{
     resolve::Search,
     strings::Strings,
     types::{Enumerator, Kind, Type},
-    walk::{Mark, Walk},
+    walk::{Mark, Recent, Walk},
     wanted::{Filter, Table},
 };
 
@@ -278,6 +278,7 @@ struct Layer<'b> {
     end: u32,
     /// The way to each record: some records' numbers, counted from the first, and where they start.
     marks: Vec<Mark>,
+    recent: Recent,
 }
 
 impl<'b> Layer<'b> {
@@ -301,7 +302,7 @@ impl<'b> Layer<'b> {
                 names.note(strings, endian, id(mark.number)?, &record);
             }
         }
-        Ok(Self { words, first, end: end.0, marks })
+        Ok(Self { words, first, end: end.0, marks, recent: Recent::default() })
     }
 
     fn get(&self, id: TypeId, endian: Endian) -> Result<Option<Record<'b>>, BtfError> {
@@ -309,8 +310,11 @@ impl<'b> Layer<'b> {
             return Ok(None);
         }
         let wanted = id.0 - self.first;
-        let before = self.marks.partition_point(|mark| mark.number <= wanted);
-        let Some(mark) = before.checked_sub(1).and_then(|at| self.marks.get(at)) else { return Ok(None) };
+        let mark = self.recent.get(wanted).or_else(|| {
+            let before = self.marks.partition_point(|mark| mark.number <= wanted);
+            self.marks.get(before.checked_sub(1)?).copied()
+        });
+        let Some(mark) = mark else { return Ok(None) };
         let read = |position| {
             let record = Record::read(self.words, position, endian);
             record.ok_or_else(|| Record::flaw(self.words, position, id, endian))
@@ -319,6 +323,7 @@ impl<'b> Layer<'b> {
         for _ in mark.number..wanted {
             (_, position) = read(position)?;
         }
+        self.recent.put(Mark::new(wanted, position));
         read(position).map(|(record, _)| Some(record))
     }
 }

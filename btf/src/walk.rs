@@ -4,6 +4,8 @@
 //! could do at a time. So there are two walks at a time, the second from somewhere in the middle. Where a record starts there is
 //! guessed, and whether the guess was right is known once the first walk gets there: it steps on the same place, or over it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::raw::{Endian, Record, Word};
 
 /// A record's number, and where it starts.
@@ -15,12 +17,43 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn new(number: u32, position: usize) -> Self {
+    pub(crate) fn new(number: u32, position: usize) -> Self {
         Self { number, position: u32::try_from(position).unwrap_or(u32::MAX) }
     }
 
     pub(crate) fn position(self) -> usize {
         self.position as usize
+    }
+}
+
+/// Marks of records that were asked for. Who resolves the fields of some structs asks for the same few types over and over.
+#[derive(Debug)]
+pub(crate) struct Recent([AtomicU64; Self::LEN]);
+
+impl Default for Recent {
+    /// With the mark of record 0 in all places, which is a true one.
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; Self::LEN])
+    }
+}
+
+impl Recent {
+    const LEN: usize = 64;
+
+    fn slot(&self, number: u32) -> &AtomicU64 {
+        &self.0[number as usize % Self::LEN]
+    }
+
+    /// The mark of that record, if it is among them.
+    pub(crate) fn get(&self, number: u32) -> Option<Mark> {
+        let word = self.slot(number).load(Ordering::Relaxed);
+        let mark = Mark { number: (word >> 32) as u32, position: (word & 0xffff_ffff) as u32 };
+        (mark.number == number).then_some(mark)
+    }
+
+    pub(crate) fn put(&self, mark: Mark) {
+        let word = u64::from(mark.number) << 32 | u64::from(mark.position);
+        self.slot(mark.number).store(word, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,8 @@
 //! `bpftool map dump` our names. It is a courtesy: a kernel that does not take it takes the programs without.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use bpfasm::{Layout, MapDef, MapKind, Object, Prim, Program, ProgramDef};
 use btf::{BuildError, Builder, Bytes, IntEncoding, Linkage, MemberDef, TypeId};
@@ -49,10 +51,12 @@ struct Types {
     ints: [TypeId; 4],
     /// `int (*)(void *ctx)`: what every program and function of ours is.
     proto: TypeId,
-    arrays: HashMap<u32, TypeId>,
-    structs: HashMap<&'static str, TypeId>,
-    /// Address and length of a text, sorted, and its offset.
-    literals: Vec<((usize, usize), u32)>,
+    /// By their length.
+    arrays: Vec<(u32, TypeId)>,
+    /// By their name.
+    structs: Vec<(&'static str, TypeId)>,
+    /// Offsets of texts, by their address and length.
+    literals: HashMap<(usize, usize), u32, BuildHasherDefault<Places>>,
 }
 
 impl Types {
@@ -65,8 +69,8 @@ impl Types {
         let int = builder.int("int", 4, IntEncoding::Signed)?;
         let ctx = builder.ptr(TypeId::VOID)?;
         let proto = builder.func_proto(int, &[("ctx", ctx)])?;
-        let (arrays, structs) = (HashMap::new(), HashMap::new());
-        Ok(Self { builder, ints, proto, arrays, structs, literals: Vec::new() })
+        let (arrays, structs) = (Vec::new(), Vec::new());
+        Ok(Self { builder, ints, proto, arrays, structs, literals: HashMap::default() })
     }
 
     fn prim(&mut self, prim: Prim) -> Result<TypeId, BuildError> {
@@ -81,17 +85,17 @@ impl Types {
     }
 
     fn bytes(&mut self, len: u32) -> Result<TypeId, BuildError> {
-        if let Some(id) = self.arrays.get(&len) {
+        if let Some((_, id)) = self.arrays.iter().find(|(known, _)| *known == len) {
             return Ok(*id);
         }
         let [u8_id, _, u32_id, _] = self.ints;
         let id = self.builder.array(u8_id, u32_id, len)?;
-        self.arrays.insert(len, id);
+        self.arrays.push((len, id));
         Ok(id)
     }
 
     fn layout(&mut self, layout: &Layout) -> Result<TypeId, BuildError> {
-        if let Some(id) = self.structs.get(layout.name) {
+        if let Some((_, id)) = self.structs.iter().find(|(known, _)| *known == layout.name) {
             return Ok(*id);
         }
         let mut members = Vec::with_capacity(layout.members.len());
@@ -99,7 +103,7 @@ impl Types {
             members.push(MemberDef::new(member.name, self.prim(member.prim)?, Bytes(member.offset.into()))?);
         }
         let id = self.builder.strukt(layout.name, Bytes(layout.size.into()), &members)?;
-        self.structs.insert(layout.name, id);
+        self.structs.push((layout.name, id));
         Ok(id)
     }
 
@@ -138,14 +142,10 @@ impl Types {
     /// The offset of a text of the source. Told by where the text is, not by what it says: there are hundreds, each several times.
     fn literal(&mut self, text: &'static str) -> Result<u32, BuildError> {
         let place = (text.as_ptr().addr(), text.len());
-        match self.literals.binary_search_by_key(&place, |(known, _)| *known) {
-            Ok(at) => Ok(self.literals.get(at).map_or(0, |(_, offset)| *offset)),
-            Err(at) => {
-                let offset = self.builder.append_str(text)?;
-                self.literals.insert(at, (place, offset));
-                Ok(offset)
-            }
-        }
+        Ok(match self.literals.entry(place) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(self.builder.append_str(text)?),
+        })
     }
 
     fn program(&mut self, def: &ProgramDef) -> Result<ProgramInfo, BuildError> {
@@ -175,6 +175,25 @@ impl Types {
             });
         }
         Ok(info)
+    }
+}
+
+/// Hashes addresses and lengths, which nobody chooses: two multiplications instead of two rounds of SipHash.
+#[derive(Default)]
+struct Places(u64);
+
+impl Hasher for Places {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize((*byte).into()));
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        // Of 64 bits here; the constant is any odd number with its bits well mixed.
+        self.0 = (self.0.rotate_left(26) ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the host at hand does not allow, whatever the program is.
 
 use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 
 use bpfasm::object::ProgramDef;
 use bpfasm::target::Barred;
@@ -18,9 +19,10 @@ use crate::verifier::VerifierLog;
 #[derive(Debug, Default)]
 pub struct Host {
     kprobes: OnceCell<bool>,
-    tracefs: OnceCell<bool>,
-    /// Why trampolines are forbidden.
-    trampolines: OnceCell<Option<Errno>>,
+    /// Where it is.
+    tracefs: OnceCell<Option<PathBuf>>,
+    /// Whether trampolines are forbidden.
+    trampolines: OnceCell<bool>,
 }
 
 impl Host {
@@ -34,9 +36,9 @@ impl Host {
     #[must_use]
     pub fn barred(&self) -> Barred {
         Barred {
-            trampolines: self.trampolines().is_some(),
+            trampolines: self.forbids_trampolines(),
             kprobes: !self.kprobes(),
-            tracepoints: !self.tracefs(),
+            tracepoints: self.tracefs().is_none(),
         }
     }
 
@@ -47,37 +49,34 @@ impl Host {
         };
         match &def.attach {
             Attach::Kprobe(_) | Attach::Kretprobe(_) if !self.kprobes() => attach(Hint::NoKprobes),
-            Attach::Tracepoint(..) if !self.tracefs() => attach(Hint::Tracefs),
-            Attach::Fentry(_) | Attach::Fexit(_) => match self.trampolines() {
-                None => Ok(()),
-                Some(errno) => Err(LoadError::Load {
-                    program: def.name.to_string(),
-                    errno,
-                    log: Box::new(VerifierLog::new("", &def.program)),
-                    hint: Hint::for_errno(errno),
-                }),
-            },
+            Attach::Tracepoint(..) if self.tracefs().is_none() => attach(Hint::Tracefs),
+            Attach::Fentry(_) | Attach::Fexit(_) if self.forbids_trampolines() => Err(LoadError::Load {
+                program: def.name.to_string(),
+                errno: Errno::PERM,
+                log: Box::new(VerifierLog::new("", &def.program)),
+                hint: Some(Hint::Forbidden),
+            }),
             _ => Ok(()),
         }
     }
 
     fn kprobes(&self) -> bool {
-        *self.kprobes.get_or_init(perf::may_have_kprobes)
+        *self.kprobes.get_or_init(|| perf::has_kprobes(self.tracefs()).unwrap_or(true))
     }
 
-    fn tracefs(&self) -> bool {
-        *self.tracefs.get_or_init(|| tracefs::root().is_some())
+    fn tracefs(&self) -> Option<&Path> {
+        self.tracefs.get_or_init(tracefs::root).as_deref()
     }
 
     /// Only a host that has no kprobes is asked: who is as strict as that may forbid trampolines, too.
-    fn trampolines(&self) -> Option<Errno> {
-        *self.trampolines.get_or_init(|| if self.kprobes() { None } else { forbids_trampolines() })
+    fn forbids_trampolines(&self) -> bool {
+        *self.trampolines.get_or_init(|| !self.kprobes() && forbids_trampolines().unwrap_or(false))
     }
 }
 
 /// Whether programs with trampolines are forbidden, by a policy that looks no further. Else the kernel goes on to miss the
 /// function that it should attach to.
-fn forbids_trampolines() -> Option<Errno> {
+fn forbids_trampolines() -> Option<bool> {
     let nothing = [Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) }, Insn::Exit];
     let mut slots = Vec::with_capacity(nothing.len());
     for insn in &nothing {
@@ -85,5 +84,5 @@ fn forbids_trampolines() -> Option<Errno> {
     }
     let command = ProgLoad::new(ProgType::Tracing, "probe", &slots, c"GPL")?;
     let refused = bpf(&mut command.attach(AttachType::TraceFentry, 0)).err()?;
-    (Hint::for_errno(refused) == Some(Hint::Forbidden)).then_some(refused)
+    Some(refused == Errno::PERM && Hint::for_errno(refused) == Some(Hint::Forbidden))
 }

@@ -1,6 +1,9 @@
 //! The running kernel: its version, its machine, its BTF.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use bpfasm::target::{Arch, KernelVersion};
 
@@ -38,8 +41,16 @@ impl std::fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// The running kernel's version.
+/// The running kernel's version, which is asked for once.
 pub fn version() -> Result<KernelVersion, KernelError> {
+    static VERSION: OnceLock<KernelVersion> = OnceLock::new();
+    match VERSION.get() {
+        Some(version) => Ok(*version),
+        None => ask_version().map(|version| *VERSION.get_or_init(|| version)),
+    }
+}
+
+fn ask_version() -> Result<KernelVersion, KernelError> {
     let uname = nix::sys::utsname::uname().map_err(|error| KernelError::Uname(error.into()))?;
     let release = uname.release().to_string_lossy();
     parse_version(&release, &uname.version().to_string_lossy())
@@ -120,9 +131,18 @@ pub(crate) fn cpu_list(text: &str) -> Option<Vec<u32>> {
     Some(cpus)
 }
 
+/// What a small file of `/proc` or `/sys` says. The size that such a file claims to have means nothing, so it is not asked for, and
+/// there is room for what is in it from the start: half the system calls.
+pub fn read_small(file: &Path) -> io::Result<String> {
+    const SMALL: usize = 4096;
+    let mut text = String::with_capacity(SMALL);
+    // `Take` hides what would be asked for the size.
+    File::open(file)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn read_cpus(file: &Path) -> Result<Vec<u32>, Errno> {
-    let text = std::fs::read_to_string(file)?;
-    cpu_list(&text).ok_or(Errno::INVAL)
+    cpu_list(&read_small(file)?).ok_or(Errno::INVAL)
 }
 
 /// CPUs that run now.

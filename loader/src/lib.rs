@@ -8,9 +8,9 @@
 //!    names the object uses, puts numbers in place of symbols, loads the object's own BTF, and for each hook that is needed
 //!    creates the maps and loads the first rung that the kernel takes. A wrong field or a refused program is found here, before anything
 //!    is attached.
-//! 3. [`Loaded::events`] opens the rings. Before attaching, or the first events are lost.
-//! 4. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
+//! 3. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
 //!    and attached. [`Loaded::rungs`] says which one was taken and why not the others.
+//! 4. [`Loaded::events`] opens the rings. Where they are perf buffers, before attaching, or the first events are lost.
 //! 5. [`Loaded::confine`] gives up what is not needed any more: capabilities and system calls.
 //! 6. [`Events::drain`] is called on a bounded period. No program wakes the reader for an event.
 //! 7. [`Loaded::detach`], then a last drain: nothing more can arrive.

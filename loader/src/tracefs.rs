@@ -19,8 +19,8 @@ pub fn root() -> Option<PathBuf> {
 }
 
 /// Whether kprobes can be made there.
-pub(crate) fn has_kprobe_events() -> bool {
-    root().is_some_and(|root| root.join(KPROBE_EVENTS).exists())
+pub(crate) fn has_kprobe_events(root: &Path) -> bool {
+    root.join(KPROBE_EVENTS).exists()
 }
 
 /// The file that makes them.

@@ -1,6 +1,6 @@
 //! How many sockets the tables get room for where the command line does not say.
 
-use std::fs;
+use std::path::Path;
 
 /// Enough for most hosts, and one or two megabytes, which take half a millisecond of a start.
 pub const LEAST: u32 = 16384;
@@ -9,7 +9,8 @@ const MOST: u32 = 1 << 18;
 
 /// Room for four times the sockets that there are now, and for [`LEAST`] at least.
 pub fn for_open_sockets() -> u32 {
-    fs::read_to_string("/proc/net/sockstat").ok().and_then(|text| allocated(&text)).map_or(LEAST, room)
+    let sockstat = loader::kernel::read_small(Path::new("/proc/net/sockstat"));
+    sockstat.ok().and_then(|text| allocated(&text)).map_or(LEAST, room)
 }
 
 fn room(sockets: u32) -> u32 {

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bpfasm::object::Object;
 use bpfasm::target::{Access, Ring, Target};
-use btf::Index;
 use loader::{AttachName, Events, Host, LoadError, Loaded, Loader, Note, relocate};
 use programs::emit;
 
@@ -58,15 +56,14 @@ pub fn start(
         session.names(&mut wanted);
         let index = btf.index(&wanted).map_err(LoadError::from)?;
         session.resolve(&index)?;
-        let loaded = load(&loader, &index, &object);
-        if let Ok((loaded, _)) = &loaded {
+        let loaded = loader.load_indexed(&object, &index);
+        if let Ok(loaded) = &loaded {
             session.fill(loaded)?;
         }
-        match loaded.and_then(|(loaded, events)| Ok((attach(loaded, say)?, events))) {
+        let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
+        match loaded.and_then(|loaded| attach(loaded, has_ring, target.ring)) {
             Ok((loaded, events)) => {
-                if say.verbose {
-                    say.always(&memory(&loaded, events.as_ref()));
-                }
+                tell(&loaded, events.as_ref(), say)?;
                 return Ok((loaded, events));
             }
             Err(error) if error.is_unprivileged() => return Err(error.into()),
@@ -123,20 +120,25 @@ fn memory(loaded: &Loaded, events: Option<&Events>) -> String {
     line
 }
 
-fn load(
-    loader: &Loader<'_>,
-    index: &Index<'_>,
-    object: &Object,
-) -> Result<(Loaded, Option<Events>), LoadError> {
-    let loaded = loader.load_indexed(object, index)?;
-    // Before anything is attached, so that the first event finds a ring.
-    let has_ring = object.maps.iter().any(|map| map.name == emit::MAP);
-    let events = if has_ring { Some(loaded.events(emit::MAP)?) } else { None };
-    Ok((loaded, events))
+fn attach(mut loaded: Loaded, has_ring: bool, ring: Ring) -> Result<(Loaded, Option<Events>), LoadError> {
+    let open = |loaded: &Loaded| if has_ring { loaded.events(emit::MAP).map(Some) } else { Ok(None) };
+    Ok(match ring {
+        // It keeps what comes before it is opened.
+        Ring::RingBuf => {
+            loaded.attach()?;
+            let events = open(&loaded)?;
+            (loaded, events)
+        }
+        Ring::PerfEventArray => {
+            let events = open(&loaded)?;
+            loaded.attach()?;
+            (loaded, events)
+        }
+    })
 }
 
-fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
-    loaded.attach()?;
+/// Says how it was done.
+fn tell(loaded: &Loaded, events: Option<&Events>, say: &Say) -> Result<(), LoadError> {
     for note in loaded.notes() {
         match note {
             // Events are missing that no count tells of.
@@ -155,9 +157,12 @@ fn attach(mut loaded: Loaded, say: &Say) -> Result<Loaded, LoadError> {
         }
     }
     if say.verified {
-        for program in verified::programs(&loaded)? {
+        for program in verified::programs(loaded)? {
             say.always(&program.to_string());
         }
     }
-    Ok(loaded)
+    if say.verbose {
+        say.always(&memory(loaded, events));
+    }
+    Ok(())
 }

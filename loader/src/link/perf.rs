@@ -93,13 +93,8 @@ impl PerfLink {
 }
 
 /// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
-pub(crate) fn has_kprobes() -> Result<bool, Errno> {
-    Ok(kprobe_pmu()?.is_some() || tracefs::has_kprobe_events())
-}
-
-/// Whether there may be a way to kprobes: what cannot be told is no reason to say that there is none.
-pub(crate) fn may_have_kprobes() -> bool {
-    has_kprobes().unwrap_or(true)
+pub(crate) fn has_kprobes(tracefs: Option<&Path>) -> Result<bool, Errno> {
+    Ok(kprobe_pmu()?.is_some() || tracefs.is_some_and(tracefs::has_kprobe_events))
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.

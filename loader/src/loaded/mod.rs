@@ -168,13 +168,13 @@ impl Loaded {
         self.maps.created()
     }
 
-    /// Opens the ring of a map, whichever kind it is. To be done before [`Loaded::attach`], or the first events are lost.
+    /// Opens the ring of a map, whichever kind it is.
     ///
-    /// A perf event array gets a buffer for each CPU that is online now. On a CPU that comes later, programs find no
-    /// buffer, and count that as lost.
+    /// A ring buffer keeps what comes before. A perf event array has no memory of its own: it gets a buffer for each CPU that is
+    /// online now, which has to be done before [`Loaded::attach`], or the first events are lost. On a CPU that comes later,
+    /// programs find no buffer, and count that as lost.
     pub fn events(&self, map: &str) -> Result<Events, LoadError> {
-        let online = kernel::online_cpus().map_err(LoadError::Cpus)?;
-        Events::open(self.map(map)?, self.perf_bytes, &online)
+        Events::open(self.map(map)?, self.perf_bytes)
     }
 
     /// Attaches every hook that is needed, in order, going down its rungs where the kernel refuses. Then creates what may be put

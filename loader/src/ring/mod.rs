@@ -18,6 +18,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::errno::Errno;
 use crate::error::LoadError;
+use crate::kernel;
 use crate::map::Map;
 use crate::sys;
 use crate::sys::mmap::{Mapping, page_size};
@@ -115,7 +116,7 @@ struct Batch {
 
 impl Events {
     /// Opens the ring of `map`; `perf_bytes` is the size of each CPU's perf buffer, where there is one.
-    pub(crate) fn open(map: &Map, perf_bytes: usize, online: &[u32]) -> Result<Self, LoadError> {
+    pub(crate) fn open(map: &Map, perf_bytes: usize) -> Result<Self, LoadError> {
         let failed = |errno: Errno| LoadError::ring(map.name(), errno);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| failed(error.into()))?;
         let watch = |fd: BorrowedFd<'_>| {
@@ -141,7 +142,7 @@ impl Events {
                 let bytes = pages.checked_mul(page).ok_or(failed(Errno::INVAL))?;
                 let watermark = u32::try_from(bytes / 2).map_err(|_| failed(Errno::INVAL))?;
                 let mut buffers = Vec::new();
-                for &cpu in online {
+                for cpu in kernel::online_cpus().map_err(LoadError::Cpus)? {
                     let event = match sys::perf::open(&sys::perf::Attr::bpf_output(watermark), cpu) {
                         Ok(event) => event,
                         // Went offline since the list was read.
