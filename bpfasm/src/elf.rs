@@ -90,19 +90,22 @@ impl std::error::Error for ElfError {
     }
 }
 
-/// The section a program goes to, as libbpf names it.
+/// The section a program goes to, as libbpf names it. There the program of several tracepoints is one for each.
 #[must_use]
-pub fn section_name(attach: &Attach) -> String {
-    match attach {
+pub fn section_names(attach: &Attach) -> Vec<String> {
+    let name = match attach {
         Attach::TpBtf(name) => format!("tp_btf/{name}"),
         Attach::RawTp(name) => format!("raw_tp/{name}"),
         Attach::Fentry(name) => format!("fentry/{name}"),
         Attach::Fexit(name) => format!("fexit/{name}"),
         Attach::Kprobe(name) => format!("kprobe/{name}"),
         Attach::Kretprobe(name) => format!("kretprobe/{name}"),
-        Attach::Tracepoint(category, name) => format!("tp/{category}/{name}"),
+        Attach::Tracepoints(category, names) => {
+            return names.iter().map(|name| format!("tp/{category}/{name}")).collect();
+        }
         Attach::Iter(name) => format!("iter/{name}"),
-    }
+    };
+    vec![name]
 }
 
 /// Writes a relocatable little-endian `EM_BPF` file.
@@ -220,8 +223,17 @@ impl<'a> File<'a> {
                 .map_err(|error| failed(AsmError::Encode { at, error, source: program.source_of(at) }))?;
             data.extend(slots.iter().flat_map(|slot| slot.to_le_bytes()));
         }
-        let section = self.section(&section_name(&def.attach), SectionKind::Text);
-        let base = self.out.append_section_data(section, &data, SLOT);
+        for section in section_names(&def.attach) {
+            self.copy(def, &section, &data, &starts)?;
+        }
+        Ok(())
+    }
+
+    /// One program of a section: its bytes, and where its instructions start.
+    fn copy(&mut self, def: &ProgramDef, section: &str, data: &[u8], starts: &[u64]) -> Result<(), ElfError> {
+        let program = &def.program;
+        let section = self.section(section, SectionKind::Text);
+        let base = self.out.append_section_data(section, data, SLOT);
         let name = self.unique(&def.name);
         let size = u64::try_from(data.len()).unwrap_or_default();
         self.symbol(&name, SymbolKind::Text, section, base, size);

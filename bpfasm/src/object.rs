@@ -21,8 +21,9 @@ pub enum Attach {
     Kprobe(Text),
     /// Return of a kernel function, through a kretprobe.
     Kretprobe(Text),
-    /// A tracepoint through perf, by category and name. Closing one takes 60 to 80 ms.
-    Tracepoint(Text, Text),
+    /// Tracepoints of a category through perf, by their names: one program on all of them, or on none. Closing one takes 60 to
+    /// 80 ms.
+    Tracepoints(Text, Vec<Text>),
     /// A BPF iterator (`task_file`, `tcp`), run when asked.
     Iter(Text),
 }

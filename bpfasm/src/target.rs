@@ -85,7 +85,7 @@ impl Barred {
         match attach {
             Attach::Fentry(_) | Attach::Fexit(_) => self.trampolines,
             Attach::Kprobe(_) | Attach::Kretprobe(_) => self.kprobes,
-            Attach::Tracepoint(..) => self.tracepoints,
+            Attach::Tracepoints(..) => self.tracepoints,
             Attach::TpBtf(_) | Attach::RawTp(_) | Attach::Iter(_) => false,
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use bpfasm::elf::{self, section_name};
+use bpfasm::elf::{self, section_names};
 use bpfasm::{
     Attach, Callee, Dest, ElfError, Fragment, Hook, Imm64, Insn, MapDef, MapKind, Need, Object, Operand,
     Program, ProgramDef, Size, Symbol, Text, Width, asm, bpf,
@@ -64,6 +64,7 @@ fn object() -> Object {
             hook(vec![
                 rung("other", Attach::RawTp(state())),
                 rung("files", Attach::Iter("task_file".into())),
+                rung("calls", Attach::Tracepoints("syscalls".into(), vec!["a".into(), "b".into()])),
             ]),
         ],
         maps: vec![map("conns", MapKind::Hash), map("events", MapKind::RingBuf)],
@@ -171,14 +172,15 @@ fn llvm_disassembles_the_same_instructions() {
     let rungs: Vec<&ProgramDef> = object.hooks.iter().flat_map(|hook| &hook.rungs).collect();
     let mut sections: Vec<String> = Vec::new();
     for rung in &rungs {
-        let name = section_name(&rung.attach);
-        if !sections.contains(&name) {
-            sections.push(name);
+        for name in section_names(&rung.attach) {
+            if !sections.contains(&name) {
+                sections.push(name);
+            }
         }
     }
     for section in &sections {
         assert!(text.contains(&format!("Disassembly of section {section}:")), "{section}\n{text}");
-        for rung in rungs.iter().filter(|rung| section_name(&rung.attach) == *section) {
+        for rung in rungs.iter().filter(|rung| section_names(&rung.attach).contains(section)) {
             let mut symbols = rung.program.symbols.iter().peekable();
             for (at, insn) in rung.program.insns.iter().enumerate() {
                 let symbol = symbols.next_if(|(place, _)| *place == at).map(|(_, symbol)| symbol);
@@ -214,7 +216,11 @@ fn the_file_has_the_sections_and_symbols_of_a_bpf_object() {
         format!(" {} FUNC GLOBAL DEFAULT 4 other", slots * 8),
         " 20 OBJECT GLOBAL DEFAULT 1 conns".to_owned(),
         " 20 OBJECT GLOBAL DEFAULT 1 events".to_owned(),
-        " 13 OBJECT GLOBAL DEFAULT 8 _license".to_owned(),
+        "] tp/syscalls/a PROGBITS".to_owned(),
+        "] tp/syscalls/b PROGBITS".to_owned(),
+        format!(" {} FUNC GLOBAL DEFAULT 8 calls", slots * 8),
+        format!(" {} FUNC GLOBAL DEFAULT 10 calls_2", slots * 8),
+        " 13 OBJECT GLOBAL DEFAULT 12 _license".to_owned(),
         " 0 NOTYPE GLOBAL DEFAULT UND bpf_sock_destroy".to_owned(),
         " 0 NOTYPE GLOBAL DEFAULT UND const UNKNOWN".to_owned(),
     ] {

@@ -283,7 +283,13 @@ impl fmt::Display for AttachName<'_> {
             Attach::Fexit(name) => write!(f, "fexit {name}"),
             Attach::Kprobe(name) => write!(f, "kprobe {name}"),
             Attach::Kretprobe(name) => write!(f, "kretprobe {name}"),
-            Attach::Tracepoint(category, name) => write!(f, "tracepoint {category}:{name}"),
+            Attach::Tracepoints(category, names) => {
+                f.write_str("tracepoint ")?;
+                for (i, name) in names.iter().enumerate() {
+                    write!(f, "{}{category}:{name}", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
             Attach::Iter(name) => write!(f, "iter {name}"),
             other => write!(f, "{other:?}"),
         }

@@ -49,7 +49,7 @@ impl Host {
         };
         match &def.attach {
             Attach::Kprobe(_) | Attach::Kretprobe(_) if !self.kprobes() => attach(Hint::NoKprobes),
-            Attach::Tracepoint(..) if self.tracefs().is_none() => attach(Hint::Tracefs),
+            Attach::Tracepoints(..) if self.tracefs().is_none() => attach(Hint::Tracefs),
             Attach::Fentry(_) | Attach::Fexit(_) if self.forbids_trampolines() => Err(LoadError::Load {
                 program: def.name.to_string(),
                 errno: Errno::PERM,

@@ -51,7 +51,7 @@ impl Prepared {
                 tracing(AttachType::TraceIter, index.func(&iter_func(target))?.map(|found| found.type_id))
             }
             Attach::Kprobe(_) | Attach::Kretprobe(_) => (ProgType::Kprobe, AttachType::None, None),
-            Attach::Tracepoint(..) => (ProgType::Tracepoint, AttachType::None, None),
+            Attach::Tracepoints(..) => (ProgType::Tracepoint, AttachType::None, None),
             // `Attach::RawTp`, and whatever comes: the kernel will say.
             _ => (ProgType::RawTracepoint, AttachType::None, None),
         };

@@ -22,7 +22,7 @@ pub(crate) enum Link {
     Tracing(#[expect(dead_code, reason = "held: closing it detaches")] OwnedFd),
     /// An iterator, which runs when it is read.
     Iter(OwnedFd),
-    /// A kprobe or a tracepoint.
+    /// A kprobe or tracepoints.
     Perf(perf::PerfLink),
 }
 
@@ -52,8 +52,8 @@ impl Link {
             Attach::Kretprobe(function) => {
                 perf::PerfLink::kprobe(prog, function, true, close).map(Self::Perf)
             }
-            Attach::Tracepoint(category, name) => {
-                perf::PerfLink::tracepoint(prog, category, name, close).map(Self::Perf)
+            Attach::Tracepoints(category, names) => {
+                perf::PerfLink::tracepoints(prog, category, names, close).map(Self::Perf)
             }
             _ => Err(Errno::INVAL),
         };

@@ -8,6 +8,8 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use bpfasm::Text;
+
 use super::Close;
 use crate::errno::Errno;
 use crate::sys::bpf;
@@ -16,12 +18,12 @@ use crate::sys::park::park;
 use crate::sys::perf::{self, Attr};
 use crate::tracefs::{self, KprobeEvent};
 
-/// An event with a program on it. Fields are dropped in this order: an event must be closed before its kprobe can go.
+/// Events with a program on them. Fields are dropped in this order: an event must be closed before its kprobe can go.
 #[derive(Debug)]
 pub(crate) struct PerfLink {
-    link: Option<OwnedFd>,
-    /// Or what it is parked in.
-    _event: OwnedFd,
+    links: Vec<OwnedFd>,
+    /// Or what they are parked in.
+    _events: Vec<OwnedFd>,
     _kprobe: Option<KprobeEvent>,
 }
 
@@ -29,16 +31,20 @@ pub(crate) struct PerfLink {
 pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
-    /// A tracepoint by its formatted fields. Closing it takes 60 to 80 ms where it cannot be parked ([`park`]), 20 to 40 ms where
-    /// it can, and no time where it may be detached later.
-    pub(crate) fn tracepoint(
+    /// Tracepoints by their formatted fields. Closing takes 60 to 80 ms for each where they cannot be parked ([`park`]), 20 to 40 ms
+    /// where they can, and no time where they may be detached later.
+    pub(crate) fn tracepoints(
         prog: BorrowedFd<'_>,
         category: &str,
-        name: &str,
+        names: &[Text],
         close: Close,
     ) -> Result<Self, Errno> {
         let root = tracefs::root().ok_or(Errno::NOENT)?;
-        Self::open(prog, &Attr::tracepoint(tracefs::event_id(&root, category, name)?), None, close)
+        let event = |name: &Text| {
+            let id = tracefs::event_id(&root, category, name)?;
+            perf::open(&Attr::tracepoint(id), ANY)
+        };
+        Self::open(prog, names.iter().map(event).collect::<Result<_, _>>()?, None, close)
     }
 
     /// Entry or return of a kernel function.
@@ -51,46 +57,55 @@ impl PerfLink {
         if let Some((pmu, return_bit)) = kprobe_pmu()? {
             let function = CString::new(function).map_err(|_| Errno::INVAL)?;
             let config = if on_return { 1 << return_bit } else { 0 };
-            return Self::open(prog, &Attr::kprobe(pmu, config, &function), None, close);
+            let event = perf::open(&Attr::kprobe(pmu, config, &function), ANY)?;
+            return Self::open(prog, vec![event], None, close);
         }
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         let kprobe = KprobeEvent::new(&root, function, on_return)?;
         let id = kprobe.id()?;
-        Self::open(prog, &Attr::tracepoint(id), Some(kprobe), Close::Waits)
+        Self::open(prog, vec![perf::open(&Attr::tracepoint(id), ANY)?], Some(kprobe), Close::Waits)
     }
 
     fn open(
         prog: BorrowedFd<'_>,
-        attr: &Attr<'_>,
+        mut events: Vec<OwnedFd>,
         kprobe: Option<KprobeEvent>,
         close: Close,
     ) -> Result<Self, Errno> {
-        // On any CPU: the program runs on all of them.
-        let event = perf::open(attr, 0)?;
-        let link = match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
-            Ok(link) => Some(link),
-            // No such link; or whatever is wrong will be wrong again.
-            Err(_) => perf::set_bpf(event.as_fd(), prog).map(|()| None)?,
-        };
-        perf::enable(event.as_fd())?;
+        let mut links = Vec::with_capacity(events.len());
+        for event in &events {
+            match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
+                Ok(link) => links.push(link),
+                // No such link; or whatever is wrong will be wrong again.
+                Err(_) => perf::set_bpf(event.as_fd(), prog)?,
+            }
+            perf::enable(event.as_fd())?;
+        }
         // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
-        let parked = match (&link, &kprobe) {
-            (Some(link), None) if close == Close::Returns => park(&[event.as_fd(), link.as_fd()]).ok(),
-            (Some(_), None) => park(&[event.as_fd()]).ok(),
-            _ => None,
-        };
-        Ok(Self { link, _event: parked.unwrap_or(event), _kprobe: kprobe })
+        if links.len() == events.len() && kprobe.is_none() {
+            let links: &[OwnedFd] = if close == Close::Returns { &links } else { &[] };
+            let files: Vec<BorrowedFd<'_>> = events.iter().chain(links).map(AsFd::as_fd).collect();
+            if let Ok(parked) = park(&files) {
+                events = vec![parked];
+            }
+        }
+        Ok(Self { links, _events: events, _kprobe: kprobe })
     }
 
     /// Times the kprobe was hit and not run, as far as the kernel says (6.7); what became of the program then is counted with
     /// the program.
     pub(crate) fn missed(&self) -> u64 {
-        let Some(link) = &self.link else { return 0 };
-        let mut info = PerfLinkInfo::default();
-        let asked = bpf(&mut ObjInfo::perf_link(link.as_fd(), &mut info));
-        asked.ok().and_then(|()| info.missed()).unwrap_or(0)
+        let missed = |link: &OwnedFd| {
+            let mut info = PerfLinkInfo::default();
+            let asked = bpf(&mut ObjInfo::perf_link(link.as_fd(), &mut info));
+            asked.ok().and_then(|()| info.missed()).unwrap_or(0)
+        };
+        self.links.iter().map(missed).sum()
     }
 }
+
+/// The CPU of an event: the program runs on all of them.
+const ANY: u32 = 0;
 
 /// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
 pub(crate) fn has_kprobes(tracefs: Option<&Path>) -> Result<bool, Errno> {

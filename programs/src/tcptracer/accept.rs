@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bpfasm::object::{Attach, Hook, Need};
 use bpfasm::target::{Access, Arch, Target};
-use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
+use bpfasm::{AsmError, Fragment, Reg, Size, Text, bpf};
 
 use super::{Kind, Options, by_current, tell};
 use crate::frame::SCRATCH;
@@ -44,13 +44,15 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     )
     .detach(stop::detach())];
     // Any tracepoint of system calls slows all of them down, one for all of them most.
-    for (hook, name) in [(SYSCALLS[0], "sys_exit_accept"), (SYSCALLS[1], "sys_exit_accept4")] {
-        let attach = Attach::Tracepoint("syscalls".into(), name.into());
-        let rungs = vec![table::rung(target, name, attach, || returned(&by_number))?];
-        let without = "system calls at full speed: each takes 20 to 30 ns more as long as it runs";
-        let hook = Hook::new(hook, Need::Optional, rungs).instead_of(ACCEPT).without(without);
-        hooks.push(hook.detach(stop::detach()));
-    }
+    let calls = ["sys_exit_accept", "sys_exit_accept4"].map(Text::from);
+    let attach = Attach::Tracepoints("syscalls".into(), calls.into());
+    let rungs = vec![table::rung(target, "accept_returns", attach, || returned(&by_number))?];
+    hooks.push(
+        Hook::new(RETURNS, Need::Optional, rungs)
+            .instead_of(ACCEPT)
+            .without("system calls at full speed: each takes 20 to 30 ns more as long as it runs")
+            .detach(stop::detach()),
+    );
     hooks.push(
         table::tracepoint_hook(
             "system call returns",
@@ -59,7 +61,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
             target,
             any_returned(target, &by_number),
         )?
-        .instead_of(SYSCALLS[0]),
+        .instead_of(RETURNS),
     );
     hooks.push(
         table::untyped_hook(
@@ -74,8 +76,8 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
     Ok(hooks)
 }
 
-/// The hooks on system calls. Perf finds both by tracefs, so there are both or none.
-const SYSCALLS: [&str; 2] = ["accept returns", "accept4 returns"];
+/// The hook's name.
+const RETURNS: &str = "accept returns";
 
 /// Tells that the current task has accepted the socket in `r6`, and ends the program.
 fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
@@ -97,7 +99,7 @@ fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
     }
 }
 
-/// `syscalls:sys_exit_accept` and `sys_exit_accept4`.
+/// `syscalls:sys_exit_accept` and `sys_exit_accept4`: `__syscall_nr`, and `ret` behind it.
 fn returned(by_number: &Fragment) -> Fragment {
     bpf! {
         r9 = r1;

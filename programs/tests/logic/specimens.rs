@@ -103,7 +103,7 @@ impl Way {
             Attach::Fexit(_) => Self::Fexit,
             Attach::Kprobe(_) => Self::Kprobe,
             Attach::Kretprobe(_) => Self::Kretprobe,
-            Attach::Tracepoint(..) => Self::Tracepoint,
+            Attach::Tracepoints(..) => Self::Tracepoint,
             Attach::Iter(_) => Self::Iter,
             other => panic!("{other:?} is not looked at here"),
         }

@@ -28,8 +28,8 @@ const FUNCTIONS: [(&str, ForSocket); 4] = [
 
 /// Programs that are told the number of a file.
 const NUMBERED: [fn(&Lab, &mut Tool<'_>, i32) -> Stats; 4] = [
-    |_, tool, fd| tool.run("sys_exit_accept", &[0x1111, 43, ret(fd)]),
-    |_, tool, fd| tool.run("sys_exit_accept4", &[0x1111, 288, ret(fd)]),
+    |_, tool, fd| tool.run("accept_returns", &[0x1111, 43, ret(fd)]),
+    |_, tool, fd| tool.run("accept_returns", &[0x1111, 288, ret(fd)]),
     |lab, tool, fd| {
         let call = numbers(lab)[0];
         system_call(lab, tool, call, false, fd)
