@@ -90,7 +90,8 @@ impl std::error::Error for ElfError {
     }
 }
 
-/// The section a program goes to, as libbpf names it. There the program of several tracepoints is one for each.
+/// The sections a program goes to, as libbpf names them: one, but for a program on several tracepoints, of which there is a copy for
+/// each.
 #[must_use]
 pub fn section_names(attach: &Attach) -> Vec<String> {
     let name = match attach {

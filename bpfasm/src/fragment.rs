@@ -1,6 +1,7 @@
 //! Pieces of program: instructions, labels, and the pieces inside them.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::error::AsmError;
@@ -14,6 +15,13 @@ use crate::text::Line;
 /// to a name its own block does not define means the label of the block it is spliced into.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Label(pub(crate) u32);
+
+/// By its number: its name is its fragment's.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "label {}", self.0)
+    }
+}
 
 /// Where a statement was written, and its text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,8 +47,19 @@ pub(crate) struct Name {
     pub(crate) text: Text,
     /// 0 in the block that is being written; every block spliced into it gets a number of its own.
     pub(crate) scope: u32,
-    /// Where the block defines it: before which instruction, and in which statement.
-    pub(crate) place: Option<(usize, Option<Source>)>,
+    /// Where the block defines it.
+    pub(crate) place: Option<Place>,
+}
+
+/// Where a label is defined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    /// Before which instruction.
+    pub(crate) at: usize,
+    /// How many labels are defined before it, of all blocks.
+    pub(crate) order: usize,
+    /// In which statement.
+    pub(crate) source: Option<Source>,
 }
 
 /// A sequence of statements that is not yet a program. The `bpf!` macro makes one; `..expr` splices one into another.
@@ -55,6 +74,10 @@ pub struct Fragment {
     pub(crate) symbols: Vec<(usize, Symbol)>,
     /// By the numbers of labels.
     pub(crate) names: Vec<Name>,
+    /// The numbers of labels of the block that is being written, by their names.
+    own: Vec<u32>,
+    /// Labels that are defined.
+    defined: usize,
     /// Scopes used by what was spliced in: 1 to this number.
     scopes: u32,
     /// The first statement that cannot be; linking reports it.
@@ -73,13 +96,14 @@ impl Fragment {
         Self { insns: Vec::with_capacity(insns), source: Vec::with_capacity(insns), ..Self::default() }
     }
 
-    /// Whether it holds neither instruction nor label.
+    /// Whether it holds neither instruction nor label, nor a statement that cannot be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.insns.is_empty() && self.names.is_empty() && self.wrong.is_none()
+        self.insns.is_empty() && self.defined == 0 && self.wrong.is_none()
     }
 
-    /// The instructions in it, jumps still to be resolved.
+    /// The instructions in it, jumps still to be resolved: the labels that they go to are this fragment's, and of no meaning
+    /// elsewhere.
     #[must_use]
     pub fn insns(&self) -> &[Insn] {
         &self.insns
@@ -110,10 +134,15 @@ impl Fragment {
         })
     }
 
-    /// Adds an instruction.
+    /// Adds an instruction. Where it goes to a label, that is one of this fragment ([`Fragment::dest`]).
     pub fn push(&mut self, insn: Insn, symbol: Option<Symbol>, source: Option<Source>) {
         if let Some(symbol) = symbol {
             self.symbol(symbol);
+        }
+        if let Some(Dest::Label(label)) = insn.dest()
+            && self.name(*label).is_none()
+        {
+            self.wrong(AsmError::UndefinedLabel { label: label.to_string().into(), source });
         }
         self.insns.push(insn);
         self.source.push(source);
@@ -126,13 +155,16 @@ impl Fragment {
 
     /// Adds a label of this block.
     pub fn label(&mut self, name: impl Into<Text>, source: Option<Source>) {
-        let at = self.insns.len();
+        let here = Place { at: self.insns.len(), order: self.defined, source };
         let label = self.own(name.into());
         let Some(Name { text, place, .. }) = self.name_mut(label) else { return };
         match place {
-            None => *place = Some((at, source)),
-            Some((_, first)) => {
-                let first = first.map(|source| source.line);
+            None => {
+                *place = Some(here);
+                self.defined += 1;
+            }
+            Some(first) => {
+                let first = first.source.map(|source| source.line);
                 let error = AsmError::DuplicateLabel { label: text.clone(), source, first };
                 self.wrong(error);
             }
@@ -146,9 +178,16 @@ impl Fragment {
 
     /// A label of this block.
     fn own(&mut self, text: Text) -> Label {
-        match self.names.iter().position(|name| name.scope == 0 && name.text == text) {
-            Some(at) => label(at),
-            None => self.add(Name { text, scope: 0, place: None }),
+        let known = self.own.binary_search_by(|number| {
+            self.name(Label(*number)).map_or(Ordering::Less, |name| name.text.cmp(&text))
+        });
+        match known {
+            Ok(at) => Label(self.own.get(at).copied().unwrap_or(u32::MAX)),
+            Err(at) => {
+                let label = self.add(Name { text, scope: 0, place: None });
+                self.own.insert(at, label.0);
+                label
+            }
         }
     }
 
@@ -157,12 +196,12 @@ impl Fragment {
         label(self.names.len() - 1)
     }
 
-    pub(crate) fn name(&self, Label(number): Label) -> Option<&Name> {
-        usize::try_from(number).ok().and_then(|at| self.names.get(at))
+    pub(crate) fn name(&self, label: Label) -> Option<&Name> {
+        self.names.get(label.0 as usize)
     }
 
-    fn name_mut(&mut self, Label(number): Label) -> Option<&mut Name> {
-        usize::try_from(number).ok().and_then(|at| self.names.get_mut(at))
+    fn name_mut(&mut self, label: Label) -> Option<&mut Name> {
+        self.names.get_mut(label.0 as usize)
     }
 
     /// Remembers that a statement cannot be, for linking to report.
@@ -177,6 +216,7 @@ impl Fragment {
 
     fn append(&mut self, inner: &Self) {
         let start = self.insns.len();
+        let before = self.defined;
         let scope = self.scopes + 1;
         self.scopes = scope + inner.scopes;
         if self.wrong.is_none() {
@@ -186,20 +226,20 @@ impl Fragment {
         for name in &inner.names {
             labels.push(match name.place {
                 None => self.own(name.text.clone()),
-                Some((at, source)) => self.add(Name {
+                Some(place) => self.add(Name {
                     text: name.text.clone(),
                     scope: scope + name.scope,
-                    place: Some((start + at, source)),
+                    place: Some(Place { at: start + place.at, order: before + place.order, ..place }),
                 }),
             });
         }
+        self.defined += inner.defined;
         self.insns.reserve(inner.insns.len());
         for insn in &inner.insns {
             let mut insn = *insn;
-            if let Some(Dest::Label(Label(number))) = insn_dest_mut(&mut insn)
-                && let Some(Label(here)) = usize::try_from(*number).ok().and_then(|at| labels.get(at))
-            {
-                *number = *here;
+            if let Some(Dest::Label(label)) = insn_dest_mut(&mut insn) {
+                // A number that `inner` has no name for was reported when the instruction was added.
+                *label = labels.get(label.0 as usize).copied().unwrap_or(Label(u32::MAX));
             }
             self.insns.push(insn);
         }

@@ -126,6 +126,8 @@
 //! be used twice. A name that a block does not define means the label of the block around it. Names from Rust are looked up the
 //! same way: a block with a label `out` of its own cannot jump to an outer `out`.
 //!
+//! `..` takes a [`Fragment`], an `Option` of one (nothing, for an option that is not asked for), or a `&Fragment`, to be used again.
+//!
 //! ```
 //! use bpfasm::{Fragment, Program, Reg, Text, bpf};
 //!

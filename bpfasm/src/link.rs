@@ -2,7 +2,7 @@
 
 use crate::encode::encode;
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Name, Source, insn_dest_mut};
+use crate::fragment::{Fragment, Name, Place, Source, insn_dest_mut};
 use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::program::Program;
 use crate::symbol::{Symbol, Text};
@@ -25,10 +25,10 @@ impl Program {
             return Err(AsmError::Empty);
         }
         for name in &names {
-            if let Some((_, source)) = name.place
+            if let Some(place) = name.place
                 && !is_word(&name.text)
             {
-                return Err(AsmError::Name { name: name.text.clone(), source });
+                return Err(AsmError::Name { name: name.text.clone(), source: place.source });
             }
         }
         for (at, symbol) in &program.symbols {
@@ -72,12 +72,12 @@ impl Program {
             let distance = match dest {
                 Dest::Rel(distance) => i64::from(*distance),
                 Dest::Label(label) => {
-                    let name = usize::try_from(label.0).ok().and_then(|number| names.get(number));
-                    let text = || name.map(|name| name.text.clone()).unwrap_or_default();
-                    let Some((target, _)) = name.and_then(|name| name.place) else {
+                    let name = names.get(label.0 as usize);
+                    let text = || name.map_or_else(|| label.to_string().into(), |name| name.text.clone());
+                    let Some(place) = name.and_then(|name| name.place) else {
                         return Err(AsmError::UndefinedLabel { label: text(), source });
                     };
-                    let distance = starts.get(target).copied().unwrap_or_default() - from;
+                    let distance = starts.get(place.at).copied().unwrap_or_default() - from;
                     if short && i16::try_from(distance).is_err() {
                         return Err(AsmError::JumpTooFar { label: text(), distance, at, source });
                     }
@@ -185,37 +185,35 @@ fn is_path(path: &str) -> bool {
 
 /// Gives labels of the same name numbers; the block that was written outermost keeps the name.
 fn unique(names: Vec<Name>) -> Vec<(usize, Text)> {
-    let mut labels: Vec<(u32, usize, Text)> =
-        names.into_iter().filter_map(|name| Some((name.scope, name.place?.0, name.text))).collect();
-    labels.sort_by_key(|(scope, at, _)| (*scope, *at));
-    // Few names are used over and over. A number that was tried for one is not tried for it again.
-    let mut taken: Vec<(Text, u32)> = Vec::new();
-    for (.., name) in &labels {
-        if !taken.iter().any(|(known, _)| known == name) {
-            taken.push((name.clone(), 0));
-        }
-    }
+    let mut labels: Vec<(u32, Place, Text)> =
+        names.into_iter().filter_map(|name| Some((name.scope, name.place?, name.text))).collect();
+    labels.sort_unstable_by_key(|(scope, place, _)| (*scope, place.order));
+    // A number that was tried for a name is not tried for it again.
+    let mut taken: Vec<(Text, u32)> = labels.iter().map(|(.., name)| (name.clone(), 0)).collect();
+    taken.sort_unstable();
+    taken.dedup();
+    let find = |taken: &[(Text, u32)], name: &str| taken.binary_search_by(|(known, _)| (**known).cmp(name));
     let mut named = Vec::with_capacity(labels.len());
-    for (_, at, name) in labels {
-        let place = taken.iter().position(|(known, _)| *known == name);
-        let mut number = place.and_then(|place| taken.get(place)).map_or(0, |(_, number)| *number) + 1;
+    for (scope, place, name) in labels {
+        let known = find(&taken, &name).ok();
+        let mut number = known.and_then(|at| taken.get(at)).map_or(0, |(_, number)| *number) + 1;
         let name = if number == 1 {
             name
         } else {
             loop {
                 let other = format!("{name}_{number}");
-                if !taken.iter().any(|(known, _)| *known == other) {
+                if find(&taken, &other).is_err() {
                     break Text::Owned(other);
                 }
                 number += 1;
             }
         };
-        if let Some((_, last)) = place.and_then(|place| taken.get_mut(place)) {
+        if let Some((_, last)) = known.and_then(|at| taken.get_mut(at)) {
             *last = number;
         }
-        named.push((at, name));
+        named.push((place, scope, name));
     }
-    // Stable: labels of one place stay in the order of their blocks.
-    named.sort_by_key(|(at, _)| *at);
-    named
+    // Labels of one place in the order of their blocks.
+    named.sort_unstable_by_key(|(place, scope, _)| (place.at, *scope, place.order));
+    named.into_iter().map(|(place, _, name)| (place.at, name)).collect()
 }

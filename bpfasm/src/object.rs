@@ -21,8 +21,8 @@ pub enum Attach {
     Kprobe(Text),
     /// Return of a kernel function, through a kretprobe.
     Kretprobe(Text),
-    /// Tracepoints of a category through perf, by their names: one program on all of them, or on none. Closing one takes 60 to
-    /// 80 ms.
+    /// Tracepoints of a category through perf, by their names, of which there is at least one: one program on all of them, or on
+    /// none. Closing takes 60 to 80 ms for each.
     Tracepoints(Text, Vec<Text>),
     /// A BPF iterator (`task_file`, `tcp`), run when asked.
     Iter(Text),

@@ -28,7 +28,7 @@ pub trait Value {
     fn place(self, block: &mut Block, limit: Limit) -> Operand;
 }
 
-/// What `..` takes.
+/// What `..` takes; see "Labels and fragments" at the crate's root.
 #[diagnostic::on_unimplemented(message = "`{Self}` is no fragment", label = "a `Fragment` is expected here")]
 pub trait Splice {
     /// It, if there is one.
@@ -188,7 +188,7 @@ impl Block {
             .unwrap_or_else(|_| self.range(Limit::Wide, value))
     }
 
-    /// Remembers what is wrong; the value that stands in for it is never seen.
+    /// Remembers what is wrong, which linking reports; another value stands in for it until then.
     fn range<T: Default>(&mut self, limit: Limit, value: i128) -> T {
         self.fragment.wrong(AsmError::Range { value, limit, source: self.source });
         T::default()

@@ -182,7 +182,7 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.label, self.dest) {
             (Some(label), _) => f.write_str(label),
-            (None, Dest::Label(label)) => write!(f, "label {}", label.0),
+            (None, Dest::Label(label)) => label.fmt(f),
             (None, Dest::Rel(distance)) => write!(f, "{}{distance:+}", self.prefix),
         }
     }

@@ -53,6 +53,49 @@ fn labels_belong_to_their_block() {
 }
 
 #[test]
+fn labels_of_one_place_stay_in_the_order_of_their_blocks_and_definition() {
+    let program = link(bpf! {
+        goto second;
+        call second;
+    first:
+        ..bpf! { goto inner; inner: };
+    third:
+    second:
+        exit;
+    })
+    .unwrap();
+    let names: Vec<&str> = program.labels.iter().map(|(_, name)| name.as_ref()).collect();
+    assert_eq!(names, ["first", "third", "second", "inner"]);
+    assert_eq!(program.functions, [(0, "x".into()), (3, "third".into())]);
+}
+
+#[test]
+fn a_label_means_nothing_in_another_fragment() {
+    let jump = bpf! { goto out; out: }.insns()[0];
+    let mut other = Fragment::new();
+    other.push(jump, None, None);
+    let undefined = |fragment| match link(fragment) {
+        Err(AsmError::UndefinedLabel { label, .. }) => label.into_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(undefined(other.clone()), "label 0");
+    assert_eq!(undefined(bpf! { top: r0 = 0; ..other; exit; }), "label 0");
+    // One that nobody defines is none either, and changes nothing.
+    let mut asked = Fragment::new();
+    let dest = asked.dest("nowhere");
+    assert!(asked.is_empty());
+    asked.push(Insn::Jump { long: false, dest }, None, None);
+    assert_eq!(undefined(bpf! { ..asked; exit; }), "nowhere");
+}
+
+#[test]
+fn many_labels_take_no_longer_each() {
+    let text: String = (0..40_000).map(|number| format!("l{number}: if r1 == 0 goto l{number}\n")).collect();
+    let program = link(asm::parse(&format!("{text}exit")).unwrap()).unwrap();
+    assert_eq!(program.labels.len(), 40_000);
+}
+
+#[test]
 fn an_undefined_label_is_an_error_with_its_line() {
     let line = line!() + 1;
     let error = link(bpf! { r0 = 0; goto nowhere; exit; }).unwrap_err();

@@ -60,6 +60,9 @@ impl Recent {
 /// One of so many records is marked: 16 KiB for a kernel's 130 000 types.
 const STRIDE: u32 = 64;
 
+/// A loop of its own for the usual byte order: to choose for each number how to read it costs a tenth of a walk.
+const KNOWN: Endian = Endian::NATIVE;
+
 /// A walk over records.
 #[derive(Debug)]
 pub(crate) struct Walk<'b> {
@@ -83,8 +86,6 @@ impl<'b> Walk<'b> {
         let Some(middle) = guess(words, endian) else { return walk.until(words.len(), endian, &wanted) };
         let mut ahead = Self::from(words, middle);
         if endian == Endian::NATIVE {
-            // Known here, as choosing how to read a number would cost a tenth of all this.
-            const KNOWN: Endian = Endian::NATIVE;
             while walk.position < middle && walk.step(KNOWN, &wanted) && ahead.step(KNOWN, &wanted) {}
         }
         let walk = walk.until(middle, endian, &wanted);
@@ -98,7 +99,11 @@ impl<'b> Walk<'b> {
     /// The rest of the way.
     #[inline(never)]
     fn until(mut self, end: usize, endian: Endian, wanted: &impl Fn(&Record<'b>) -> bool) -> Self {
-        while self.position < end && self.step(endian, wanted) {}
+        if endian == Endian::NATIVE {
+            while self.position < end && self.step(KNOWN, wanted) {}
+        } else {
+            while self.position < end && self.step(endian, wanted) {}
+        }
         self
     }
 
@@ -137,11 +142,12 @@ impl<'b> Walk<'b> {
 /// Where a record seems to start, such that there are about as many before it as behind it. `None` where there are too few for
 /// that to matter.
 fn guess(words: &[Word], endian: Endian) -> Option<usize> {
-    /// Where half of a kernel's types have been: those that come first, structs among them, are longer.
+    /// Where a half of a kernel's types is before and a half behind: those that come first, structs among them, are longer. It has
+    /// been from 48 % (6.12 to 6.19) to 64 % of them (7.3).
     const HALF: (usize, usize) = (5, 8);
     /// So many records in a row do not start in the wrong place.
     const ROW: usize = 32;
-    /// How far to look for them: more than the longest record there is.
+    /// How far to look for them: more than a kernel's longest record.
     const FAR: usize = 4096;
     const FEW: usize = 1 << 16;
     if words.len() < FEW {
@@ -163,7 +169,7 @@ fn guess(words: &[Word], endian: Endian) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mark, Walk, guess};
+    use super::{Mark, STRIDE, Walk, guess};
     use crate::raw::{Endian, Head, Record, Word, kind};
 
     /// A record of this kind, with a name and so many words behind its head.
@@ -224,7 +230,10 @@ mod tests {
         }
         let marks = plain(&walk.marks);
         assert!(marks.iter().all(|(number, position)| starts[*number as usize] == *position));
-        assert!(marks.is_sorted() && marks.first().is_none_or(|first| *first == (0, 0)));
+        assert!(marks.first().is_none_or(|first| *first == (0, 0)));
+        // No record is further from the mark before it than it has to be.
+        let next = marks.iter().skip(1).map(|(number, _)| *number).chain([walk.count]);
+        assert!(marks.iter().zip(next).all(|((from, _), to)| (1..=STRIDE).contains(&(to - from))));
     }
 
     #[test]

@@ -393,6 +393,39 @@ fn split_types_continue_their_base() -> Outcome {
     Ok(())
 }
 
+/// More words than one walk alone goes over; a type split from them on top.
+#[test]
+fn many_types_are_found_and_reached_from_both_ends() -> Outcome {
+    const TYPES: u32 = 24_000;
+    for endian in [Endian::Little, Endian::Big] {
+        let mut types = Builder::with_endian(endian);
+        let int = types.int("int", 4, IntEncoding::Signed)?;
+        for n in 0..TYPES {
+            let members = [member("m", int, 0)];
+            types.strukt(&format!("s{n}"), Bytes(4), if n % 3 == 0 { &[] } else { &members })?;
+        }
+        let base = Arc::new(read(types)?);
+        let mut types = Builder::split_from(&base)?;
+        types.typedef("last", TypeId(TYPES + 1))?;
+        let split = Btf::from_source_on(&base, types.finish()?)?;
+        let names = ["s0", "s1000", "s23999"];
+        let wanted = names.iter().fold(Wanted::new().strukt("last"), |wanted, name| wanted.strukt(name));
+        let index = split.index(&wanted)?;
+        assert_eq!(index.type_count(), TYPES + 3);
+        for (name, n) in names.into_iter().zip([0, 1000, 23_999]) {
+            assert_eq!(index.ids(Want::Type, name)?, [TypeId(n + 2)], "{name}");
+        }
+        assert_eq!(index.ids(Want::Type, "last")?, [TypeId(TYPES + 2)]);
+        // Twice, as what was found is remembered.
+        for n in (0..TYPES).chain((0..TYPES).rev()) {
+            assert_eq!(index.ty(TypeId(n + 2))?.name, format!("s{n}"));
+        }
+        assert_eq!(index.ty(TypeId(TYPES + 2))?.name, "last");
+        assert!(matches!(index.ty(TypeId(TYPES + 3)), Err(BtfError::NoSuchType { .. })));
+    }
+    Ok(())
+}
+
 #[test]
 fn types_are_reached_by_number_past_every_mark() -> Outcome {
     let mut types = Builder::new();

@@ -23,7 +23,7 @@ use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::iter_func;
 use crate::sys::mmap::page_size;
-use crate::{kernel, privileges, tracefs};
+use crate::{kernel, privileges};
 
 /// A probe: what it is called, the first kernel that could say yes, how to ask.
 struct Feature {
@@ -145,7 +145,7 @@ impl<'a> Prober<'a> {
             Ask::Map(kind) => self.map(*kind),
             Ask::Program(attach) => self.program(attach)?,
             Ask::Kprobe if self.attach => self.program(&Attach::Kprobe(FUNCTION.into()))?,
-            Ask::Kprobe => has_kprobes(tracefs::root().as_deref()),
+            Ask::Kprobe => has_kprobes(),
         };
         outcome.or_else(|errno| {
             let hint = Hint::for_errno(errno);
@@ -197,7 +197,8 @@ impl<'a> Prober<'a> {
             if !self.attach {
                 return Ok(());
             }
-            let link = Link::new(prog.as_fd(), attach, Close::Waits)?;
+            let mut link = Link::new(prog.as_fd(), attach)?;
+            link.park(Close::Waits);
             match link.run_iter() {
                 Some(Err(errno)) => Err(LoadError::Attach { attach: attach.clone(), errno, hint: None }),
                 _ => Ok(()),

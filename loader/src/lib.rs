@@ -53,7 +53,6 @@ mod verifier;
 pub use errno::Errno;
 pub use error::{AttachName, Hint, LoadError};
 pub use features::{doctor, probe};
-pub use host::Host;
 pub use kernel_btf::kernel_btf;
 pub use loaded::{Confined, Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
 pub use map::{Entries, Map, MapError, PerCpu, Update};

@@ -1,11 +1,12 @@
 //! tracefs: numbers of tracepoints, and kprobes for kernels without their PMU (before 4.17).
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::errno::Errno;
+use crate::kernel::read_small;
 
 /// Where it is, if it is mounted.
 #[must_use]
@@ -28,8 +29,7 @@ const KPROBE_EVENTS: &str = "kprobe_events";
 
 /// The number perf knows a tracepoint by.
 pub(crate) fn event_id(root: &Path, category: &str, name: &str) -> Result<u64, Errno> {
-    let mut text = String::new();
-    File::open(root.join("events").join(category).join(name).join("id"))?.read_to_string(&mut text)?;
+    let text = read_small(&root.join("events").join(category).join(name).join("id"))?;
     text.trim().parse().map_err(|_| Errno::INVAL)
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use bpfasm::target::{Access, Ring, Target};
-use loader::{AttachName, Events, Host, LoadError, Loaded, Loader, Note, relocate};
+use bpfasm::target::{Access, Barred, Ring, Target};
+use loader::{AttachName, Events, LoadError, Loaded, Loader, Note, relocate};
 use programs::emit;
 
 use crate::args::Shared;
@@ -50,7 +50,7 @@ pub fn start(
     let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
     let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
-    for target in ways(shared, loader.host())? {
+    for target in ways(shared, loader.barred())? {
         let object = session.object(&target).map_err(Failure::failed)?;
         let mut wanted = relocate::wanted(&object);
         session.names(&mut wanted);
@@ -93,10 +93,9 @@ pub fn seed(session: &mut dyn Session, loaded: &Loaded, shared: &Shared, say: &S
 
 /// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf
 /// buffers. What the optional hooks need is left to the loader, which tries.
-fn ways(shared: &Shared, host: &Host) -> Result<Vec<Target>, Failure> {
+fn ways(shared: &Shared, barred: Barred) -> Result<Vec<Target>, Failure> {
     let version = loader::kernel::version().map_err(Failure::failed)?;
     let arch = loader::kernel::arch().map_err(Failure::failed)?;
-    let barred = host.barred();
     let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true, barred };
     let mut ways = vec![
         way(Access::Typed, Ring::RingBuf),

@@ -18,8 +18,10 @@ use crate::sys::park::park;
 /// A program that runs when its moment comes.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// `raw_tp`, `tp_btf`, `fentry`, `fexit`: held by one descriptor, or by what that is parked in.
+    /// `raw_tp`, `tp_btf`.
     Tracing(#[expect(dead_code, reason = "held: closing it detaches")] OwnedFd),
+    /// `fentry`, `fexit`; or what that is parked in.
+    Function(OwnedFd),
     /// An iterator, which runs when it is read.
     Iter(OwnedFd),
     /// A kprobe or tracepoints.
@@ -37,23 +39,17 @@ pub(crate) enum Close {
 
 impl Link {
     /// Attaches `prog`, which was loaded for `attach`.
-    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach, close: Close) -> Result<Self, LoadError> {
+    pub(crate) fn new(prog: BorrowedFd<'_>, attach: &Attach) -> Result<Self, LoadError> {
         let link = match attach {
             Attach::RawTp(name) => raw_tracepoint(prog, Some(name)).map(Self::Tracing),
             // The program knows where it belongs: by its attach_btf_id.
             Attach::TpBtf(_) => raw_tracepoint(prog, None).map(Self::Tracing),
-            // To take it off waits for a grace period of RCU tasks (`unregister_ftrace_direct`).
-            Attach::Fentry(_) | Attach::Fexit(_) => raw_tracepoint(prog, None).map(|link| {
-                let parked = if close == Close::Returns { park(&[link.as_fd()]).ok() } else { None };
-                Self::Tracing(parked.unwrap_or(link))
-            }),
+            Attach::Fentry(_) | Attach::Fexit(_) => raw_tracepoint(prog, None).map(Self::Function),
             Attach::Iter(_) => bpf(&mut LinkCreate::iter(prog)).map(Self::Iter),
-            Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false, close).map(Self::Perf),
-            Attach::Kretprobe(function) => {
-                perf::PerfLink::kprobe(prog, function, true, close).map(Self::Perf)
-            }
+            Attach::Kprobe(function) => perf::PerfLink::kprobe(prog, function, false).map(Self::Perf),
+            Attach::Kretprobe(function) => perf::PerfLink::kprobe(prog, function, true).map(Self::Perf),
             Attach::Tracepoints(category, names) => {
-                perf::PerfLink::tracepoints(prog, category, names, close).map(Self::Perf)
+                perf::PerfLink::tracepoints(prog, category, names).map(Self::Perf)
             }
             _ => Err(Errno::INVAL),
         };
@@ -63,11 +59,26 @@ impl Link {
         })
     }
 
+    /// Makes its drop do what `close` says, as far as it can be parked ([`park`]). That takes longer than to attach a link, so it is
+    /// done when everything is attached.
+    pub(crate) fn park(&mut self, close: Close) {
+        match self {
+            // To take it off waits for a grace period of RCU tasks (`unregister_ftrace_direct`).
+            Self::Function(link) if close == Close::Returns => {
+                if let Ok(parked) = park(&[link.as_fd()]) {
+                    *link = parked;
+                }
+            }
+            Self::Perf(link) => link.park(close),
+            Self::Tracing(_) | Self::Function(_) | Self::Iter(_) => {}
+        }
+    }
+
     /// Times its moment came and the program was not even asked to run, as far as the kernel tells.
     pub(crate) fn missed(&self) -> u64 {
         match self {
             Self::Perf(link) => link.missed(),
-            Self::Tracing(_) | Self::Iter(_) => 0,
+            Self::Tracing(_) | Self::Function(_) | Self::Iter(_) => 0,
         }
     }
 

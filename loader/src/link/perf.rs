@@ -12,6 +12,7 @@ use bpfasm::Text;
 
 use super::Close;
 use crate::errno::Errno;
+use crate::kernel::read_small;
 use crate::sys::bpf;
 use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
 use crate::sys::park::park;
@@ -23,8 +24,8 @@ use crate::tracefs::{self, KprobeEvent};
 pub(crate) struct PerfLink {
     links: Vec<OwnedFd>,
     /// Or what they are parked in.
-    _events: Vec<OwnedFd>,
-    _kprobe: Option<KprobeEvent>,
+    events: Vec<OwnedFd>,
+    kprobe: Option<KprobeEvent>,
 }
 
 /// Where the kprobe PMU has its number (kernel 4.17).
@@ -33,45 +34,34 @@ pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 impl PerfLink {
     /// Tracepoints by their formatted fields. Closing takes 60 to 80 ms for each where they cannot be parked ([`park`]), 20 to 40 ms
     /// where they can, and no time where they may be detached later.
-    pub(crate) fn tracepoints(
-        prog: BorrowedFd<'_>,
-        category: &str,
-        names: &[Text],
-        close: Close,
-    ) -> Result<Self, Errno> {
+    pub(crate) fn tracepoints(prog: BorrowedFd<'_>, category: &str, names: &[Text]) -> Result<Self, Errno> {
+        if names.is_empty() {
+            return Err(Errno::INVAL);
+        }
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         let event = |name: &Text| {
             let id = tracefs::event_id(&root, category, name)?;
             perf::open(&Attr::tracepoint(id), ANY)
         };
-        Self::open(prog, names.iter().map(event).collect::<Result<_, _>>()?, None, close)
+        Self::open(prog, None, names.iter().map(event).collect::<Result<_, _>>()?)
     }
 
     /// Entry or return of a kernel function.
-    pub(crate) fn kprobe(
-        prog: BorrowedFd<'_>,
-        function: &str,
-        on_return: bool,
-        close: Close,
-    ) -> Result<Self, Errno> {
+    pub(crate) fn kprobe(prog: BorrowedFd<'_>, function: &str, on_return: bool) -> Result<Self, Errno> {
         if let Some((pmu, return_bit)) = kprobe_pmu()? {
             let function = CString::new(function).map_err(|_| Errno::INVAL)?;
             let config = if on_return { 1 << return_bit } else { 0 };
             let event = perf::open(&Attr::kprobe(pmu, config, &function), ANY)?;
-            return Self::open(prog, vec![event], None, close);
+            return Self::open(prog, None, vec![event]);
         }
         let root = tracefs::root().ok_or(Errno::NOENT)?;
         let kprobe = KprobeEvent::new(&root, function, on_return)?;
         let id = kprobe.id()?;
-        Self::open(prog, vec![perf::open(&Attr::tracepoint(id), ANY)?], Some(kprobe), Close::Waits)
+        Self::open(prog, Some(kprobe), vec![perf::open(&Attr::tracepoint(id), ANY)?])
     }
 
-    fn open(
-        prog: BorrowedFd<'_>,
-        mut events: Vec<OwnedFd>,
-        kprobe: Option<KprobeEvent>,
-        close: Close,
-    ) -> Result<Self, Errno> {
+    // Where it fails, what came last is dropped first: the events before their kprobe.
+    fn open(prog: BorrowedFd<'_>, kprobe: Option<KprobeEvent>, events: Vec<OwnedFd>) -> Result<Self, Errno> {
         let mut links = Vec::with_capacity(events.len());
         for event in &events {
             match bpf(&mut LinkCreate::perf_event(prog, event.as_fd())) {
@@ -81,15 +71,20 @@ impl PerfLink {
             }
             perf::enable(event.as_fd())?;
         }
+        Ok(Self { links, events, kprobe })
+    }
+
+    /// See [`super::Link::park`].
+    pub(crate) fn park(&mut self, close: Close) {
         // Without a link the program goes with the event, and a kprobe of tracefs only after it: then it is closed here.
-        if links.len() == events.len() && kprobe.is_none() {
-            let links: &[OwnedFd] = if close == Close::Returns { &links } else { &[] };
-            let files: Vec<BorrowedFd<'_>> = events.iter().chain(links).map(AsFd::as_fd).collect();
-            if let Ok(parked) = park(&files) {
-                events = vec![parked];
-            }
+        if self.links.len() < self.events.len() || self.kprobe.is_some() {
+            return;
         }
-        Ok(Self { links, _events: events, _kprobe: kprobe })
+        let links: &[OwnedFd] = if close == Close::Returns { &self.links } else { &[] };
+        let files: Vec<BorrowedFd<'_>> = self.events.iter().chain(links).map(AsFd::as_fd).collect();
+        if let Ok(parked) = park(&files) {
+            self.events = vec![parked];
+        }
     }
 
     /// Times the kprobe was hit and not run, as far as the kernel says (6.7); what became of the program then is counted with
@@ -108,20 +103,20 @@ impl PerfLink {
 const ANY: u32 = 0;
 
 /// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
-pub(crate) fn has_kprobes(tracefs: Option<&Path>) -> Result<bool, Errno> {
-    Ok(kprobe_pmu()?.is_some() || tracefs.is_some_and(tracefs::has_kprobe_events))
+pub(crate) fn has_kprobes() -> Result<bool, Errno> {
+    Ok(kprobe_pmu()?.is_some() || tracefs::root().as_deref().is_some_and(tracefs::has_kprobe_events))
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.
 pub(crate) fn kprobe_pmu() -> Result<Option<(u32, u32)>, Errno> {
     let dir = Path::new(KPROBE_PMU);
-    let pmu = match std::fs::read_to_string(dir.join("type")) {
+    let pmu = match read_small(&dir.join("type")) {
         Ok(text) => text.trim().parse().map_err(|_| Errno::INVAL)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // "config:0"
-    let format = std::fs::read_to_string(dir.join("format/retprobe"))?;
+    let format = read_small(&dir.join("format/retprobe"))?;
     let bit: u32 =
         format.trim().strip_prefix("config:").and_then(|bit| bit.parse().ok()).ok_or(Errno::INVAL)?;
     if bit < 64 { Ok(Some((pmu, bit))) } else { Err(Errno::INVAL) }

@@ -88,6 +88,14 @@ struct Rung {
 }
 
 impl HookState {
+    /// Makes sure that nobody waits longer for the hook's end than for what its programs do.
+    pub(super) fn park(&mut self) {
+        let close = if self.detach == Detach::Waited { Close::Waits } else { Close::Returns };
+        if let Some(link) = self.active.as_mut().and_then(|active| active.link.as_mut()) {
+            link.park(close);
+        }
+    }
+
     /// The numbers of the rungs that can be tried.
     pub(super) fn open(&self) -> impl Iterator<Item = usize> {
         self.rest.iter().filter(|rung| rung.prepared.is_ok()).map(|rung| rung.number)
@@ -186,8 +194,7 @@ impl Loaded {
             && let Some(active) = &hook.active
             && active.link.is_none()
         {
-            let close = if hook.detach == Detach::Waited { Close::Waits } else { Close::Returns };
-            let result = Link::new(active.prog.as_fd(), &active.attach, close);
+            let result = Link::new(active.prog.as_fd(), &active.attach);
             let attach = active.attach.clone();
             let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
                 break;
@@ -232,7 +239,7 @@ mod tests {
         let index = btf.index(&Wanted::new()).unwrap();
         let (name, license) = ("t".into(), "GPL".into());
         let object = Object { name, license, hooks, maps: vec![], consts: vec![] };
-        prepare(&object, &index, true, &Host::new())
+        prepare(&object, &index, true, &Host::default())
             .map(|hooks| hooks.iter().map(|hook| hook.instead_of).collect())
     }
 

@@ -8,7 +8,7 @@ mod report;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bpfasm::{Detach, Object};
+use bpfasm::{Barred, Detach, Object};
 use btf::{Btf, Index};
 
 pub use self::confine::Confined;
@@ -31,7 +31,7 @@ use crate::traits::Traits;
 use crate::{kernel, privileges};
 
 /// Loads objects. Plain settings; the work is in [`Loader::load`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loader<'b> {
     btf: &'b Btf,
     host: Host,
@@ -46,13 +46,13 @@ impl<'b> Loader<'b> {
     /// With the types of the kernel that runs, from [`crate::kernel_btf`].
     #[must_use]
     pub fn new(btf: &'b Btf) -> Self {
-        Self { btf, host: Host::new(), log_level: 0, perf_bytes: PERF_BYTES }
+        Self { btf, host: Host::default(), log_level: 0, perf_bytes: PERF_BYTES }
     }
 
-    /// What the host does not allow, which is asked of it once for all objects.
+    /// What no program need be written for on this host.
     #[must_use]
-    pub fn host(&self) -> &Host {
-        &self.host
+    pub fn barred(&self) -> Barred {
+        self.host.barred()
     }
 
     /// The verifier's `log_level` for programs that load; see [`Loaded::logs`]. 4 gives statistics, 2 every instruction.
@@ -186,6 +186,7 @@ impl Loaded {
         for at in 0..self.hooks.len() {
             self.attach_hook(at)?;
         }
+        self.hooks.iter_mut().for_each(HookState::park);
         self.maps.create_inner(self.btf.as_ref().map(AsFd::as_fd), &mut self.notes)
     }
 

@@ -8,8 +8,9 @@ use std::os::unix::process::parent_id;
 
 use bpfasm::object::{Attach, Detach, Hook, MapKind, Need, Object};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::leak::BpfObjects;
+use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::{Outcome, Test};
 use loader::Loaded;
@@ -20,6 +21,7 @@ use super::{ONLY, TRACEPOINT, attach, counter, load, load_only, map, object, onl
 pub const TESTS: &[Test] = &[
     ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
     ("loader::told_to_stop_when_detached", told_to_stop_when_detached),
+    ("loader::tracepoints_are_taken_all_or_none", tracepoints_are_taken_all_or_none),
     ("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
     ("loader::iterator_lists_our_files", iterator_lists_our_files),
     ("loader::runs_are_counted", runs_are_counted),
@@ -113,6 +115,52 @@ fn told_to_stop_when_detached() -> Outcome {
     assert!(!stopped(&loaded));
     loaded.detach();
     assert!(stopped(&loaded));
+    Ok(())
+}
+
+/// One program at two tracepoints by perf, and at none of them where one is not there.
+fn tracepoints_are_taken_all_or_none() -> Outcome {
+    mntns::enter_new();
+    mntns::mount_tracefs();
+    let id = "/sys/kernel/tracing/events/syscalls/sys_enter_getppid/id";
+    let absent = fs::read(id).err().map(|error| format!("{id}: {error}"));
+    claims("tracepoints of system calls in tracefs", Claim::Optional, absent)?;
+    let counting = || {
+        bpf! {
+            ..only_this_process();
+            *(u32 *)(r10 - 4) = 0;
+            r1 = map counts ll;
+            r2 = r10;
+            r2 += -4;
+            call bpf_map_lookup_elem;
+            if r0 == 0 goto out;
+            r1 = 1;
+            lock *(u64 *)(r0 + 0) += r1;
+        out:
+            r0 = 0;
+            exit;
+        }
+    };
+    let object = |names: [&'static str; 2]| {
+        let attach = Attach::Tracepoints("syscalls".into(), names.map(Into::into).into());
+        let rungs = vec![rung(ONLY, attach, counting())];
+        object(vec![Hook::new(ONLY, Need::Optional, rungs)], vec![map("counts", MapKind::Array, (4, 8, 1))])
+    };
+    let mut both = load(&object(["sys_enter_getppid", "sys_exit_getppid"]));
+    attach(&mut both);
+    ask(5);
+    assert_eq!(counter(&both, "counts"), 10, "{:?}", only_rung(&both));
+    both.detach();
+
+    let before = descriptors();
+    let mut none = load(&object(["sys_enter_getppid", "sys_enter_no_such_call"]));
+    attach(&mut none);
+    let report = only_rung(&none);
+    assert!(report.taken.is_none() && report.refused.len() == 1, "{report:?}");
+    ask(5);
+    assert_eq!(counter(&none, "counts"), 0);
+    drop(none);
+    assert_eq!(descriptors(), before);
     Ok(())
 }
 

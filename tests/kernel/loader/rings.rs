@@ -15,6 +15,10 @@ use super::{ONLY, TRACEPOINT, counter, cpus, kernel, load, map, only, raw_tp, ru
 pub const TESTS: &[Test] = &[
     ("loader::ring_buffer_delivers_all_in_order", || delivers(Way::RingBuf(NO_WAKEUP))),
     ("loader::perf_buffers_deliver_all_by_time", || delivers(Way::Perf)),
+    (
+        "loader::a_ring_buffer_keeps_what_comes_before_its_reader",
+        a_ring_buffer_keeps_what_comes_before_its_reader,
+    ),
     ("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
     ("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
     ("loader::ring_buffer_wakes_only_when_told", ring_buffer_wakes_only_when_told),
@@ -141,6 +145,21 @@ fn delivers(way: Way) -> Outcome {
     }
     assert_eq!(counter(&loaded, "lost"), 0);
     assert!(drain(&mut events).0.is_empty(), "nothing is left");
+    Ok(())
+}
+
+/// Who opens it late misses nothing, and is told at once that something is there.
+fn a_ring_buffer_keeps_what_comes_before_its_reader() -> Outcome {
+    const SENT: u64 = 500;
+    for flags in [NO_WAKEUP, FORCE_WAKEUP] {
+        let loaded = load(&sender(Way::RingBuf(flags), 1 << 16));
+        send(&loaded, 0..SENT);
+        let mut late = events(&loaded);
+        assert!(is_woken(&late, patient(LIMIT)), "flags {flags}");
+        send(&loaded, SENT..2 * SENT);
+        assert!(drain(&mut late).0.iter().copied().eq(0..2 * SENT));
+        assert_eq!(counter(&loaded, "lost"), 0);
+    }
     Ok(())
 }
 
