@@ -3,7 +3,7 @@
 
 use bpfasm::object::Prim;
 
-/// A member that can stand in a [`layout!`] struct.
+/// A member that can stand in a `layout!` struct.
 pub trait Wire: Sized {
     /// Its shape, for the kernel's BTF.
     const PRIM: Prim;
