@@ -23,7 +23,7 @@ use crate::map::Map;
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::iter_func;
 use crate::sys::mmap::page_size;
-use crate::{kernel, privileges};
+use crate::{kernel, privileges, tracefs};
 
 /// A probe: what it is called, the first kernel that could say yes, how to ask.
 struct Feature {
@@ -145,7 +145,7 @@ impl<'a> Prober<'a> {
             Ask::Map(kind) => self.map(*kind),
             Ask::Program(attach) => self.program(attach)?,
             Ask::Kprobe if self.attach => self.program(&Attach::Kprobe(FUNCTION.into()))?,
-            Ask::Kprobe => has_kprobes(),
+            Ask::Kprobe => has_kprobes(tracefs::root),
         };
         outcome.or_else(|errno| {
             let hint = Hint::for_errno(errno);
@@ -213,7 +213,7 @@ impl<'a> Prober<'a> {
 }
 
 /// `r0 = 0; exit;`
-fn nothing() -> Program {
+pub(crate) fn nothing() -> Program {
     Program {
         insns: vec![Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) }, Insn::Exit],
         source: vec![None, None],

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use bpfasm::Attach;
 use bpfasm::object::ProgramDef;
 use bpfasm::target::Barred;
-use bpfasm::{Attach, Insn, Operand, Reg, Width, encode};
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
-use crate::link::perf::KPROBE_PMU;
+use crate::features::nothing;
+use crate::link::perf::has_kprobes;
 use crate::sys::bpf;
 use crate::sys::bpf::{AttachType, ProgLoad, ProgType};
 use crate::verifier::VerifierLog;
@@ -55,11 +56,7 @@ impl Host {
     }
 
     fn kprobes(&self) -> bool {
-        *self.kprobes.get_or_init(|| {
-            // Not seen is not told.
-            Path::new(KPROBE_PMU).try_exists().unwrap_or(true)
-                || self.tracefs().is_some_and(tracefs::has_kprobe_events)
-        })
+        *self.kprobes.get_or_init(|| has_kprobes(|| self.tracefs()).unwrap_or(true))
     }
 
     fn tracefs(&self) -> Option<&Path> {
@@ -79,11 +76,7 @@ fn forbids_trampolines() -> Option<bool> {
     if privileges::charges_memlock(kernel::version().ok()?) && !privileges::lift_memlock() {
         return None;
     }
-    let nothing = [Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) }, Insn::Exit];
-    let mut slots = Vec::with_capacity(nothing.len());
-    for insn in &nothing {
-        slots.extend_from_slice(&encode(insn).ok()?);
-    }
+    let slots = nothing().slots().ok()?;
     let command = ProgLoad::new(ProgType::Tracing, "probe", &slots, c"GPL")?;
     let refused = bpf(&mut command.attach(AttachType::TraceFentry, 0)).err()?;
     Some(Hint::for_errno(refused) == Some(Hint::Forbidden))

@@ -29,7 +29,7 @@ pub(crate) struct PerfLink {
 }
 
 /// Where the kprobe PMU has its number (kernel 4.17).
-pub(crate) const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
     /// Tracepoints by their formatted fields. Closing takes 60 to 80 ms for each where they cannot be parked ([`park`]), 20 to 40 ms
@@ -102,9 +102,11 @@ impl PerfLink {
 /// The CPU of an event: the program runs on all of them.
 const ANY: u32 = 0;
 
-/// Whether there is a way to kprobes. An empty kprobe program loads even where nothing can be attached, so it says nothing.
-pub(crate) fn has_kprobes() -> Result<bool, Errno> {
-    Ok(kprobe_pmu()?.is_some() || tracefs::root().as_deref().is_some_and(tracefs::has_kprobe_events))
+/// Whether there is a way to kprobes; `root` says where tracefs is, if it comes to that. An empty kprobe program loads even where
+/// nothing can be attached, so it says nothing.
+pub(crate) fn has_kprobes<P: AsRef<Path>>(root: impl FnOnce() -> Option<P>) -> Result<bool, Errno> {
+    Ok(Path::new(KPROBE_PMU).try_exists()?
+        || root().is_some_and(|root| tracefs::has_kprobe_events(root.as_ref())))
 }
 
 /// The PMU's number, and the bit of `config` that makes a return probe; `None` when there is no such PMU.

@@ -16,7 +16,9 @@ use kernel_tests::runner::{Outcome, Test};
 use loader::Loaded;
 use nix::libc;
 
-use super::{ONLY, TRACEPOINT, attach, counter, load, load_only, map, object, only, only_rung, raw_tp, rung};
+use super::{
+    ONLY, TRACEPOINT, attach, count_in, counter, load, load_only, map, object, only, only_rung, raw_tp, rung,
+};
 
 pub const TESTS: &[Test] = &[
     ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
@@ -50,14 +52,7 @@ fn watcher() -> Object {
         ..only_this_process();
         r1 = *(u64 *)(r6 + 8);                          // id
         if r1 != {getppid} goto out;
-        *(u32 *)(r10 - 4) = 0;
-        r1 = map counts ll;
-        r2 = r10;
-        r2 += -4;
-        call bpf_map_lookup_elem;
-        if r0 == 0 goto out;
-        r1 = 1;
-        lock *(u64 *)(r0 + 0) += r1;
+        ..count_in("counts", -4);
         call bpf_ktime_get_ns;
         *(u64 *)(r10 - 16) = r0;
         r1 = map events ll;
@@ -128,15 +123,7 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     let counting = || {
         bpf! {
             ..only_this_process();
-            *(u32 *)(r10 - 4) = 0;
-            r1 = map counts ll;
-            r2 = r10;
-            r2 += -4;
-            call bpf_map_lookup_elem;
-            if r0 == 0 goto out;
-            r1 = 1;
-            lock *(u64 *)(r0 + 0) += r1;
-        out:
+            ..count_in("counts", -4);
             r0 = 0;
             exit;
         }

@@ -14,7 +14,7 @@ mod seed;
 mod symbols;
 
 use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
-use bpfasm::{Fragment, Program};
+use bpfasm::{Fragment, Program, bpf};
 use btf::Btf;
 use kernel_tests::runner::Test;
 use loader::{LoadError, Loaded, Loader, RungReport};
@@ -55,6 +55,21 @@ fn rung(name: &'static str, attach: Attach, code: Fragment) -> ProgramDef {
 
 fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> ProgramDef {
     rung(name, Attach::RawTp(tracepoint.into()), code)
+}
+
+/// Adds one to the number in an array of one, and clobbers `r0` to `r5`. The key is put `key` bytes from `r10`.
+fn count_in(array: &'static str, key: i16) -> Fragment {
+    bpf! {
+        *(u32 *)(r10 + {key}) = 0;
+        r1 = map {array} ll;
+        r2 = r10;
+        r2 += {key};
+        call bpf_map_lookup_elem;
+        if r0 == 0 goto none;
+        r1 = 1;
+        lock *(u64 *)(r0 + 0) += r1;
+    none:
+    }
 }
 
 fn object(hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
