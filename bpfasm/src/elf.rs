@@ -125,7 +125,7 @@ pub fn write(object: &Object) -> Result<Vec<u8>, ElfError> {
     for map in &object.maps {
         file.map(map);
     }
-    for program in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+    for program in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
         file.program(program)?;
     }
     file.license();
@@ -289,7 +289,7 @@ impl<'a> File<'a> {
         self.object.consts.iter().find_map(|(known, value)| (known == name).then_some(*value))
     }
 
-    /// A name for a function; the rungs of a hook may share one.
+    /// A name for a function; the attach options of a hook may share one.
     fn unique(&mut self, name: &str) -> String {
         let mut unique = name.to_owned();
         let mut number = 2u32;

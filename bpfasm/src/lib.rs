@@ -221,7 +221,7 @@ pub mod encode;
 pub mod error;
 pub mod fragment;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
 pub mod insn;
 mod link;
 pub mod listing;
@@ -244,10 +244,12 @@ pub use encode::{DecodeError, EncodeError, decode, encode};
 pub use error::AsmError;
 pub use fragment::{Fragment, Label, Source};
 pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
-pub use object::{Attach, Detach, Hook, Layout, MapDef, MapKind, Member, Need, Object, Prim, ProgramDef};
+pub use object::{
+    Attach, Detach, FieldType, Hook, Layout, MapDef, MapKind, Member, Need, Object, ProgramDef,
+};
 pub use program::Program;
 pub use symbol::{Symbol, Text};
-pub use target::{Access, Arch, Barred, KernelVersion, Ring, Target};
+pub use target::{Access, Arch, KernelVersion, Refused, Ring, Target};
 
 /// The registers, to be imported by name: `use bpfasm::reg::*`.
 pub mod reg {

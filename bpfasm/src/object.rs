@@ -54,32 +54,39 @@ pub enum Detach {
 pub struct Hook {
     /// What is seen there, for messages: `state change`, `accept`.
     pub name: Text,
-    /// What happens when no rung holds.
+    /// What happens when no attach option holds.
     pub need: Need,
-    /// An earlier, optional hook in whose stead this one is, where no rung of that one holds. Where one does, or where that
+    /// An earlier, optional hook in whose stead this one is, where no attach option of that one holds. Where one does, or where that
     /// hook is not needed itself, this one is neither loaded nor attached, and `need` does not count.
-    pub instead_of: Option<Text>,
-    /// What a user does without where no rung holds, even if another hook stands in for it: `the owners of …`.
+    pub fallback_for: Option<Text>,
+    /// What a user does without where no attach option holds, even if another hook stands in for it: `the owners of …`.
     pub without: Option<Text>,
     /// Whether a tool that ends has to wait until its programs are detached.
     pub detach: Detach,
     /// The ways, best first.
-    pub rungs: Vec<ProgramDef>,
+    pub attach_options: Vec<ProgramDef>,
 }
 
 impl Hook {
     /// A hook in its own right.
-    pub fn new(name: impl Into<Text>, need: Need, rungs: Vec<ProgramDef>) -> Self {
-        Self { name: name.into(), need, instead_of: None, without: None, detach: Detach::Waited, rungs }
+    pub fn new(name: impl Into<Text>, need: Need, attach_options: Vec<ProgramDef>) -> Self {
+        Self {
+            name: name.into(),
+            need,
+            fallback_for: None,
+            without: None,
+            detach: Detach::Waited,
+            attach_options,
+        }
     }
 
-    /// The same, only where no rung of that earlier, optional hook holds.
+    /// The same, only where no attach option of that earlier, optional hook holds.
     #[must_use]
-    pub fn instead_of(self, earlier: impl Into<Text>) -> Self {
-        Self { instead_of: Some(earlier.into()), ..self }
+    pub fn fallback_for(self, earlier: impl Into<Text>) -> Self {
+        Self { fallback_for: Some(earlier.into()), ..self }
     }
 
-    /// The same, with words for what is not there where no rung holds. They follow `without`.
+    /// The same, with words for what is not there where no attach option holds. They follow `without`.
     #[must_use]
     pub fn without(self, what: impl Into<Text>) -> Self {
         Self { without: Some(what.into()), ..self }
@@ -143,7 +150,7 @@ impl MapKind {
 /// The shape of a member of a map's key or value, or of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
-pub enum Prim {
+pub enum FieldType {
     U8,
     U16,
     U32,
@@ -160,7 +167,7 @@ pub struct Member {
     /// Bytes from the start.
     pub offset: u16,
     /// Its shape.
-    pub prim: Prim,
+    pub ty: FieldType,
 }
 
 /// A struct of ours, as the kernel is told of it by BTF, so that `bpftool map dump` prints names.

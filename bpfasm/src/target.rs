@@ -63,13 +63,13 @@ pub struct Target {
     /// `kprobe`/`kretprobe` attach here.
     pub kprobes: bool,
     /// What is known to be refused here, although a kernel like this has it.
-    pub barred: Barred,
+    pub refused: Refused,
 }
 
-/// Kinds of attach points that the host at hand refuses, whatever the program is. Hooks name their rungs there nevertheless, so
+/// Kinds of attach points that the host at hand refuses, whatever the program is. Hooks name their attach options there nevertheless, so
 /// that the loader can say why they do not hold, but write no program for them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Barred {
+pub struct Refused {
     /// `fentry` and `fexit`.
     pub trampolines: bool,
     /// `kprobe` and `kretprobe`.
@@ -78,10 +78,10 @@ pub struct Barred {
     pub tracepoints: bool,
 }
 
-impl Barred {
+impl Refused {
     /// Whether it is refused to attach there.
     #[must_use]
-    pub fn bars(self, attach: &Attach) -> bool {
+    pub fn refuses(self, attach: &Attach) -> bool {
         match attach {
             Attach::Fentry(_) | Attach::Fexit(_) => self.trampolines,
             Attach::Kprobe(_) | Attach::Kretprobe(_) => self.kprobes,

@@ -53,18 +53,22 @@ fn map(name: &'static str, kind: MapKind) -> MapDef {
 }
 
 fn object() -> Object {
-    let rung = |name: &'static str, attach| ProgramDef { name: name.into(), attach, program: program(name) };
+    let attach_option =
+        |name: &'static str, attach| ProgramDef { name: name.into(), attach, program: program(name) };
     let state = || Text::from("inet_sock_set_state");
-    let hook = |rungs| Hook::new("hook", Need::Required, rungs);
+    let hook = |attach_options| Hook::new("hook", Need::Required, attach_options);
     Object {
         name: "tool".into(),
         license: "Dual MIT/GPL".into(),
         hooks: vec![
-            hook(vec![rung("set_state", Attach::TpBtf(state())), rung("set_state", Attach::RawTp(state()))]),
             hook(vec![
-                rung("other", Attach::RawTp(state())),
-                rung("files", Attach::Iter("task_file".into())),
-                rung("calls", Attach::Tracepoints("syscalls".into(), vec!["a".into(), "b".into()])),
+                attach_option("set_state", Attach::TpBtf(state())),
+                attach_option("set_state", Attach::RawTp(state())),
+            ]),
+            hook(vec![
+                attach_option("other", Attach::RawTp(state())),
+                attach_option("files", Attach::Iter("task_file".into())),
+                attach_option("calls", Attach::Tracepoints("syscalls".into(), vec!["a".into(), "b".into()])),
             ]),
         ],
         maps: vec![map("conns", MapKind::Hash), map("events", MapKind::RingBuf)],
@@ -169,10 +173,11 @@ fn llvm_disassembles_the_same_instructions() {
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
 
     // Sections in the order in which they first occur, and in each the programs.
-    let rungs: Vec<&ProgramDef> = object.hooks.iter().flat_map(|hook| &hook.rungs).collect();
+    let attach_options: Vec<&ProgramDef> =
+        object.hooks.iter().flat_map(|hook| &hook.attach_options).collect();
     let mut sections: Vec<String> = Vec::new();
-    for rung in &rungs {
-        for name in section_names(&rung.attach) {
+    for attach_option in &attach_options {
+        for name in section_names(&attach_option.attach) {
             if !sections.contains(&name) {
                 sections.push(name);
             }
@@ -180,11 +185,14 @@ fn llvm_disassembles_the_same_instructions() {
     }
     for section in &sections {
         assert!(text.contains(&format!("Disassembly of section {section}:")), "{section}\n{text}");
-        for rung in rungs.iter().filter(|rung| section_names(&rung.attach).contains(section)) {
-            let mut symbols = rung.program.symbols.iter().peekable();
-            for (at, insn) in rung.program.insns.iter().enumerate() {
+        for attach_option in attach_options
+            .iter()
+            .filter(|attach_option| section_names(&attach_option.attach).contains(section))
+        {
+            let mut symbols = attach_option.program.symbols.iter().peekable();
+            for (at, insn) in attach_option.program.insns.iter().enumerate() {
                 let symbol = symbols.next_if(|(place, _)| *place == at).map(|(_, symbol)| symbol);
-                let place = format!("{section}: {}: instruction {at}: {insn}", rung.name);
+                let place = format!("{section}: {}: instruction {at}: {insn}", attach_option.name);
                 assert_eq!(lines.next(), Some(expected(insn, symbol)), "{place}");
                 if let Some(relocation) = symbol.and_then(relocation) {
                     assert_eq!(lines.next(), Some(relocation), "{place}");
@@ -242,13 +250,13 @@ fn what_cannot_be_written_is_an_error() {
 
     let mut unresolved = object();
     let insn = Insn::Jump { long: false, dest: Fragment::new().dest("nowhere") };
-    unresolved.hooks[0].rungs[0].program.insns[0] = insn;
+    unresolved.hooks[0].attach_options[0].program.insns[0] = insn;
     let error = elf::write(&unresolved).unwrap_err();
     assert_eq!(error.to_string(), "program `set_state`: instruction 0: its label is not resolved");
 
     let mut big = object();
-    big.hooks[0].rungs[0].program.insns[0] = Insn::Exit;
-    big.hooks[0].rungs[0].program.symbols.insert(0, (0, Symbol::Const("THREE".into())));
+    big.hooks[0].attach_options[0].program.insns[0] = Insn::Exit;
+    big.hooks[0].attach_options[0].program.symbols.insert(0, (0, Symbol::Const("THREE".into())));
     let error = elf::write(&big).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -30,7 +30,7 @@ mod catalogue;
 mod elf;
 mod error;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
 mod index;
 mod kernel;
 mod path;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use bpfasm::{Layout, MapDef, MapKind, Object, Prim, Program, ProgramDef};
+use bpfasm::{FieldType, Layout, MapDef, MapKind, Object, Program, ProgramDef};
 use btf::{BuildError, Builder, Bytes, IntEncoding, Linkage, MemberDef, TypeId};
 
 use crate::sys::bpf::{FuncInfo, LineInfo};
@@ -16,7 +16,7 @@ use crate::sys::bpf::{FuncInfo, LineInfo};
 #[derive(Debug)]
 pub(crate) struct DebugInfo {
     pub(crate) bytes: Vec<u8>,
-    /// In the order of hooks and rungs; nothing of those that are not wanted.
+    /// In the order of hooks and attach options; nothing of those that are not wanted.
     pub(crate) programs: Vec<ProgramInfo>,
     /// Types of key and value, for maps whose kind takes them.
     pub(crate) maps: Vec<Option<(u32, u32)>>,
@@ -30,14 +30,14 @@ pub(crate) struct ProgramInfo {
 }
 
 impl DebugInfo {
-    /// Of the programs whose number, in the order of hooks and rungs, is `wanted`.
+    /// Of the programs whose number, in the order of hooks and attach options, is `wanted`.
     pub(crate) fn new(object: &Object, wanted: impl Fn(usize) -> bool) -> Result<Self, BuildError> {
         let mut types = Types::new()?;
         let maps = object.maps.iter().map(|map| types.map(map)).collect::<Result<_, _>>()?;
-        let rungs = object.hooks.iter().flat_map(|hook| &hook.rungs);
+        let attach_options = object.hooks.iter().flat_map(|hook| &hook.attach_options);
         let program =
             |(number, def)| if wanted(number) { types.program(def) } else { Ok(ProgramInfo::default()) };
-        let programs = rungs.enumerate().map(program).collect::<Result<_, _>>()?;
+        let programs = attach_options.enumerate().map(program).collect::<Result<_, _>>()?;
         Ok(Self { bytes: types.builder.finish()?, programs, maps })
     }
 }
@@ -73,14 +73,14 @@ impl Types {
         Ok(Self { builder, ints, proto, arrays, structs, literals: HashMap::default() })
     }
 
-    fn prim(&mut self, prim: Prim) -> Result<TypeId, BuildError> {
+    fn ty(&mut self, ty: FieldType) -> Result<TypeId, BuildError> {
         let [u8_id, u16_id, u32_id, u64_id] = self.ints;
-        Ok(match prim {
-            Prim::U8 => u8_id,
-            Prim::U16 => u16_id,
-            Prim::U32 => u32_id,
-            Prim::U64 => u64_id,
-            Prim::Bytes(len) => self.bytes(len.into())?,
+        Ok(match ty {
+            FieldType::U8 => u8_id,
+            FieldType::U16 => u16_id,
+            FieldType::U32 => u32_id,
+            FieldType::U64 => u64_id,
+            FieldType::Bytes(len) => self.bytes(len.into())?,
         })
     }
 
@@ -100,7 +100,7 @@ impl Types {
         }
         let mut members = Vec::with_capacity(layout.members.len());
         for member in layout.members {
-            members.push(MemberDef::new(member.name, self.prim(member.prim)?, Bytes(member.offset.into()))?);
+            members.push(MemberDef::new(member.name, self.ty(member.ty)?, Bytes(member.offset.into()))?);
         }
         let id = self.builder.strukt(layout.name, Bytes(layout.size.into()), &members)?;
         self.structs.push((layout.name, id));
@@ -234,8 +234,8 @@ mod tests {
         name: "pair",
         size: 16,
         members: &[
-            Member { name: "a", offset: 0, prim: Prim::U64 },
-            Member { name: "b", offset: 8, prim: Prim::Bytes(8) },
+            Member { name: "a", offset: 0, ty: FieldType::U64 },
+            Member { name: "b", offset: 8, ty: FieldType::Bytes(8) },
         ],
     };
 
@@ -249,8 +249,8 @@ mod tests {
             functions: vec![(0, "main-prog".into()), (3, "2nd".into())],
             ..Program::default()
         };
-        let rung = ProgramDef { name: "p".into(), attach: Attach::RawTp("x".into()), program };
-        let hook = Hook::new("h", Need::Required, vec![rung]);
+        let attach_option = ProgramDef { name: "p".into(), attach: Attach::RawTp("x".into()), program };
+        let hook = Hook::new("h", Need::Required, vec![attach_option]);
         let object = Object {
             name: "t".into(),
             license: "GPL".into(),

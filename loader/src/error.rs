@@ -96,7 +96,7 @@ pub enum LoadError {
         hint: Option<Hint>,
     },
     /// A hook the tool cannot do without, and no way to it.
-    NoRung {
+    NoAttachOption {
         /// The hook's name.
         hook: String,
         /// Each way, and why not; first those of the hooks in whose stead it is.
@@ -337,7 +337,7 @@ impl fmt::Display for LoadError {
                 write!(f, "this kernel has no tracepoint `{name}`")
             }
             Self::Attach { errno, hint, .. } => write!(f, "attach: {errno}{}", Behind(hint)),
-            Self::NoRung { hook, refused } => {
+            Self::NoAttachOption { hook, refused } => {
                 write!(f, "no way to see `{hook}` on this kernel")?;
                 for (number, (attach, error)) in refused.iter().enumerate() {
                     if f.alternate() {
@@ -446,7 +446,7 @@ impl LoadError {
     pub fn cure(&self) -> Option<&'static str> {
         match self {
             Self::NoBtf { .. } => Some("--btf FILE with the type information of this kernel"),
-            Self::NoRung { refused, .. } => refused.iter().find_map(|(_, error)| error.cure()),
+            Self::NoAttachOption { refused, .. } => refused.iter().find_map(|(_, error)| error.cure()),
             _ => self.hint().and_then(Hint::cure),
         }
     }
@@ -492,7 +492,7 @@ mod tests {
                 },
             ),
         ];
-        let error = LoadError::NoRung { hook: "state change".into(), refused };
+        let error = LoadError::NoAttachOption { hook: "state change".into(), refused };
         assert!(!error.is_unprivileged());
         assert_eq!(
             format!("{error:#}").lines().collect::<Vec<_>>(),

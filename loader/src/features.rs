@@ -1,7 +1,7 @@
 //! What the running kernel has, found out by trying.
 //!
 //! [`probe`] only loads, because detaching a tracepoint makes the next attach wait for an RCU grace period (4 to 15 ms); the
-//! real attach decides, and the loader goes on to the next rung. [`doctor`] attaches.
+//! real attach decides, and the loader goes on to the next attach option. [`doctor`] attaches.
 //!
 //! "Yes" and "no" come only from answers that mean it. Anything else is an error, and no feature is lost to it.
 
@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use bpfasm::{
-    Access, Attach, Barred, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Reg, Ring, Target, Width,
+    Access, Attach, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Refused, Reg, Ring, Target, Width,
 };
 use btf::{Btf, Index, Wanted};
 
@@ -101,7 +101,7 @@ pub fn probe(btf: &Btf) -> Result<Target, LoadError> {
         ring: if prober.has(&RINGBUF)? { Ring::RingBuf } else { Ring::PerfEventArray },
         trampolines: prober.has(&FEXIT)?,
         kprobes: prober.has(&KPROBE)?,
-        barred: Barred::default(),
+        refused: Refused::default(),
     })
 }
 

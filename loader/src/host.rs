@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use bpfasm::Attach;
 use bpfasm::object::ProgramDef;
-use bpfasm::target::Barred;
+use bpfasm::target::Refused;
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
@@ -26,18 +26,18 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// What no program need be written for. What cannot be told is not barred.
+    /// What no program need be written for. What cannot be told is not refused.
     ///
     /// Where there are kprobes, nothing more is asked: functions can be traced there, which is better than what else could be
-    /// barred, or stands in for it.
-    pub(crate) fn barred(&self) -> Barred {
+    /// refused, or stands in for it.
+    pub(crate) fn refused(&self) -> Refused {
         if self.kprobes() {
-            return Barred::default();
+            return Refused::default();
         }
-        Barred { trampolines: self.bars_trampolines(), kprobes: true, tracepoints: self.tracefs().is_none() }
+        Refused { trampolines: self.bars_trampolines(), kprobes: true, tracepoints: self.tracefs().is_none() }
     }
 
-    /// The refusal of a rung that this host would refuse. What is [barred](Host::barred) is among that.
+    /// The refusal of an attach option that this host would refuse. What is [refused](Host::refused) is among that.
     pub(crate) fn check(&self, def: &ProgramDef) -> Result<(), LoadError> {
         let attach = |hint| {
             Err(LoadError::Attach { attach: def.attach.clone(), errno: Errno::NOENT, hint: Some(hint) })
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_barred_is_refused() {
+    fn refused_attach_points() {
         for kprobes in [false, true] {
             for tracefs in [false, true] {
                 for trampolines in [false, true] {
                     let host = host(kprobes, tracefs, trampolines);
                     for attach in every_attach() {
-                        let bars = host.barred().bars(&attach);
+                        let bars = host.refused().refuses(&attach);
                         assert!(!bars || refusal(&host, attach.clone()).is_some(), "{host:?} {attach:?}");
                     }
                 }

@@ -16,7 +16,7 @@ use crate::sys::mmap::constant_file;
 /// is read, because nobody keeps others from changing it under a mapping.
 ///
 /// Where fields are, any BTF of the same build can say. What `tp_btf`, `fentry`, `fexit` and iterators attach to goes by a
-/// number that only the kernel's own has, so with a file those rungs are passed over.
+/// number that only the kernel's own has, so with a file those attach options are passed over.
 ///
 /// # Errors
 /// Also when the file is not the running kernel's, as far as that can be told: fields read in the wrong place look like values.

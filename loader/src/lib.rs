@@ -6,10 +6,10 @@
 //!    object for that.
 //! 2. [`Loader::load`] lifts the memory limit where maps are charged to it (before 5.11), makes one pass over the BTF for the
 //!    names the object uses, puts numbers in place of symbols, loads the object's own BTF, and for each hook that is needed
-//!    creates the maps and loads the first rung that the kernel takes. A wrong field or a refused program is found here, before anything
+//!    creates the maps and loads the first attach option that the kernel takes. A wrong field or a refused program is found here, before anything
 //!    is attached.
-//! 3. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next rung is loaded
-//!    and attached. [`Loaded::rungs`] says which one was taken and why not the others.
+//! 3. [`Loaded::attach`] attaches hook by hook, in the object's order. Where the kernel refuses, the hook's next attach option is loaded
+//!    and attached. [`Loaded::hooks`] says which one was taken and why not the others.
 //! 4. [`Loaded::events`] opens the rings. Where they are perf buffers, before attaching, or the first events are lost.
 //! 5. [`Loaded::confine`] gives up what is not needed any more: capabilities and system calls.
 //! 6. [`Events::drain`] is called on a bounded period. No program wakes the reader for an event.
@@ -28,9 +28,9 @@ mod debug;
 pub mod errno;
 pub mod error;
 pub mod features;
-mod host;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
+mod host;
 pub mod kernel;
 mod kernel_btf;
 mod link;
@@ -39,29 +39,28 @@ pub mod map;
 mod pinned;
 mod privileges;
 mod prog;
+mod quirks;
 pub mod relocate;
 #[allow(unsafe_code)]
 mod ring;
-pub mod seed;
 #[allow(unsafe_code)]
 mod sys;
 mod syscalls;
 mod tracefs;
-mod traits;
 mod verifier;
 
 pub use errno::Errno;
 pub use error::{AttachName, Hint, LoadError};
 pub use features::{doctor, probe};
 pub use kernel_btf::kernel_btf;
-pub use loaded::{Confined, Loaded, Loader, Note, ProgStats, RungReport, StatsGuard, enable_stats};
+pub use loaded::{Confined, HookReport, Loaded, Loader, Note, ProgStats, StatsGuard, enable_stats};
 pub use map::{Entries, Map, MapError, PerCpu, Update};
 pub use pinned::{PinnedError, PinnedFound, check_pinned};
 pub use privileges::{Capability, charges_memlock};
+pub use quirks::spares_init;
 pub use relocate::{RelocError, relocate, wanted};
 #[cfg(feature = "simulation")]
 pub use ring::simulation;
 pub use ring::{Drained, Events, RingError};
 pub use tracefs::root as tracefs;
-pub use traits::spares_init;
 pub use verifier::VerifierLog;

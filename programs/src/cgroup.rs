@@ -7,7 +7,7 @@
 use bpfasm::reg::R10;
 use bpfasm::{Fragment, Reg, bpf};
 
-use crate::frame::{CGROUP, SCRATCH};
+use crate::stack_layout::{CGROUP, SCRATCH};
 
 /// How many levels below the wanted cgroup a socket is still found.
 pub const MAX_DEPTH: usize = 16;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::frame::SCRATCH;
+use crate::stack_layout::SCRATCH;
 
 /// The name that programs know the set of cgroups by.
 const CGROUPS: &str = "cgroups";

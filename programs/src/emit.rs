@@ -7,7 +7,7 @@ use bpfasm::object::{Layout, MapDef, MapKind};
 use bpfasm::target::{Ring, Target};
 use bpfasm::{Fragment, Reg, bpf};
 
-use crate::frame;
+use crate::stack_layout;
 use crate::stats::{Count, count};
 
 /// The map's name.
@@ -34,10 +34,14 @@ pub fn map(ring: Ring, bytes: u32) -> MapDef {
     MapDef::new(MAP, kind, key_size, value_size, max_entries)
 }
 
-/// Sends the event at [`frame::EVENT`] and counts it as reported or lost. `r9` is the context.
+/// Sends the event at [`stack_layout::EVENT`] and counts it as reported or lost. `r9` is the context.
 pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
-    assert!(layout.size <= frame::EVENT_MAX);
-    send(target, ring_bytes, Record { base: Reg::R10, off: frame::EVENT, length: Length::Fixed(layout.size) })
+    assert!(layout.size <= stack_layout::EVENT_MAX);
+    send(
+        target,
+        ring_bytes,
+        Record { base: Reg::R10, off: stack_layout::EVENT, length: Length::Fixed(layout.size) },
+    )
 }
 
 /// What is sent.

@@ -5,7 +5,7 @@ use bpfasm::{Fragment, Reg, bpf};
 use ipnet::IpNet;
 
 use crate::cgroup;
-use crate::ends::{Ends, Side};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::sock::Sock;
 use crate::subnet;
 
@@ -60,21 +60,21 @@ impl Filter {
     /// Jumps to `reject` unless the socket in `r6` is wanted, whoever it belongs to.
     pub fn socket(&self, sock: Sock, reject: &'static str) -> Fragment {
         bpf! {
-            ..self.ends(Ends::Sock(sock), reject);
+            ..self.endpoints(Endpoints::Sock(sock), reject);
             ..self.cgroup(R6, reject);
         }
     }
 
     /// Jumps to `reject` unless family, ports, addresses and network namespace are wanted.
-    pub fn ends(&self, ends: Ends, reject: &'static str) -> Fragment {
+    pub fn endpoints(&self, endpoints: Endpoints, reject: &'static str) -> Fragment {
         let mut fragment = Fragment::new();
         if let Some(family) = self.family {
-            fragment.splice(ends.goto_if_ipv6(family == Family::V4, reject));
+            fragment.splice(endpoints.goto_if_ipv6(family == Family::V4, reject));
         }
-        for (side, ports) in [(Side::Remote, &self.remote_ports), (Side::Local, &self.local_ports)] {
+        for (side, ports) in [(Endpoint::Remote, &self.remote_ports), (Endpoint::Local, &self.local_ports)] {
             if !ports.is_empty() {
                 fragment.splice(bpf! {
-                    ..ends.port(side);
+                    ..endpoints.port(side);
                     ..any_of(ports, reject);
                 });
             }
@@ -82,15 +82,15 @@ impl Filter {
         if !self.subnets.is_empty() {
             let found = |_| bpf! { goto held; };
             fragment.splice(bpf! {
-                ..subnet::first(ends, Side::Remote, &self.subnets, &found);
-                ..subnet::first(ends, Side::Local, &self.subnets, &found);
+                ..subnet::first(endpoints, Endpoint::Remote, &self.subnets, &found);
+                ..subnet::first(endpoints, Endpoint::Local, &self.subnets, &found);
                 goto {reject};
             held:
             });
         }
         if let Some(netns) = self.netns {
             fragment.splice(bpf! {
-                ..ends.netns();
+                ..endpoints.netns();
                 if w1 != {netns.cast_signed()} goto {reject};
             });
         }

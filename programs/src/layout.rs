@@ -1,12 +1,12 @@
 //! Structs that programs and readers share: one definition gives the offsets a program stores at, the shape the kernel is told,
 //! and the decoding of the bytes that come back.
 
-use bpfasm::object::Prim;
+use bpfasm::object::FieldType;
 
 /// A member that can stand in a `layout!` struct.
 pub trait Wire: Sized {
     /// Its shape, for the kernel's BTF.
-    const PRIM: Prim;
+    const PRIM: FieldType;
 
     /// Takes it out of `bytes` at `offset`, in the host's byte order; `None` when it would reach past the end.
     fn read(bytes: &[u8], offset: usize) -> Option<Self>;
@@ -18,9 +18,9 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 }
 
 macro_rules! wire_int {
-    ($($int:ident $prim:ident),*) => {$(
+    ($($int:ident $ty:ident),*) => {$(
         impl Wire for $int {
-            const PRIM: Prim = Prim::$prim;
+            const PRIM: FieldType = FieldType::$ty;
 
             fn read(bytes: &[u8], offset: usize) -> Option<Self> {
                 array(bytes, offset).map(Self::from_ne_bytes)
@@ -32,9 +32,9 @@ wire_int!(u8 U8, u16 U16, u32 U32, u64 U64);
 
 impl<const N: usize> Wire for [u8; N] {
     #[allow(clippy::cast_possible_truncation, reason = "a constant: a longer array does not compile")]
-    const PRIM: Prim = {
+    const PRIM: FieldType = {
         assert!(N <= u16::MAX as usize);
-        Prim::Bytes(N as u16)
+        FieldType::Bytes(N as u16)
     };
 
     fn read(bytes: &[u8], offset: usize) -> Option<Self> {
@@ -83,7 +83,7 @@ macro_rules! layout {
                         #[allow(clippy::cast_possible_truncation, reason = "less than SIZE")]
                         { ::std::mem::offset_of!($name, $field) as u16 }
                     },
-                    prim: <$type as $crate::layout::Wire>::PRIM,
+                    ty: <$type as $crate::layout::Wire>::PRIM,
                 }),*],
             };
 
@@ -148,15 +148,15 @@ mod tests {
     #[test]
     fn the_kernel_is_told_the_same_shape() {
         let members: Vec<_> =
-            Sample::LAYOUT.members.iter().map(|member| (member.name, member.offset, member.prim)).collect();
+            Sample::LAYOUT.members.iter().map(|member| (member.name, member.offset, member.ty)).collect();
         assert_eq!(
             members,
             [
-                ("wide", 0, Prim::U64),
-                ("raw", 8, Prim::Bytes(4)),
-                ("half", 12, Prim::U16),
-                ("one", 14, Prim::U8),
-                ("last", 15, Prim::U8)
+                ("wide", 0, FieldType::U64),
+                ("raw", 8, FieldType::Bytes(4)),
+                ("half", 12, FieldType::U16),
+                ("one", 14, FieldType::U8),
+                ("last", 15, FieldType::U8)
             ]
         );
         assert_eq!((Sample::LAYOUT.name, Sample::LAYOUT.size), ("sample", 16));

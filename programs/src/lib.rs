@@ -2,7 +2,7 @@
 //!
 //! Each tool has a folder: `mod.rs` with its options, maps and programs, `event.rs` with the event they send. What two tools
 //! share is a fragment here: reading a socket ([`sock`]), whose it is ([`owner`]), which sockets are wanted ([`filter`]), the
-//! books ([`stats`]) and the way out ([`emit`]).
+//! account ([`stats`]) and the way out ([`emit`]).
 //!
 //! Nothing here needs a kernel: an [`Object`](bpfasm::Object) is built from options and a described target, and can be listed,
 //! checked and executed anywhere.
@@ -18,7 +18,7 @@
 //! | `r8` | the socket's entry in the table, or 0 |
 //! | `r9` | the context |
 //! | `r0`–`r5` | free: any fragment may clobber them |
-//! | the stack | see [`frame`] |
+//! | the stack | see [`stack_layout`] |
 
 #![forbid(unsafe_code)]
 
@@ -26,21 +26,21 @@ pub mod array;
 pub mod cgroup;
 pub mod containers;
 pub mod emit;
-pub mod ends;
+pub mod endpoints;
 pub mod filter;
-pub mod frame;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
+pub mod kernel_stack;
 pub mod layout;
 pub mod outcome;
 pub mod owner;
-pub mod ownership;
+pub mod owner_hooks;
 pub mod packet;
 pub mod sock;
-pub mod stack;
+pub mod stack_layout;
 pub mod state_tool;
 pub mod stats;
-pub mod stop;
+pub mod stop_flag;
 pub mod stream;
 pub mod subnet;
 pub mod table;

@@ -11,9 +11,9 @@ use bpfasm::reg::{R1, R8, R10};
 use bpfasm::target::{Access, Arch, Target};
 use bpfasm::{AsmError, Fragment, Program, Reg, Size, bpf};
 
-use crate::frame;
 use crate::layout::layout;
 use crate::sock::Sock;
+use crate::stack_layout;
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 
@@ -125,9 +125,9 @@ pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     }
 }
 
-/// Writes the current task into the entry that is being built at [`frame::ENTRY`], if it acts for the socket.
+/// Writes the current task into the entry that is being built at [`stack_layout::ENTRY`], if it acts for the socket.
 pub fn into_new_entry(sock: Sock, rank: Rank) -> Fragment {
-    let at = |offset| frame::at(frame::ENTRY, offset);
+    let at = |offset| stack_layout::at(stack_layout::ENTRY, offset);
     bpf! {
         ..unless_owned(sock, "nobody");
         ..current(sock.access(), R10, at(PID), at(COMM));
@@ -145,7 +145,7 @@ pub fn into_entry(sock: Sock, rank: Rank) -> Fragment {
         w1 = *(u32 *)(r8 + {RANK});
         if w1 >= {rank as i32} goto known;
         ..unless_owned(sock, "known");
-        ..current(sock.access(), R8, frame::at(0, PID), frame::at(0, COMM));
+        ..current(sock.access(), R8, stack_layout::at(0, PID), stack_layout::at(0, COMM));
         *(u32 *)(r8 + {RANK}) = {rank as i32};
     known:
     }
@@ -208,7 +208,7 @@ pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         w1 = *(u32 *)(r8 + {PID});
         *(u32 *)(r10 + {pid}) = w1;
-        ..copy_comm(R8, frame::at(0, COMM), R10, comm);
+        ..copy_comm(R8, stack_layout::at(0, COMM), R10, comm);
     }
 }
 
@@ -230,7 +230,7 @@ fn learn(access: Access, rank: Rank) -> Fragment {
         if r8 == 0 goto out;
         w1 = *(u32 *)(r8 + {RANK});
         if w1 >= {rank as i32} goto out;
-        ..current(access, R8, frame::at(0, PID), frame::at(0, COMM));
+        ..current(access, R8, stack_layout::at(0, PID), stack_layout::at(0, COMM));
         *(u32 *)(r8 + {RANK}) = {rank as i32};
     out:
         r0 = 0;
@@ -258,10 +258,10 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     Ok(hooks)
 }
 
-/// Teaches owners by [`accept_rungs`].
+/// Teaches owners by [`accept_options`].
 fn accept_hook(target: &Target) -> Result<Hook, AsmError> {
-    let rungs = accept_rungs(target, &Fragment::new(), &|access| learn(access, Rank::Accepted))?;
-    let hook = Hook::new("accept", Need::Optional, rungs).without(
+    let attach_options = accept_options(target, &Fragment::new(), &|access| learn(access, Rank::Accepted))?;
+    let hook = Hook::new("accept", Need::Optional, attach_options).without(
         "the owner of an accepted connection until a process sends or receives on it (before 6.3: closes it)",
     );
     // What they learn nobody reads any more.
@@ -280,70 +280,90 @@ const ACCEPT: &str = "inet_csk_accept";
 ///
 /// A program begins with `first`, which must leave `r1` alone, and ends with `act`, which gets the socket in `r6`, to be read
 /// by the given access.
-pub(crate) fn accept_rungs(
+pub(crate) fn accept_options(
     target: &Target,
     first: &Fragment,
     act: &dyn Fn(Access) -> Fragment,
 ) -> Result<Vec<ProgramDef>, AsmError> {
-    let mut rungs = Vec::new();
+    let mut attach_options = Vec::new();
     let (argument, result) = match target.arch {
         Arch::X86_64 => ("pt_regs.di", "pt_regs.ax"),
         Arch::Aarch64 => ("user_pt_regs.regs", "user_pt_regs.regs"), // regs[0], both
     };
     if target.trampolines {
-        rungs.push(table::rung(target, "graft_fentry", Attach::Fentry(GRAFT.into()), || {
-            bpf! {
-                ..first;
-                r6 = *(u64 *)(r1 + 0);                  // sk
-                ..act(target.access);
-            }
-        })?);
+        attach_options.push(table::attach_option(
+            target,
+            "graft_fentry",
+            Attach::Fentry(GRAFT.into()),
+            || {
+                bpf! {
+                    ..first;
+                    r6 = *(u64 *)(r1 + 0);                  // sk
+                    ..act(target.access);
+                }
+            },
+        )?);
     }
     if target.kprobes {
-        rungs.push(table::rung(target, "graft_kprobe", Attach::Kprobe(GRAFT.into()), || {
-            bpf! {
-                ..first;
-                r6 = *(u64 *)(r1 + field {argument});
-                ..act(Access::Probed);
-            }
-        })?);
+        attach_options.push(table::attach_option(
+            target,
+            "graft_kprobe",
+            Attach::Kprobe(GRAFT.into()),
+            || {
+                bpf! {
+                    ..first;
+                    r6 = *(u64 *)(r1 + field {argument});
+                    ..act(Access::Probed);
+                }
+            },
+        )?);
     }
     if target.trampolines {
         // bpf_get_func_ret (kernel 5.17) finds the result behind however many arguments this kernel's function has.
-        rungs.push(table::rung(target, "accept_fexit", Attach::Fexit(ACCEPT.into()), || {
-            bpf! {
-                ..first;
-                r2 = r10;
-                r2 += {frame::SCRATCH};
-                call bpf_get_func_ret;
-                if w0 != 0 goto none;
-                r6 = *(u64 *)(r10 + {frame::SCRATCH});
-                if r6 == 0 goto none;
-                ..act(Access::Probed);
-            none:
-                r0 = 0;
-                exit;
-            }
-        })?);
+        attach_options.push(table::attach_option(
+            target,
+            "accept_fexit",
+            Attach::Fexit(ACCEPT.into()),
+            || {
+                bpf! {
+                    ..first;
+                    r2 = r10;
+                    r2 += {stack_layout::SCRATCH};
+                    call bpf_get_func_ret;
+                    if w0 != 0 goto none;
+                    r6 = *(u64 *)(r10 + {stack_layout::SCRATCH});
+                    if r6 == 0 goto none;
+                    ..act(Access::Probed);
+                none:
+                    r0 = 0;
+                    exit;
+                }
+            },
+        )?);
     }
     if target.kprobes {
-        rungs.push(table::rung(target, "accept_ret", Attach::Kretprobe(ACCEPT.into()), || {
-            bpf! {
-                ..first;
-                r6 = *(u64 *)(r1 + field {result});
-                if r6 == 0 goto none;
-                ..act(Access::Probed);
-            none:
-                r0 = 0;
-                exit;
-            }
-        })?);
+        attach_options.push(table::attach_option(
+            target,
+            "accept_ret",
+            Attach::Kretprobe(ACCEPT.into()),
+            || {
+                bpf! {
+                    ..first;
+                    r6 = *(u64 *)(r1 + field {result});
+                    if r6 == 0 goto none;
+                    ..act(Access::Probed);
+                none:
+                    r0 = 0;
+                    exit;
+                }
+            },
+        )?);
     }
-    Ok(rungs)
+    Ok(attach_options)
 }
 
 /// The hook's name, for the loader to run it by.
-pub const SEED_HOOK: &str = "open sockets";
+pub const SNAPSHOT_HOOK: &str = "open sockets";
 
 /// How the entry of a socket that was there before is completed: with the socket in `r6`, read by the given [`Sock`]. It may
 /// jump to `skip`, and clobber all registers.
@@ -351,8 +371,8 @@ pub type Fill = fn(Sock) -> Fragment;
 
 /// Enters the TCP sockets that processes hold already, with their owners.
 ///
-/// `fill` completes the entry at [`frame::ENTRY`].
-pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+/// `fill` completes the entry at [`stack_layout::ENTRY`].
+pub fn snapshot_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let build = |sock| {
         bpf! {
             ..table::clear(entry);
@@ -366,7 +386,7 @@ pub fn seed_hook(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
 
 /// Writes the task in `r9` into the entry that is being built, as one that has the socket among its files.
 fn holder() -> Fragment {
-    let at = |offset| frame::at(frame::ENTRY, offset);
+    let at = |offset| stack_layout::at(stack_layout::ENTRY, offset);
     bpf! {
         ..task(Reg::R9, R10, at(PID), at(COMM));
         *(u32 *)(r10 + {at(RANK)}) = {Rank::Held as i32};
@@ -375,7 +395,7 @@ fn holder() -> Fragment {
 
 /// Enters the TCP sockets that processes hold already, of all network namespaces: `iter/task_file`, kernel 5.8.
 ///
-/// `build` builds the entry at [`frame::ENTRY`], with the socket in `r6`, read by the given [`Sock`], and the task in `r9`. It may
+/// `build` builds the entry at [`stack_layout::ENTRY`], with the socket in `r6`, read by the given [`Sock`], and the task in `r9`. It may
 /// jump to `skip`, and clobber all registers. Sockets that other hooks entered in the meantime are left as they are.
 pub fn walk_hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
     // The helper knows a socket's file from any other, and the verifier its result (kernel 5.11).
@@ -395,14 +415,14 @@ pub fn walk_hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
         r1 = *(u64 *)(r1 + file.private_data);
         ..Sock::new(Access::Probed).load_from(R1, Reg::R6, Size::B8, "socket.sk");
     };
-    let rungs = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
+    let attach_options = [(by_helper, Access::Typed), (by_inode, Access::Probed)]
         .into_iter()
         .map(|(find, access)| {
             let program = Program::link("task_file", step(find, build, Sock::new(access)))?;
             Ok(ProgramDef { name: "task_file".into(), attach: Attach::Iter("task_file".into()), program })
         })
         .collect::<Result<_, AsmError>>()?;
-    Ok(Hook::new(SEED_HOOK, Need::Optional, rungs))
+    Ok(Hook::new(SNAPSHOT_HOOK, Need::Optional, attach_options))
 }
 
 /// include/uapi/asm-generic/errno-base.h

@@ -7,7 +7,7 @@
 use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
-use crate::frame::{ENTRY, SCRATCH};
+use crate::stack_layout::{ENTRY, SCRATCH};
 use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
 
 /// Where a packet's tuple and flags are stored: offsets from `r10`.
@@ -207,7 +207,7 @@ struct Skb {
 }
 
 impl Skb {
-    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to the top of the stack, where [`COMMON`](crate::frame::COMMON)
+    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to the top of the stack, where [`COMMON`](crate::stack_layout::COMMON)
     /// lies later; they end where it ends, so that pointers lie where pointers may lie.
     fn open(self) -> Fragment {
         match self.access {

@@ -8,7 +8,7 @@ use bpfasm::reg::{R6, R10};
 use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
-use crate::frame::{COMMON, SCRATCH};
+use crate::stack_layout::{COMMON, SCRATCH};
 use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM};
 
 /// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.

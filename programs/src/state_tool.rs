@@ -27,7 +27,7 @@ pub struct StateTool {
     /// Hooks that complete an entry after the socket's birth: [`owner::hooks`], where its owner is not known from the start.
     pub learn: Vec<Hook>,
     /// How the entry of a socket that was open before is completed, if such are wanted.
-    pub seed: Option<Fill>,
+    pub snapshot: Option<Fill>,
 }
 
 impl StateTool {
@@ -46,8 +46,8 @@ impl StateTool {
             target,
             self.state_change,
         )?);
-        if let Some(fill) = self.seed {
-            hooks.push(owner::seed_hook(self.entry, fill)?);
+        if let Some(fill) = self.snapshot {
+            hooks.push(owner::snapshot_hook(self.entry, fill)?);
         }
         Ok(Object {
             name: self.name.into(),

@@ -1,4 +1,4 @@
-//! The books: what became of every event.
+//! The account: what became of every event.
 //!
 //! `seen` is counted at a program's entry and everything else at its ends, so that a path which forgets to count shows as a
 //! difference. Counters are per CPU; a soft interrupt may run another of the tool's programs in the middle of one, so each
@@ -97,7 +97,7 @@ impl Count {
     }
 }
 
-/// `r7` = this CPU's counters; see [`array::only`] for `out`. Leaves 0 at [`crate::frame::ZERO`].
+/// `r7` = this CPU's counters; see [`array::only`] for `out`. Leaves 0 at [`crate::stack_layout::ZERO`].
 pub fn open(out: &'static str) -> Fragment {
     bpf! {
         ..array::only(MAP, out);

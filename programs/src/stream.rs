@@ -10,10 +10,10 @@ use bpfasm::object::{Attach, Hook, Need};
 use bpfasm::target::{Access, Arch, Target};
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
-use crate::frame::{self, entry};
 use crate::layout::layout;
 use crate::owner;
 use crate::sock::Sock;
+use crate::stack_layout::{self, entry};
 use crate::state_tool::{NEWSTATE, OLDSTATE};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
@@ -30,8 +30,8 @@ layout! {
     }
 }
 
-/// Where the bytes that an event has moved lie on the stack (`u64`): behind all that is built at [`frame::ENTRY`].
-pub const MOVED: i16 = frame::ZERO - 8;
+/// Where the bytes that an event has moved lie on the stack (`u64`): behind all that is built at [`stack_layout::ENTRY`].
+pub const MOVED: i16 = stack_layout::ZERO - 8;
 
 const READ: usize = offset_of!(Entry, read);
 const WRITTEN: usize = offset_of!(Entry, written);
@@ -136,7 +136,7 @@ fn as_it_is(sock: Sock) -> Fragment {
     }
 }
 
-/// The hooks that keep the table. The last is to be run once everything is attached ([`owner::SEED_HOOK`]).
+/// The hooks that keep the table. The last is to be run once everything is attached ([`owner::SNAPSHOT_HOOK`]).
 pub fn table_hooks(target: &Target) -> Result<[Hook; 3], AsmError> {
     let born = table::tracepoint_hook(
         "state change",
@@ -190,11 +190,11 @@ pub fn release_hook(
     target: &Target,
     moved: &dyn Fn(Sock) -> Fragment,
 ) -> Result<Hook, AsmError> {
-    let mut rungs = Vec::new();
+    let mut attach_options = Vec::new();
     if target.trampolines {
         let first = bpf! { r6 = *(u64 *)(r1 + 0); };
         let attach = Attach::Fentry(RELEASE.into());
-        rungs.push(table::rung(target, "release_fentry", attach, || {
+        attach_options.push(table::attach_option(target, "release_fentry", attach, || {
             released(&first, Sock::new(Access::Typed), moved)
         })?);
     }
@@ -205,11 +205,11 @@ pub fn release_hook(
         };
         let first = bpf! { r6 = *(u64 *)(r1 + field {register}); };
         let attach = Attach::Kprobe(RELEASE.into());
-        rungs.push(table::rung(target, "release_kprobe", attach, || {
+        attach_options.push(table::attach_option(target, "release_kprobe", attach, || {
             released(&first, Sock::new(Access::Probed), moved)
         })?);
     }
-    Ok(Hook::new(name, Need::Required, rungs))
+    Ok(Hook::new(name, Need::Required, attach_options))
 }
 
 const RELEASE: &str = "tcp_release_cb";

@@ -3,7 +3,7 @@
 use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::ends::{Ends, Side};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::tcp::AF_INET6;
 
 /// A subnet as addresses are compared with it: without host bits, and one of mapped addresses (`::ffff:192.0.2.0/120`) is one
@@ -33,7 +33,12 @@ pub fn hold_everything(subnets: &[IpNet]) -> bool {
 /// number. Falls through where none does, which is nowhere when they [hold everything](hold_everything).
 ///
 /// `found` must not fall through, and its labels must not begin with `subnet`. Clobbers `r0` to `r4`.
-pub fn first(ends: Ends, side: Side, subnets: &[IpNet], found: &dyn Fn(usize) -> Fragment) -> Fragment {
+pub fn first(
+    endpoints: Endpoints,
+    side: Endpoint,
+    subnets: &[IpNet],
+    found: &dyn Fn(usize) -> Fragment,
+) -> Fragment {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for (number, subnet) in subnets.iter().enumerate() {
         match canonical(*subnet) {
@@ -42,17 +47,17 @@ pub fn first(ends: Ends, side: Side, subnets: &[IpNet], found: &dyn Fn(usize) ->
         }
     }
     bpf! {
-        ..ends.family();
+        ..endpoints.family();
         if w1 != {AF_INET6} goto subnet_inet;
-        ..ends.goto_unless_mapped(side, "subnet_inet6");
-        ..ends.ipv6(side, Reg::R2, Size::B4, 12);
+        ..endpoints.goto_unless_mapped(side, "subnet_inet6");
+        ..endpoints.ipv6(side, Reg::R2, Size::B4, 12);
         goto subnet_four;
     subnet_inet6:
-        ..ends.ipv6(side, Reg::R2, Size::B8, 0);
-        ..ends.ipv6(side, Reg::R3, Size::B8, 8);
+        ..endpoints.ipv6(side, Reg::R2, Size::B8, 0);
+        ..endpoints.ipv6(side, Reg::R3, Size::B8, 8);
         ..each_v6(&v6, found);
     subnet_inet:
-        ..ends.ipv4(side, Reg::R2);
+        ..endpoints.ipv4(side, Reg::R2);
     subnet_four:
         ..each_v4(&v4, found);
     subnet_none:

@@ -9,7 +9,7 @@ use bpfasm::reg::R6;
 use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Program, bpf};
 
-use crate::frame;
+use crate::stack_layout;
 
 /// The map's name.
 pub const MAP: &str = "sockets";
@@ -27,7 +27,7 @@ pub fn map(value: Layout, max_entries: u32) -> MapDef {
 /// Stores the key, which is the address in `r6`. To be done before [`crate::sock::Sock::tcp`] changes what `r6` means to the
 /// verifier.
 pub fn key() -> Fragment {
-    bpf! { *(u64 *)(r10 + {frame::KEY}) = {R6}; }
+    bpf! { *(u64 *)(r10 + {stack_layout::KEY}) = {R6}; }
 }
 
 /// `r8` = the socket's entry, or 0.
@@ -35,7 +35,7 @@ pub fn lookup() -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
         r2 = r10;
-        r2 += {frame::KEY};
+        r2 += {stack_layout::KEY};
         call bpf_map_lookup_elem;
         r8 = r0;
     }
@@ -49,14 +49,14 @@ pub enum IfExists {
     Keep = 1,
 }
 
-/// Stores the entry built at [`frame::ENTRY`]; `w0` is not 0 when it was not stored.
+/// Stores the entry built at [`stack_layout::ENTRY`]; `w0` is not 0 when it was not stored.
 pub fn store(if_exists: IfExists) -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
         r2 = r10;
-        r2 += {frame::KEY};
+        r2 += {stack_layout::KEY};
         r3 = r10;
-        r3 += {frame::ENTRY};
+        r3 += {stack_layout::ENTRY};
         r4 = {if_exists as i32};
         call bpf_map_update_elem;
     }
@@ -67,29 +67,30 @@ pub fn forget() -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
         r2 = r10;
-        r2 += {frame::KEY};
+        r2 += {stack_layout::KEY};
         call bpf_map_delete_elem;
     }
 }
 
 /// Zeroes the entry to be built.
 pub fn clear(layout: Layout) -> Fragment {
-    assert!(layout.size.is_multiple_of(8) && layout.size <= frame::ENTRY.abs_diff(frame::ZERO));
+    assert!(layout.size.is_multiple_of(8) && layout.size <= stack_layout::ENTRY.abs_diff(stack_layout::ZERO));
     let mut fragment = Fragment::new();
     for offset in (0..usize::from(layout.size)).step_by(8) {
-        fragment.splice(bpf! { *(u64 *)(r10 + {frame::at(frame::ENTRY, offset)}) = 0; });
+        fragment.splice(bpf! { *(u64 *)(r10 + {stack_layout::at(stack_layout::ENTRY, offset)}) = 0; });
     }
     fragment
 }
 
-/// A rung of a hook. Its program is not written where it could not be attached ([`Barred`](bpfasm::target::Barred)).
-pub fn rung(
+/// A attach option of a hook. Its program is not written where it could not be attached ([`Refused`](bpfasm::target::Refused)).
+pub fn attach_option(
     target: &Target,
     name: &'static str,
     attach: Attach,
     body: impl FnOnce() -> Fragment,
 ) -> Result<ProgramDef, AsmError> {
-    let program = if target.barred.bars(&attach) { Program::default() } else { Program::link(name, body())? };
+    let program =
+        if target.refused.refuses(&attach) { Program::default() } else { Program::link(name, body())? };
     Ok(ProgramDef { name: name.into(), attach, program })
 }
 

@@ -9,8 +9,8 @@ use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
 use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::IpNet;
 
-use crate::ends::{Ends, Side};
-use crate::frame;
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::stack_layout;
 use crate::subnet::canonical;
 use crate::tcp::AF_INET;
 
@@ -52,27 +52,27 @@ pub fn entries(subnets: &[IpNet]) -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
 }
 
 /// Where the address of a key lies on the stack; the length of its prefix lies before it.
-const ADDRESS: i16 = frame::ENTRY + 16;
+const ADDRESS: i16 = stack_layout::ENTRY + 16;
 /// Where a key begins.
 const KEY: i16 = ADDRESS - 4;
 
 /// Looks up the address of a side, writes the number of the first subnet that holds it to `number` bytes from `r10` and jumps to
 /// `wanted`. Falls through where none does. Clobbers `r0` to `r5`.
-pub fn first(ends: Ends, side: Side, number: i16) -> Fragment {
+pub fn first(endpoints: Endpoints, side: Endpoint, number: i16) -> Fragment {
     bpf! {
-        ..ends.family();
+        ..endpoints.family();
         if w1 == {AF_INET} goto inet;
-        ..ends.goto_unless_mapped(side, "inet6");
-        ..ends.ipv6(side, Reg::R1, Size::B4, 12);
+        ..endpoints.goto_unless_mapped(side, "inet6");
+        ..endpoints.ipv6(side, Reg::R1, Size::B4, 12);
         goto four;
     inet6:
-        ..ends.ipv6(side, Reg::R1, Size::B8, 0);
+        ..endpoints.ipv6(side, Reg::R1, Size::B8, 0);
         *(u64 *)(r10 + {ADDRESS}) = r1;
-        ..ends.ipv6(side, Reg::R1, Size::B8, 8);
+        ..endpoints.ipv6(side, Reg::R1, Size::B8, 8);
         *(u64 *)(r10 + {ADDRESS + 8}) = r1;
         ..look_up(V6, 128, number);
     inet:
-        ..ends.ipv4(side, Reg::R1);
+        ..endpoints.ipv4(side, Reg::R1);
     four:
         *(u32 *)(r10 + {ADDRESS}) = w1;
         ..look_up(V4, 32, number);

@@ -1,6 +1,6 @@
 //! The tests against the running kernel. See `kernel_tests::runner` for how they run, and `--help`.
 
-mod books;
+mod accounting;
 mod cli;
 mod doctor;
 mod faults;
@@ -8,6 +8,7 @@ mod filters;
 mod harness;
 mod journal;
 mod loader;
+mod open_sockets;
 mod privileges;
 mod selftest;
 mod tcpconnlat;
@@ -32,13 +33,15 @@ fn main() -> ExitCode {
         tcpstates::TESTS,
         tcpsubnet::TESTS,
         tcptop::TESTS,
+        open_sockets::TESTS,
         journal::TESTS,
         privileges::TESTS,
         doctor::TESTS,
         selftest::TESTS,
     ]
     .concat();
-    tests
-        .extend([tcptracer::TESTS, books::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat());
+    tests.extend(
+        [tcptracer::TESTS, accounting::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat(),
+    );
     kernel_tests::runner::main(&tests)
 }

@@ -123,14 +123,14 @@ fn assert_counted(rows: &[RetransRow], fresh_probes: u64, counters: Counters, ou
     assert!(rows.is_sorted_by_key(|row| row.ts) && rows.iter().all(|row| row.err == 0), "{output}");
 }
 
-type Ends = (SocketAddr, SocketAddr);
+type Endpoints = (SocketAddr, SocketAddr);
 
-fn ends(row: &RetransRow) -> Ends {
+fn ends(row: &RetransRow) -> Endpoints {
     (SocketAddr::new(row.laddr, row.lport), SocketAddr::new(row.raddr, row.rport))
 }
 
 /// Retransmissions and segments of each flow, by counting rows.
-fn tallies_of(rows: &[RetransRow]) -> BTreeMap<Ends, (u64, u64)> {
+fn tallies_of(rows: &[RetransRow]) -> BTreeMap<Endpoints, (u64, u64)> {
     let mut tallies = BTreeMap::new();
     for row in rows {
         let tally: &mut (u64, u64) = tallies.entry(ends(row)).or_default();
@@ -141,7 +141,7 @@ fn tallies_of(rows: &[RetransRow]) -> BTreeMap<Ends, (u64, u64)> {
 
 /// The same, as the tool has counted them: least first, IPv4 before IPv6, each flow once.
 #[track_caller]
-fn tallies(rows: &[FlowRow]) -> BTreeMap<Ends, (u64, u64)> {
+fn tallies(rows: &[FlowRow]) -> BTreeMap<Endpoints, (u64, u64)> {
     assert!(rows.is_sorted_by_key(|row| (row.laddr.is_ipv6(), row.retransmits)), "{rows:?}");
     let tallies: BTreeMap<_, _> = rows
         .iter()
@@ -155,18 +155,18 @@ fn tallies(rows: &[FlowRow]) -> BTreeMap<Ends, (u64, u64)> {
 }
 
 /// Both ends as the client's socket has them.
-fn of_client(pair: &Pair) -> Ends {
+fn of_client(pair: &Pair) -> Endpoints {
     (pair.client.local_addr().expect("bound"), pair.client.peer_addr().expect("connected"))
 }
 
-fn of_server(pair: &Pair) -> Ends {
+fn of_server(pair: &Pair) -> Endpoints {
     (pair.server.local_addr().expect("bound"), pair.server.peer_addr().expect("connected"))
 }
 
 impl Seen {
     /// Every row has to be of this flow and in this state; their kinds, in order.
     #[track_caller]
-    fn kinds(&self, flow: Ends, state: &str) -> String {
+    fn kinds(&self, flow: Endpoints, state: &str) -> String {
         for row in &self.rows {
             let version = if flow.0.is_ipv4() { 4 } else { 6 };
             assert_eq!((ends(row), row.ip, &*row.state), (flow, version, state), "{}", self.output);
@@ -315,7 +315,7 @@ fn sequence_numbers() -> Outcome {
     pair.lose_backwards(b"answer");
     let (client, server) = (of_client(&pair), of_server(&pair));
     let seen = watch.finish();
-    let numbers = |flow: Ends| {
+    let numbers = |flow: Endpoints| {
         let mut numbers: Vec<u32> = seen
             .rows
             .iter()
@@ -504,8 +504,8 @@ fn full_count() -> Outcome {
     }
     let output = stop(tool);
     assert_eq!(output.rows::<FlowRow>(netns.inode()).len(), 1, "{output}");
-    let books = output.stderr.lines().last().unwrap_or_default();
-    assert!(books.contains("\"lost_map\":") && !books.contains("\"lost_map\":0,"), "{output}");
+    let account = output.stderr.lines().last().unwrap_or_default();
+    assert!(account.contains("\"lost_map\":") && !account.contains("\"lost_map\":0,"), "{output}");
     Ok(())
 }
 

@@ -21,7 +21,7 @@ const PER_ADDRESS: usize = 20_000;
 /// Both ends of a connection.
 #[derive(Debug)]
 #[allow(missing_docs)]
-pub struct Ends {
+pub struct Endpoints {
     pub client: TcpStream,
     pub server: TcpStream,
 }
@@ -88,10 +88,10 @@ impl Door {
     /// A connection through it.
     #[must_use]
     #[track_caller]
-    pub fn enter(&self) -> Ends {
+    pub fn enter(&self) -> Endpoints {
         let client = TcpStream::connect(self.address()).expect("connect");
         let (server, _) = self.0.accept().expect("accept");
-        Ends { client, server }
+        Endpoints { client, server }
     }
 
     /// Waits until the connections through it that were closed are: on a busy machine the last acknowledgement of one may come late.
@@ -106,7 +106,7 @@ impl Door {
     }
 }
 
-impl Ends {
+impl Endpoints {
     /// Closes both ends in order, the client's first, and sees the end of each stream.
     #[track_caller]
     pub fn close(self) {
@@ -119,7 +119,7 @@ impl Ends {
 /// So many connections at once.
 #[must_use]
 #[track_caller]
-pub fn open(count: usize) -> Vec<Ends> {
+pub fn open(count: usize) -> Vec<Endpoints> {
     let mut all = Vec::with_capacity(count);
     let mut door = Door::at(0);
     for number in 0..count {
@@ -203,20 +203,20 @@ impl Kind {
                 2
             }
             Self::ServerCloses => {
-                let Ends { mut client, server } = door.enter();
+                let Endpoints { mut client, server } = door.enter();
                 drop(server);
                 assert_eq!(client.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 2
             }
             Self::ClientResets => {
-                let Ends { client, mut server } = door.enter();
+                let Endpoints { client, mut server } = door.enter();
                 SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
                 drop(client);
                 assert_eq!(reset(&server.read(&mut [0; 1])), Some(io::ErrorKind::ConnectionReset));
                 2
             }
             Self::Unread => {
-                let Ends { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = door.enter();
                 server.write_all(b"unread").expect("send");
                 client.write_all(b"unread").expect("send");
                 drop(client);
@@ -240,7 +240,7 @@ impl Kind {
                 3
             }
             Self::HalfClosed => {
-                let Ends { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = door.enter();
                 client.shutdown(std::net::Shutdown::Write).expect("shutdown");
                 assert_eq!(server.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 server.write_all(b"more").expect("send");
@@ -259,7 +259,7 @@ impl Kind {
                 1
             }
             Self::BothClose => {
-                let Ends { client, server } = door.enter();
+                let Endpoints { client, server } = door.enter();
                 client.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 server.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 2

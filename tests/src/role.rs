@@ -27,7 +27,7 @@ use nix::sys::socket::{
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
 use crate::bytes::{RecvBy, SendBy};
-use crate::crowd::{self, Ends};
+use crate::crowd::{self, Endpoints};
 use crate::deadline::{Deadline, patient};
 
 /// What a single socket call of an actor may take.
@@ -88,7 +88,7 @@ struct Role {
     /// What was passed here.
     taken: Option<RawFd>,
     /// Connections of this process with itself.
-    held: Vec<Ends>,
+    held: Vec<Endpoints>,
 }
 
 impl Role {
@@ -166,7 +166,7 @@ impl Role {
             }
             "release" => {
                 let rest = self.held.split_off(words.parse());
-                std::mem::replace(&mut self.held, rest).into_iter().for_each(Ends::close);
+                std::mem::replace(&mut self.held, rest).into_iter().for_each(Endpoints::close);
                 ok("")
             }
             "serve" => self.serve(words.parse()),

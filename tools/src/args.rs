@@ -22,7 +22,7 @@ pub struct Shared {
     pub duration: Option<Duration>,
     /// Stop after this many rows.
     pub count: Option<u64>,
-    /// Print the books at the end.
+    /// Print the account at the end.
     pub stats: bool,
     /// Any loss is a failure.
     pub strict: bool,

@@ -9,6 +9,7 @@ use test_support::catalogue;
 
 use crate::failure::Failure;
 use crate::kallsyms::Nameless;
+use crate::open_sockets::list::ListError;
 use crate::{args, tool};
 
 /// Command lines that are wrong.
@@ -60,13 +61,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("this kernel knows no reason `NAME`; close to it are NAMES", "tcpdrop::unknown_reason"),
     ("this kernel knows no reason `NAME`, and none that is spelt like it", "what_is_close_to_a_wrong_name"),
     ("this kernel gives no reasons; kernels since 5.17 do", "what_is_close_to_a_wrong_name"),
-    ("N events lost, and --strict was given", "books::tool_stopped_tcpstates"),
+    ("N events lost, and --strict was given", "accounting::tool_stopped_tcpstates"),
     ("N events lost: WHY", "cli::loss_is_said"),
     ("the ring is full and events are being lost; --ring-size makes it larger", "cli::loss_is_said"),
     (
         "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open before and not \
          known yet",
-        "books::full_table_tcpstates",
+        "accounting::full_table_tcpstates",
     ),
     (
         "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it came later",
@@ -74,9 +75,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     (
         "the table of counts is full and new flows are not counted; --max-sockets makes it larger",
-        "books::full_table_tcpretrans_counts",
+        "accounting::full_table_tcpretrans_counts",
     ),
-    ("N times a socket was missing in the table and its rows know less: WHY", "books::full_table_tcpstates"),
+    (
+        "N times a socket was missing in the table and its rows know less: WHY",
+        "accounting::full_table_tcpstates",
+    ),
     (
         "N packets left in the queues of closed sockets not shown; --purged shows them",
         "tcpdrop::purged_only_if_asked_for",
@@ -144,12 +148,19 @@ fn each_message_of_the_tools_is_in_the_catalogue() {
     let mut said: Vec<_> = WRONG.iter().map(|words| refused(words.iter().map(OsString::from))).collect();
     said.extend(long().map(refused));
     said.push(ended(Failure::output(&io::ErrorKind::StorageFull.into())));
-    said.push(ended(crate::books::stats_of(&[]).expect_err("no bytes")));
+    said.push(ended(crate::account::stats_of(&[]).expect_err("no bytes")));
     said.push((loader::Note::SparesInit.to_string(), "goes on"));
     said.push((crate::run::not_given_up("capabilities", &Errno::EPERM), "goes on"));
     said.push(ended(crate::links::nowhere(&io::ErrorKind::NotFound.into())));
     for why in [Nameless::Hidden, Nameless::Unreadable(io::ErrorKind::NotFound.into())] {
         said.push((crate::tcpdrop::no_names(&why), "goes on"));
+    }
+    for error in [
+        ListError::Refused(loader::Errno::NOENT),
+        ListError::Refused(loader::Errno::PERM),
+        ListError::System { call: "list /proc", errno: loader::Errno::PERM },
+    ] {
+        said.push((error.to_string(), "goes on"));
     }
     catalogue::check(&["Command line", "Run"], &said, ELSEWHERE);
 }

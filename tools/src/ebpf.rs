@@ -107,12 +107,12 @@ impl Kernel {
             let index =
                 btf.index(&loader::wanted(&object)).map_err(|error| failed(&LoadError::from(error)))?;
             for hook in &mut object.hooks {
-                for rung in std::mem::take(&mut hook.rungs) {
-                    match relocate(&rung.program, &index, &object.consts) {
-                        Ok(program) => hook.rungs.push(ProgramDef { program, ..rung }),
+                for attach_option in std::mem::take(&mut hook.attach_options) {
+                    match relocate(&attach_option.program, &index, &object.consts) {
+                        Ok(program) => hook.attach_options.push(ProgramDef { program, ..attach_option }),
                         // A way that names what this kernel does not have is no way here; the loader passes over it too.
                         Err(RelocError::Absent { .. })
-                            if hook.need == Need::Optional || hook.instead_of.is_some() => {}
+                            if hook.need == Need::Optional || hook.fallback_for.is_some() => {}
                         Err(error) => return Err(failed(&error)),
                     }
                 }
@@ -127,8 +127,8 @@ impl Kernel {
         }
         let mut text = Vec::new();
         for hook in &object.hooks {
-            for rung in &hook.rungs {
-                self.program(&mut text, object, hook, rung, form)?;
+            for attach_option in &hook.attach_options {
+                self.program(&mut text, object, hook, attach_option, form)?;
             }
         }
         Ok(text)
@@ -139,10 +139,10 @@ impl Kernel {
         text: &mut Vec<u8>,
         object: &Object,
         hook: &Hook,
-        rung: &ProgramDef,
+        attach_option: &ProgramDef,
         form: Form,
     ) -> Result<(), Failure> {
-        let bytes = rung.program.bytes().map_err(Failure::failed)?;
+        let bytes = attach_option.program.bytes().map_err(Failure::failed)?;
         let crc = crc32(&bytes);
         let need = match hook.need {
             Need::Required => "required",
@@ -152,26 +152,26 @@ impl Kernel {
         if form == Form::Json {
             let value = json!({
                 "tool": object.name,
-                "program": rung.name,
+                "program": attach_option.name,
                 "hook": hook.name,
                 "need": need,
-                "instead_of": hook.instead_of,
-                "attach": AttachName(&rung.attach).to_string(),
+                "fallback_for": hook.fallback_for,
+                "attach": AttachName(&attach_option.attach).to_string(),
                 "kernel": kernel,
                 "license": object.license,
                 "instructions": bytes.len() / 8,
                 "bytes": bytes.len(),
                 "crc32": format!("{crc:08x}"),
                 "code": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-                "listing": rung.program.listing().to_string().lines().collect::<Vec<_>>(),
+                "listing": attach_option.program.listing().to_string().lines().collect::<Vec<_>>(),
             });
             return writeln!(text, "{value}").map_err(Failure::failed);
         }
         let mut header = || {
-            writeln!(text, "// {}: {}", object.name, rung.name)?;
-            writeln!(text, "// hook: {} ({need}), {}", hook.name, AttachName(&rung.attach))?;
-            if let Some(earlier) = &hook.instead_of {
-                writeln!(text, "// instead of: {earlier}")?;
+            writeln!(text, "// {}: {}", object.name, attach_option.name)?;
+            writeln!(text, "// hook: {} ({need}), {}", hook.name, AttachName(&attach_option.attach))?;
+            if let Some(earlier) = &hook.fallback_for {
+                writeln!(text, "// fallback for: {earlier}")?;
             }
             writeln!(text, "// kernel: {kernel}")?;
             writeln!(text, "// license: {}", object.license)?;
@@ -182,7 +182,7 @@ impl Kernel {
                     writeln!(text, "{}", hex.join(" "))?;
                 }
             } else {
-                write!(text, "{}", rung.program.listing())?;
+                write!(text, "{}", attach_option.program.listing())?;
             }
             writeln!(text)
         };
@@ -213,25 +213,25 @@ mod tests {
     fn a_hook_that_stands_in_says_for_which() {
         let hook = |name: &'static str| {
             let program = Program::link(name, bpf! { r0 = 0; exit; }).expect("a program that links");
-            let rung = ProgramDef { name: name.into(), attach: Attach::RawTp("x".into()), program };
-            Hook::new(name, Need::Optional, vec![rung])
+            let attach_option = ProgramDef { name: name.into(), attach: Attach::RawTp("x".into()), program };
+            Hook::new(name, Need::Optional, vec![attach_option])
         };
-        let hooks = vec![hook("first"), hook("second").instead_of("first")];
+        let hooks = vec![hook("first"), hook("second").fallback_for("first")];
         let (name, license) = ("t".into(), "GPL".into());
         let object = Object { name, license, hooks, maps: vec![], consts: vec![] };
         let kernel = Kernel { target: parse_target("6.1-x86_64-typed").expect("a target"), btf: None };
         let text = |form| String::from_utf8(kernel.render(&object, form).expect("a text")).expect("UTF-8");
         for form in [Form::Listing, Form::Hex] {
             let text = text(form);
-            assert_eq!(text.lines().filter(|line| line.contains("instead")).count(), 1, "{text}");
+            assert_eq!(text.lines().filter(|line| line.contains("fallback for")).count(), 1, "{text}");
             assert!(
-                text.contains("// hook: second (optional), raw_tp x\n// instead of: first\n// kernel: "),
+                text.contains("// hook: second (optional), raw_tp x\n// fallback for: first\n// kernel: "),
                 "{text}"
             );
         }
         let values: Vec<serde_json::Value> =
             text(Form::Json).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(values[0]["instead_of"], serde_json::Value::Null);
-        assert_eq!(values[1]["instead_of"], "first");
+        assert_eq!(values[0]["fallback_for"], serde_json::Value::Null);
+        assert_eq!(values[1]["fallback_for"], "first");
     }
 }

@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod address;
 mod args;
-mod books;
 #[cfg(test)]
 mod catalogue;
 mod containers;
@@ -15,12 +15,12 @@ mod doctor;
 mod ebpf;
 mod failure;
 mod filters;
-mod held;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
 mod journal;
 mod kallsyms;
 mod links;
+pub mod open_sockets;
 mod room;
 mod run;
 mod selftest;

@@ -15,8 +15,8 @@ use programs::{emit, stats};
 use rows::time::{Clock, Zone};
 use rows::{Column, Output, Page, Value};
 
+use crate::account::{Account, Read, read_stats};
 use crate::args::{self, Shared};
-use crate::books::{Books, Read, read_stats};
 use crate::ebpf;
 use crate::failure::Failure;
 use crate::room;
@@ -55,13 +55,13 @@ pub fn tool(tool: &dyn Tool, matches: &ArgMatches) -> Result<(), Failure> {
 
     let (mut loaded, mut events) = start(session.as_mut(), &shared, &say)?;
     seed(session.as_mut(), &loaded, &shared, &say)?;
-    let books = follow(&mut loaded, events.as_mut(), session.as_mut(), &shared, &signals, &say)?;
+    let account = follow(&mut loaded, events.as_mut(), session.as_mut(), &shared, &signals, &say)?;
     if let Some(note) = session.closing_note() {
         say.always(&note);
     }
-    books.report(tool.name(), &shared);
-    if shared.strict && books.lost() > 0 {
-        return Err(Failure::Failed(format!("{} events lost, and --strict was given", books.lost())));
+    account.report(tool.name(), &shared);
+    if shared.strict && account.lost() > 0 {
+        return Err(Failure::Failed(format!("{} events lost, and --strict was given", account.lost())));
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ fn follow(
     shared: &Shared,
     signals: &Signals,
     say: &Say,
-) -> Result<Books, Failure> {
+) -> Result<Account, Failure> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Failure::failed)?;
     let ring = events.as_ref().map(|events| (events.as_fd(), EVENTS));
     for (fd, data) in [(signals.0.as_fd(), SIGNAL)].into_iter().chain(ring) {
@@ -159,7 +159,7 @@ fn follow(
             while !rows.drain(events, session)?.1 {}
         }
         let stats = read_stats(loaded)?;
-        if Books::new(stats, None, rows.read(Shortfall::default())).is_complete()
+        if Account::new(stats, None, rows.read(Shortfall::default())).is_complete()
             || Instant::now() >= settled_by
         {
             break stats;
@@ -169,7 +169,7 @@ fn follow(
     if !reports.done() {
         rows.report(loaded, session, reports.since(Instant::now()), true)?;
     }
-    Ok(Books::new(stats, loaded.missed().map_err(Failure::failed)?, rows.read(session.shortfall())))
+    Ok(Account::new(stats, loaded.missed().map_err(Failure::failed)?, rows.read(session.shortfall())))
 }
 
 /// What is said where the kernel does not take something back.

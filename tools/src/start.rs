@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use bpfasm::target::{Access, Barred, Ring, Target};
+use bpfasm::target::{Access, Refused, Ring, Target};
 use loader::{AttachName, Events, LoadError, Loaded, Loader, Note, relocate};
 use programs::emit;
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::held::Held;
+use crate::open_sockets::OpenSockets;
 use crate::stderr;
 use crate::target::target_words;
 use crate::tool::Session;
@@ -50,7 +50,7 @@ pub fn start(
     let log_level = if shared.verified { verified::LOG_STATISTICS } else { 0 };
     let loader = Loader::new(&btf).perf_buffer(shared.ring_bytes as usize).verifier_log(log_level);
     let mut refused = None;
-    for target in ways(shared, loader.barred())? {
+    for target in ways(shared, loader.refused())? {
         let object = session.object(&target).map_err(Failure::failed)?;
         let mut wanted = relocate::wanted(&object);
         session.names(&mut wanted);
@@ -82,7 +82,7 @@ pub fn seed(session: &mut dyn Session, loaded: &Loaded, shared: &Shared, say: &S
         let walked = !shared.no_iter && loaded.run_iter(seed)?.is_some();
         if !walked && session.asks_for_owners() {
             // Without either, sockets that are open now have no owner: "-".
-            match Held::now() {
+            match OpenSockets::now() {
                 Ok(held) => session.hold(held),
                 Err(failure) => say.verbose(&format!("{seed}: {failure}")),
             }
@@ -93,10 +93,11 @@ pub fn seed(session: &mut dyn Session, loaded: &Loaded, shared: &Shared, say: &S
 
 /// How the programs may be made for this host: fields by direct loads before fields by probe reads, a ring buffer before perf
 /// buffers. What the optional hooks need is left to the loader, which tries.
-fn ways(shared: &Shared, barred: Barred) -> Result<Vec<Target>, Failure> {
+fn ways(shared: &Shared, refused: Refused) -> Result<Vec<Target>, Failure> {
     let version = loader::kernel::version().map_err(Failure::failed)?;
     let arch = loader::kernel::arch().map_err(Failure::failed)?;
-    let way = |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true, barred };
+    let way =
+        |access, ring| Target { version, arch, access, ring, trampolines: true, kprobes: true, refused };
     let mut ways = vec![
         way(Access::Typed, Ring::RingBuf),
         way(Access::Probed, Ring::RingBuf),
@@ -145,14 +146,14 @@ fn tell(loaded: &Loaded, events: Option<&Events>, say: &Say) -> Result<(), LoadE
             _ => say.verbose(&note.to_string()),
         }
     }
-    for rung in loaded.rungs().iter().filter(|rung| !rung.unneeded) {
-        let taken = rung
+    for attach_option in loaded.hooks().iter().filter(|attach_option| !attach_option.unneeded) {
+        let taken = attach_option
             .taken
             .as_ref()
             .map_or_else(|| "not seen here".to_owned(), |attach| AttachName(attach).to_string());
-        say.verbose(&format!("{}: {taken}", rung.hook));
-        for (attach, error) in &rung.refused {
-            say.verbose(&format!("{}: not by {}: {error}", rung.hook, AttachName(attach)));
+        say.verbose(&format!("{}: {taken}", attach_option.hook));
+        for (attach, error) in &attach_option.refused {
+            say.verbose(&format!("{}: not by {}: {error}", attach_option.hook, AttachName(attach)));
         }
     }
     if say.verified {

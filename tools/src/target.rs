@@ -1,6 +1,6 @@
 //! Kernels in words: `6.1-x86_64-typed`, for `--target`.
 
-use bpfasm::target::{Access, Arch, Barred, KernelVersion, Ring, Target};
+use bpfasm::target::{Access, Arch, KernelVersion, Refused, Ring, Target};
 
 const RIGHT: &str = "a kernel is VERSION-ARCH-ACCESS[-perf][-fexit][-kprobe], such as 6.1-x86_64-typed or \
                      5.10-aarch64-probed-perf";
@@ -26,7 +26,7 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
         ring: Ring::RingBuf,
         trampolines: false,
         kprobes: false,
-        barred: Barred::default(),
+        refused: Refused::default(),
     };
     for word in words {
         match word {

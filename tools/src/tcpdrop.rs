@@ -18,13 +18,13 @@ use rows::time::{Clock, Zone};
 use rows::{Column, Format, Page, Value};
 
 use self::reasons::{Asked, Reasons};
+use crate::account::read_stats;
 use crate::address;
 use crate::args::{Shared, switch};
-use crate::books::read_stats;
 use crate::failure::Failure;
 use crate::filters;
-use crate::held::{Held, Tuple};
 use crate::kallsyms::{self, Kallsyms, Nameless};
+use crate::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::{Check, Row, Rows};
 use crate::stderr;
 use crate::tool::{Lack, Moment, Session, Shortfall, Tool};
@@ -138,7 +138,7 @@ struct Drops {
     /// Packets purged from a closed socket's queue.
     hidden: u64,
     shortfall: Shortfall,
-    held: Option<Held>,
+    held: Option<OpenSockets>,
 }
 
 /// A drop and the stack at it.
@@ -153,10 +153,10 @@ impl Session for Drops {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.owners { &[owner::SEED_HOOK] } else { &[] }
+        if self.options.owners { &[owner::SNAPSHOT_HOOK] } else { &[] }
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: OpenSockets) {
         self.held = Some(held);
     }
 

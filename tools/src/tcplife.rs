@@ -12,7 +12,7 @@ use rows::{Column, Format, Page, Value};
 use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
 use crate::filters;
-use crate::held::{Held, Tuple};
+use crate::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::{Check, Rows};
 use crate::tool::{Session, Tool};
 
@@ -80,7 +80,7 @@ struct Life {
     format: Format,
     table: TableFlags,
     since: SinceFirst,
-    held: Option<Held>,
+    held: Option<OpenSockets>,
 }
 
 impl Life {
@@ -104,10 +104,10 @@ impl Session for Life {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.existing { &[owner::SEED_HOOK] } else { &[] }
+        if self.options.existing { &[owner::SNAPSHOT_HOOK] } else { &[] }
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: OpenSockets) {
         self.held = Some(held);
     }
 

@@ -19,7 +19,7 @@ use crate::address;
 use crate::args::{self, Shared, switch};
 use crate::failure::Failure;
 use crate::filters;
-use crate::held::{Held, Tuple};
+use crate::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::{Check, Rows};
 use crate::tool::{Moment, Session, Tool};
 
@@ -86,7 +86,7 @@ struct Retransmissions {
     format: Format,
     sequence: bool,
     show_owner: bool,
-    held: Option<Held>,
+    held: Option<OpenSockets>,
 }
 
 impl Retransmissions {
@@ -149,10 +149,10 @@ impl Session for Retransmissions {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.owners { &[owner::SEED_HOOK] } else { &[] }
+        if self.options.owners { &[owner::SNAPSHOT_HOOK] } else { &[] }
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: OpenSockets) {
         self.held = Some(held);
     }
 

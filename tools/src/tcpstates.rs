@@ -14,8 +14,8 @@ use crate::address;
 use crate::args::{self, Shared, TableFlags, switch};
 use crate::failure::Failure;
 use crate::filters;
-use crate::held::{Held, Tuple};
 use crate::journal::Journal;
+use crate::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::{Check, Row, Rows};
 use crate::tool::{Session, Tool};
 
@@ -88,7 +88,7 @@ struct States {
     to_journal: bool,
     journal: Option<Journal>,
     since: SinceFirst,
-    held: Option<Held>,
+    held: Option<OpenSockets>,
 }
 
 impl States {
@@ -124,10 +124,10 @@ impl Session for States {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SEED_HOOK]
+        &[owner::SNAPSHOT_HOOK]
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: OpenSockets) {
         self.held = Some(held);
     }
 

@@ -204,7 +204,7 @@ impl Session for Subnet {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SEED_HOOK]
+        &[owner::SNAPSHOT_HOOK]
     }
 
     fn asks_for_owners(&self) -> bool {

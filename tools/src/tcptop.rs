@@ -266,7 +266,7 @@ impl Session for Top {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SEED_HOOK]
+        &[owner::SNAPSHOT_HOOK]
     }
 
     fn asks_for_owners(&self) -> bool {

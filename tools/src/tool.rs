@@ -13,7 +13,7 @@ use rows::{Column, Page};
 
 use crate::args::Shared;
 use crate::failure::Failure;
-use crate::held::Held;
+use crate::open_sockets::OpenSockets;
 use crate::selftest::Check;
 
 /// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
@@ -62,7 +62,7 @@ pub trait Session {
     }
 
     /// Takes the owners of open sockets, where no such hook did it.
-    fn hold(&mut self, _held: Held) {}
+    fn hold(&mut self, _held: OpenSockets) {}
 
     /// The columns of its rows.
     fn columns(&self) -> Vec<Column>;

@@ -8,7 +8,7 @@ pub enum Event {
     /// A module was loaded (`veth.ko ok`) or was not.
     Module(String),
     /// A line of a tool's `-v`.
-    Rung {
+    AttachOption {
         /// The tool.
         tool: String,
         /// How it was told to read memory; `default` is its own choice.
@@ -72,10 +72,10 @@ impl Event {
                 let (name, line) = text.split_once(' ')?;
                 Self::File { name: name.to_owned(), line: line.to_owned() }
             }
-            "rung" => {
+            "attach_option" => {
                 let mut words = text.splitn(4, ' ').map(str::to_owned);
                 let (tool, access, options) = (words.next()?, words.next()?, words.next()?);
-                Self::Rung { tool, access, options, line: words.next().unwrap_or_default() }
+                Self::AttachOption { tool, access, options, line: words.next().unwrap_or_default() }
             }
             _ => return None,
         })
@@ -127,8 +127,8 @@ mod tests {
         assert_eq!(Event::parse("vm 1.0 file x.md   a | b"), file("  a | b"));
         assert_eq!(Event::parse("vm 1.0 file x.md "), file(""));
         assert_eq!(
-            Event::parse("vm 2.5 rung tcplife typed + tcptools: tcplife: attached"),
-            Event::Rung {
+            Event::parse("vm 2.5 attach_option tcplife typed + tcptools: tcplife: attached"),
+            Event::AttachOption {
                 tool: "tcplife".into(),
                 access: "typed".into(),
                 options: "+".into(),

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn the_archive_reads_back() {
         let mut made = Initramfs::new().unwrap();
-        made.file("etc/vm", b"rungs\n", 0o644).unwrap();
+        made.file("etc/vm", b"attach_options\n", 0o644).unwrap();
         made.link("bin/sh", "busybox").unwrap();
         trailer(&mut made.archive).unwrap();
         let mut rest = &made.archive[..];
@@ -115,7 +115,7 @@ mod tests {
             rest = reader.finish().unwrap();
         }
         let of = |wanted: &str| seen.iter().find(|(name, ..)| name == wanted).unwrap();
-        assert_eq!((of("etc/vm").1, &of("etc/vm").3[..]), (0o100_644, &b"rungs\n"[..]));
+        assert_eq!((of("etc/vm").1, &of("etc/vm").3[..]), (0o100_644, &b"attach_options\n"[..]));
         assert_eq!((of("bin/sh").1, &of("bin/sh").3[..]), (0o120_777, &b"busybox"[..]));
         assert_eq!(of("dev/console").1, 0o020_600);
         let mut numbers: Vec<u32> = seen.iter().map(|(_, _, ino, _)| *ino).collect();

@@ -43,7 +43,7 @@ pub fn run(
     wanted: &Wanted<'_>,
 ) -> Result<Outcome> {
     let mut config = common(run, image);
-    config.push_str("rungs\n");
+    config.push_str("attach_options\n");
     for (tool, sets) in wanted.options {
         for set in sets {
             let _ = writeln!(config, "options {tool} {set}");

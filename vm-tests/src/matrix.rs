@@ -44,7 +44,7 @@ pub struct Kernel {
     pub absent: Vec<String>,
     /// Hooks, and how they have to be taken: `accept = "kretprobe"`.
     #[serde(default)]
-    pub rungs: BTreeMap<String, String>,
+    pub attach_options: BTreeMap<String, String>,
 }
 
 /// One package by the place it was once published in.

@@ -1,4 +1,4 @@
-//! What came of a machine: every test's verdict, every hook's rung, and whether all of it is good.
+//! What came of a machine: every test's verdict, every hook's attach option, and whether all of it is good.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const KINDS: [&str; 9] =
 pub type Start = (String, String, String);
 
 /// How a hook was taken: `fexit inet_csk_accept`, or `None` when it was not.
-pub type Rung = Option<String>;
+pub type AttachOption = Option<String>;
 
 /// All that a machine said, sorted.
 #[derive(Default, Debug)]
@@ -33,7 +33,7 @@ pub struct Outcome {
     /// Tests in the order they ran.
     pub tests: Vec<(String, Verdict)>,
     /// Tool, access mode and hook, and how it was taken without options.
-    pub rungs: BTreeMap<(String, String, String), Rung>,
+    pub attach_options: BTreeMap<(String, String, String), AttachOption>,
     /// What the verifier made of the programs without options.
     pub costs: BTreeMap<Program, Cost>,
     /// What gave up, and its last words.
@@ -66,7 +66,9 @@ impl Outcome {
             Event::Booted(release) => self.release = Some(release),
             Event::Module(line) if line.ends_with(" ok") => {}
             Event::Module(line) => self.modules.push(line),
-            Event::Rung { tool, access, options, line } => self.rung((tool, access, options), &line),
+            Event::AttachOption { tool, access, options, line } => {
+                self.attach_option((tool, access, options), &line)
+            }
             Event::Output(line) => self.output(line),
             Event::File { name, line } => {
                 let text = self.files.entry(name).or_default();
@@ -95,7 +97,7 @@ impl Outcome {
     }
 
     /// A line of a tool's `-vv`.
-    fn rung(&mut self, start: Start, line: &str) {
+    fn attach_option(&mut self, start: Start, line: &str) {
         if line == "ended" {
             let words = self.last_words.take().unwrap_or_else(|| "it ended without a word".into());
             self.refused.insert(start, words);
@@ -133,9 +135,9 @@ impl Outcome {
                 self.costs.insert((tool, access, program.to_owned()), cost);
             }
         } else if KINDS.contains(&kind) {
-            self.rungs.insert((tool, access, what.to_owned()), Some(how.to_owned()));
+            self.attach_options.insert((tool, access, what.to_owned()), Some(how.to_owned()));
         } else if how == "not seen here" {
-            self.rungs.entry((tool, access, what.to_owned())).or_insert(None);
+            self.attach_options.entry((tool, access, what.to_owned())).or_insert(None);
         }
     }
 
@@ -159,40 +161,42 @@ impl Outcome {
             }
         }
         for (tool, access, _) in
-            self.rungs.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
+            self.attach_options.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
         {
             self.faults.push(format!("{tool} {access} runs, and kernels.toml says it cannot"));
         }
         // What hooks a tool says that it would have is no sign of running.
-        self.rungs.retain(|(tool, _, _), _| !run.variant.cannot.contains_key(tool));
+        self.attach_options.retain(|(tool, _, _), _| !run.variant.cannot.contains_key(tool));
         for tool in run.variant.cannot.keys() {
             if !self.refused.keys().any(|(refused, _, _)| refused == tool) {
                 self.faults.push(format!("{tool} runs, and kernels.toml says it cannot"));
             }
         }
-        self.check_rungs(run);
+        self.check_attach_options(run);
         if self.verdict.is_none() {
             self.details = self.tail.iter().cloned().collect();
         }
     }
 
     /// The hooks a tool's own choice has taken have to be what `kernels.toml` says.
-    fn check_rungs(&mut self, run: &Run<'_>) {
+    fn check_attach_options(&mut self, run: &Run<'_>) {
         let mut faults = Vec::new();
-        for ((tool, access, hook), rung) in &self.rungs {
+        for ((tool, access, hook), attach_option) in &self.attach_options {
             if access != CHOICE {
                 continue;
             }
-            let (absent, wanted) = (run.lacks(hook), run.kernel.rungs.get(hook));
-            match (rung, wanted) {
+            let (absent, wanted) = (run.lacks(hook), run.kernel.attach_options.get(hook));
+            match (attach_option, wanted) {
                 (None, _) if !absent => faults.push(format!("{tool}: `{hook}` is not seen, and has to be")),
-                (Some(rung), _) if absent => {
+                (Some(attach_option), _) if absent => {
                     faults.push(format!(
-                        "{tool}: `{hook}` is taken by {rung}, and kernels.toml says it cannot be"
+                        "{tool}: `{hook}` is taken by {attach_option}, and kernels.toml says it cannot be"
                     ));
                 }
-                (Some(rung), Some(wanted)) if !rung.starts_with(wanted.as_str()) => {
-                    faults.push(format!("{tool}: `{hook}` is taken by {rung}, and has to be by {wanted}"));
+                (Some(attach_option), Some(wanted)) if !attach_option.starts_with(wanted.as_str()) => {
+                    faults.push(format!(
+                        "{tool}: `{hook}` is taken by {attach_option}, and has to be by {wanted}"
+                    ));
                 }
                 _ => {}
             }
@@ -267,9 +271,9 @@ mod tests {
     }
 
     #[test]
-    fn rungs_are_what_the_matrix_says() {
+    fn attach_options_are_what_the_matrix_says() {
         let said = |line: &str| {
-            let line = format!("vm 0.5 rung tcplife default + tcptools: tcplife: {line}");
+            let line = format!("vm 0.5 attach_option tcplife default + tcptools: tcplife: {line}");
             outcome(&[&[line.as_str()][..], &GOOD].concat(), End::Exited)
         };
         assert!(said("state change: tp_btf inet_sock_set_state").is_good());
@@ -277,27 +281,29 @@ mod tests {
         assert!(!said("state change: not seen here").is_good());
         assert!(!said("first send: tp_btf sock_send_length").is_good(), "the matrix is out of date");
         let remark = said("open sockets: sockets that were open before have no owner");
-        assert!(remark.rungs.is_empty(), "{remark:?}");
+        assert!(remark.attach_options.is_empty(), "{remark:?}");
     }
 
     #[test]
     fn why_a_tool_gives_up_is_no_hook() {
         let words = "tcptools: tcpdrop: no way to see `drop` on this kernel: raw_tp kfree_skb: load: no";
-        let lines =
-            [format!("vm 0.5 rung tcpdrop typed + {words}"), "vm 0.5 rung tcpdrop typed + ended".into()];
+        let lines = [
+            format!("vm 0.5 attach_option tcpdrop typed + {words}"),
+            "vm 0.5 attach_option tcpdrop typed + ended".into(),
+        ];
         let lines: Vec<&str> = lines.iter().map(String::as_str).chain(GOOD).collect();
         let outcome = outcome(&lines, End::Exited);
         assert_eq!(outcome.refused.values().collect::<Vec<_>>(), [words]);
-        assert!(outcome.rungs.is_empty(), "{:?}", outcome.rungs);
+        assert!(outcome.attach_options.is_empty(), "{:?}", outcome.attach_options);
     }
 
     #[test]
     fn a_tool_that_gives_up_is_a_failure() {
         let lines = [
-            "vm 0.5 rung tcplife typed -4 tcptools: tcplife: no way",
-            "vm 0.5 rung tcplife typed -4   tp_btf x: no such field",
-            "vm 0.5 rung tcplife typed -4   (more)",
-            "vm 0.5 rung tcplife typed -4 ended",
+            "vm 0.5 attach_option tcplife typed -4 tcptools: tcplife: no way",
+            "vm 0.5 attach_option tcplife typed -4   tp_btf x: no such field",
+            "vm 0.5 attach_option tcplife typed -4   (more)",
+            "vm 0.5 attach_option tcplife typed -4 ended",
         ];
         let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
         let expected = "tcplife typed -4 does not run: tcptools: tcplife: no way\n  tp_btf x: no such field";
@@ -309,7 +315,7 @@ mod tests {
     fn the_verifiers_numbers_are_kept_by_access_mode() {
         let line = |start: &str| {
             format!(
-                "vm 0.5 rung {start} tcptools: tcplife: program p: 1 instructions, 2 verified, stack 3, 4 bytes"
+                "vm 0.5 attach_option {start} tcptools: tcplife: program p: 1 instructions, 2 verified, stack 3, 4 bytes"
             )
         };
         let lines = [line("tcplife default +"), line("tcplife typed +"), line("tcplife typed -4")];

@@ -48,15 +48,15 @@ pub fn tables(done: &[Done]) -> String {
             let _ = writeln!(text, "      module {module}");
         }
     }
-    text + &rungs(done) + &tests(done) + &skips(done)
+    text + &attach_options(done) + &tests(done) + &skips(done)
 }
 
-/// A line for each tool, access mode and hook: each rung, and the machines that took it.
-fn rungs(done: &[Done]) -> String {
+/// A line for each tool, access mode and hook: each attach option, and the machines that took it.
+fn attach_options(done: &[Done]) -> String {
     let mut hooks: BTreeMap<&(String, String, String), BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     for (number, (_, outcome)) in (1..).zip(done) {
-        for (key, rung) in &outcome.rungs {
-            let way = rung.as_deref().unwrap_or("not seen");
+        for (key, attach_option) in &outcome.attach_options {
+            let way = attach_option.as_deref().unwrap_or("not seen");
             hooks.entry(key).or_default().entry(way).or_default().push(format!("{number}"));
         }
     }
@@ -67,11 +67,11 @@ fn rungs(done: &[Done]) -> String {
     for ((tool, access, hook), ways) in hooks {
         let ways: Vec<String> = ways
             .iter()
-            .map(|(rung, machines)| {
+            .map(|(attach_option, machines)| {
                 if machines.len() == done.len() {
-                    (*rung).to_owned()
+                    (*attach_option).to_owned()
                 } else {
-                    format!("{rung} ({})", machines.join(" "))
+                    format!("{attach_option} ({})", machines.join(" "))
                 }
             })
             .collect();
@@ -165,7 +165,7 @@ mod tests {
                 &[
                     "vm 1 out test a::good ... ok",
                     "vm 1 out test a::bad ... FAILED",
-                    "vm 1 rung t default + tcptools: t: accept: kretprobe f",
+                    "vm 1 attach_option t default + tcptools: t: accept: kretprobe f",
                 ],
             ),
             done(
@@ -173,7 +173,7 @@ mod tests {
                 &[
                     "vm 1 out test a::good ... ok",
                     "vm 1 out test a::bad ... skipped: needs x: none",
-                    "vm 1 rung t default + tcptools: t: accept: fexit f",
+                    "vm 1 attach_option t default + tcptools: t: accept: fexit f",
                 ],
             ),
         ];

@@ -13,14 +13,14 @@ use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
 use crate::sys::bpf;
 use crate::sys::bpf::{IterCreate, LinkCreate, RawTracepointOpen};
-use crate::sys::park::park;
+use crate::sys::deferred_close::park;
 
 /// A program that runs when its moment comes.
 #[derive(Debug)]
 pub(crate) enum Link {
     /// `raw_tp`, `tp_btf`.
     Tracing(#[expect(dead_code, reason = "held: closing it detaches")] OwnedFd),
-    /// `fentry`, `fexit`; or what that is parked in.
+    /// `fentry`, `fexit`; or what that is deferred in.
     Function(OwnedFd),
     /// An iterator, which runs when it is read.
     Iter(OwnedFd),
@@ -59,14 +59,14 @@ impl Link {
         })
     }
 
-    /// Makes its drop do what `close` says, as far as it can be parked ([`park`]). That takes longer than to attach a link, so it is
+    /// Makes its drop do what `close` says, as far as it can be deferred ([`park`]). That takes longer than to attach a link, so it is
     /// done when everything is attached.
     pub(crate) fn park(&mut self, close: Close) {
         match self {
             // To take it off waits for a grace period of RCU tasks (`unregister_ftrace_direct`).
             Self::Function(link) if close == Close::Returns => {
-                if let Ok(parked) = park(&[link.as_fd()]) {
-                    *link = parked;
+                if let Ok(deferred) = park(&[link.as_fd()]) {
+                    *link = deferred;
                 }
             }
             Self::Perf(link) => link.park(close),

@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::kernel::read_small;
 use crate::sys::bpf;
 use crate::sys::bpf::{LinkCreate, ObjInfo, PerfLinkInfo};
-use crate::sys::park::park;
+use crate::sys::deferred_close::park;
 use crate::sys::perf::{self, Attr};
 use crate::tracefs::{self, KprobeEvent};
 
@@ -23,7 +23,7 @@ use crate::tracefs::{self, KprobeEvent};
 #[derive(Debug)]
 pub(crate) struct PerfLink {
     links: Vec<OwnedFd>,
-    /// Or what they are parked in.
+    /// Or what they are deferred in.
     events: Vec<OwnedFd>,
     kprobe: Option<KprobeEvent>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct PerfLink {
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 impl PerfLink {
-    /// Tracepoints by their formatted fields. Closing takes 60 to 80 ms for each where they cannot be parked ([`park`]), 20 to 40 ms
+    /// Tracepoints by their formatted fields. Closing takes 60 to 80 ms for each where they cannot be deferred ([`park`]), 20 to 40 ms
     /// where they can, and no time where they may be detached later.
     pub(crate) fn tracepoints(prog: BorrowedFd<'_>, category: &str, names: &[Text]) -> Result<Self, Errno> {
         if names.is_empty() {
@@ -82,8 +82,8 @@ impl PerfLink {
         }
         let links: &[OwnedFd] = if close == Close::Returns { &self.links } else { &[] };
         let files: Vec<BorrowedFd<'_>> = self.events.iter().chain(links).map(AsFd::as_fd).collect();
-        if let Ok(parked) = park(&files) {
-            self.events = vec![parked];
+        if let Ok(deferred) = park(&files) {
+            self.events = vec![deferred];
         }
     }
 

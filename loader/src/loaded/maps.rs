@@ -1,5 +1,5 @@
 //! The maps of an object. Each is created when the first program that uses it is about to be loaded, so that one which only
-//! an untried rung names costs nothing; what only takes turns in an array of maps, when everything is attached.
+//! an untried attach option names costs nothing; what only takes turns in an array of maps, when everything is attached.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,20 +1,20 @@
 //! An object in the kernel: maps, programs, links.
 
 mod confine;
-mod ladder;
+mod fallback;
 mod maps;
 mod report;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bpfasm::{Barred, Detach, Object};
+use bpfasm::{Detach, Object, Refused};
 use btf::{Btf, Index};
 
 pub use self::confine::Confined;
-use self::ladder::{Active, HookState, prepare};
+use self::fallback::{Active, HookState, prepare};
 use self::maps::Maps;
-pub use self::report::{Note, ProgStats, RungReport};
+pub use self::report::{HookReport, Note, ProgStats};
 use crate::debug::{DebugInfo, ProgramInfo};
 use crate::errno::Errno;
 use crate::error::LoadError;
@@ -23,11 +23,11 @@ use crate::kernel_btf::is_own;
 use crate::link::Link;
 use crate::map::{Map, Update};
 use crate::prog::load_btf;
+use crate::quirks::Quirks;
 use crate::relocate::wanted;
 use crate::ring::Events;
 use crate::sys::bpf;
 use crate::sys::bpf::EnableStats;
-use crate::traits::Traits;
 use crate::{kernel, privileges};
 
 /// Loads objects. Plain settings; the work is in [`Loader::load`].
@@ -51,8 +51,8 @@ impl<'b> Loader<'b> {
 
     /// What no program need be written for on this host.
     #[must_use]
-    pub fn barred(&self) -> Barred {
-        self.host.barred()
+    pub fn refused(&self) -> Refused {
+        self.host.refused()
     }
 
     /// The verifier's `log_level` for programs that load; see [`Loaded::logs`]. 4 gives statistics, 2 every instruction.
@@ -70,7 +70,7 @@ impl<'b> Loader<'b> {
         self
     }
 
-    /// Loads, for each hook that is needed, the first rung that the kernel takes, with the maps it uses. Attaches nothing.
+    /// Loads, for each hook that is needed, the first attach option that the kernel takes, with the maps it uses. Attaches nothing.
     ///
     /// A map is created when the first program that uses it is about to be loaded. That this fails is an error whether or
     /// not the hook is required.
@@ -86,8 +86,8 @@ impl<'b> Loader<'b> {
         if stuck {
             notes.push(Note::Memlock);
         }
-        let traits = Traits::of(index);
-        if traits.spares_init {
+        let quirks = Quirks::of(index);
+        if quirks.spares_init {
             notes.push(Note::SparesInit);
         }
         let hooks = prepare(object, index, is_own(self.btf), &self.host)?;
@@ -99,11 +99,11 @@ impl<'b> Loader<'b> {
         let btf = debug
             .as_ref()
             .and_then(|debug| load_btf(&debug.bytes).map_err(|errno| notes.push(Note::Btf(errno))).ok());
-        let maps = Maps::new(object, debug.as_ref(), stuck, traits.grows)?;
-        let reports = object.hooks.iter().map(|hook| RungReport {
+        let maps = Maps::new(object, debug.as_ref(), stuck, quirks.grows)?;
+        let reports = object.hooks.iter().map(|hook| HookReport {
             hook: hook.name.clone(),
             need: hook.need,
-            instead_of: hook.instead_of.clone(),
+            fallback_for: hook.fallback_for.clone(),
             without: hook.without.clone(),
             unneeded: false,
             taken: None,
@@ -132,11 +132,11 @@ impl<'b> Loader<'b> {
 /// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were opened from it.
 #[derive(Debug)]
 pub struct Loaded {
-    reports: Vec<RungReport>,
+    reports: Vec<HookReport>,
     /// As `reports`.
     hooks: Vec<HookState>,
     maps: Maps,
-    /// The object's BTF, needed when another rung is loaded.
+    /// The object's BTF, needed when another attach option is loaded.
     btf: Option<OwnedFd>,
     programs: Vec<ProgramInfo>,
     notes: Vec<Note>,
@@ -177,11 +177,11 @@ impl Loaded {
         Events::open(self.map(map)?, self.perf_bytes)
     }
 
-    /// Attaches every hook that is needed, in order, going down its rungs where the kernel refuses. Then creates what may be put
+    /// Attaches every hook that is needed, in order, going down its attach options where the kernel refuses. Then creates what may be put
     /// into arrays of maps.
     ///
     /// # Errors
-    /// When no rung of a required hook that is needed holds. What was attached stays so until `self` is dropped.
+    /// When no attach option of a required hook that is needed holds. What was attached stays so until `self` is dropped.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         for at in 0..self.hooks.len() {
             self.attach_hook(at)?;
@@ -192,7 +192,7 @@ impl Loaded {
 
     /// Which way each hook took, in the object's order.
     #[must_use]
-    pub fn rungs(&self) -> &[RungReport] {
+    pub fn hooks(&self) -> &[HookReport] {
         &self.reports
     }
 
@@ -207,7 +207,7 @@ impl Loaded {
         self.active().map(|(_, active)| (active.prog.name.as_str(), active.prog.log.as_str()))
     }
 
-    fn active(&self) -> impl Iterator<Item = (&RungReport, &Active)> {
+    fn active(&self) -> impl Iterator<Item = (&HookReport, &Active)> {
         self.reports
             .iter()
             .zip(&self.hooks)

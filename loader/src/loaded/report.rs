@@ -57,13 +57,13 @@ impl fmt::Display for Note {
 
 /// Which way a hook took.
 #[derive(Debug)]
-pub struct RungReport {
+pub struct HookReport {
     /// The hook's name.
     pub hook: Text,
     /// Whether the tool needs it.
     pub need: Need,
     /// The hook in whose stead it is.
-    pub instead_of: Option<Text>,
+    pub fallback_for: Option<Text>,
     /// What a user does without where no way holds.
     pub without: Option<Text>,
     /// Whether that one, or one further up, is seen, so that this one is not tried. It may become false as long as

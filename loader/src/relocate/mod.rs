@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bpfasm::{Attach, Callee, Imm64, Insn, Object, Operand, Program, Size, Source, Symbol, Text};
 use btf::{BtfError, Class, Field, Index, Lookup, Want, Wanted};
 
-use crate::traits;
+use crate::quirks;
 
 mod error;
 
@@ -31,8 +31,8 @@ pub fn wanted(object: &Object) -> Wanted {
 
 /// Adds the names that an object needs of BTF, and the loader for it, so that one pass can serve several.
 pub fn want(wanted: &mut Wanted, object: &Object) {
-    traits::want(wanted);
-    for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+    quirks::want(wanted);
+    for def in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
         match &def.attach {
             Attach::TpBtf(name) => wanted.add(Want::Tracepoint, name),
             Attach::Fentry(name) | Attach::Fexit(name) => wanted.add(Want::Func, name),

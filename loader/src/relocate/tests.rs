@@ -48,11 +48,11 @@ fn types() -> Btf {
 
 fn object(fragment: Fragment) -> Object {
     let program = Program::link("test", fragment).unwrap();
-    let rung = ProgramDef { name: "test".into(), attach: Attach::RawTp("x".into()), program };
+    let attach_option = ProgramDef { name: "test".into(), attach: Attach::RawTp("x".into()), program };
     Object {
         name: "t".into(),
         license: "GPL".into(),
-        hooks: vec![Hook::new("h", Need::Required, vec![rung])],
+        hooks: vec![Hook::new("h", Need::Required, vec![attach_option])],
         maps: vec![],
         consts: vec![("ANSWER".into(), 42)],
     }
@@ -62,7 +62,7 @@ fn resolve(fragment: Fragment) -> Result<Program, RelocError> {
     let btf = types();
     let object = object(fragment);
     let index = btf.index(&wanted(&object)).unwrap();
-    relocate(&object.hooks[0].rungs[0].program, &index, &object.consts)
+    relocate(&object.hooks[0].attach_options[0].program, &index, &object.consts)
 }
 
 fn text(fragment: Fragment) -> Vec<String> {

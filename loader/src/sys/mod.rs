@@ -4,9 +4,9 @@
 //! lengths travel with their slices, and file descriptors are owned ([`OwnedFd`]) or borrowed ([`UserFd`]).
 
 pub(crate) mod bpf;
+pub(crate) mod deferred_close;
 pub(crate) mod map;
 pub(crate) mod mmap;
-pub(crate) mod park;
 pub(crate) mod perf;
 pub(crate) mod ptr;
 pub(crate) mod rights;

@@ -10,13 +10,13 @@ use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::Event;
 use crate::emit;
-use crate::ends::{self, event_ends};
+use crate::endpoints::{self, event_endpoints};
 use crate::filter::Filter;
-use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
+use crate::stack_layout::{entry, event};
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
 use crate::stats::{Count, count};
 use crate::table::{self, IfExists};
@@ -64,7 +64,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         // Who connects is known at once, and a connect that began before has no beginning to count from.
         destroyed: None,
         learn: Vec::new(),
-        seed: None,
+        snapshot: None,
     }
     .object(target)
 }
@@ -98,7 +98,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         ..long_enough(options.min_ns);
         ..only_established(options.failed);
         ..at_answer.socket(sock, "filtered");
-        ..ends::into_event(sock, event_ends!());
+        ..endpoints::into_event(sock, event_endpoints!());
         *(u32 *)(r10 + {event!(err)}) = 0;
         *(u8 *)(r10 + {event!(err_taken)}) = 0;
         *(u8 *)(r10 + {event!(reserved)}) = 0;

@@ -9,15 +9,15 @@ use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
 pub use self::event::Event;
-use crate::ends::{self, Ends};
+use crate::endpoints::{self, Endpoints};
 use crate::filter::Filter;
-use crate::frame::{ENTRY, SCRATCH, event};
 use crate::owner::{self, Owner};
 use crate::packet;
 use crate::sock::Sock;
+use crate::stack_layout::{ENTRY, SCRATCH, event};
 use crate::stats::{self, Count, count, only_if};
 use crate::tcp::{IPPROTO_TCP, SOCK_STREAM, State};
-use crate::{LICENSE, emit, ownership, stack, table};
+use crate::{LICENSE, emit, kernel_stack, owner_hooks, table};
 
 /// A reason in the kernel's words: an enum, and one of its values.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,11 +52,11 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let mut maps = vec![emit::map(target.ring, options.ring_bytes), stats::map()];
     let mut hooks = Vec::new();
     if options.stack {
-        maps.push(stack::map(Event::LAYOUT));
+        maps.push(kernel_stack::map(Event::LAYOUT));
     }
     if options.owners {
         maps.push(table::map(Owner::LAYOUT, options.max_sockets));
-        hooks = ownership::hooks(target)?;
+        hooks = owner_hooks::hooks(target)?;
     }
     hooks.push(table::tracepoint_hook("drop", Need::Required, "kfree_skb", target, drop(options, target))?);
     Ok(Object { name: "tcpdrop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
@@ -89,7 +89,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
     // Sockets are read by probe reads in either access: `rx_sk` may be NULL, which some verifiers do not know, and what
     // `skb->sk` points to may be no whole socket.
     let sock = Sock::new(Access::Probed);
-    let send = if options.stack { stack::emit } else { emit::emit };
+    let send = if options.stack { kernel_stack::emit } else { emit::emit };
     bpf! {
         r9 = r1;
         r6 = *(u64 *)(r9 + {SKB});
@@ -301,7 +301,7 @@ fn netns_of_device(sock: Sock, unknown: &'static str) -> Fragment {
 /// Counts the packet as filtered and jumps to `out` unless it is wanted. What is not known is not wanted.
 fn only_wanted(options: &Options) -> Fragment {
     let filter = &options.filter;
-    let place = ends::Place {
+    let place = endpoints::Place {
         base: Reg::R10,
         family: event!(family),
         laddr: event!(daddr),
@@ -312,7 +312,7 @@ fn only_wanted(options: &Options) -> Fragment {
     };
     let checks = bpf! {
         ..ports(filter);
-        ..filter.ends(Ends::Event(place), "filtered");
+        ..filter.endpoints(Endpoints::Event(place), "filtered");
         ..filter.cgroup(Reg::R6, "filtered");
         ..filter.owner(event!(pid), "filtered");
     };

@@ -10,13 +10,13 @@ use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
 pub use self::event::{Event, Role};
 use crate::emit;
-use crate::ends::{self, event_ends};
+use crate::endpoints::{self, event_endpoints};
 use crate::filter::Filter;
-use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
+use crate::stack_layout::{entry, event};
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
 use crate::stats::{Count, count};
 use crate::table::{self, IfExists};
@@ -71,7 +71,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         state_change: state_change(options, target),
         destroyed: None,
         learn: owner::hooks(target)?,
-        seed: options.existing.then_some(seed_entry as owner::Fill),
+        snapshot: options.existing.then_some(snapshot_entry as owner::Fill),
     }
     .object(target)
 }
@@ -197,7 +197,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         *(u64 *)(r10 + {event!(ts)}) = r0;
         w1 = *(u32 *)(r9 + {OLDSTATE});
         *(u8 *)(r10 + {event!(oldstate)}) = w1;
-        ..ends::into_event(sock, event_ends!());
+        ..endpoints::into_event(sock, event_endpoints!());
         *(u8 *)(r10 + {event!(err_taken)}) = 0;
         ..outcome::into_event(sock, event!(err), event!(err_taken));
         ..sock.load(Reg::R1, Size::B8, "tcp_sock.bytes_acked");
@@ -231,7 +231,7 @@ fn only_established(options: &Options) -> Fragment {
 }
 
 /// Completes the entry of a socket that was there before: only connections count, and their time counts from now.
-fn seed_entry(sock: Sock) -> Fragment {
+fn snapshot_entry(sock: Sock) -> Fragment {
     bpf! {
         ..sock.common(Reg::R6, Size::B1, "sock_common.skc_state");
         if w6 == {State::CLOSE.0} goto skip;

@@ -10,14 +10,14 @@ use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Size, bpf};
 
 pub use self::event::{Event, Flow, Kind, Tally};
-use crate::ends::{self, Ends, event_ends};
+use crate::endpoints::{self, Endpoints, event_endpoints};
 use crate::filter::Filter;
-use crate::frame::event;
 use crate::owner::{self, Owner};
 use crate::sock::Sock;
+use crate::stack_layout::event;
 use crate::stats::{self, Count, count, only_if};
 use crate::table::{self, IfExists};
-use crate::{LICENSE, emit, frame, ownership};
+use crate::{LICENSE, emit, owner_hooks, stack_layout};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ const ERR: i16 = 16;
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut hooks = if options.owners { ownership::hooks(target)? } else { Vec::new() };
+    let mut hooks = if options.owners { owner_hooks::hooks(target)? } else { Vec::new() };
     let mut own = |hook, tracepoint, body| -> Result<(), AsmError> {
         hooks.push(table::tracepoint_hook(hook, Need::Required, tracepoint, target, body)?);
         Ok(())
@@ -99,7 +99,7 @@ fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
         ..count(Count::Seen);
         ..only_if(checks, !options.failed || !filter.is_empty());
 
-        ..ends::into_event(sock, event_ends!());
+        ..endpoints::into_event(sock, event_endpoints!());
         *(u16 *)(r10 + {event!(reserved)}) = 0;
         r1 = *(u64 *)(r9 + {SECOND});                   // skb
         r1 += sk_buff.cb;
@@ -129,7 +129,7 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
     let Options { filter, .. } = options;
     let sock = Sock::new(target.access);
     let checks = bpf! {
-        ..filter.ends(Ends::Event(event_ends!()), "filtered");
+        ..filter.endpoints(Endpoints::Event(event_endpoints!()), "filtered");
         ..filter.cgroup.map(|_| bpf! {
             r1 = *(u64 *)(r9 + 0);                      // sk
             ..filter.cgroup(R1, "filtered");
@@ -151,7 +151,7 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
         ..sock.request();
         ..stats::open("out");
         ..count(Count::Seen);
-        ..ends::into_event_with(sock, event_ends!(), bpf! {
+        ..endpoints::into_event_with(sock, event_endpoints!(), bpf! {
             ..sock.common(R1, Size::B2, "sock_common.skc_num");
             r1 = be16 r1;
         });
@@ -272,7 +272,7 @@ fn tally() -> Fragment {
         bpf! {
             r1 = map {FLOWS} ll;
             r2 = r10;
-            r2 += {frame::EVENT};
+            r2 += {stack_layout::EVENT};
             call bpf_map_lookup_elem;
         }
     };
@@ -283,9 +283,9 @@ fn tally() -> Fragment {
         ..table::clear(Tally::LAYOUT);
         r1 = map {FLOWS} ll;
         r2 = r10;
-        r2 += {frame::EVENT};
+        r2 += {stack_layout::EVENT};
         r3 = r10;
-        r3 += {frame::ENTRY};
+        r3 += {stack_layout::ENTRY};
         r4 = {IfExists::Keep as i32};
         call bpf_map_update_elem;
         ..lookup();

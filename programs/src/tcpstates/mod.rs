@@ -9,17 +9,17 @@ use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::Event;
-use crate::ends::{self, event_ends};
+use crate::endpoints::{self, event_endpoints};
 use crate::filter::Filter;
-use crate::frame::{entry, event};
 use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
+use crate::stack_layout::{entry, event};
 use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
 use crate::stats::{Count, count, only_if};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
-use crate::{emit, frame};
+use crate::{emit, stack_layout};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,7 +59,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         destroyed: None,
         learn: owner::hooks(target)?,
         // Nothing to complete: an entry without a last change.
-        seed: Some(|_| Fragment::new()),
+        snapshot: Some(|_| Fragment::new()),
     }
     .object(target)
 }
@@ -80,9 +80,9 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         ..owner::actor_into_event(sock, event!(pid), event!(comm));
 
         ..only_wanted(&options.filter, sock);
-        r1 = *(u64 *)(r10 + {frame::KEY});
+        r1 = *(u64 *)(r10 + {stack_layout::KEY});
         *(u64 *)(r10 + {event!(skaddr)}) = r1;
-        ..ends::into_event(sock, event_ends!());
+        ..endpoints::into_event(sock, event_endpoints!());
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     out:
         r0 = 0;

@@ -8,11 +8,11 @@ use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, bpf};
 use ipnet::IpNet;
 
-use crate::ends::{Ends, Side};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::filter::Filter;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
-use crate::{LICENSE, frame, stream, subnet, table, trie};
+use crate::{LICENSE, stack_layout, stream, subnet, table, trie};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     ];
     let release = stream::release_hook("sent bytes", target, &|sock| add(options, sock))?;
     let instead = [release].into_iter().chain(stream::table_hooks(target)?);
-    hooks.extend(instead.map(|hook| hook.instead_of(SEND)));
+    hooks.extend(instead.map(|hook| hook.fallback_for(SEND)));
     let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
     let mut maps = vec![stats::map(), counters(options.subnets.len()), table];
     if options.subnets.len() > MAX_COMPARED {
@@ -62,7 +62,7 @@ fn counters(subnets: usize) -> MapDef {
 }
 
 /// Where the number of the subnet is kept on the stack.
-const SUBNET: i16 = frame::ENTRY;
+const SUBNET: i16 = stack_layout::ENTRY;
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`
 fn sent(options: &Options, sock: Sock) -> Fragment {
@@ -101,12 +101,12 @@ fn only_wanted(options: &Options, sock: Sock) -> Fragment {
             goto wanted;
         }
     };
-    let ends = Ends::Sock(sock);
+    let endpoints = Endpoints::Sock(sock);
     let subnets = &options.subnets;
     let which = if subnets.len() > MAX_COMPARED {
-        trie::first(ends, Side::Remote, SUBNET)
+        trie::first(endpoints, Endpoint::Remote, SUBNET)
     } else {
-        subnet::first(ends, Side::Remote, subnets, &found)
+        subnet::first(endpoints, Endpoint::Remote, subnets, &found)
     };
     if options.filter.is_empty() && subnet::hold_everything(subnets) && subnets.len() <= MAX_COMPARED {
         // The verifier refuses code that cannot be reached.

@@ -16,23 +16,23 @@ use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 pub use self::flow::{Flow, Traffic};
 use crate::containers::Containers;
 use crate::filter::Filter;
-use crate::frame;
 use crate::owner::{self, COMM_LEN};
 use crate::sock::Sock;
+use crate::stack_layout;
 use crate::stats::{self, Count, count, only_if};
 use crate::{LICENSE, stream, table};
 
 /// Where the caller's flow is built.
 macro_rules! flow {
     ($member:ident) => {
-        frame::at(frame::EVENT, offset_of!(Flow, $member))
+        stack_layout::at(stack_layout::EVENT, offset_of!(Flow, $member))
     };
 }
 
 /// Where the caller's traffic is built, when the flow is new.
 macro_rules! traffic {
     ($member:ident) => {
-        frame::at(frame::ENTRY, offset_of!(Traffic, $member))
+        stack_layout::at(stack_layout::ENTRY, offset_of!(Traffic, $member))
     };
 }
 
@@ -68,7 +68,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         born,
         tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?
             .without(stream::WITHOUT_SEND),
-        stream::release_hook("sent bytes", target, &released)?.instead_of(SEND),
+        stream::release_hook("sent bytes", target, &released)?.fallback_for(SEND),
         tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
         open,
     ];
@@ -155,7 +155,7 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
 
         r1 = map {FLOWS} ll;
         r2 = r10;
-        r2 += {frame::ZERO};
+        r2 += {stack_layout::ZERO};
         call bpf_map_lookup_elem;
         r8 = r0;
         if r8 != 0 goto turned;
@@ -166,9 +166,9 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         ..begin(sock, member);
         r1 = r8;
         r2 = r10;
-        r2 += {frame::EVENT};
+        r2 += {stack_layout::EVENT};
         r3 = r10;
-        r3 += {frame::ENTRY};
+        r3 += {stack_layout::ENTRY};
         r4 = {table::IfExists::Keep as i32};
         call bpf_map_update_elem;
         if w0 == 0 goto added;
@@ -190,7 +190,7 @@ fn lookup() -> Fragment {
     bpf! {
         r1 = r8;
         r2 = r10;
-        r2 += {frame::EVENT};
+        r2 += {stack_layout::EVENT};
         call bpf_map_lookup_elem;
     }
 }
@@ -207,7 +207,7 @@ fn begin(sock: Sock, member: usize) -> Fragment {
     bpf! {
         ..table::clear(Traffic::LAYOUT);
         r1 = *(u64 *)(r10 + {stream::MOVED});
-        *(u64 *)(r10 + {frame::at(frame::ENTRY, member)}) = r1;
+        *(u64 *)(r10 + {stack_layout::at(stack_layout::ENTRY, member)}) = r1;
         ..sock.netns();
         *(u32 *)(r10 + {traffic!(netns)}) = w1;
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");

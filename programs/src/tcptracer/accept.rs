@@ -7,11 +7,11 @@ use bpfasm::target::{Access, Arch, Target};
 use bpfasm::{AsmError, Fragment, Reg, Size, Text, bpf};
 
 use super::{Kind, Options, by_current, tell};
-use crate::frame::SCRATCH;
 use crate::owner;
 use crate::sock::Sock;
+use crate::stack_layout::SCRATCH;
 use crate::stats::{self, Count, count, only_if};
-use crate::{stop, table};
+use crate::{stop_flag, table};
 
 /// The hook's name.
 const ACCEPT: &str = "accepted";
@@ -23,7 +23,7 @@ const IORING_OP_ACCEPT: i32 = 13;
 /// completes.
 pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, AsmError> {
     let tell = |access| accepted(options, target, Sock::new(access));
-    // Most rungs say the same in the end, which is written once.
+    // Most attach options say the same in the end, which is written once.
     let told_probed = tell(Access::Probed);
     let by_number = accepted_fd(&told_probed);
     let keep_context = bpf! { r9 = r1; };
@@ -31,27 +31,28 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
         let told =
             if access == Access::Probed { Cow::Borrowed(&told_probed) } else { Cow::Owned(tell(access)) };
         bpf! {
-            ..stop::unless_stopped("stopped");
+            ..stop_flag::unless_stopped("stopped");
             ..&*told;
         stopped:
             r0 = 0;
             exit;
         }
     };
-    let functions = owner::accept_rungs(target, &keep_context, &act)?;
+    let functions = owner::accept_options(target, &keep_context, &act)?;
     let mut hooks = vec![Hook::new(ACCEPT, Need::Optional, functions).without(
         "accepts by 32-bit processes, of MPTCP, and by io_uring several at a time or into fixed files",
     )
-    .detach(stop::detach())];
+    .detach(stop_flag::detach())];
     // Any tracepoint of system calls slows all of them down, one for all of them most.
     let calls = ["sys_exit_accept", "sys_exit_accept4"].map(Text::from);
     let attach = Attach::Tracepoints("syscalls".into(), calls.into());
-    let rungs = vec![table::rung(target, "accept_returns", attach, || returned(&by_number))?];
+    let attach_options =
+        vec![table::attach_option(target, "accept_returns", attach, || returned(&by_number))?];
     hooks.push(
-        Hook::new(RETURNS, Need::Optional, rungs)
-            .instead_of(ACCEPT)
+        Hook::new(RETURNS, Need::Optional, attach_options)
+            .fallback_for(ACCEPT)
             .without("system calls at full speed: each takes 20 to 30 ns more as long as it runs")
-            .detach(stop::detach()),
+            .detach(stop_flag::detach()),
     );
     hooks.push(
         table::tracepoint_hook(
@@ -61,7 +62,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
             target,
             any_returned(target, &by_number),
         )?
-        .instead_of(RETURNS),
+        .fallback_for(RETURNS),
     );
     hooks.push(
         table::untyped_hook(
@@ -70,7 +71,7 @@ pub(super) fn hooks(options: &Options, target: &Target) -> Result<Vec<Hook>, Asm
             "io_uring_complete",
             completed(&by_number),
         )?
-        .instead_of(ACCEPT)
+        .fallback_for(ACCEPT)
         .without("accepts by io_uring"),
     );
     Ok(hooks)
@@ -105,7 +106,7 @@ fn returned(by_number: &Fragment) -> Fragment {
         r9 = r1;
         r8 = *(u64 *)(r9 + 16);                         // ret
         if r8 s< 0 goto out;
-        ..stop::unless_stopped("out");
+        ..stop_flag::unless_stopped("out");
         ..by_number;
     out:
         r0 = 0;

@@ -10,13 +10,13 @@ use bpfasm::{AsmError, Fragment, Reg, bpf};
 
 pub use self::event::{Event, Kind};
 use crate::containers::Containers;
-use crate::ends::{self, event_ends};
+use crate::endpoints::{self, event_endpoints};
 use crate::filter::Filter;
-use crate::frame::event;
 use crate::layout::layout;
 use crate::sock::Sock;
+use crate::stack_layout::event;
 use crate::state_tool::StateTool;
-use crate::{emit, owner, stop};
+use crate::{emit, owner, stop_flag};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,10 +76,10 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         state_change: state::change(options, target),
         destroyed: Some(state::destroyed(options, target)),
         learn: accept::hooks(options, target)?,
-        seed: None,
+        snapshot: None,
     }
     .object(target)?;
-    object.maps.push(stop::map());
+    object.maps.push(stop_flag::map());
     object.maps.extend(options.containers.maps());
     Ok(object)
 }
@@ -117,7 +117,7 @@ fn tell(options: &Options, target: &Target, sock: Sock) -> Fragment {
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;
         *(u32 *)(r10 + {event!(reserved)}) = 0;
-        ..ends::into_event(sock, event_ends!());
+        ..endpoints::into_event(sock, event_endpoints!());
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
     }
 }

@@ -6,9 +6,9 @@ use bpfasm::target::Target;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
 use super::{Entry, Event, Kind, Options, Stage, by_current, tell};
-use crate::frame::{entry, event};
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
+use crate::stack_layout::{entry, event};
 use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};

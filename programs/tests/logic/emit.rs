@@ -89,11 +89,11 @@ fn large_rings_are_looked_at_now_and_then() {
     };
     let program = Program::link("sender", program).expect("links");
     let attach = Attach::TpBtf("inet_sock_set_state".into());
-    let rungs = vec![ProgramDef { name: "sender".into(), attach, program }];
+    let attach_options = vec![ProgramDef { name: "sender".into(), attach, program }];
     let object = Object {
         name: "sender".into(),
         license: LICENSE.into(),
-        hooks: vec![Hook::new("sender", Need::Required, rungs)],
+        hooks: vec![Hook::new("sender", Need::Required, attach_options)],
         maps: vec![stats::map(), emit::map(lab.ring, RING)],
         consts: Vec::new(),
     };

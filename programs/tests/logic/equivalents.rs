@@ -89,7 +89,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         why: "what equals no port of the lower half equals none of the upper half, which is tried next",
     },
     Equivalent {
-        place: &["accept_fexit", "r2 += {frame::KEY}"],
+        place: &["accept_fexit", "r2 += {stack_layout::KEY}"],
         what: &["constant + 8"],
         why: "the key was made of what still lies there",
     },
@@ -193,12 +193,12 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         why: "0 is in no table",
     },
     Equivalent {
-        place: &["task_file, rung 2", "if r6 == 0 goto skip"],
+        place: &["task_file, option 2", "if r6 == 0 goto skip"],
         what: &["never", "constant + 1"],
         why: "at 0 nothing can be read, so it is no TCP socket",
     },
     Equivalent {
-        place: &["task_file, rung 2", "skc_v6_rcv_saddr + 16"],
+        place: &["task_file, option 2", "skc_v6_rcv_saddr + 16"],
         what: &["constant - 1"],
         why: "the walk tells no address",
     },

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use bpfasm::{Access, Arch, Barred, KernelVersion, Object, Ring, Target, listing};
+use bpfasm::{Access, Arch, KernelVersion, Object, Refused, Ring, Target, listing};
 use programs::filter::{Family, Filter};
 
 use crate::specimens::ALL;
@@ -24,7 +24,7 @@ pub fn target(access: Access, ring: Ring) -> Target {
         ring,
         trampolines: true,
         kprobes: true,
-        barred: Barred::default(),
+        refused: Refused::default(),
     }
 }
 
@@ -48,7 +48,7 @@ fn objects() -> Vec<(&'static str, Object)> {
 fn render(object: &Object) -> String {
     let mut text = String::new();
     for hook in &object.hooks {
-        for def in &hook.rungs {
+        for def in &hook.attach_options {
             let slots = def.program.slots().expect("encodes").len();
             assert!(slots <= MOST_SLOTS, "{} has {slots} slots", def.name);
             write!(
@@ -136,7 +136,7 @@ fn no_listing_is_left_over() {
 #[test]
 fn listings_assemble_to_the_same_bytes() {
     for (name, object) in objects() {
-        for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+        for def in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
             let text = listing::listing(&def.program).to_string();
             let fragment =
                 bpfasm::asm::parse(&text).unwrap_or_else(|error| panic!("{name}, {}: {error}", def.name));

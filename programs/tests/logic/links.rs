@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use bpfasm::{Access, Arch, Attach, Barred, MapKind, Object, Program, ProgramDef, Ring, Symbol, Target};
+use bpfasm::{Access, Arch, Attach, MapKind, Object, Program, ProgramDef, Refused, Ring, Symbol, Target};
 use btf::Lookup;
 use programs::filter::{Family, Filter, MAX_PORTS};
-use programs::{emit, frame, sock, stats, table};
+use programs::{emit, sock, stack_layout, stats, table};
 
 use crate::specimens::{ALL, Lacking, Specimen, Tracepoint, Way};
 use crate::vm::check::{backward_jump, check};
@@ -51,7 +51,7 @@ fn objects(filter: &Filter, target: &Target, ring_bytes: u32) -> Vec<Object> {
 /// Every program of these objects, by what it is called.
 fn programs(objects: &[Object]) -> impl Iterator<Item = (String, &Object, &ProgramDef)> {
     objects.iter().flat_map(|object| {
-        let defs = object.hooks.iter().flat_map(|hook| &hook.rungs);
+        let defs = object.hooks.iter().flat_map(|hook| &hook.attach_options);
         defs.map(move |def| (format!("{}/{}", object.name, def.name), object, def))
     })
 }
@@ -74,7 +74,7 @@ fn every_combination_links() {
 
 /// What a kernel cannot attach is not tried.
 #[test]
-fn rungs_follow_the_target() {
+fn attach_options_follow_the_target() {
     let kernel = Kernel::named("6.18-x86_64");
     for target in kernel.targets() {
         for (trampolines, kprobes) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -83,7 +83,7 @@ fn rungs_follow_the_target() {
                 let ways: BTreeSet<Way> = (specimen.every)(&Filter::default(), &target, 4096)
                     .iter()
                     .flat_map(|object| &object.hooks)
-                    .flat_map(|hook| &hook.rungs)
+                    .flat_map(|hook| &hook.attach_options)
                     .map(|def| Way::of(&def.attach))
                     .collect();
                 let expected: BTreeSet<Way> = (specimen.ways)(&target).into_iter().collect();
@@ -100,22 +100,22 @@ fn rungs_follow_the_target() {
 
 /// What a host bars has a name and no program; the rest is as it was.
 #[test]
-fn no_program_is_written_for_what_is_barred() {
+fn no_program_is_written_for_refused_attach_points() {
     let kernel = Kernel::named("6.18-x86_64");
-    let barred = Barred { trampolines: true, kprobes: true, tracepoints: true };
+    let refused = Refused { trampolines: true, kprobes: true, tracepoints: true };
     let mut unwritten = 0;
     for target in kernel.targets() {
-        let strict = Target { barred, ..target.clone() };
+        let strict = Target { refused, ..target.clone() };
         for specimen in ALL {
-            let rungs = |target| {
+            let attach_options = |target| {
                 let objects = (specimen.every)(&Filter::default(), target, 4096);
                 let hooks = objects.into_iter().flat_map(|object| object.hooks);
-                hooks.flat_map(|hook| hook.rungs).collect::<Vec<_>>()
+                hooks.flat_map(|hook| hook.attach_options).collect::<Vec<_>>()
             };
-            let (all, some) = (rungs(&target), rungs(&strict));
+            let (all, some) = (attach_options(&target), attach_options(&strict));
             assert_eq!(all.len(), some.len(), "{} on {target:?}", specimen.name);
             for (def, strict) in all.into_iter().zip(some) {
-                let bars = barred.bars(&def.attach);
+                let bars = refused.refuses(&def.attach);
                 unwritten += usize::from(bars);
                 let program = if bars { Program::default() } else { def.program };
                 assert_eq!(strict, ProgramDef { program, ..def }, "{} on {target:?}", specimen.name);
@@ -262,7 +262,7 @@ fn tracepoints_that_kernels_lack() {
         let tool = specimen.name;
         let mut attached = BTreeSet::new();
         for object in KERNELS.iter().flat_map(|kernel| specimen.everywhere(kernel, &Filter::default())) {
-            for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+            for def in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
                 if let Attach::TpBtf(name) | Attach::RawTp(name) = &def.attach {
                     attached.insert(name.to_string());
                 }
@@ -319,9 +319,9 @@ fn the_head_of_a_socket_fits_the_frame() {
 fn structs_fit() {
     let target = Kernel::named("6.18-x86_64").target(Access::Typed, Ring::RingBuf);
     for Specimen { name, events, entry, every, .. } in ALL {
-        let room = frame::ENTRY.abs_diff(frame::ZERO);
+        let room = stack_layout::ENTRY.abs_diff(stack_layout::ZERO);
         let entries = entry.iter().map(|entry| (entry, room));
-        for (layout, room) in entries.chain(events.iter().map(|event| (event, frame::EVENT_MAX))) {
+        for (layout, room) in entries.chain(events.iter().map(|event| (event, stack_layout::EVENT_MAX))) {
             let size = layout.size;
             assert!(size <= room, "{name}: {size} bytes where there is room for {room}");
             // An entry is cleared eight bytes at a time, and an event is sent whole.
@@ -338,9 +338,9 @@ fn structs_fit() {
                 assert_eq!(Some(found), expected, "{name}");
                 has_sockets = true;
             }
-            let books = map(stats::MAP).expect("every tool keeps books");
+            let account = map(stats::MAP).expect("every tool keeps an account");
             assert_eq!(
-                (books.kind, books.key_size, books.value_size, books.max_entries),
+                (account.kind, account.key_size, account.value_size, account.max_entries),
                 (MapKind::PercpuArray, 4, 64, 1)
             );
             let ring = map(emit::MAP);

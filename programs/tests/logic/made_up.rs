@@ -15,14 +15,14 @@ fn map(name: &'static str, kind: MapKind, key_size: u32, value_size: u32) -> Map
 
 fn object(ring: Ring, attach: Attach, program: Fragment) -> Object {
     let program = Program::link("probe", program).expect("links");
-    let rungs = vec![ProgramDef { name: "probe".into(), attach, program }];
+    let attach_options = vec![ProgramDef { name: "probe".into(), attach, program }];
     let maps = vec![
         stats::map(),
         emit::map(ring, RING_BYTES),
         map("scratch", MapKind::PercpuArray, 4, 64),
         map("subnets", MapKind::LpmTrie, 8, 8),
     ];
-    let hooks = vec![Hook::new("probe", Need::Required, rungs)];
+    let hooks = vec![Hook::new("probe", Need::Required, attach_options)];
     Object { name: "made up".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() }
 }
 
@@ -96,8 +96,8 @@ fn from_a_value_and_of_any_length() {
         let lab = Lab::new(kernel, Access::Probed, Ring::PerfEventArray, Set::Narrow);
         let attach = Attach::Kprobe("tcp_v4_rcv".into());
         let object = object(lab.ring, attach, program(kernel.arch));
-        let relocated =
-            loader::relocate(&object.hooks[0].rungs[0].program, &kernel.index, &[]).expect("resolves");
+        let relocated = loader::relocate(&object.hooks[0].attach_options[0].program, &kernel.index, &[])
+            .expect("resolves");
         assert_eq!(check(&relocated, &object.maps), Ok(()), "{kernel:?}");
         let mut tool = lab.tool("made up", |_| object);
         let skb = tool.object("sk_buff");
@@ -163,8 +163,8 @@ fn code_for_other_kernels() {
         let kernel = Kernel::named(kernel);
         let lab = Lab::new(kernel, Access::Probed, Ring::RingBuf, Set::Narrow);
         let object = object(lab.ring, Attach::RawTp("tcp_probe".into()), program);
-        let relocated =
-            loader::relocate(&object.hooks[0].rungs[0].program, &kernel.index, &[]).expect("resolves");
+        let relocated = loader::relocate(&object.hooks[0].attach_options[0].program, &kernel.index, &[])
+            .expect("resolves");
         assert_eq!(check(&relocated, &object.maps), Ok(()), "{kernel:?}");
         let mut tool = lab.tool("made up for other kernels", |_| object);
         let sock = tool.object("sock");

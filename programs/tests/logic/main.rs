@@ -12,7 +12,7 @@ mod links;
 mod made_up;
 mod mutants;
 mod owner;
-mod ownership;
+mod owner_hooks;
 mod renamed;
 mod spec;
 mod specimens;

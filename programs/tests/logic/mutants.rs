@@ -12,7 +12,7 @@ use std::thread;
 use bpfasm::{
     Access, AluOp, Callee, CmpOp, Dest, Imm64, Insn, MapDef, Operand, Program, Reg, Ring, Size, Symbol, Width,
 };
-use programs::frame;
+use programs::stack_layout;
 
 use crate::equivalents::EQUIVALENTS;
 use crate::lab::{Case, Lab, Mutant, Set};
@@ -201,7 +201,7 @@ fn lab(place: (Access, Ring, Set)) -> Lab {
 
 /// Every program that the cases execute at these places.
 fn subjects() -> Vec<Subject> {
-    let shared = [crate::owner::CASES, crate::ownership::CASES, crate::filter::CASES, crate::emit::CASES];
+    let shared = [crate::owner::CASES, crate::owner_hooks::CASES, crate::filter::CASES, crate::emit::CASES];
     let own = ALL.iter().filter(|specimen| specimen.mutate).map(|specimen| specimen.cases);
     let cases: Vec<Case> = own.chain(shared).flatten().copied().collect();
     let mut subjects: Vec<Subject> = Vec::new();
@@ -214,7 +214,7 @@ fn subjects() -> Vec<Subject> {
             let symbols: Vec<_> = object
                 .hooks
                 .iter()
-                .flat_map(|hook| &hook.rungs)
+                .flat_map(|hook| &hook.attach_options)
                 .map(|def| def.program.symbols.clone())
                 .collect();
             for (ready, symbols) in Ready::new(lab_here.kernel, object).programs.into_iter().zip(symbols) {
@@ -282,8 +282,10 @@ impl Subject {
             if *at == change.at { format!(" <{symbol}>") } else { format!(" after <{symbol}>") }
         });
         let entry = match insn {
-            Insn::Store { base: Reg::R10, off, .. } if (frame::ENTRY..frame::ZERO).contains(off) => {
-                format!(" [entry + {}]", off - frame::ENTRY)
+            Insn::Store { base: Reg::R10, off, .. }
+                if (stack_layout::ENTRY..stack_layout::ZERO).contains(off) =>
+            {
+                format!(" [entry + {}]", off - stack_layout::ENTRY)
             }
             _ => String::new(),
         };

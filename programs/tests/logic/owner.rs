@@ -242,7 +242,7 @@ cases! {
         for specimen in [crate::tcplife::SPECIMEN, crate::tcpstates::SPECIMEN] {
             let object = (specimen.object)(lab, &lab.filter(), &bare(lab));
             let accept = object.hooks.iter().find(|hook| hook.name == "accept").expect("the hook itself");
-            assert_eq!((accept.rungs.len(), accept.need), (0, bpfasm::Need::Optional));
+            assert_eq!((accept.attach_options.len(), accept.need), (0, bpfasm::Need::Optional));
         }
     }
 }

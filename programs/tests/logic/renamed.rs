@@ -34,7 +34,7 @@ fn check(specimen: &Specimen, kernel: &Kernel, path: &str) {
     let mut refused = 0;
     for target in [Access::Typed, Access::Probed].map(|access| kernel.target(access, Ring::RingBuf)) {
         for object in (specimen.every)(&every_kind(), &target, 4096) {
-            for def in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+            for def in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
                 if !reads(&def.program, path) {
                     continue;
                 }

@@ -38,7 +38,7 @@ pub struct Specimen {
     /// Makes a socket like this one take a part in an event; returns whether the filter let it through. The tool may tell of it
     /// once, and is left as if the socket had never been. `None` for a tool whose events do not leave one by one.
     pub tells: Option<fn(&mut Tool<'_>, &Spec) -> bool>,
-    /// The events it sends from the stack's [`programs::frame::EVENT`]; [`Specimen::tells`] sends the first. What it builds in a
+    /// The events it sends from the stack's [`programs::stack_layout::EVENT`]; [`Specimen::tells`] sends the first. What it builds in a
     /// map's value is for its own cases.
     pub events: &'static [Layout],
     /// What it keeps of a socket in [`programs::table`].

@@ -3,8 +3,8 @@
 use bpfasm::{Access, Object, Ring};
 use btf::Want;
 use programs::filter::Filter;
+use programs::kernel_stack::MAX_FRAMES;
 use programs::owner::{Owner, Rank};
-use programs::stack::MAX_FRAMES;
 use programs::stats::Stats;
 use programs::tcp::{AF_INET, AF_INET6};
 use programs::tcpdrop::{self, Event, Options, Reason};

@@ -36,10 +36,11 @@ pub struct ReadyProgram {
 
 impl Ready {
     pub fn new(kernel: &Kernel, object: Object) -> Self {
-        let defs =
-            object.hooks.iter().flat_map(|hook| hook.rungs.iter().enumerate().map(move |rung| (hook, rung)));
+        let defs = object.hooks.iter().flat_map(|hook| {
+            hook.attach_options.iter().enumerate().map(move |attach_option| (hook, attach_option))
+        });
         let programs = defs
-            .map(|(hook, (rung, def))| {
+            .map(|(hook, (attach_option, def))| {
                 let program = loader::relocate(&def.program, &kernel.index, &object.consts)
                     .unwrap_or_else(|error| panic!("{} on {kernel:?}: {error}", def.name));
                 let code =
@@ -47,8 +48,11 @@ impl Ready {
                 let mut hasher = DefaultHasher::new();
                 (&def.name, &program.insns, &program.symbols).hash(&mut hasher);
                 ReadyProgram {
-                    name: match hook.rungs[..rung].iter().any(|earlier| earlier.name == def.name) {
-                        true => format!("{}, rung {}", def.name, rung + 1),
+                    name: match hook.attach_options[..attach_option]
+                        .iter()
+                        .any(|earlier| earlier.name == def.name)
+                    {
+                        true => format!("{}, option {}", def.name, attach_option + 1),
                         false => def.name.to_string(),
                     },
                     typed: matches!(
@@ -92,7 +96,7 @@ pub struct Tool<'a> {
 }
 
 /// The programs that walk over open files: with a helper that knows a socket's file, and without.
-pub const WALKERS: [&str; 2] = ["task_file", "task_file, rung 2"];
+pub const WALKERS: [&str; 2] = ["task_file", "task_file, option 2"];
 
 impl<'a> Tool<'a> {
     /// Nothing has happened yet.
@@ -415,7 +419,7 @@ impl<'a> Tool<'a> {
         self.machine().insert("stats", &0_u32.to_ne_bytes(), &value);
     }
 
-    /// The books.
+    /// The account.
     pub fn stats(&mut self) -> Stats {
         let value = self.machine().value("stats", &0_u32.to_ne_bytes()).expect("always there");
         Stats::decode(&value).expect("the value's size")

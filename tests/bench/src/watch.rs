@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn its_programs_assemble() {
         for hook in object(1234).unwrap().hooks {
-            assert!(hook.rungs.iter().all(|rung| rung.program.slots().is_ok()));
+            assert!(hook.attach_options.iter().all(|attach_option| attach_option.program.slots().is_ok()));
         }
     }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bpfasm::hostile::instructions(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bpfasm::fuzz::instructions(data));

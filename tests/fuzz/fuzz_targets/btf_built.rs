@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::hostile::built(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::fuzz::built(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::hostile::elf(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::fuzz::elf(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::hostile::raw(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::fuzz::raw(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::hostile::split(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| btf::fuzz::split(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| loader::hostile::ringbuf(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| loader::fuzz::ringbuf(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| loader::hostile::verifier(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| loader::fuzz::verifier(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| programs::hostile::events(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| programs::fuzz::events(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tools::hostile::kallsyms(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tools::fuzz::kallsyms(data));

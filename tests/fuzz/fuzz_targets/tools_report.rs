@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tools::hostile::report(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tools::fuzz::report(data));

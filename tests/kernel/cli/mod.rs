@@ -1,6 +1,6 @@
-//! What holds for every tool: exit codes, messages, output to pipes and full disks, the books, and nothing left behind.
+//! What holds for every tool: exit codes, messages, output to pipes and full disks, the account, and nothing left behind.
 
-mod books;
+mod accounting;
 mod links;
 mod loss;
 mod names;
@@ -13,12 +13,14 @@ use kernel_tests::runner::{Outcome, Test};
 
 use crate::tcptop::sees_what_is_sent;
 
-pub use books::{Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed};
+pub use accounting::{
+    Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed,
+};
 pub use table::assert_number;
 pub use usage::as_nobody;
 
 pub const TESTS: &[&[Test]] =
-    &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, books::TESTS];
+    &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, accounting::TESTS];
 
 /// Every tool, in the order of their names.
 pub const TOOLS: [&str; 8] =

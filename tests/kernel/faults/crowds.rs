@@ -53,8 +53,8 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
         let took = cpu_time(running.pid());
         println!("{tool} starts in {took:?}");
         assert!(took < patient(START), "{tool} took {took:?} to start");
-        let books = assert_balanced_or_idle(running.stop().assert_code(0));
-        assert_eq!(books["untracked"], 0, "{tool} has room for all: {books:?}");
+        let account = assert_balanced_or_idle(running.stop().assert_code(0));
+        assert_eq!(account["untracked"], 0, "{tool} has room for all: {account:?}");
     }
     let inode = netns.inode().to_string();
     let tool = Tool::start("tcplife", &["--json", "--existing", "--netns", &inode]);

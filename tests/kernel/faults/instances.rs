@@ -10,7 +10,7 @@ use kernel_tests::leak::{self, BpfObjects};
 use kernel_tests::runner::{Outcome, Test};
 use nix::sys::signal::Signal;
 
-use crate::books::{assert_accounted, start};
+use crate::accounting::{assert_accounted, start};
 use crate::cli::{EVENT_TOOLS, needs_perf_buffers, runnable};
 
 pub const TESTS: &[Test] = &[
@@ -36,8 +36,8 @@ fn stopped_and_continued() -> Outcome {
         }
         door.wait_closed();
         let output = running.stop();
-        let books = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
-        assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+        let account = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
+        assert_eq!((account["lost_ring"], account["lost_map"]), (0, 0), "{account:?}\n{output}");
     }
     Ok(())
 }
@@ -89,8 +89,8 @@ fn sixty_four_at_once() -> Outcome {
     running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
     for tool in running {
         let output = tool.finish();
-        let books = assert_accounted(output.assert_code(0), 2 * CONNECTIONS);
-        assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+        let account = assert_accounted(output.assert_code(0), 2 * CONNECTIONS);
+        assert_eq!((account["lost_ring"], account["lost_map"]), (0, 0), "{account:?}\n{output}");
     }
     Ok(())
 }
@@ -108,8 +108,8 @@ fn two_on_the_same_hooks() -> Outcome {
         door.wait_closed();
         for tool in both {
             let output = tool.stop();
-            let books = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
-            assert_eq!((books["lost_ring"], books["lost_map"]), (0, 0), "{books:?}\n{output}");
+            let account = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
+            assert_eq!((account["lost_ring"], account["lost_map"]), (0, 0), "{account:?}\n{output}");
         }
     }
     Ok(())
@@ -131,8 +131,8 @@ fn a_ring_of_one_page() -> Outcome {
         }
         door.wait_closed();
         let output = running.stop();
-        let books = assert_accounted(output.assert_code(0), (connections * rows) as u64);
-        assert!(misses_runs() || books["lost_ring"] == 0, "{books:?}\n{output}");
+        let account = assert_accounted(output.assert_code(0), (connections * rows) as u64);
+        assert!(misses_runs() || account["lost_ring"] == 0, "{account:?}\n{output}");
     }
     Ok(())
 }

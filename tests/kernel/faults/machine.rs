@@ -17,7 +17,7 @@ use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
 
-use crate::books::{assert_accounted, start};
+use crate::accounting::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
 use crate::tcptop::sees_what_is_sent;
 
@@ -111,9 +111,9 @@ fn cpu_goes_and_comes() -> Outcome {
             traffic::end_storm(&mut stage, STORM)
         });
         let output = tool.stop();
-        let books = assert_accounted(output.assert_code(0), 10 * sessions.len() as u64);
+        let account = assert_accounted(output.assert_code(0), 10 * sessions.len() as u64);
         let perf = options.contains(&"--perf");
-        assert!(books["lost_map"] == 0 && (perf || books["lost_ring"] == 0), "{books:?}\n{output}");
+        assert!(account["lost_map"] == 0 && (perf || account["lost_ring"] == 0), "{account:?}\n{output}");
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ fn cpu_comes_after_the_perf_buffers() -> Outcome {
     }
     tool.wait_for("a warning", |seen| seen.stderr.contains("events are being lost"));
     let output = tool.stop();
-    let books = assert_accounted(output.assert_code(1), 2 * CONNECTIONS);
-    assert!(books["lost_ring"] > 0, "{books:?}\n{output}");
+    let account = assert_accounted(output.assert_code(1), 2 * CONNECTIONS);
+    assert!(account["lost_ring"] > 0, "{account:?}\n{output}");
     Ok(())
 }

@@ -57,15 +57,15 @@ fn no_entry_is_left() -> Outcome {
         });
         drop(table);
         let output = running.stop();
-        let books = assert_balanced_or_idle(output.assert_code(0));
+        let account = assert_balanced_or_idle(output.assert_code(0));
         // What is sent again is a matter of luck.
-        assert!(books["seen"] > 0 || *tool == "tcpretrans", "{tool}: {books:?}");
+        assert!(account["seen"] > 0 || *tool == "tcpretrans", "{tool}: {account:?}");
         // Elsewhere others may fill the table meanwhile.
         assert!(
-            needs(Feature::OwnMachine).is_err() || misses_runs() || books["untracked"] == 0,
-            "{tool}: {books:?}"
+            needs(Feature::OwnMachine).is_err() || misses_runs() || account["untracked"] == 0,
+            "{tool}: {account:?}"
         );
-        println!("{tool}: {books:?}");
+        println!("{tool}: {account:?}");
     }
     Ok(())
 }

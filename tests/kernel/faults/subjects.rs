@@ -11,7 +11,7 @@ use kernel_tests::rows::LifeRow;
 use kernel_tests::runner::{Outcome, Test};
 use kernel_tests::stage::{Stage, Via};
 
-use crate::books::{assert_accounted, start};
+use crate::accounting::{assert_accounted, start};
 use crate::cli::{EVENT_TOOLS, assert_balanced_or_idle, runnable};
 
 pub const TESTS: &[Test] = &[

@@ -17,7 +17,8 @@ use loader::Loaded;
 use nix::libc;
 
 use super::{
-    ONLY, TRACEPOINT, attach, count_in, counter, load, load_only, map, object, only, only_rung, raw_tp, rung,
+    ONLY, TRACEPOINT, attach, attach_option, count_in, counter, load, load_only, map, object, only,
+    only_hook, raw_tp,
 };
 
 pub const TESTS: &[Test] = &[
@@ -130,19 +131,22 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     };
     let object = |names: [&'static str; 2]| {
         let attach = Attach::Tracepoints("syscalls".into(), names.map(Into::into).into());
-        let rungs = vec![rung(ONLY, attach, counting())];
-        object(vec![Hook::new(ONLY, Need::Optional, rungs)], vec![map("counts", MapKind::Array, (4, 8, 1))])
+        let attach_options = vec![attach_option(ONLY, attach, counting())];
+        object(
+            vec![Hook::new(ONLY, Need::Optional, attach_options)],
+            vec![map("counts", MapKind::Array, (4, 8, 1))],
+        )
     };
     let mut both = load(&object(["sys_enter_getppid", "sys_exit_getppid"]));
     attach(&mut both);
     ask(5);
-    assert_eq!(counter(&both, "counts"), 10, "{:?}", only_rung(&both));
+    assert_eq!(counter(&both, "counts"), 10, "{:?}", only_hook(&both));
     both.detach();
 
     let before = descriptors();
     let mut none = load(&object(["sys_enter_getppid", "sys_enter_no_such_call"]));
     attach(&mut none);
-    let report = only_rung(&none);
+    let report = only_hook(&none);
     assert!(report.taken.is_none() && report.refused.len() == 1, "{report:?}");
     ask(5);
     assert_eq!(counter(&none, "counts"), 0);
@@ -189,14 +193,16 @@ fn typed_and_probed_read_the_same() -> Outcome {
         w0 = *(u16 *)(r10 - 16);
         ..store();
     };
-    for program in [rung(ONLY, Attach::TpBtf(TRACEPOINT.into()), typed), raw_tp(ONLY, TRACEPOINT, probed)] {
+    for program in
+        [attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), typed), raw_tp(ONLY, TRACEPOINT, probed)]
+    {
         let mut loaded = load(&only(program, vec![map("out", MapKind::Array, (4, 4, 1))]));
         attach(&mut loaded);
         // To LISTEN and back to CLOSE.
         drop(TcpListener::bind("127.0.0.1:0").expect("a listener"));
         let out = loaded.map("out").expect("the object's map").lookup(&0_u32.to_ne_bytes());
         let tcp = libc::IPPROTO_TCP.to_ne_bytes().to_vec();
-        assert_eq!(out, Ok(Some(tcp)), "at {:?}", only_rung(&loaded).taken);
+        assert_eq!(out, Ok(Some(tcp)), "at {:?}", only_hook(&loaded).taken);
     }
     Ok(())
 }
@@ -222,7 +228,7 @@ fn iterator_lists_our_files() -> Outcome {
         r0 = 0;
         exit;
     };
-    let mut loaded = load(&only(rung(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
+    let mut loaded = load(&only(attach_option(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
     assert!(matches!(loaded.run_iter(ONLY), Ok(None)), "before it is attached");
     attach(&mut loaded);
     // More than one read returns.

@@ -2,6 +2,7 @@
 //! does itself, and what is said when the kernel refuses.
 
 mod attach;
+mod attach_options;
 mod features;
 mod inner;
 mod insns;
@@ -9,15 +10,13 @@ mod maps;
 mod messages;
 mod pinned;
 mod rings;
-mod rungs;
-mod seed;
 mod symbols;
 
 use bpfasm::object::{Attach, Hook, MapDef, MapKind, Need, Object, ProgramDef};
 use bpfasm::{Fragment, Program, bpf};
 use btf::Btf;
 use kernel_tests::runner::Test;
-use loader::{LoadError, Loaded, Loader, RungReport};
+use loader::{HookReport, LoadError, Loaded, Loader};
 
 pub const TESTS: &[&[Test]] = &[
     insns::TESTS,
@@ -27,10 +26,9 @@ pub const TESTS: &[&[Test]] = &[
     pinned::TESTS,
     rings::TESTS,
     attach::TESTS,
-    rungs::TESTS,
+    attach_options::TESTS,
     messages::TESTS,
     features::TESTS,
-    seed::TESTS,
 ];
 
 /// A raw tracepoint that every kernel with TCP has since 4.16, and that is quiet.
@@ -48,13 +46,13 @@ fn map(name: &'static str, kind: MapKind, (key_size, value_size, max_entries): (
     MapDef::new(name, kind, key_size, value_size, max_entries)
 }
 
-fn rung(name: &'static str, attach: Attach, code: Fragment) -> ProgramDef {
+fn attach_option(name: &'static str, attach: Attach, code: Fragment) -> ProgramDef {
     let program = Program::link(name, code).expect("a program that links");
     ProgramDef { name: name.into(), attach, program }
 }
 
 fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> ProgramDef {
-    rung(name, Attach::RawTp(tracepoint.into()), code)
+    attach_option(name, Attach::RawTp(tracepoint.into()), code)
 }
 
 /// Adds one to the number in an array of one, and clobbers `r0` to `r5`. The key is put `key` bytes from `r10`.
@@ -120,16 +118,16 @@ fn counter(loaded: &Loaded, map: &str) -> u64 {
 
 /// The report on the only hook.
 #[track_caller]
-fn only_rung(loaded: &Loaded) -> &RungReport {
-    let [report] = loaded.rungs() else { panic!("one hook: {:?}", loaded.rungs()) };
+fn only_hook(loaded: &Loaded) -> &HookReport {
+    let [report] = loaded.hooks() else { panic!("one hook: {:?}", loaded.hooks()) };
     report
 }
 
-/// Why the only rung of the only hook was refused.
+/// Why the only attach option of the only hook was refused.
 #[track_caller]
 fn only_refusal(object: &Object) -> LoadError {
     match try_load(object).expect_err("an object that cannot be loaded") {
-        LoadError::NoRung { hook, mut refused } => {
+        LoadError::NoAttachOption { hook, mut refused } => {
             assert_eq!((hook.as_str(), refused.len()), (ONLY, 1), "{refused:?}");
             refused.remove(0).1
         }

@@ -11,7 +11,8 @@ use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
 use super::{
-    ONLY, TRACEPOINT, kernel, load, load_only, object, only, only_refusal, only_rung, raw_tp, run, rung,
+    ONLY, TRACEPOINT, attach_option, kernel, load, load_only, object, only, only_hook, only_refusal, raw_tp,
+    run,
 };
 
 pub const TESTS: &[Test] = &[
@@ -62,7 +63,7 @@ fn dead_code_behind_exists_loads() -> Outcome {
 /// looked at. Without the question, the same read is refused.
 fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     needs(Feature::KernelBtf)?;
-    let typed = |code| only(rung(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
+    let typed = |code| only(attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
     // (const struct sock *sk, const int oldstate, const int newstate)
     load(&typed(bpf! {
         w0 = params(btf_trace_inet_sock_set_state);
@@ -112,13 +113,13 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
     needs(Feature::KernelBtf)?;
     let bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");
     let file = Btf::from_source(bytes).expect("BTF").with_path("somewhere/vmlinux");
-    let rungs = vec![
-        rung("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
+    let attach_options = vec![
+        attach_option("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
         raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
     ];
-    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, rungs)], Vec::new());
+    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, attach_options)], Vec::new());
     let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
-    let refused = &only_rung(&loaded).refused;
+    let refused = &only_hook(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");
     assert_eq!(run(&loaded, &[0], None), 2);
     assert_eq!(loader::probe(&file).expect("a target").access, Access::Probed);

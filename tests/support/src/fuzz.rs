@@ -1,6 +1,6 @@
 //! Fuzz targets as plain tests: the inputs of a target's corpus, and what a mutator with a fixed seed makes of them.
 //!
-//! A target is a function of bytes in the `hostile` module of its crate. `tests/fuzz` runs the same function under libFuzzer,
+//! A target is a function of bytes in the `fuzz` module of its crate. `tests/fuzz` runs the same function under libFuzzer,
 //! which sees what an input covers; this does not, but needs nothing but `cargo test`.
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::project;
 use crate::random::Random;
 
-/// Multiplies the number of mutated inputs: `FUZZ_TIMES=1000 cargo test hostile`.
+/// Multiplies the number of mutated inputs: `FUZZ_TIMES=1000 cargo test fuzz`.
 const TIMES: &str = "FUZZ_TIMES";
 
 /// No mutated input is longer.
@@ -131,11 +131,11 @@ mod tests {
         assert_eq!(targets, names("tests/fuzz/corpus"));
         let manifest = fs::read_to_string(project("tests/fuzz/Cargo.toml")).expect("a manifest");
         let sources = [
-            "bpfasm/src/hostile/tests",
-            "btf/src/hostile",
-            "loader/src/hostile",
-            "programs/src/hostile",
-            "tools/src/hostile",
+            "bpfasm/src/fuzz/tests",
+            "btf/src/fuzz",
+            "loader/src/fuzz",
+            "programs/src/fuzz",
+            "tools/src/fuzz",
         ]
         .map(|file| fs::read_to_string(project(&format!("{file}.rs"))).expect("targets"));
         for target in targets {

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use bpfasm::object::Need;
 use clap::{ArgMatches, Command};
-use loader::{AttachName, RungReport};
+use loader::{AttachName, HookReport};
 
 use self::host::Host;
 use crate::args::{self, Shared};
@@ -97,33 +97,36 @@ fn examine(tool: &dyn Tool, matches: &ArgMatches, shared: &Shared) -> Result<Fin
     let (loaded, _events) = start(session.as_mut(), shared, &say)?;
     seed(session.as_mut(), &loaded, shared, &say)?;
     let mut without: Vec<Lack> = Vec::new();
-    for lack in loaded.rungs().iter().filter_map(lack).chain(session.lacks()) {
+    for lack in loaded.hooks().iter().filter_map(lack).chain(session.lacks()) {
         // Two hooks may serve the same end.
         if !without.iter().any(|known| known.what == lack.what) {
             without.push(lack);
         }
     }
-    let hooks = loaded.rungs().iter().map(HookState::of).collect();
+    let hooks = loaded.hooks().iter().map(HookState::of).collect();
     Ok(Findings { hooks, without })
 }
 
 /// What is missing with a hook that nothing sees.
-fn lack(rung: &RungReport) -> Option<Lack> {
-    if rung.unneeded || rung.taken.is_some() {
+fn lack(attach_option: &HookReport) -> Option<Lack> {
+    if attach_option.unneeded || attach_option.taken.is_some() {
         return None;
     }
-    let what = rung.without.as_ref().map_or_else(|| format!("`{}`", rung.hook), ToString::to_string);
-    Some(Lack { what, help: rung.refused.iter().find_map(|(_, error)| error.cure()) })
+    let what = attach_option
+        .without
+        .as_ref()
+        .map_or_else(|| format!("`{}`", attach_option.hook), ToString::to_string);
+    Some(Lack { what, help: attach_option.refused.iter().find_map(|(_, error)| error.cure()) })
 }
 
 impl HookState {
-    fn of(rung: &RungReport) -> Self {
+    fn of(attach_option: &HookReport) -> Self {
         Self {
-            name: rung.hook.to_string(),
-            required: rung.need == Need::Required,
-            unneeded: rung.unneeded,
-            attach: rung.taken.as_ref().map(|attach| AttachName(attach).to_string()),
-            refused: rung
+            name: attach_option.hook.to_string(),
+            required: attach_option.need == Need::Required,
+            unneeded: attach_option.unneeded,
+            attach: attach_option.taken.as_ref().map(|attach| AttachName(attach).to_string()),
+            refused: attach_option
                 .refused
                 .iter()
                 .map(|(attach, error)| (AttachName(attach).to_string(), error.to_string()))

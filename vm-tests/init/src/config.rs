@@ -18,8 +18,8 @@ pub struct Config {
     pub tracefs: bool,
     /// File names of kernel modules in `/modules`, in order.
     pub modules: Vec<String>,
-    /// Whether to say which rungs every tool takes.
-    pub rungs: bool,
+    /// Whether to say which attach options every tool takes.
+    pub attach_options: bool,
     /// The sets of options to attach every tool with, besides none.
     pub option_sets: Vec<OptionSet>,
     /// A shell on the console and nothing else.
@@ -37,7 +37,7 @@ impl Config {
             results: String::new(),
             tracefs: true,
             modules: Vec::new(),
-            rungs: false,
+            attach_options: false,
             option_sets: Vec::new(),
             shell: false,
             payload: Vec::new(),
@@ -49,7 +49,7 @@ impl Config {
                 "results" => value.clone_into(&mut config.results),
                 "no-tracefs" => config.tracefs = false,
                 "module" => config.modules.push(value.to_owned()),
-                "rungs" => config.rungs = true,
+                "attach_options" => config.attach_options = true,
                 "options" => {
                     let mut words = value.split(' ').map(str::to_owned);
                     let tool = words.next().unwrap_or_default();
@@ -75,11 +75,11 @@ mod tests {
 
     #[test]
     fn every_key() {
-        let text = "results /dev/ttyS1\nno-tracefs\nmodule veth.ko\nmodule sch_netem.ko.xz\nrungs\noptions tcplife -L 22\n\
+        let text = "results /dev/ttyS1\nno-tracefs\nmodule veth.ko\nmodule sch_netem.ko.xz\nattach_options\noptions tcplife -L 22\n\
                     shell\npayload /bin/kernel\npayload a b\nfile /tmp/x.json\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.results, "/dev/ttyS1");
-        assert!(!config.tracefs && config.rungs && config.shell);
+        assert!(!config.tracefs && config.attach_options && config.shell);
         assert_eq!(config.modules, ["veth.ko", "sch_netem.ko.xz"]);
         assert_eq!(config.option_sets[0].tool, "tcplife");
         assert_eq!(config.option_sets[0].options, ["-L", "22"]);
@@ -90,6 +90,6 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         assert!(Config::parse("results /dev/ttyS1\nfrobnicate\n").is_err());
-        assert!(Config::parse("rungs\n").is_err());
+        assert!(Config::parse("attach_options\n").is_err());
     }
 }

@@ -6,11 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod attach_options;
 mod config;
 mod payload;
 mod privilege;
 mod results;
-mod rungs;
 mod setup;
 
 use std::fs;
@@ -56,8 +56,8 @@ fn machine() -> Result<(), String> {
     if config.shell {
         return payload::shell();
     }
-    if config.rungs {
-        rungs::report(&config.option_sets, &mut results)?;
+    if config.attach_options {
+        attach_options::report(&config.option_sets, &mut results)?;
     }
     let verdict = payload::run(&config.payload, &mut results)?;
     for file in &config.files {

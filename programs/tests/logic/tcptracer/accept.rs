@@ -2,7 +2,7 @@
 
 use bpfasm::{Access, Arch};
 use programs::stats::Stats;
-use programs::stop;
+use programs::stop_flag;
 use programs::tcptracer::Kind;
 
 use super::{USER, event, events, socket};
@@ -191,14 +191,14 @@ cases! {
             let sock = socket(&mut tool, &lab.spec());
             held(&mut tool, OWNER, sock);
             assert_eq!(run(lab, &mut tool, 2), lab.fate_of(OWNER));
-            tool.machine().insert(stop::MAP, &[0; 4], &[1, 0, 0, 0]);
+            tool.machine().insert(stop_flag::MAP, &[0; 4], &[1, 0, 0, 0]);
             assert_eq!(run(lab, &mut tool, 2), NOTHING);
         }
         for (name, run) in FUNCTIONS {
             let mut tool = plain(lab);
             let sock = socket(&mut tool, &lab.spec());
             assert_eq!(run(&mut tool, sock.address), lab.fate_of(OWNER), "{name}");
-            tool.machine().insert(stop::MAP, &[0; 4], &[1, 0, 0, 0]);
+            tool.machine().insert(stop_flag::MAP, &[0; 4], &[1, 0, 0, 0]);
             assert_eq!(run(&mut tool, sock.address), NOTHING, "{name}");
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{LazyLock, Mutex};
 
-use bpfasm::{Access, Arch, Barred, KernelVersion, Ring, Target};
+use bpfasm::{Access, Arch, KernelVersion, Refused, Ring, Target};
 use btf::{Btf, Bytes, Field, Index, Lookup, Want, Wanted};
 use programs::filter::{Family, Filter};
 
@@ -159,7 +159,7 @@ impl Kernel {
 }
 
 fn target(version: KernelVersion, arch: Arch, access: Access, ring: Ring) -> Target {
-    Target { version, arch, access, ring, trampolines: true, kprobes: true, barred: Barred::default() }
+    Target { version, arch, access, ring, trampolines: true, kprobes: true, refused: Refused::default() }
 }
 
 /// Every way in which a kernel may take programs, with all that it can attach.

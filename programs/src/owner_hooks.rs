@@ -12,9 +12,9 @@ use crate::table::{self, IfExists};
 use crate::tcp::State;
 
 /// The hooks: every socket is entered at its birth, its owner when that is certain, and forgotten when the kernel forgets it.
-/// What they see is none of the tool's events, so the books count only sockets that found no room.
+/// What they see is none of the tool's events, so the account counts only sockets that found no room.
 ///
-/// The map is `table::map(Owner::LAYOUT, …)`. The last hook is to be run once everything is attached ([`owner::SEED_HOOK`]).
+/// The map is `table::map(Owner::LAYOUT, …)`. The last hook is to be run once everything is attached ([`owner::SNAPSHOT_HOOK`]).
 pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
     let mut hooks = vec![table::destroy_hook()?];
     hooks.extend(owner::hooks(target)?);
@@ -25,7 +25,7 @@ pub fn hooks(target: &Target) -> Result<Vec<Hook>, AsmError> {
         target,
         state_change(Sock::new(target.access)),
     )?);
-    hooks.push(owner::seed_hook(Owner::LAYOUT, |_| Fragment::new())?);
+    hooks.push(owner::snapshot_hook(Owner::LAYOUT, |_| Fragment::new())?);
     Ok(hooks)
 }
 

@@ -3,7 +3,7 @@
 // A property that does not hold is a panic, for whoever runs the target.
 #![allow(clippy::missing_panics_doc)]
 
-use bpfasm::object::{Layout, Prim};
+use bpfasm::object::{FieldType, Layout};
 
 use crate::outcome::Outcome;
 use crate::{tcpconnlat, tcpdrop, tcplife, tcpretrans, tcpstates, tcptop, tcptracer};
@@ -60,14 +60,14 @@ pub fn events(data: &[u8]) {
 /// What was decoded, if there are enough bytes for this layout and only then.
 fn decoded<T>(layout: Layout, record: &[u8], event: Option<T>) -> Option<T> {
     assert_eq!(event.is_some(), record.len() >= usize::from(layout.size), "{}", layout.name);
-    let size = |prim: Prim| match prim {
-        Prim::U8 => 1,
-        Prim::U16 => 2,
-        Prim::U32 => 4,
-        Prim::U64 => 8,
-        Prim::Bytes(count) => count,
+    let size = |ty: FieldType| match ty {
+        FieldType::U8 => 1,
+        FieldType::U16 => 2,
+        FieldType::U32 => 4,
+        FieldType::U64 => 8,
+        FieldType::Bytes(count) => count,
     };
-    let sum: u16 = layout.members.iter().map(|member| size(member.prim)).sum();
+    let sum: u16 = layout.members.iter().map(|member| size(member.ty)).sum();
     assert_eq!(sum, layout.size, "{}: members fill it", layout.name);
     event
 }

@@ -59,7 +59,7 @@ pub fn arguments(data: &[u8]) {
         let target = shared.target.clone().unwrap_or_else(|| described(words));
         assert_eq!(parse_target(&target_words(&target)).as_ref(), Ok(&target));
         let object = session.object(&target).expect("what the command line takes has a program");
-        for program in object.hooks.iter().flat_map(|hook| &hook.rungs) {
+        for program in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
             assert!(program.program.insns.len() <= MOST_INSNS, "{} {data:?}", tool.name());
         }
     }
@@ -287,9 +287,22 @@ pub fn text(data: &[u8]) {
     assert_eq!(read, data, "{shown:?}");
 }
 
+/// An answer of `sock_diag`; the same bytes are also taken for a link in `/proc/PID/fd`.
+pub fn sock_diag(data: &[u8]) {
+    crate::open_sockets::fuzz::answer(data);
+    if let Some(inode) = crate::open_sockets::fuzz::inode(&String::from_utf8_lossy(data)) {
+        assert_eq!(crate::open_sockets::fuzz::inode(&format!("socket:[{inode}]")), Some(inode));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use test_support::fuzz;
+
+    #[test]
+    fn sock_diag() {
+        fuzz::run("tools_sock_diag", 20_000, super::sock_diag);
+    }
 
     #[test]
     fn arguments() {

@@ -7,7 +7,7 @@ use crate::tcp::AF_INET;
 
 /// Where they are read from.
 #[derive(Clone, Copy, Debug)]
-pub enum Ends {
+pub enum Endpoints {
     /// The socket in `r6`.
     Sock(Sock),
     /// A struct of ours.
@@ -35,35 +35,35 @@ pub struct Place {
 }
 
 /// Where the caller's `Event` on the stack has the ends of its connection.
-macro_rules! event_ends {
+macro_rules! event_endpoints {
     () => {
-        $crate::ends::Place {
+        $crate::endpoints::Place {
             base: ::bpfasm::Reg::R10,
-            family: $crate::frame::event!(family),
-            laddr: $crate::frame::event!(laddr),
-            raddr: $crate::frame::event!(raddr),
-            lport: $crate::frame::event!(lport),
-            rport: $crate::frame::event!(rport),
-            netns: $crate::frame::event!(netns),
+            family: $crate::stack_layout::event!(family),
+            laddr: $crate::stack_layout::event!(laddr),
+            raddr: $crate::stack_layout::event!(raddr),
+            lport: $crate::stack_layout::event!(lport),
+            rport: $crate::stack_layout::event!(rport),
+            netns: $crate::stack_layout::event!(netns),
         }
     };
 }
-pub(crate) use event_ends;
+pub(crate) use event_endpoints;
 
 /// Writes the ends of the socket in `r6` into an event on the stack. Clobbers `r0` to `r5`.
 pub fn into_event(sock: Sock, event: Place) -> Fragment {
-    into_event_with(sock, event, Ends::Sock(sock).port(Side::Local))
+    into_event_with(sock, event, Endpoints::Sock(sock).port(Endpoint::Local))
 }
 
 /// The same of what is no whole socket (see [`Sock::request`]): `local_port` leaves that in `w1`, in network order.
 pub fn into_event_with(sock: Sock, event: Place, local_port: Fragment) -> Fragment {
     assert_eq!(event.base, Reg::R10, "addresses go to the stack");
-    let from = Ends::Sock(sock);
+    let from = Endpoints::Sock(sock);
     bpf! {
         ..from.family();
         *(u16 *)(r10 + {event.family}) = w1;
         ..sock.addresses(event.laddr, event.raddr);
-        ..from.port(Side::Remote);
+        ..from.port(Endpoint::Remote);
         *(u16 *)(r10 + {event.rport}) = w1;
         ..local_port;
         *(u16 *)(r10 + {event.lport}) = w1;
@@ -74,7 +74,7 @@ pub fn into_event_with(sock: Sock, event: Place, local_port: Fragment) -> Fragme
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
+pub enum Endpoint {
     /// This host's.
     Local,
     /// The other's.
@@ -85,7 +85,7 @@ pub enum Side {
 const MAPPED_PREFIX: u32 = 0xffff_u32 << 16;
 const _: () = assert!(cfg!(target_endian = "little"), "the constant above is for little-endian targets");
 
-impl Ends {
+impl Endpoints {
     /// `w1` = the family.
     pub fn family(self) -> Fragment {
         match self {
@@ -95,36 +95,38 @@ impl Ends {
     }
 
     /// `w1` = the port, in network order.
-    pub fn port(self, side: Side) -> Fragment {
+    pub fn port(self, side: Endpoint) -> Fragment {
         match (self, side) {
             // Not skc_num: that one is 0 once the port is given back, which is before the change to CLOSE.
-            (Self::Sock(sock), Side::Local) => sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport"),
-            (Self::Sock(sock), Side::Remote) => sock.common(Reg::R1, Size::B2, "sock_common.skc_dport"),
-            (Self::Event(Place { base, lport, .. }), Side::Local) => {
+            (Self::Sock(sock), Endpoint::Local) => sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport"),
+            (Self::Sock(sock), Endpoint::Remote) => sock.common(Reg::R1, Size::B2, "sock_common.skc_dport"),
+            (Self::Event(Place { base, lport, .. }), Endpoint::Local) => {
                 bpf! { w1 = *(u16 *)({base} + {lport}); }
             }
-            (Self::Event(Place { base, rport, .. }), Side::Remote) => {
+            (Self::Event(Place { base, rport, .. }), Endpoint::Remote) => {
                 bpf! { w1 = *(u16 *)({base} + {rport}); }
             }
         }
     }
 
     /// `dst` = the IPv4 address of an end of `AF_INET`. Clobbers nothing else.
-    pub fn ipv4(self, side: Side, dst: Reg) -> Fragment {
+    pub fn ipv4(self, side: Endpoint, dst: Reg) -> Fragment {
         match (self, side) {
-            (Self::Sock(sock), Side::Local) => sock.common(dst, Size::B4, "sock_common.skc_rcv_saddr"),
-            (Self::Sock(sock), Side::Remote) => sock.common(dst, Size::B4, "sock_common.skc_daddr"),
+            (Self::Sock(sock), Endpoint::Local) => sock.common(dst, Size::B4, "sock_common.skc_rcv_saddr"),
+            (Self::Sock(sock), Endpoint::Remote) => sock.common(dst, Size::B4, "sock_common.skc_daddr"),
             (Self::Event(place), _) => place.address(side, dst, Size::B4, 0),
         }
     }
 
     /// `dst` = a part of the address of an end of `AF_INET6`, `addend` bytes into it. Clobbers nothing else.
-    pub fn ipv6(self, side: Side, dst: Reg, size: Size, addend: i16) -> Fragment {
+    pub fn ipv6(self, side: Endpoint, dst: Reg, size: Size, addend: i16) -> Fragment {
         match (self, side) {
-            (Self::Sock(sock), Side::Local) => {
+            (Self::Sock(sock), Endpoint::Local) => {
                 sock.common_at(dst, size, "sock_common.skc_v6_rcv_saddr", addend)
             }
-            (Self::Sock(sock), Side::Remote) => sock.common_at(dst, size, "sock_common.skc_v6_daddr", addend),
+            (Self::Sock(sock), Endpoint::Remote) => {
+                sock.common_at(dst, size, "sock_common.skc_v6_daddr", addend)
+            }
             (Self::Event(place), _) => place.address(side, dst, size, addend),
         }
     }
@@ -144,14 +146,14 @@ impl Ends {
         bpf! {
             ..self.family();
             if w1 == {AF_INET} goto {on_v4};
-            ..self.goto_unless_mapped(Side::Remote, on_v6);
+            ..self.goto_unless_mapped(Endpoint::Remote, on_v6);
             goto {on_v4};
         done:
         }
     }
 
     /// Jumps to `label` unless an end of `AF_INET6` is a mapped IPv4 address, whose four bytes are then the last. Clobbers `r1`.
-    pub fn goto_unless_mapped(self, side: Side, label: &'static str) -> Fragment {
+    pub fn goto_unless_mapped(self, side: Endpoint, label: &'static str) -> Fragment {
         bpf! {
             ..self.ipv6(side, Reg::R1, Size::B8, 0);
             if r1 != 0 goto {label};
@@ -162,9 +164,9 @@ impl Ends {
 }
 
 impl Place {
-    fn address(self, side: Side, dst: Reg, size: Size, addend: i16) -> Fragment {
+    fn address(self, side: Endpoint, dst: Reg, size: Size, addend: i16) -> Fragment {
         let base = self.base;
-        let off = addend + if side == Side::Local { self.laddr } else { self.raddr };
+        let off = addend + if side == Endpoint::Local { self.laddr } else { self.raddr };
         match size {
             Size::B1 => bpf! { {dst} = *(u8 *)({base} + {off}); },
             Size::B2 => bpf! { {dst} = *(u16 *)({base} + {off}); },

@@ -1,4 +1,4 @@
-//! The books: every event became exactly one thing, and what was lost is said.
+//! The account: every event became exactly one thing, and what was lost is said.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +22,9 @@ pub const TESTS: &[Test] = &[
 /// The counters of `--stats`, by name.
 pub type Account = BTreeMap<String, u64>;
 
-/// The books as `--stats` prints them: a JSON object with `--json`, a line of words without.
+/// The account as `--stats` prints them: a JSON object with `--json`, a line of words without.
 #[track_caller]
-fn books(output: &Output) -> Account {
+fn account(output: &Output) -> Account {
     let json = output.stderr.lines().find_map(|line| {
         let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).ok()?;
         Some(object.into_iter().filter_map(|(key, value)| Some((key, value.as_u64()?))).collect())
@@ -36,41 +36,41 @@ fn books(output: &Output) -> Account {
         let pairs = words.windows(2).filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?)));
         Some(pairs.collect())
     };
-    let mut books: Account =
+    let mut account: Account =
         json.or_else(words).unwrap_or_else(|| panic!("no --stats on standard error\n{output}"));
     // Older kernels do not count what they leave out; then it is not known.
-    assert_eq!(books.contains_key("missed"), running_version() >= (5, 12), "{books:?}\n{output}");
-    books.entry("missed".to_owned()).or_insert(0);
-    books
+    assert_eq!(account.contains_key("missed"), running_version() >= (5, 12), "{account:?}\n{output}");
+    account.entry("missed".to_owned()).or_insert(0);
+    account
 }
 
 /// Every event that was seen became exactly one thing, and there were some.
 #[track_caller]
 pub fn assert_balanced(output: &Output) -> Account {
-    let books = assert_balanced_or_idle(output);
-    assert!(books["seen"] > 0, "nothing was seen: {books:?}\n{output}");
-    books
+    let account = assert_balanced_or_idle(output);
+    assert!(account["seen"] > 0, "nothing was seen: {account:?}\n{output}");
+    account
 }
 
 /// The same for a tool that may have had nothing to see.
 #[track_caller]
 pub fn assert_balanced_or_idle(output: &Output) -> Account {
-    let books = books(output);
-    let of = |key: &str| *books.get(key).unwrap_or_else(|| panic!("no {key} in {books:?}\n{output}"));
+    let account = account(output);
+    let of = |key: &str| *account.get(key).unwrap_or_else(|| panic!("no {key} in {account:?}\n{output}"));
     let became = ["filtered", "reported", "aggregated", "lost_ring", "lost_map"].map(of);
-    assert_eq!(of("seen"), became.iter().sum::<u64>(), "the books do not balance: {books:?}\n{output}");
+    assert_eq!(of("seen"), became.iter().sum::<u64>(), "the account do not balance: {account:?}\n{output}");
     for key in ["missed", "dropped", "unread", "unreadable", "untracked", "unshown", "unnamed"] {
         of(key);
     }
-    books
+    account
 }
 
-/// The books balance and nothing was lost. Events that a tool reported are rows.
+/// The account balance and nothing was lost. Events that a tool reported are rows.
 #[track_caller]
 pub fn assert_nothing_lost(output: &Output) {
-    let books = assert_balanced(output);
+    let account = assert_balanced(output);
     for key in ["lost_ring", "lost_map", "missed", "dropped", "unread", "unreadable"] {
-        assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
+        assert_eq!(account[key], 0, "{key} in {account:?}\n{output}");
     }
 }
 
@@ -82,21 +82,21 @@ pub fn assert_only_missed(output: &Output) -> usize {
         assert_nothing_lost(output);
         return 0;
     }
-    let books = books(output);
+    let account = account(output);
     for key in ["lost_ring", "lost_map", "dropped", "unread", "unreadable"] {
-        assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
+        assert_eq!(account[key], 0, "{key} in {account:?}\n{output}");
     }
     usize::try_from(missed).expect("a small number")
 }
 
 /// Each event that was sent is a row; `headings` lines are none.
 #[track_caller]
-fn assert_reported_are_rows(output: &Output, books: &Account, headings: u64) {
+fn assert_reported_are_rows(output: &Output, account: &Account, headings: u64) {
     let lines = u64::try_from(output.assert_complete_lines().stdout.lines().count()).unwrap_or(u64::MAX);
     assert_eq!(
         lines,
-        books["reported"] + headings,
-        "a row for each event that was sent: {books:?}\n{output}"
+        account["reported"] + headings,
+        "a row for each event that was sent: {account:?}\n{output}"
     );
 }
 
@@ -107,8 +107,8 @@ fn stats_in_words() -> Outcome {
         let running = Tool::start(tool, &["--stats"]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
-        let books = assert_balanced(output.assert_code(0));
-        assert_reported_are_rows(&output, &books, 1);
+        let account = assert_balanced(output.assert_code(0));
+        assert_reported_are_rows(&output, &account, 1);
     }
     Ok(())
 }
@@ -134,9 +134,9 @@ fn a_small_ring_is_no_failure_without_strict() -> Outcome {
     traffic::start_storm(&mut stage, STORM);
     traffic::end_storm(&mut stage, STORM);
     let output = tool.stop();
-    let books = assert_balanced(output.assert_code(0));
-    assert!(books["lost_ring"] > 0, "the ring did not run over: {books:?}\n{output}");
-    assert_reported_are_rows(&output, &books, 0);
+    let account = assert_balanced(output.assert_code(0));
+    assert!(account["lost_ring"] > 0, "the ring did not run over: {account:?}\n{output}");
+    assert_reported_are_rows(&output, &account, 0);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Owner, Owners};
+use super::list::{Owner, Owners};
 
 /// Looks through every process. One that ends meanwhile is passed over.
 pub(super) fn owners(proc: &Path, inodes: &HashSet<u32>) -> io::Result<Owners> {

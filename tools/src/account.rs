@@ -25,7 +25,7 @@ pub struct Read {
 
 /// The account of a run.
 #[derive(Debug)]
-pub struct Books {
+pub struct Account {
     stats: Stats,
     /// Runs that the kernel left out because the same program was already running on that CPU, where it counts them.
     missed: Option<u64>,
@@ -50,7 +50,7 @@ pub fn stats_of(bytes: &[u8]) -> Result<Stats, Failure> {
     Stats::decode(bytes).ok_or_else(|| Failure::failed("the kernel has lost the counters"))
 }
 
-impl Books {
+impl Account {
     /// The account by these counters, the last that the reader went by.
     ///
     /// What finds no room in a perf buffer the kernel counts as well. Since 5.1 the program is told and has counted it as lost
@@ -142,24 +142,24 @@ mod tests {
     #[test]
     fn what_was_sent_and_not_read_is_lost() {
         let stats = Stats { seen: 12, filtered: 2, reported: 10, ..nothing() };
-        let all = Books::new(stats, None, Read { records: 10, ..READ });
+        let all = Account::new(stats, None, Read { records: 10, ..READ });
         assert!(all.is_complete() && all.lost() == 0, "{all:?}");
-        let some = Books::new(stats, None, READ);
+        let some = Account::new(stats, None, READ);
         assert!(!some.is_complete() && some.lost() == 3, "{some:?}");
     }
 
     #[test]
     fn what_a_program_has_not_sent_yet_is_lost() {
         let stats = Stats { seen: 8, reported: 7, ..nothing() };
-        let books = Books::new(stats, None, READ);
-        assert!(!books.is_complete() && books.lost() == 1, "{books:?}");
+        let account = Account::new(stats, None, READ);
+        assert!(!account.is_complete() && account.lost() == 1, "{account:?}");
     }
 
     #[test]
     fn what_a_perf_buffer_dropped_is_lost_once() {
         // The program was told of two of three.
         let stats = Stats { seen: 10, reported: 8, lost_ring: 2, ..nothing() };
-        let books = Books::new(stats, None, Read { dropped: 3, ..READ });
-        assert!(books.is_complete() && books.lost() == 3, "{books:?}");
+        let account = Account::new(stats, None, Read { dropped: 3, ..READ });
+        assert!(account.is_complete() && account.lost() == 3, "{account:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Which rung each hook stands on, and which hooks are needed at all.
+//! Which attach option each hook stands on, and which hooks are needed at all.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,7 +12,7 @@ use crate::link::{Close, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{Answers, relocate_with, resolve_maps};
 
-/// Resolves all symbols but maps, of every rung that this host may have: it may be needed later, when the BTF is no longer at
+/// Resolves all symbols but maps, of every attach option that this host may have: it may be needed later, when the BTF is no longer at
 /// hand.
 pub(super) fn prepare(
     object: &Object,
@@ -23,9 +23,9 @@ pub(super) fn prepare(
     let answers = Answers::new(index);
     let mut number = 0;
     let mut hooks = Vec::with_capacity(object.hooks.len());
-    for Hook { name, instead_of, detach, rungs, .. } in &object.hooks {
+    for Hook { name, fallback_for, detach, attach_options, .. } in &object.hooks {
         let mut earlier = object.hooks.iter().take(hooks.len());
-        let instead_of = match instead_of {
+        let fallback_for = match fallback_for {
             None => None,
             Some(wanted) => {
                 let optional = |hook: &Hook| hook.name == *wanted && hook.need == Need::Optional;
@@ -33,8 +33,8 @@ pub(super) fn prepare(
                 Some(earlier.position(optional).ok_or_else(missing)?)
             }
         };
-        let mut ready = Vec::with_capacity(rungs.len());
-        for def in rungs {
+        let mut ready = Vec::with_capacity(attach_options.len());
+        for def in attach_options {
             let relocated = || {
                 relocate_with(&def.program, &answers, &object.consts).map_err(|error| LoadError::Reloc {
                     program: def.name.to_string(),
@@ -50,17 +50,23 @@ pub(super) fn prepare(
                 Err(error) if error.is_mistake() => return Err(error),
                 other => Box::new(other),
             };
-            ready.push(Rung { attach: def.attach.clone(), number, prepared });
+            ready.push(AttachOption { attach: def.attach.clone(), number, prepared });
             number += 1;
         }
         // Taken from the end.
         ready.reverse();
-        hooks.push(HookState { instead_of, detach: detach.clone(), tried: false, rest: ready, active: None });
+        hooks.push(HookState {
+            fallback_for,
+            detach: detach.clone(),
+            tried: false,
+            rest: ready,
+            active: None,
+        });
     }
     Ok(hooks)
 }
 
-/// A program that was not written is none of a rung that the host would take.
+/// A program that was not written is none of an attach option that the host would take.
 fn written(def: &ProgramDef) -> Result<(), LoadError> {
     let missing = || LoadError::Asm { program: def.name.to_string(), error: Box::new(AsmError::Empty) };
     if def.program.insns.is_empty() { Err(missing()) } else { Ok(()) }
@@ -70,19 +76,19 @@ fn written(def: &ProgramDef) -> Result<(), LoadError> {
 #[derive(Debug)]
 pub(super) struct HookState {
     /// The place of the hook in whose stead it is, before its own.
-    instead_of: Option<usize>,
+    fallback_for: Option<usize>,
     pub(super) detach: Detach,
-    /// Whether the first rung was tried.
+    /// Whether the first attach option was tried.
     tried: bool,
-    /// Rungs not tried yet, the best one last.
-    rest: Vec<Rung>,
+    /// AttachOptions not tried yet, the best one last.
+    rest: Vec<AttachOption>,
     pub(super) active: Option<Active>,
 }
 
 #[derive(Debug)]
-struct Rung {
+struct AttachOption {
     attach: Attach,
-    /// Its place among all rungs of the object.
+    /// Its place among all attach options of the object.
     number: usize,
     prepared: Box<Result<Prepared, LoadError>>,
 }
@@ -96,13 +102,16 @@ impl HookState {
         }
     }
 
-    /// The numbers of the rungs that can be tried.
+    /// The numbers of the attach options that can be tried.
     pub(super) fn open(&self) -> impl Iterator<Item = usize> {
-        self.rest.iter().filter(|rung| rung.prepared.is_ok()).map(|rung| rung.number)
+        self.rest
+            .iter()
+            .filter(|attach_option| attach_option.prepared.is_ok())
+            .map(|attach_option| attach_option.number)
     }
 }
 
-/// The rung a hook stands on. The link is dropped first.
+/// The attach option a hook stands on. The link is dropped first.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) link: Option<Link>,
@@ -114,7 +123,7 @@ impl Loaded {
     /// Loads the hook, unless that was tried already, or it is not needed because the one in whose stead it is holds so far.
     pub(super) fn load_hook(&mut self, at: usize) -> Result<(), LoadError> {
         let Some(hook) = self.hooks.get(at) else { return Ok(()) };
-        let unneeded = hook.instead_of.is_some_and(|earlier| {
+        let unneeded = hook.fallback_for.is_some_and(|earlier| {
             let held = self.hooks.get(earlier).is_some_and(|hook| hook.active.is_some());
             held || self.reports.get(earlier).is_some_and(|report| report.unneeded)
         });
@@ -125,13 +134,13 @@ impl Loaded {
         if untried && !unneeded { self.load_next(at) } else { Ok(()) }
     }
 
-    /// Loads the hook's next rung that the kernel takes. An error if there is none and the hook is required.
+    /// Loads the hook's next attach option that the kernel takes. An error if there is none and the hook is required.
     fn load_next(&mut self, at: usize) -> Result<(), LoadError> {
         let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
             return Ok(());
         };
         hook.tried = true;
-        while let Some(Rung { attach, number, prepared }) = hook.rest.pop() {
+        while let Some(AttachOption { attach, number, prepared }) = hook.rest.pop() {
             if let Ok(prepared) = &*prepared {
                 let btf = self.btf.as_ref().map(AsFd::as_fd);
                 self.maps.create_used(&prepared.program, btf, &mut self.notes)?;
@@ -171,14 +180,14 @@ impl Loaded {
             Need::Optional => Ok(()),
             Need::Required => {
                 let hook = report.hook.to_string();
-                Err(LoadError::NoRung { hook, refused: self.refusals(at) })
+                Err(LoadError::NoAttachOption { hook, refused: self.refusals(at) })
             }
         }
     }
 
     /// Takes the reasons against the hook, behind those against the hooks in whose stead it is.
     fn refusals(&mut self, at: usize) -> Vec<(Attach, LoadError)> {
-        let earlier = self.hooks.get(at).and_then(|hook| hook.instead_of);
+        let earlier = self.hooks.get(at).and_then(|hook| hook.fallback_for);
         let mut refused = earlier.map(|earlier| self.refusals(earlier)).unwrap_or_default();
         if let Some(report) = self.reports.get_mut(at) {
             refused.append(&mut report.refused);
@@ -186,7 +195,7 @@ impl Loaded {
         refused
     }
 
-    /// Attaches the hook, going down its rungs where the kernel refuses.
+    /// Attaches the hook, going down its attach options where the kernel refuses.
     pub(super) fn attach_hook(&mut self, at: usize) -> Result<(), LoadError> {
         // The hook in whose stead it is may have fallen while that was attached.
         self.load_hook(at)?;
@@ -240,7 +249,7 @@ mod tests {
         let (name, license) = ("t".into(), "GPL".into());
         let object = Object { name, license, hooks, maps: vec![], consts: vec![] };
         prepare(&object, &index, true, &Host::default())
-            .map(|hooks| hooks.iter().map(|hook| hook.instead_of).collect())
+            .map(|hooks| hooks.iter().map(|hook| hook.fallback_for).collect())
     }
 
     #[test]
@@ -248,8 +257,8 @@ mod tests {
         let chain = vec![
             hook("a", Need::Optional),
             hook("other", Need::Required),
-            hook("b", Need::Optional).instead_of("a"),
-            hook("c", Need::Required).instead_of("b"),
+            hook("b", Need::Optional).fallback_for("a"),
+            hook("c", Need::Required).fallback_for("b"),
         ];
         assert_eq!(prepared(chain).unwrap(), [None, None, Some(0), Some(2)]);
     }
@@ -261,10 +270,10 @@ mod tests {
             assert!(error.is_mistake(), "{error}");
             error.to_string()
         };
-        let itself = hook("b", Need::Optional).instead_of("b");
+        let itself = hook("b", Need::Optional).fallback_for("b");
         assert_eq!(wrong(vec![itself]), "`b` stands in for `b`, which is no optional hook before it");
-        wrong(vec![hook("b", Need::Optional).instead_of("a")]);
-        wrong(vec![hook("b", Need::Optional).instead_of("a"), hook("a", Need::Optional)]);
-        wrong(vec![hook("a", Need::Required), hook("b", Need::Optional).instead_of("a")]);
+        wrong(vec![hook("b", Need::Optional).fallback_for("a")]);
+        wrong(vec![hook("b", Need::Optional).fallback_for("a"), hook("a", Need::Optional)]);
+        wrong(vec![hook("a", Need::Required), hook("b", Need::Optional).fallback_for("a")]);
     }
 }

@@ -1,13 +1,19 @@
 //! The owners of sockets that were open at the start, where the kernel cannot walk its own files (`iter/task_file`): those of
 //! this network namespace, as sock_diag and /proc tell them.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+pub mod list;
+mod proc;
+mod sock_diag;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 
-use loader::seed::{self, Owner, SeedError};
 use nix::time::{ClockId, clock_gettime};
 
+use self::list::{ListError, Owner};
 use crate::address::ip_addr;
 use crate::failure::Failure;
 
@@ -35,7 +41,7 @@ impl Tuple {
 
 /// What was open at a moment.
 #[derive(Debug)]
-pub struct Held {
+pub struct OpenSockets {
     owners: HashMap<Tuple, Owner>,
     /// The network namespace that was looked at, as events name it.
     netns: u32,
@@ -43,18 +49,18 @@ pub struct Held {
     at: u64,
 }
 
-impl Held {
+impl OpenSockets {
     /// What is open now.
     pub fn now() -> Result<Self, Failure> {
-        let failed = |error: SeedError| Failure::failed(error);
+        let failed = |error: ListError| Failure::failed(error);
         let at = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(Failure::failed)?;
         let at = u64::try_from(at.tv_sec()).unwrap_or(0) * 1_000_000_000
             + u64::try_from(at.tv_nsec()).unwrap_or(0);
         let netns = std::fs::metadata("/proc/self/ns/net").map_err(Failure::failed)?.ino();
-        let sockets = seed::tcp_sockets().map_err(failed)?;
+        let sockets = list::tcp_sockets().map_err(failed)?;
         let inodes: HashSet<u32> =
             sockets.iter().map(|socket| socket.inode).filter(|&inode| inode != 0).collect();
-        let owners = seed::owners(&inodes).map_err(failed)?.by_inode;
+        let owners = list::owners(&inodes).map_err(failed)?.by_inode;
         let owners = sockets
             .iter()
             .filter_map(|socket| {
@@ -97,16 +103,16 @@ mod tests {
                 (stream.local_addr().expect("bound"), stream.peer_addr().expect("connected"));
             Some(Tuple::new((local.ip(), local.port()), (remote.ip(), remote.port())))
         };
-        let Ok(mut held) = Held::now() else {
+        let Ok(mut open) = OpenSockets::now() else {
             // The kernel may lack tcp_diag, and a container may forbid it; the kernel tests insist on it.
             return;
         };
-        let (netns, tuple) = (held.netns, ends(&stream));
-        let (owner, at) = held.owner(netns, tuple).expect("it is open");
-        assert_eq!((owner.pid, at), (std::process::id(), held.at));
-        assert!(held.owner(netns + 1, tuple).is_none(), "the same ends elsewhere are another connection");
-        held.forget(netns, tuple);
-        assert!(held.owner(netns, tuple).is_none());
+        let (netns, tuple) = (open.netns, ends(&stream));
+        let (owner, at) = open.owner(netns, tuple).expect("it is open");
+        assert_eq!((owner.pid, at), (std::process::id(), open.at));
+        assert!(open.owner(netns + 1, tuple).is_none(), "the same ends elsewhere are another connection");
+        open.forget(netns, tuple);
+        assert!(open.owner(netns, tuple).is_none());
     }
 
     #[test]

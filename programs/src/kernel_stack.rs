@@ -8,7 +8,7 @@ use bpfasm::target::Target;
 use bpfasm::{Fragment, Reg, bpf};
 
 use crate::emit::{self, Length, Record};
-use crate::frame::{EVENT, ZERO, at};
+use crate::stack_layout::{EVENT, ZERO, at};
 
 /// The map's name.
 const MAP: &str = "scratch";

@@ -16,7 +16,7 @@ use super::tables::sent_to;
 use crate::cli::assert_balanced_or_idle;
 use crate::tcptop::sees_what_is_sent;
 
-pub const TESTS: &[Test] = &[("books::storm_in_all_tools", storm_in_all_tools)];
+pub const TESTS: &[Test] = &[("accounting::storm_in_all_tools", storm_in_all_tools)];
 
 /// A tool, its options, and how much of what was done it shows: counted in rows or bytes.
 struct Watcher {
@@ -127,23 +127,23 @@ fn watch(Watcher { tool, args, .. }: &Watcher, scratch: &Scratch, netns: &Netns)
 
 #[track_caller]
 fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
-    let books = assert_balanced_or_idle(output);
+    let account = assert_balanced_or_idle(output);
     for key in ["lost_ring", "lost_map", "dropped", "unread", "unreadable", "unshown"] {
-        assert_eq!(books[key], 0, "{key} in {books:?}\n{output}");
+        assert_eq!(account[key], 0, "{key} in {account:?}\n{output}");
     }
     let names = needs(Feature::ToolHas(Capability::Syslog)).is_ok();
-    assert!(!names || books["unnamed"] == 0, "{books:?}\n{output}");
-    if books["reported"] > 0 {
-        assert_eq!(rows(text), books["reported"], "{books:?}\n{output}");
+    assert!(!names || account["unnamed"] == 0, "{account:?}\n{output}");
+    if account["reported"] > 0 {
+        assert_eq!(rows(text), account["reported"], "{account:?}\n{output}");
     }
     let shown = (watcher.shown)(text);
     let Some(expected) = (watcher.expected)(sessions) else {
-        return assert_eq!(shown, books["reported"] + books["aggregated"], "{books:?}\n{output}");
+        return assert_eq!(shown, account["reported"] + account["aggregated"], "{account:?}\n{output}");
     };
     if misses_runs() {
-        let least = expected.saturating_sub(watcher.each * books["missed"]);
-        assert!((least..=expected).contains(&shown), "{shown} of {expected}: {books:?}\n{output}");
+        let least = expected.saturating_sub(watcher.each * account["missed"]);
+        assert!((least..=expected).contains(&shown), "{shown} of {expected}: {account:?}\n{output}");
     } else {
-        assert_all_but_missed(shown, expected, &books, output);
+        assert_all_but_missed(shown, expected, &account, output);
     }
 }

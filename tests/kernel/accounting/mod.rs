@@ -1,4 +1,4 @@
-//! The books of every tool: each kind of loss driven on purpose, and every event accounted for all the same.
+//! The account of every tool: each kind of loss driven on purpose, and every event accounted for all the same.
 //!
 //! A test knows how many events it makes in a network namespace of its own. With `--netns` everything else on the machine is
 //! filtered, so what the tool reported and what it says it lost have to add up to exactly that.
@@ -28,24 +28,28 @@ pub fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
 /// Kernels that can preempt a program at a tracepoint (7.x) do not run it for some events, and count those of all programs.
 #[track_caller]
 pub fn assert_accounted(output: &Output, events: u64) -> Account {
-    let books = assert_balanced(output);
+    let account = assert_balanced(output);
     let rows = output.assert_complete_lines().stdout.lines().count() as u64;
-    assert_eq!(rows, books["reported"] - books["unshown"], "a row for each event: {books:?}\n{output}");
-    assert_eq!((books["dropped"], books["unreadable"], books["unshown"]), (0, 0, 0), "{books:?}\n{output}");
-    let told = books["reported"] + books["lost_ring"] + books["lost_map"];
-    if books["lost_map"] > 0 && needs(Feature::OwnMachine).is_err() {
+    assert_eq!(rows, account["reported"] - account["unshown"], "a row for each event: {account:?}\n{output}");
+    assert_eq!(
+        (account["dropped"], account["unreadable"], account["unshown"]),
+        (0, 0, 0),
+        "{account:?}\n{output}"
+    );
+    let told = account["reported"] + account["lost_ring"] + account["lost_map"];
+    if account["lost_map"] > 0 && needs(Feature::OwnMachine).is_err() {
         // Sockets of other namespaces find no room either, and what a filter makes of them is not known at their birth.
-        assert!(told >= events, "{told} of {events} events: {books:?}\n{output}");
+        assert!(told >= events, "{told} of {events} events: {account:?}\n{output}");
     } else {
-        assert_all_but_missed(told, events, &books, output);
+        assert_all_but_missed(told, events, &account, output);
     }
-    books
+    account
 }
 
 /// So many events were counted, but for those for which the kernel did not run the program.
 #[track_caller]
-fn assert_all_but_missed(counted: u64, events: u64, books: &Account, output: &Output) {
-    let least = if misses_runs() { events.saturating_sub(books["missed"]) } else { events };
-    assert!((least..=events).contains(&counted), "{counted} of {events} events: {books:?}\n{output}");
-    assert!(misses_runs() || books["missed"] == 0, "{books:?}\n{output}");
+fn assert_all_but_missed(counted: u64, events: u64, account: &Account, output: &Output) {
+    let least = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };
+    assert!((least..=events).contains(&counted), "{counted} of {events} events: {account:?}\n{output}");
+    assert!(misses_runs() || account["missed"] == 0, "{account:?}\n{output}");
 }

@@ -17,25 +17,25 @@ use super::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
 
 pub const TESTS: &[Test] = &[
-    ("books::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
-    ("books::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
-    ("books::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
-    ("books::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
-    ("books::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
-    ("books::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
-    ("books::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
-    ("books::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
-    ("books::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
-    ("books::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
-    ("books::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
-    ("books::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
-    ("books::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
-    ("books::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
-    ("books::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
-    ("books::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
-    ("books::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
-    ("books::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
-    ("books::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes),
+    ("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
+    ("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
+    ("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
+    ("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
+    ("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
+    ("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
+    ("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
+    ("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
+    ("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
+    ("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
+    ("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
+    ("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
+    ("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
+    ("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
+    ("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
+    ("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
+    ("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
+    ("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
+    ("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes),
 ];
 
 /// A tool that sends each event to the reader.
@@ -125,15 +125,15 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     let lost_at_most = events;
     events += load(1);
     let output = running.stop();
-    let books = assert_accounted(output.assert_code(1), events);
-    assert!(books["lost_ring"] > 0 && books["lost_map"] == 0, "{books:?}\n{output}");
-    assert!(books["lost_ring"] < lost_at_most, "{books:?}\n{output}");
+    let account = assert_accounted(output.assert_code(1), events);
+    assert!(account["lost_ring"] > 0 && account["lost_map"] == 0, "{account:?}\n{output}");
+    assert!(account["lost_ring"] < lost_at_most, "{account:?}\n{output}");
     assert_eq!(
         output.stderr_since_attached().iter().filter(|line| said(line)).count(),
         1,
         "said once\n{output}"
     );
-    assert_strict(&output, books["lost_ring"] + books["missed"]);
+    assert_strict(&output, account["lost_ring"] + account["missed"]);
     Ok(())
 }
 
@@ -157,7 +157,7 @@ fn a_burst_of_drops_at_default_sizes() -> Outcome {
     let mut tool = start("tcpdrop", &["--strict"], &netns);
     tool.read_during(|| drops(burst));
     let output = tool.stop();
-    let books = assert_accounted(output.assert_code(0), burst);
-    assert_eq!((books["lost_ring"], books["unnamed"]), (0, 0), "{books:?}");
+    let account = assert_accounted(output.assert_code(0), burst);
+    assert_eq!((account["lost_ring"], account["unnamed"]), (0, 0), "{account:?}");
     Ok(())
 }

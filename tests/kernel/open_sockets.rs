@@ -7,11 +7,11 @@ use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::{Outcome, Test};
 use loader::Errno;
-use loader::seed::{self, SeedError};
+use tools::open_sockets::list::{self, ListError};
 
 pub const TESTS: &[Test] = &[
-    ("loader::sock_diag_and_proc_find_our_listener", || finds_listener_at("127.0.0.1:0")),
-    ("loader::sock_diag_and_proc_find_our_listener_v6", || {
+    ("open_sockets::sock_diag_and_proc_find_our_listener", || finds_listener_at("127.0.0.1:0")),
+    ("open_sockets::sock_diag_and_proc_find_our_listener_v6", || {
         needs(Feature::Ipv6)?;
         finds_listener_at("[::1]:0")
     }),
@@ -25,10 +25,10 @@ fn finds_listener_at(address: &str) -> Outcome {
     Netns::enter_new();
     let listener = TcpListener::bind(address).expect("a listener");
     let local = listener.local_addr().expect("an address");
-    let sockets = match seed::tcp_sockets() {
+    let sockets = match list::tcp_sockets() {
         Ok(sockets) => sockets,
         // A kernel without tcp_diag says so; nothing else is an excuse.
-        Err(error @ SeedError::Refused(Errno::NOENT)) => {
+        Err(error @ ListError::Refused(Errno::NOENT)) => {
             assert!(error.to_string().contains("tcp_diag"), "{error}");
             return claims("sock_diag of TCP", Claim::Optional, Some(error.to_string()));
         }
@@ -38,7 +38,7 @@ fn finds_listener_at(address: &str) -> Outcome {
     assert_eq!((socket.local, socket.local_port), (local.ip(), local.port()));
     assert_eq!((socket.state, socket.remote_port), (LISTEN, 0));
     assert!(socket.inode != 0 && socket.cookie != 0, "{socket:?}");
-    let owners = seed::owners(&HashSet::from([socket.inode])).expect("owners");
+    let owners = list::owners(&HashSet::from([socket.inode])).expect("owners");
     assert_eq!(owners.by_inode[&socket.inode].pid, std::process::id());
     Ok(())
 }

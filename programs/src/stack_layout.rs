@@ -43,7 +43,7 @@ pub const fn at(start: i16, offset: usize) -> i16 {
 /// Where a member of the caller's `Event` lies on the stack.
 macro_rules! event {
     ($member:ident) => {
-        $crate::frame::at($crate::frame::EVENT, ::std::mem::offset_of!(Event, $member))
+        $crate::stack_layout::at($crate::stack_layout::EVENT, ::std::mem::offset_of!(Event, $member))
     };
 }
 pub(crate) use event;
@@ -51,7 +51,7 @@ pub(crate) use event;
 /// Where a member of the caller's new `Entry` lies on the stack.
 macro_rules! entry {
     ($member:ident) => {
-        $crate::frame::at($crate::frame::ENTRY, ::std::mem::offset_of!(Entry, $member))
+        $crate::stack_layout::at($crate::stack_layout::ENTRY, ::std::mem::offset_of!(Entry, $member))
     };
 }
 pub(crate) use entry;

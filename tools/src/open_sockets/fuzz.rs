@@ -1,9 +1,10 @@
-//! What must hold of any bytes, for [`crate::hostile`].
+//! What must hold of any bytes, for [`crate::fuzz`].
 
 use std::net::IpAddr;
 
-use super::diag::{AF_INET, AF_INET6, Progress, parse};
-use super::{dump, proc};
+use super::list::dump;
+use super::proc;
+use super::sock_diag::{AF_INET, AF_INET6, Progress, parse};
 
 /// `sizeof(struct nlmsghdr) + sizeof(struct inet_diag_msg)`
 const LEAST: usize = 16 + 72;

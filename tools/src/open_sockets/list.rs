@@ -4,11 +4,6 @@
 //! all network namespaces. This gives the sockets of one network namespace (the caller's) with their cookie and inode, and
 //! finds the inode among the open files of the processes in `/proc`.
 
-mod diag;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod hostile;
-mod proc;
-
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -17,8 +12,9 @@ use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-use crate::errno::Errno;
-pub use diag::DiagError;
+use super::sock_diag::DiagError;
+use super::{proc, sock_diag};
+use loader::Errno;
 
 /// A TCP socket, as `sock_diag` tells of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +60,7 @@ pub struct Owners {
 /// Why there is no list of sockets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum SeedError {
+pub enum ListError {
     /// A system call failed.
     System {
         /// Which one, and on what.
@@ -78,7 +74,7 @@ pub enum SeedError {
     Answer(DiagError),
 }
 
-impl fmt::Display for SeedError {
+impl fmt::Display for ListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System { call, errno } => write!(f, "{call}: {errno}"),
@@ -89,12 +85,12 @@ impl fmt::Display for SeedError {
     }
 }
 
-impl std::error::Error for SeedError {}
+impl std::error::Error for ListError {}
 
 /// The TCP sockets of this network namespace, those in `TIME_WAIT` left out: they are no longer anybody's.
 #[doc(alias = "NETLINK_SOCK_DIAG")]
-pub fn tcp_sockets() -> Result<Vec<Socket>, SeedError> {
-    let failed = |call| move |error: nix::errno::Errno| SeedError::System { call, errno: error.into() };
+pub fn tcp_sockets() -> Result<Vec<Socket>, ListError> {
+    let failed = |call| move |error: nix::errno::Errno| ListError::System { call, errno: error.into() };
     let diag: OwnedFd = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -104,38 +100,38 @@ pub fn tcp_sockets() -> Result<Vec<Socket>, SeedError> {
     .map_err(failed("open netlink socket"))?;
     let fd = diag.as_fd().as_raw_fd();
     let mut sockets = Vec::new();
-    for family in [diag::AF_INET, diag::AF_INET6] {
-        send(fd, &diag::request(family), MsgFlags::empty()).map_err(failed("send to netlink socket"))?;
+    for family in [sock_diag::AF_INET, sock_diag::AF_INET6] {
+        send(fd, &sock_diag::request(family), MsgFlags::empty()).map_err(failed("send to netlink socket"))?;
         dump(|buffer| recv(fd, buffer, MsgFlags::MSG_TRUNC), &mut sockets)?;
     }
     Ok(sockets)
 }
 
 /// Receives one dump to its end.
-fn dump(
+pub(super) fn dump(
     mut receive: impl FnMut(&mut [u8]) -> nix::Result<usize>,
     sockets: &mut Vec<Socket>,
-) -> Result<(), SeedError> {
+) -> Result<(), ListError> {
     // More than the kernel puts into one message (`netlink_dump`: 32 KiB).
     let mut buffer = vec![0_u8; 64 << 10];
     loop {
         let length = match receive(&mut buffer) {
             Ok(length) => length,
             Err(nix::errno::Errno::EINTR) => continue,
-            Err(error) => return Err(SeedError::System { call: "read netlink socket", errno: error.into() }),
+            Err(error) => return Err(ListError::System { call: "read netlink socket", errno: error.into() }),
         };
         // With MSG_TRUNC the true length, even when the buffer was shorter.
-        let message = buffer.get(..length).ok_or(SeedError::Answer(DiagError::Truncated { length }))?;
-        match diag::parse(message, sockets).map_err(SeedError::Answer)? {
-            diag::Progress::More => {}
-            diag::Progress::Done => return Ok(()),
-            diag::Progress::Refused(errno) => return Err(SeedError::Refused(errno)),
+        let message = buffer.get(..length).ok_or(ListError::Answer(DiagError::Truncated { length }))?;
+        match sock_diag::parse(message, sockets).map_err(ListError::Answer)? {
+            sock_diag::Progress::More => {}
+            sock_diag::Progress::Done => return Ok(()),
+            sock_diag::Progress::Refused(errno) => return Err(ListError::Refused(errno)),
         }
     }
 }
 
 /// Who has these sockets open. Looks through the open files of every process in `/proc`.
-pub fn owners(inodes: &HashSet<u32>) -> Result<Owners, SeedError> {
+pub fn owners(inodes: &HashSet<u32>) -> Result<Owners, ListError> {
     proc::owners(Path::new("/proc"), inodes)
-        .map_err(|error| SeedError::System { call: "list /proc", errno: error.into() })
+        .map_err(|error| ListError::System { call: "list /proc", errno: error.into() })
 }

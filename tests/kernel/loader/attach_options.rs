@@ -5,15 +5,15 @@ use bpfasm::{Fragment, bpf};
 use kernel_tests::runner::{Outcome, Test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, attach, load, map, object, only_rung, raw_tp, rung, try_load};
+use super::{ONLY, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::falls_through_rungs_and_says_why", falls_through_rungs_and_says_why),
-    ("loader::optional_hooks_may_have_no_rung", optional_hooks_may_have_no_rung),
+    ("loader::falls_back_and_says_why", falls_back_and_says_why),
+    ("loader::optional_hooks_may_have_no_attach_option", optional_hooks_may_have_no_attach_option),
     ("loader::a_required_hook_has_to_hold", a_required_hook_has_to_hold),
     ("loader::mistakes_are_not_passed_over", mistakes_are_not_passed_over),
     ("loader::a_stand_in_waits_for_the_other_to_fail", a_stand_in_waits_for_the_other_to_fail),
-    ("loader::maps_of_untried_rungs_are_not_created", maps_of_untried_rungs_are_not_created),
+    ("loader::maps_of_untried_options_are_not_created", maps_of_untried_options_are_not_created),
     ("loader::a_stand_in_has_to_hold_once_it_is_needed", a_stand_in_has_to_hold_once_it_is_needed),
 ];
 
@@ -23,19 +23,19 @@ fn nothing() -> Fragment {
     bpf! { r0 = 0; exit; }
 }
 
-/// A rung without its tracepoint, one that does not load, one that does not attach, and the one that is taken.
-fn falls_through_rungs_and_says_why() -> Outcome {
-    let rungs = vec![
-        rung("one", Attach::TpBtf(NOWHERE.into()), nothing()),
+/// A attach option without its tracepoint, one that does not load, one that does not attach, and the one that is taken.
+fn falls_back_and_says_why() -> Outcome {
+    let attach_options = vec![
+        attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing()),
         raw_tp("two", TRACEPOINT, bpf! { r0 = r5; exit; }),
         raw_tp("three", NOWHERE, nothing()),
         raw_tp("four", TRACEPOINT, nothing()),
         raw_tp("five", TRACEPOINT, nothing()),
     ];
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, rungs)], Vec::new()));
-    assert_eq!(only_rung(&loaded).taken, None, "nothing is attached yet");
+    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], Vec::new()));
+    assert_eq!(only_hook(&loaded).taken, None, "nothing is attached yet");
     attach(&mut loaded);
-    let report = only_rung(&loaded);
+    let report = only_hook(&loaded);
     assert_eq!(report.taken, Some(Attach::RawTp(TRACEPOINT.into())));
     let refused = &report.refused;
     assert!(
@@ -55,18 +55,18 @@ fn falls_through_rungs_and_says_why() -> Outcome {
 }
 
 /// Without its optional hooks, whether they fail when they are loaded or when they are attached, an object goes on.
-fn optional_hooks_may_have_no_rung() -> Outcome {
+fn optional_hooks_may_have_no_attach_option() -> Outcome {
     let optional = |name, program| Hook::new(name, Need::Optional, vec![program]);
     let hooks = vec![
-        optional("unloaded", rung("one", Attach::TpBtf(NOWHERE.into()), nothing())),
+        optional("unloaded", attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing())),
         optional("unattached", raw_tp("two", NOWHERE, nothing())),
-        optional("list", rung("three", Attach::Iter("nothing".into()), nothing())),
+        optional("list", attach_option("three", Attach::Iter("nothing".into()), nothing())),
         Hook::new(ONLY, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
     ];
     let mut loaded = load(&object(hooks, Vec::new()));
     attach(&mut loaded);
     let reports: Vec<_> = loaded
-        .rungs()
+        .hooks()
         .iter()
         .map(|report| (&*report.hook, report.taken.is_some(), report.refused.len()))
         .collect();
@@ -83,32 +83,34 @@ fn optional_hooks_may_have_no_rung() -> Outcome {
 fn a_required_hook_has_to_hold() -> Outcome {
     for attach in [Attach::TpBtf(NOWHERE.into()), Attach::RawTp(NOWHERE.into())] {
         let shown = format!("{attach:?}");
-        let object =
-            object(vec![Hook::new(ONLY, Need::Required, vec![rung("one", attach, nothing())])], Vec::new());
+        let object = object(
+            vec![Hook::new(ONLY, Need::Required, vec![attach_option("one", attach, nothing())])],
+            Vec::new(),
+        );
         let error = match try_load(&object) {
             Err(error) => error,
             // A raw tracepoint is looked up when it is attached.
             Ok(mut loaded) => loaded.attach().expect_err("no such tracepoint"),
         };
         assert!(
-            matches!(&error, LoadError::NoRung { hook, refused } if hook == ONLY && refused.len() == 1),
+            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == ONLY && refused.len() == 1),
             "{shown}: {error:#}"
         );
         assert!(error.to_string().contains(NOWHERE), "{shown}: {error}");
     }
     let without = object(vec![Hook::new(ONLY, Need::Required, Vec::new())], Vec::new());
-    assert!(matches!(try_load(&without), Err(LoadError::NoRung { .. })), "no way is not enough");
+    assert!(matches!(try_load(&without), Err(LoadError::NoAttachOption { .. })), "no way is not enough");
     Ok(())
 }
 
-/// A map or a constant that the object lacks is our mistake, and no rung below it may hide that.
+/// A map or a constant that the object lacks is our mistake, and no attach option below it may hide that.
 fn mistakes_are_not_passed_over() -> Outcome {
     for (wrong, named) in [
         (bpf! { r1 = map nowhere ll; r0 = 0; exit; }, "nowhere"),
         (bpf! { r0 = const NOWHERE; exit; }, "NOWHERE"),
     ] {
-        let rungs = vec![raw_tp("wrong", TRACEPOINT, wrong), raw_tp("right", TRACEPOINT, nothing())];
-        match try_load(&object(vec![Hook::new(ONLY, Need::Optional, rungs)], Vec::new())) {
+        let attach_options = vec![raw_tp("wrong", TRACEPOINT, wrong), raw_tp("right", TRACEPOINT, nothing())];
+        match try_load(&object(vec![Hook::new(ONLY, Need::Optional, attach_options)], Vec::new())) {
             Err(error @ LoadError::Reloc { .. }) => assert!(error.to_string().contains(named), "{error}"),
             other => panic!("{other:?}"),
         }
@@ -136,9 +138,9 @@ fn chain(holds: [Holds; 3]) -> Vec<Hook> {
             Holds::Not => Attach::TpBtf(NOWHERE.into()),
         };
         let need = if at == 2 { Need::Required } else { Need::Optional };
-        let hook = Hook::new(name, need, vec![rung(name, attach, nothing())]);
+        let hook = Hook::new(name, need, vec![attach_option(name, attach, nothing())]);
         hooks.push(match at.checked_sub(1).and_then(|before| names.get(before)) {
-            Some(earlier) => hook.instead_of(*earlier),
+            Some(earlier) => hook.fallback_for(*earlier),
             None => hook,
         });
     }
@@ -165,7 +167,7 @@ fn a_stand_in_waits_for_the_other_to_fail() -> Outcome {
         assert_eq!(stands(&loaded), [names[at_load]], "{holds:?}");
         attach(&mut loaded);
         assert_eq!(stands(&loaded), [names[at_last]], "{holds:?}");
-        for (at, report) in loaded.rungs().iter().enumerate() {
+        for (at, report) in loaded.hooks().iter().enumerate() {
             assert_eq!(report.taken.is_some(), at == at_last, "{holds:?}: {report:?}");
             assert_eq!(report.unneeded, at > at_last, "{holds:?}: {report:?}");
             assert_eq!(report.refused.len(), usize::from(at < at_last), "{holds:?}: {report:?}");
@@ -180,12 +182,12 @@ fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
         let object = object(chain([first, Holds::Not, Holds::Loaded]), Vec::new());
         let error = try_load(&object).and_then(|mut loaded| loaded.attach()).expect_err("no way at all");
         assert!(
-            matches!(&error, LoadError::NoRung { hook, refused } if hook == "third" && refused.len() == 3),
+            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == "third" && refused.len() == 3),
             "{first:?}: {error:#}"
         );
     }
     let later = vec![
-        Hook::new("one", Need::Optional, vec![raw_tp("one", TRACEPOINT, nothing())]).instead_of("two"),
+        Hook::new("one", Need::Optional, vec![raw_tp("one", TRACEPOINT, nothing())]).fallback_for("two"),
         Hook::new("two", Need::Optional, vec![raw_tp("two", TRACEPOINT, nothing())]),
     ];
     let error = try_load(&object(later, Vec::new())).expect_err("a hook in the stead of a later one");
@@ -193,18 +195,18 @@ fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
     Ok(())
 }
 
-/// A map is there once a program that uses it is, be that when another rung is taken while attaching.
-fn maps_of_untried_rungs_are_not_created() -> Outcome {
+/// A map is there once a program that uses it is, be that when another attach option is taken while attaching.
+fn maps_of_untried_options_are_not_created() -> Outcome {
     let uses = |name| bpf! { r1 = map {name} ll; r0 = 0; exit; };
-    let rungs = vec![
-        rung("absent", Attach::TpBtf(NOWHERE.into()), uses("absent")),
+    let attach_options = vec![
+        attach_option("absent", Attach::TpBtf(NOWHERE.into()), uses("absent")),
         raw_tp("falls", NOWHERE, uses("falls")),
         raw_tp("holds", TRACEPOINT, uses("holds")),
         raw_tp("untried", TRACEPOINT, uses("untried")),
     ];
     let names = ["absent", "falls", "holds", "untried", "unused"];
     let maps = names.map(|name| map(name, MapKind::Array, (4, 4, 1))).to_vec();
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, rungs)], maps));
+    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], maps));
     let there = |loaded: &loader::Loaded| names.map(|name| loaded.has_map(name));
     assert_eq!(there(&loaded), [false, true, false, false, false]);
     attach(&mut loaded);

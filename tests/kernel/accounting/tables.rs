@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::crowd::{self, Door, Ends};
+use kernel_tests::crowd::{self, Door, Endpoints};
 use kernel_tests::gate::{Feature, needs, running_version, tables_grow};
 use kernel_tests::loss::{Counters, Lost, Pair, deafen};
 use kernel_tests::rows::{ConnRow, FlowRow, LifeRow, StateRow, TopRow, TraceRow};
@@ -16,16 +16,16 @@ use crate::cli::{Account, assert_balanced};
 use crate::tcptop::sees_what_is_sent;
 
 pub const TESTS: &[Test] = &[
-    ("books::full_table_tcpconnlat", full_table_tcpconnlat),
-    ("books::full_table_tcpdrop", || full_table_of_owners("tcpdrop")),
-    ("books::full_table_tcplife", full_table_tcplife),
-    ("books::full_table_tcpretrans", || full_table_of_owners("tcpretrans")),
-    ("books::full_table_tcpretrans_counts", full_table_of_counts),
-    ("books::full_table_tcpstates", full_table_tcpstates),
-    ("books::full_table_tcpsubnet", full_table_tcpsubnet),
-    ("books::full_table_tcptop", full_table_tcptop),
-    ("books::full_table_tcptracer", full_table_tcptracer),
-    ("books::memory_is_told", memory_is_told),
+    ("accounting::full_table_tcpconnlat", full_table_tcpconnlat),
+    ("accounting::full_table_tcpdrop", || full_table_of_owners("tcpdrop")),
+    ("accounting::full_table_tcplife", full_table_tcplife),
+    ("accounting::full_table_tcpretrans", || full_table_of_owners("tcpretrans")),
+    ("accounting::full_table_tcpretrans_counts", full_table_of_counts),
+    ("accounting::full_table_tcpstates", full_table_tcpstates),
+    ("accounting::full_table_tcpsubnet", full_table_tcpsubnet),
+    ("accounting::full_table_tcptop", full_table_tcptop),
+    ("accounting::full_table_tcptracer", full_table_tcptracer),
+    ("accounting::memory_is_told", memory_is_told),
 ];
 
 /// So many connections or connects. Others of the machine may have a few at the same time.
@@ -58,9 +58,9 @@ fn assert_warned_once(output: &Output, says: &str) {
 /// Fills the table with connections and frees it again; then there is one more.
 #[track_caller]
 fn fill_and_free(tool: &mut Tool, door: &Door) {
-    let crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
     wait_warned(tool, SOCKETS);
-    crowd.into_iter().for_each(Ends::close);
+    crowd.into_iter().for_each(Endpoints::close);
     door.enter().close();
     door.wait_closed();
 }
@@ -76,8 +76,8 @@ fn full_table_tcpconnlat() -> Outcome {
     door.enter().close();
     let output = tool.stop();
     // Those that found no room lose their beginning, and so have no row; nobody waits for what comes of them.
-    let books = assert_accounted(output.assert_code(0), CROWD as u64 + 1);
-    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let account = assert_accounted(output.assert_code(0), CROWD as u64 + 1);
+    assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<ConnRow>(netns.inode());
     let (last, crowd) = rows.split_last().expect("rows");
     assert_eq!(last.outcome.as_deref(), Some("established"), "{output}");
@@ -96,8 +96,8 @@ fn full_table_tcplife() -> Outcome {
     let mut tool = start("tcplife", &["--max-sockets", &room()], &netns);
     fill_and_free(&mut tool, &door);
     let output = tool.stop();
-    let books = assert_accounted(output.assert_code(0), 2 * (CROWD as u64 + 1));
-    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let account = assert_accounted(output.assert_code(0), 2 * (CROWD as u64 + 1));
+    assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<LifeRow>(netns.inode());
     let (crowd, last) = rows.split_at(rows.len() - 2);
     assert!(!crowd.is_empty(), "the first found room\n{output}");
@@ -117,8 +117,8 @@ fn full_table_tcpstates() -> Outcome {
     let mut tool = start("tcpstates", &["--max-sockets", &room()], &netns);
     fill_and_free(&mut tool, &door);
     let output = tool.stop();
-    let books = assert_accounted(output.assert_code(0), 10 * (CROWD as u64 + 1));
-    assert!(books["lost_map"] == 0 && books["untracked"] > 0, "{books:?}\n{output}");
+    let account = assert_accounted(output.assert_code(0), 10 * (CROWD as u64 + 1));
+    assert!(account["lost_map"] == 0 && account["untracked"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<StateRow>(netns.inode());
     let unknown = |rows: &[StateRow]| rows.iter().filter(|row| row.span_ns.is_none()).count();
     let (crowd, last) = rows.split_at(rows.len() - 10);
@@ -136,10 +136,10 @@ fn full_table_tcptracer() -> Outcome {
     let mut tool = start("tcptracer", &["--max-sockets", &room()], &netns);
     fill_and_free(&mut tool, &door);
     let output = tool.stop();
-    let books = assert_balanced(output.assert_code(0));
-    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    let account = assert_balanced(output.assert_code(0));
+    assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<TraceRow>(netns.inode());
-    assert_eq!(rows.len() as u64, books["reported"], "{books:?}\n{output}");
+    assert_eq!(rows.len() as u64, account["reported"], "{account:?}\n{output}");
     let kinds: Vec<_> = rows.iter().rev().take(4).map(|row| (row.kind.as_str(), row.pid)).collect();
     let us = Some(std::process::id());
     assert_eq!(kinds, [("close", us), ("close", us), ("accept", us), ("connect", us)], "{output}");
@@ -156,7 +156,7 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     let door = Door::open();
     let mut running = start(tool, &["--max-sockets", &room(), "--owner"], &netns);
     let before = Counters::now();
-    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
     wait_warned(&mut running, SOCKETS);
     let mut events = 1;
     if tool == "tcpdrop" {
@@ -175,9 +175,9 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     let output = running.stop();
     // Not before: a FIN may be sent again.
     drop(crowd);
-    let books = assert_balanced(output.assert_code(0));
-    assert!(books["untracked"] > 0 && books["lost_map"] == 0, "{books:?}\n{output}");
-    assert_all_but_missed(books["reported"], events, &books, &output);
+    let account = assert_balanced(output.assert_code(0));
+    assert!(account["untracked"] > 0 && account["lost_map"] == 0, "{account:?}\n{output}");
+    assert_all_but_missed(account["reported"], events, &account, &output);
     assert_warned_once(&output, SOCKETS);
     Ok(())
 }
@@ -193,12 +193,12 @@ fn full_table_of_counts() -> Outcome {
     wait_warned(&mut tool, COUNTS);
     let events = Counters::now().since(before).segments;
     let output = tool.stop();
-    let books = assert_balanced(output.assert_code(0));
+    let account = assert_balanced(output.assert_code(0));
     let rows = output.rows::<FlowRow>(netns.inode());
     assert_eq!(rows.len(), 1, "{output}");
-    assert_eq!(rows[0].retransmits, books["aggregated"], "{books:?}\n{output}");
-    assert_all_but_missed(books["aggregated"] + books["lost_map"], events, &books, &output);
-    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
+    assert_eq!(rows[0].retransmits, account["aggregated"], "{account:?}\n{output}");
+    assert_all_but_missed(account["aggregated"] + account["lost_map"], events, &account, &output);
+    assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     assert_warned_once(&output, COUNTS);
     Ok(())
 }
@@ -250,7 +250,7 @@ fn memory_is_told() -> Outcome {
 const SENT: [u8; 1000] = [b's'; 1000];
 
 #[track_caller]
-fn send_over(crowd: &mut [Ends]) {
+fn send_over(crowd: &mut [Endpoints]) {
     for ends in crowd {
         ends.client.write_all(&SENT).expect("send");
     }
@@ -264,7 +264,7 @@ fn full_table_tcptop() -> Outcome {
     let door = Door::open();
     let room = ROOM.to_string();
     let mut tool = start("tcptop", &["--max-sockets", &room], &netns);
-    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
     let mut sends = 0;
     tool.wait_for("a report with as many rows as there is room for", |seen| {
         send_over(&mut crowd);
@@ -289,11 +289,11 @@ fn full_table_tcptop() -> Outcome {
         seen_alone
     });
     let output = tool.stop();
-    let books = assert_balanced(output.assert_code(0));
-    assert!(books["lost_map"] > 0, "{books:?}\n{output}");
-    assert_all_but_missed(books["aggregated"] + books["lost_map"], sends, &books, &output);
+    let account = assert_balanced(output.assert_code(0));
+    assert!(account["lost_map"] > 0, "{account:?}\n{output}");
+    assert_all_but_missed(account["aggregated"] + account["lost_map"], sends, &account, &output);
     let shown: u64 = output.rows::<TopRow>(netns.inode()).iter().map(|row| row.tx_bytes).sum();
-    assert_eq!(shown, SENT.len() as u64 * books["aggregated"], "{books:?}\n{output}");
+    assert_eq!(shown, SENT.len() as u64 * account["aggregated"], "{account:?}\n{output}");
     Ok(())
 }
 
@@ -303,7 +303,7 @@ fn full_table_tcpsubnet() -> Outcome {
     let netns = crowd::arena();
     let door = Door::open();
     let mut tool = start("tcpsubnet", &["127.0.0.0/8", "--max-sockets", "2"], &netns);
-    let mut crowd: Vec<Ends> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
     let by_table = needs(Feature::SocketLengths).is_err();
     if by_table {
         wait_warned(&mut tool, SOCKETS);
@@ -313,13 +313,13 @@ fn full_table_tcpsubnet() -> Outcome {
     let mut again = [door.enter()];
     send_over(&mut again);
     let output = tool.stop();
-    let books: Account = assert_balanced(output.assert_code(0));
+    let account: Account = assert_balanced(output.assert_code(0));
     let bytes: u64 = output.stdout.lines().map(|line| sent_to(line, "127.0.0.0/8")).sum();
-    assert_eq!(bytes, SENT.len() as u64 * books["aggregated"], "{books:?}\n{output}");
+    assert_eq!(bytes, SENT.len() as u64 * account["aggregated"], "{account:?}\n{output}");
     if by_table {
-        assert!(books["untracked"] > 0 && books["aggregated"] >= 2, "{books:?}\n{output}");
+        assert!(account["untracked"] > 0 && account["aggregated"] >= 2, "{account:?}\n{output}");
     } else {
-        assert_all_but_missed(books["aggregated"], CROWD as u64 + 1, &books, &output);
+        assert_all_but_missed(account["aggregated"], CROWD as u64 + 1, &account, &output);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Which rung every tool takes at every hook of this kernel, and what the verifier makes of its programs, as `-vv` says it.
+//! Which attach option every tool takes at every hook of this kernel, and what the verifier makes of its programs, as `-vv` says it.
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader};
@@ -19,7 +19,7 @@ const LINKS: &str = "/tmp/links";
 const CHOICE: &str = "default";
 const ACCESS: [&str; 2] = ["typed", "probed"];
 
-/// One line `rung TOOL ACCESS OPTIONS LINE` for each line that a tool says before it is attached, and `… ended` when it gives up
+/// One line `attach option TOOL ACCESS OPTIONS LINE` for each line that a tool says before it is attached, and `… ended` when it gives up
 /// instead. The options are joined by `+`, and are `+` alone when there are none.
 pub fn report(option_sets: &[OptionSet], results: &mut Results) -> Result<(), String> {
     for tool in tools()? {
@@ -38,7 +38,7 @@ pub fn report(option_sets: &[OptionSet], results: &mut Results) -> Result<(), St
 fn say(results: &mut Results, tool: &str, access: &str, options: &[String]) -> Result<(), String> {
     let joined = if options.is_empty() { "+".to_owned() } else { options.join("+") };
     for line in attach_and_stop(tool, access, options)? {
-        results.say("rung", &format!("{tool} {access} {joined} {line}"))?;
+        results.say("attach_option", &format!("{tool} {access} {joined} {line}"))?;
     }
     Ok(())
 }

@@ -18,10 +18,10 @@ const SPINS: &str = "spinlock.rlock";
 pub fn spares_init(btf: &Btf) -> Option<bool> {
     let mut wanted = Wanted::new();
     want(&mut wanted);
-    btf.index(&wanted).map(|index| Traits::of(&index).spares_init).ok()
+    btf.index(&wanted).map(|index| Quirks::of(&index).spares_init).ok()
 }
 
-/// Adds the names that [`Traits::of`] asks for.
+/// Adds the names that [`Quirks::of`] asks for.
 pub(crate) fn want(wanted: &mut Wanted) {
     for path in [INIT_OWNED, ALLOCATOR, SPINS] {
         want_root(wanted, path);
@@ -30,7 +30,7 @@ pub(crate) fn want(wanted: &mut Wanted) {
 
 /// What goes for every object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Traits {
+pub(crate) struct Quirks {
     /// See [`spares_init`].
     pub(crate) spares_init: bool,
     /// Entries of a hash map can be allocated by programs as they come. With PREEMPT_RT the allocator's stock is filled up by a
@@ -38,7 +38,7 @@ pub(crate) struct Traits {
     pub(crate) grows: bool,
 }
 
-impl Traits {
+impl Quirks {
     /// What cannot be told is taken for no.
     pub(crate) fn of(index: &Index<'_>) -> Self {
         let has = |path| index.exists(path).unwrap_or(false);
