@@ -96,7 +96,7 @@ fn bad_values_are_one_line_that_names_them() {
     for (args, named) in [
         (&["tcpsubnet", "1.2.3.4/33"][..], "1.2.3.4/33"),
         (&["tcpsubnet", ""], "SUBNETS"),
-        (&["tcpsubnet", "10.0.0.0/8,"], "no subnet"),
+        (&["tcpsubnet", "10.0.0.0/8,"], "not a subnet"),
         (&["tcpsubnet", "10.0.0.0/8,10.0.0.0/8"], "named twice"),
         (&["tcpsubnet", "10.1.0.0/8,10.2.0.0/8"], "named twice"),
         (&["tcpsubnet", "::ffff:10.0.0.0/104,10.0.0.0/8"], "named twice"),
@@ -157,7 +157,7 @@ fn what_is_no_file_is_not_waited_for() {
         assert!(line.contains("not a regular file"), "{line}");
     }
     assert!(refused(&["tcplife", "--cgroup", fifo], 2).contains("cgroup2"));
-    assert!(refused(&["tcplife", "--netns", fifo], 2).contains("no namespace"));
+    assert!(refused(&["tcplife", "--netns", fifo], 2).contains("not a namespace"));
 }
 
 /// That nobody takes what is said is no reason to crash.
@@ -312,7 +312,7 @@ fn links_are_made_once_and_run_their_tool() {
     std::fs::remove_file(directory.0.join("tcplife")).expect("the link is there");
     std::fs::write(directory.0.join("tcplife"), "mine").expect("a file is written");
     let line = refused(&["links", path], 1);
-    assert!(line.contains("tcplife is there already"), "{line:?}");
+    assert!(line.contains("tcplife exists"), "{line:?}");
     assert_eq!(std::fs::read(directory.0.join("tcplife")).expect("the file"), b"mine", "left alone");
     assert!(refused(&["links", "/nonexistent"], 1).contains("/nonexistent"));
 }

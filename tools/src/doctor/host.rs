@@ -10,7 +10,7 @@ use loader::{Capability, LoadError, kernel};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::utsname::uname;
 
-use crate::kallsyms;
+use crate::host::kallsyms;
 
 /// The settings that decide who may trace, in `/proc/sys/kernel`.
 const SETTINGS: [&str; 3] = ["perf_event_paranoid", "unprivileged_bpf_disabled", "kptr_restrict"];
@@ -78,7 +78,7 @@ impl Host {
             types,
             spares_init,
             tracefs: loader::tracefs().map(|path| path.display().to_string()),
-            nameless: kallsyms::readable().err().map(|why| why.to_string()),
+            nameless: kallsyms::check().err().map(|why| why.to_string()),
             features,
         }
     }

@@ -5,17 +5,17 @@ use std::fmt::{self, Write as _};
 use loader::features::Report;
 
 use super::host::{Host, Memlock, Types};
-use super::{Findings, Patient};
+use super::{Examined, Findings};
 
 /// How wide the first column is.
 const WIDTH: usize = 14;
 
-pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
+pub(super) fn all(host: &Host, tools: &[Examined]) -> String {
     let mut text = String::new();
     of_host(host, &mut text);
-    for patient in patients {
+    for tool in tools {
         text.push('\n');
-        of_tool(patient, &mut text);
+        of_tool(tool, &mut text);
     }
     text
 }
@@ -102,31 +102,30 @@ fn of_features(features: &[Report], text: &mut String) {
     }
 }
 
-fn of_tool(patient: &Patient, text: &mut String) {
-    match &patient.verdict {
+fn of_tool(tool: &Examined, text: &mut String) {
+    match &tool.verdict {
         Err(failure) => {
             // The lines after the first are the verifier's.
             let why = failure.to_string();
-            line(text, patient.name, format_args!("cannot: {}", why.lines().next().unwrap_or_default()));
+            line(text, tool.name, format_args!("cannot: {}", why.lines().next().unwrap_or_default()));
         }
         Ok(Findings { without, .. }) => {
             if without.is_empty() {
-                line(text, patient.name, format_args!("works"));
+                line(text, tool.name, format_args!("works"));
             }
-            for (at, lack) in without.iter().enumerate() {
-                let (name, head) =
-                    if at == 0 { (patient.name, "works without") } else { ("", "         and") };
-                line(text, name, format_args!("{head} {}", lack.what));
-                if let Some(help) = &lack.help {
+            for (at, limitation) in without.iter().enumerate() {
+                let (name, head) = if at == 0 { (tool.name, "works without") } else { ("", "         and") };
+                line(text, name, format_args!("{head} {}", limitation.what));
+                if let Some(help) = &limitation.help {
                     line(text, "", format_args!("  what helps: {help}"));
                 }
             }
         }
     }
-    if let Some(help) = patient.help() {
+    if let Some(help) = tool.help() {
         line(text, "", format_args!("  what helps: {help}"));
     }
-    for hook in patient.verdict.iter().flat_map(|findings| &findings.hooks).filter(|hook| !hook.unneeded) {
+    for hook in tool.verdict.iter().flat_map(|findings| &findings.hooks).filter(|hook| !hook.unneeded) {
         let way = hook.attach.as_deref().unwrap_or("not seen here");
         line(text, "", format_args!("  {}: {way}", hook.name));
     }
