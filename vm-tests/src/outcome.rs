@@ -136,7 +136,7 @@ impl Outcome {
             }
         } else if KINDS.contains(&kind) {
             self.attach_options.insert((tool, access, what.to_owned()), Some(how.to_owned()));
-        } else if how == "not seen here" {
+        } else if how == "not attached" {
             self.attach_options.entry((tool, access, what.to_owned())).or_insert(None);
         }
     }
@@ -277,8 +277,8 @@ mod tests {
             outcome(&[&[line.as_str()][..], &GOOD].concat(), End::Exited)
         };
         assert!(said("state change: tp_btf inet_sock_set_state").is_good());
-        assert!(said("first send: not seen here").is_good(), "5.10 has no such tracepoint");
-        assert!(!said("state change: not seen here").is_good());
+        assert!(said("first send: not attached").is_good(), "5.10 has no such tracepoint");
+        assert!(!said("state change: not attached").is_good());
         assert!(!said("first send: tp_btf sock_send_length").is_good(), "the matrix is out of date");
         let remark = said("open sockets: sockets that were open before have no owner");
         assert!(remark.attach_options.is_empty(), "{remark:?}");

@@ -1,4 +1,4 @@
-//! The findings for programs: one object, keys in this order.
+//! The findings as one JSON object, with its keys in a fixed order.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ enum Json<'a> {
     Text(Option<&'a str>),
     Number(Option<i64>),
     Flag(Option<bool>),
-    /// Of values that are written already.
+    /// Values that are written already.
     List(&'a [String]),
     Written(&'a str),
 }

@@ -183,7 +183,7 @@ fn print_attached(
         let taken = hook
             .taken
             .as_ref()
-            .map_or_else(|| "not available here".to_owned(), |attach| AttachName(attach).to_string());
+            .map_or_else(|| "not attached".to_owned(), |attach| AttachName(attach).to_string());
         messages.verbose(&format!("{}: {taken}", hook.hook));
         for (attach, error) in &hook.refused {
             messages.verbose(&format!("{}: not by {}: {error}", hook.hook, AttachName(attach)));

@@ -2,6 +2,8 @@
 //!
 //! A new tool is a module and a row here.
 
+#[cfg(test)]
+mod row_tests;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;

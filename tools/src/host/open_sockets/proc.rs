@@ -1,4 +1,4 @@
-//! Who has which socket open, from `/proc/<pid>/fd`.
+//! Finds the processes that have sockets open, in `/proc/<pid>/fd`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::list::{Owner, Owners};
 
-/// Looks through every process. One that ends meanwhile is passed over.
+/// Looks through every process. A process that ends meanwhile is skipped.
 pub(super) fn owners(proc: &Path, inodes: &HashSet<u32>) -> io::Result<Owners> {
     let mut owners = Owners::default();
     for entry in fs::read_dir(proc)? {
@@ -42,11 +42,11 @@ pub(super) fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// A process's name; empty when it has ended.
+/// A process's name; empty if the process has ended.
 fn comm(process: &Path) -> [u8; 16] {
     let text = fs::read(process.join("comm")).unwrap_or_default();
     let mut out = [0; 16];
-    // The last byte stays the terminator.
+    // The last byte stays zero.
     for (to, from) in out.iter_mut().take(15).zip(text.iter().take_while(|byte| **byte != b'\n')) {
         *to = *from;
     }
