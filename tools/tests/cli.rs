@@ -109,7 +109,7 @@ fn bad_values_are_one_line_that_names_them() {
         (&["tcpdrop", "--reason", ""], "NO_SOCKET"),
         (&["tcplife", "--cgroup", "/"], "cgroup2"),
         (&["tcplife", "--cgroup", &file], "cgroup2"),
-        (&["tcplife", "--netns", &file], "no namespace"),
+        (&["tcplife", "--netns", &file], "not a namespace"),
         (&["tcpdrop", "--pid-netns", "0"], "above 0"),
         (&["tcplife", "--duration=-1"], "--duration"),
         (&["tcplife", "--duration", "1e99"], "above 0"),
