@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use test_support::catalogue;
+use test_support::messages;
 
 use crate::failure::Failure;
 use crate::kallsyms::Nameless;
@@ -162,5 +162,5 @@ fn each_message_of_the_tools_is_in_the_catalogue() {
     ] {
         said.push((error.to_string(), "goes on"));
     }
-    catalogue::check(&["Command line", "Run"], &said, ELSEWHERE);
+    messages::check(&["Command line", "Run"], &said, ELSEWHERE);
 }

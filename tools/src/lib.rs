@@ -66,6 +66,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The names of all tools, in the order of the registry: lists of tools elsewhere are derived from it, or compared with it.
+pub fn tool_names() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|tool| tool.name())
+}
+
 /// Called by the name of a tool.
 fn as_tool(tool: &dyn Tool, args: Vec<OsString>) -> Result<(), Failure> {
     let matches = match tool_command(tool).try_get_matches_from(args) {
@@ -159,6 +164,6 @@ fn first_paragraph(text: &str) -> String {
 }
 
 fn names() -> String {
-    let names: Vec<_> = TOOLS.iter().map(|tool| tool.name()).collect();
+    let names: Vec<_> = tool_names().collect();
     format!("there are {}, doctor, selftest and links", names.join(", "))
 }

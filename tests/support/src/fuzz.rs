@@ -115,33 +115,4 @@ mod tests {
         }
         mutate(&mut Vec::new(), b"", &mut random);
     }
-
-    /// A target that libFuzzer knows and `cargo test` does not, or the other way round, is a target that nobody runs.
-    #[test]
-    fn each_target_is_a_plain_test_too() {
-        let names = |directory: &str| -> Vec<String> {
-            let entries = fs::read_dir(project(directory)).expect("a folder");
-            let name = |path: PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            let mut names: Vec<_> =
-                entries.filter_map(|entry| name(entry.expect("an entry").path())).collect();
-            names.sort();
-            names
-        };
-        let targets = names("tests/fuzz/fuzz_targets");
-        assert_eq!(targets, names("tests/fuzz/corpus"));
-        let manifest = fs::read_to_string(project("tests/fuzz/Cargo.toml")).expect("a manifest");
-        let sources = [
-            "bpfasm/src/fuzz/tests",
-            "btf/src/fuzz",
-            "loader/src/fuzz",
-            "programs/src/fuzz",
-            "tools/src/fuzz",
-        ]
-        .map(|file| fs::read_to_string(project(&format!("{file}.rs"))).expect("targets"));
-        for target in targets {
-            let (run, named) = (format!("fuzz::run(\"{target}\""), format!("name = \"{target}\""));
-            assert!(sources.iter().any(|source| source.contains(&run)), "no plain test runs {target}");
-            assert!(manifest.contains(&named), "tests/fuzz/Cargo.toml does not name {target}");
-        }
-    }
 }

@@ -1,14 +1,14 @@
 //! What tests of several crates share.
 //!
 //! - [`fuzz`] runs a fuzz target as a plain test;
-//! - [`catalogue`] reads the catalogue of messages and holds it against what tests provoke;
+//! - [`messages`] reads the table of messages, `tools/ERRORS.md`, and compares it with those that tests provoke;
 //! - [`names`] has the names of all tests;
 //! - [`random`] has numbers that are the same in every run.
 
 #![forbid(unsafe_code)]
 
-pub mod catalogue;
 pub mod fuzz;
+pub mod messages;
 pub mod names;
 pub mod random;
 
