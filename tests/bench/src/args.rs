@@ -9,7 +9,7 @@ pub const USAGE: &str = "\
 Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--page FILE] [--emulated] [--update-docs]
 Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
   --short        a minute or so, and fails when something has become grossly worse
-  --only LIST    only these: start storm steady refused lossy stream parts programs sockets subnets ports rings
+  --only LIST    only these: size start storm steady refused lossy stream parts programs sockets subnets ports rings
   --json FILE    writes all numbers there as well
   --page FILE    writes the tables there as well, as Markdown
   --emulated     says that this machine is emulated: only ratios count, and they come first
@@ -17,9 +17,9 @@ Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as fa
 tcptools is built first, unless $TCPTOOLS says where it is.";
 
 /// The measurements by name.
-pub const FIGURES: [&str; 12] = [
-    "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets", "subnets",
-    "ports", "rings",
+pub const FIGURES: [&str; 13] = [
+    "size", "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets",
+    "subnets", "ports", "rings",
 ];
 
 /// What is asked for.

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::fault::{During, Fault, Result};
+use crate::fault::{During, Result};
 use crate::process::Running;
 
 /// Who made it.
@@ -60,11 +60,12 @@ impl fmt::Display for Contender {
     }
 }
 
-/// All tools of ours, in the order of the README.
-pub const TOOLS: [&str; 8] =
-    ["tcpconnlat", "tcpdrop", "tcplife", "tcpretrans", "tcpstates", "tcpsubnet", "tcptop", "tcptracer"];
+/// All tools of tcptools, in the order of the registry.
+pub fn tools() -> Vec<&'static str> {
+    tools::tool_names().collect()
+}
 
-/// Which of them libbpf-tools has as well.
+/// The tools that libbpf-tools has as well.
 pub const LIBBPF: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
 
 /// Scripts for bpftrace. They print what the tools print, by the same tracepoints, so that they run without kprobes too.
@@ -153,7 +154,7 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
         std::fs::write(&path, script).during(format_args!("write {}", path.display()))?;
         judge(Maker::Bpftrace, tool, installed("bpftrace"), vec![path.into()]);
     }
-    for tool in TOOLS.into_iter().filter(|tool| tools.contains(tool)) {
+    for tool in self::tools().into_iter().filter(|tool| tools.contains(tool)) {
         let debian = installed(&format!("{tool}-bpfcc"));
         let program = debian.or_else(|| is_file(Path::new("/usr/share/bcc/tools").join(tool)));
         judge(Maker::Bcc, tool, program, Vec::new());
@@ -190,34 +191,15 @@ fn is_file(path: PathBuf) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// The reason among what a tool said before it gave up: its first line that is no warning.
-pub fn reason(said: &str) -> Fault {
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK")) {
-        // BCC says which directory it did not find.
-        Some(line) if line.contains("/lib/modules/") => Fault::new("no headers of this kernel"),
-        Some(line) => Fault::new(line),
-        None => Fault::new("ended without a word"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_the_first_line_that_gives_one() {
-        let bcc = reason("sh: 1: modprobe: not found\nchdir(/lib/modules/6.18/build): No such file\nmore\n");
-        assert_eq!(bcc.to_string(), "no headers of this kernel");
-        assert_eq!(reason("libbpf: no\nlibbpf: more\n").to_string(), "libbpf: no");
-        assert_eq!(reason("\n").to_string(), "ended without a word");
-    }
-
-    #[test]
-    fn every_script_is_of_a_tool() {
+    fn peers_are_compared_with_tools_of_the_registry() {
         for (tool, script) in SCRIPTS {
-            assert!(TOOLS.contains(&tool) && script.contains("tracepoint:"), "{tool}");
+            assert!(tools().contains(&tool) && script.contains("tracepoint:"), "{tool}");
         }
-        assert!(LIBBPF.iter().all(|tool| TOOLS.contains(tool)));
+        assert!(LIBBPF.iter().all(|tool| tools().contains(tool)));
     }
 }

@@ -35,9 +35,9 @@ use nix::unistd::geteuid;
 
 use crate::args::{Args, USAGE};
 use crate::conditions::Conditions;
-use crate::contender::{Contender, TOOLS};
+use crate::contender::Contender;
 use crate::fault::{During, Fault, Result};
-use crate::figure::{Plan, events, goals, grow, headline, parts, start, storm, stream};
+use crate::figure::{Plan, events, goals, grow, headline, parts, size, start, storm, stream};
 use crate::load::{hold, probe};
 use crate::report::{Figure, Report, json, markdown, svg, text};
 
@@ -72,22 +72,27 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &Args) -> Result<()> {
-    if !geteuid().is_root() {
-        return Err(Fault::new("tools are attached and network namespaces made: run it as root"));
-    }
     let tcptools = tcptools()?;
+    if args.only == ["size"] {
+        let (bytes, figure) = size::measure(&tcptools, &with_symbols()?)?;
+        print!("{}", text::figure(&figure));
+        return size::check(bytes);
+    }
+    if !geteuid().is_root() {
+        return Err(Fault::new("run as root (it attaches BPF programs and makes network namespaces)"));
+    }
     contender::set_ours(tcptools.clone());
-    // Peers need tracefs, and it is mounted for them only.
+    // Peers need tracefs: it is mounted in a mount namespace of this process.
     mntns::enter_new();
     mntns::mount_tracefs();
     let scratch = Scratch::new();
-    let tools: &[&str] = if args.short { &["tcplife", "tcpstates"] } else { &TOOLS };
+    let tools = if args.short { vec!["tcplife", "tcpstates"] } else { contender::tools() };
     let conditions = conditions::conditions(&tcptools, args.emulated)?;
     figure::tell("which peers run here");
-    let (peers, left_out) = contender::peers(tools, &scratch.path(""))?;
-    let ours = TOOLS.iter().map(|tool| Contender::as_peers(tool));
+    let (peers, left_out) = contender::peers(&tools, &scratch.path(""))?;
+    let ours = contender::tools().into_iter().map(Contender::as_peers);
     let contenders = ours.chain(peers).collect();
-    let plan = Plan { contenders, left_out, short: args.short, emulated: args.emulated };
+    let plan = Plan { contenders, left_out, tcptools, short: args.short, emulated: args.emulated };
     if args.short {
         return verdict::run(&plan);
     }
@@ -106,7 +111,10 @@ fn bench(args: &Args) -> Result<()> {
     if failed > 0 {
         return Err(Fault::new(format!("{failed} figures could not be measured")));
     }
-    if args.update_docs { write_docs(&report, &numbers) } else { Ok(()) }
+    if args.update_docs {
+        write_docs(&report, &numbers)?;
+    }
+    size::check(size::of_file(&plan.tcptools)?)
 }
 
 /// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
@@ -125,6 +133,10 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
             }
         }
     };
+    // An emulated machine has no compiler, and the size is the same.
+    if !plan.emulated {
+        add("size", &mut || Ok(vec![size::measure(&plan.tcptools, &with_symbols()?)?.1]));
+    }
     add("start", &mut || {
         let (measured, figure) = start::measure(plan)?;
         starts = measured;
@@ -202,20 +214,31 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Where tcptools is: what `$TCPTOOLS` says, or what cargo builds now.
+/// The path of tcptools: `$TCPTOOLS`, or what cargo builds now.
 fn tcptools() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("TCPTOOLS") {
-        return Ok(path.into());
+    match std::env::var_os("TCPTOOLS") {
+        Some(path) => Ok(path.into()),
+        None => built("release"),
     }
+}
+
+/// The path of the same program with its symbols.
+fn with_symbols() -> Result<PathBuf> {
+    built("size")
+}
+
+/// Builds tcptools in a profile.
+fn built(profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "--release", "-p", "tools"]).current_dir(root()).status();
-    if !built.during("cargo build")?.success() {
-        return Err(Fault::new("tcptools cannot be built"));
+    let mut command = Command::new(cargo);
+    command.args(["build", "--profile", profile, "-p", "tools"]).current_dir(root());
+    if !command.status().during("cargo build")?.success() {
+        return Err(Fault::new(format!("cargo cannot build tcptools in the profile {profile}")));
     }
     // target/TRIPLE/PROFILE/bench-tools
     let own = std::env::current_exe().during("the path of this program")?;
-    let built = own.ancestors().nth(2).map(|triple| triple.join("release/tcptools"));
-    built
-        .filter(|path| path.is_file())
-        .ok_or_else(|| Fault::new("no tcptools beside this program; $TCPTOOLS says where it is"))
+    let built = own.ancestors().nth(2).map(|triple| triple.join(profile).join("tcptools"));
+    built.filter(|path| path.is_file()).ok_or_else(|| {
+        Fault::new(format!("cargo put no {profile}/tcptools beside this program; set $TCPTOOLS to its path"))
+    })
 }

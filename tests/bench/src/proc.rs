@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use nix::libc;
 use nix::time::ClockId;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::fault::{During, Fault, Result};
-use crate::process::{SLEEPS, proc_file};
 
 /// What a process takes of memory, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,6 +118,26 @@ pub fn verified(pid: u32, id: u32) -> Option<u64> {
     let mut infos = infos.filter_map(|(fd, _)| proc_file(pid, &format!("fdinfo/{fd}")).ok());
     let info = infos.find(|info| info_number(info, "prog_id:") == Some(u64::from(id)))?;
     info_number(&info, "verified_insns:")
+}
+
+/// The system calls in which a tool that has nothing to do sleeps.
+pub const SLEEPS: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_pselect6,
+];
+
+/// A file of `/proc`.
+pub fn proc_file(pid: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    fs::read_to_string(&path).during(path)
 }
 
 #[cfg(test)]

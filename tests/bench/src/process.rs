@@ -1,20 +1,18 @@
 //! A tool that runs, seen from outside: by `/proc` and by what it writes.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::contender;
 use crate::fault::{During, Fault, Result};
 use crate::proc::{self, Memory};
 
@@ -127,7 +125,7 @@ impl Running {
     fn wait_a_look(&mut self, begin: Instant, limit: Duration) -> Result<()> {
         if let Some(status) = self.child.try_wait().during("wait")? {
             let said = read(&mut self.said)?;
-            let reason = contender::reason(&String::from_utf8_lossy(&said));
+            let reason = reason(&String::from_utf8_lossy(&said));
             return Err(Fault::new(format!("{reason} ({status})")));
         }
         if begin.elapsed() > limit {
@@ -227,20 +225,6 @@ pub fn exec_when_told(words: &[String]) -> Fault {
     Fault::new(format!("{program}: {}", Command::new(program).args(args).exec()))
 }
 
-/// The system calls in which a tool that has nothing to do sleeps.
-pub const SLEEPS: &[libc::c_long] = &[
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_nanosleep,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_pselect6,
-];
-
 /// Lines of a tool that name a port as a number of its own.
 pub fn lines_with(rows: &[u8], port: u16) -> u64 {
     let port = port.to_string();
@@ -253,15 +237,28 @@ pub fn lines_with(rows: &[u8], port: u16) -> u64 {
     rows.split(|&byte| byte == b'\n').filter(|line| has(line)).count() as u64
 }
 
-/// A file of `/proc`.
-pub fn proc_file(pid: u32, name: &str) -> Result<String> {
-    let path = format!("/proc/{pid}/{name}");
-    fs::read_to_string(&path).during(path)
+/// The reason among what a tool said before it gave up: its first line that is no warning.
+fn reason(said: &str) -> Fault {
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK")) {
+        // BCC says which directory it did not find.
+        Some(line) if line.contains("/lib/modules/") => Fault::new("no headers of this kernel"),
+        Some(line) => Fault::new(line),
+        None => Fault::new("ended without a word"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_is_the_first_line_that_gives_one() {
+        let bcc = reason("sh: 1: modprobe: not found\nchdir(/lib/modules/6.18/build): No such file\nmore\n");
+        assert_eq!(bcc.to_string(), "no headers of this kernel");
+        assert_eq!(reason("libbpf: no\nlibbpf: more\n").to_string(), "libbpf: no");
+        assert_eq!(reason("\n").to_string(), "ended without a word");
+    }
 
     #[test]
     fn a_port_is_a_number_of_its_own() {

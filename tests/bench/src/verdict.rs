@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::contender::Maker;
 use crate::fault::{Fault, Result};
+use crate::figure::size;
 use crate::figure::start::{self, Starts};
 use crate::figure::storm::{self, Storm};
 use crate::figure::{Plan, events, grow};
@@ -51,7 +52,7 @@ type Group = fn(&Plan) -> Result<Vec<Check>>;
 
 /// Measures group by group and says what failed.
 pub fn run(plan: &Plan) -> Result<()> {
-    let groups: [Group; 4] = [starts, storms, steady, sockets];
+    let groups: [Group; 5] = [size, starts, storms, steady, sockets];
     let mut failed = 0;
     for group in groups {
         let mut attempt = 1;
@@ -73,6 +74,11 @@ pub fn run(plan: &Plan) -> Result<()> {
     } else {
         Err(Fault::new(format!("{failed} checks failed, {ATTEMPTS} times each")))
     }
+}
+
+fn size(plan: &Plan) -> Result<Vec<Check>> {
+    let bytes = size::of_file(&plan.tcptools)? as f64;
+    Ok(vec![Check::new("tcptools: size, MB", Some(bytes / 1e6), Limit::AtMost(size::LIMIT as f64 / 1e6))])
 }
 
 fn starts(plan: &Plan) -> Result<Vec<Check>> {

@@ -35,7 +35,7 @@ pub fn steady(plan: &Plan) -> Result<(Vec<Steady>, Figure)> {
         &["tool", "connections/s", "rows due", "rows", "user CPU %", "CPU %"],
     );
     let mut results = Vec::new();
-    let chosen = plan.of(&["tcpconnlat", "tcplife", "tcpstates", "tcptracer"]);
+    let chosen = plan.with_known_rows(load);
     for contender in chosen.into_iter().filter(|one| !plan.short || one.maker == Maker::Tcptools) {
         let round = with(contender, load, false).during(contender)?;
         let due = expected(contender.tool, load, &round.done).unwrap_or(0);

@@ -27,7 +27,7 @@ pub fn measure(plan: &Plan) -> Result<Figure> {
             "machine code bytes",
         ],
     );
-    for contender in plan.of(&crate::contender::TOOLS) {
+    for contender in plan.of(&crate::contender::tools()) {
         let mut running = Running::start(contender.command())?;
         running.wait_attached(START).during(contender)?;
         let shapes = program::shapes(running.pid(), &running.programs())?;

@@ -12,9 +12,6 @@ use crate::report::{Cell, Chart, Figure};
 use crate::round::{Round, bare, expected, with};
 use crate::stats::{greatest, least, median, ratio};
 
-/// Tools with a row for each connection or change of one.
-const TOOLS: [&str; 4] = ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"];
-
 /// What the storm came to for a contender.
 #[derive(Clone, Debug)]
 pub struct Storm {
@@ -53,12 +50,11 @@ impl Storm {
 /// Rounds without a tool and with each, in an order that turns round each time, so that what drifts cancels out.
 pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     tell("storm of connections");
-    let chosen: &[&str] = if plan.short { &["tcplife", "tcpstates"] } else { &TOOLS };
-    let contenders = plan.of(chosen);
+    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
+    let contenders = if plan.short { plan.of(&["tcplife", "tcpstates"]) } else { plan.with_known_rows(load) };
     // A short run compares with what costs nothing and with libbpf-tools.
     let contenders: Vec<&Contender> =
         contenders.into_iter().filter(|contender| !plan.short || contender.maker <= Maker::Libbpf).collect();
-    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
     let mut rates: Vec<f64> = Vec::new();
     let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let mut rounds: Vec<Vec<Round>> = (0..contenders.len()).map(|_| Vec::new()).collect();
