@@ -4,45 +4,43 @@ use std::path::PathBuf;
 
 use crate::fault::{Fault, Result};
 
-/// What `--help` says.
+/// The text of `--help`.
 pub const USAGE: &str = "\
 Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--page FILE] [--emulated] [--update-docs]
-Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
-  --short        a minute or so, and fails when something has become grossly worse
-  --only LIST    only these: size start storm steady refused lossy stream parts programs sockets subnets ports rings
-  --json FILE    writes all numbers there as well
-  --page FILE    writes the tables there as well, as Markdown
-  --emulated     says that this machine is emulated: only ratios count, and they come first
-  --update-docs  writes tests/bench/results (tables, numbers, charts) and the block of the README
-tcptools is built first, unless $TCPTOOLS says where it is.";
+Run as root. Compares tcptools with the same tools of libbpf-tools, bpftrace and BCC, if they are installed and run here.
+  --short        take about a minute, and fail if something has become much slower or larger
+  --only LIST    measure only these: size start storm steady refused lossy stream parts programs sockets subnets ports rings
+                 (size alone needs no root)
+  --json FILE    also write all numbers to a file
+  --page FILE    also write the tables to a file, as Markdown
+  --emulated     this machine is emulated: show ratios, because absolute figures mean little
+  --update-docs  write tests/bench/results (tables, numbers, charts) and the measured block of the README
+Builds tcptools first, unless $TCPTOOLS is its path.";
 
-/// The measurements by name.
+/// The names that `--only` takes.
 pub const FIGURES: [&str; 13] = [
     "size", "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets",
     "subnets", "ports", "rings",
 ];
 
-/// What is asked for.
+/// The parsed command line.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Args {
-    /// Print the usage.
     pub help: bool,
-    /// The verdict only.
+    /// Only check for large regressions.
     pub short: bool,
-    /// These figures; all when empty.
+    /// Names of figures; empty for all.
     pub only: Vec<String>,
-    /// Where the numbers go.
+    /// The file for the numbers.
     pub json: Option<PathBuf>,
-    /// Where the tables go, as Markdown.
+    /// The file for the tables.
     pub page: Option<PathBuf>,
-    /// Whether this machine is emulated.
     pub emulated: bool,
-    /// Whether the documents are written.
     pub update_docs: bool,
 }
 
 impl Args {
-    /// Reads the words after the program's name.
+    /// Parses the words after the program's name.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut args = Self::default();
         let mut words = words.into_iter();
@@ -56,22 +54,22 @@ impl Args {
                 "--page" => args.page = Some(value()?.into()),
                 "--emulated" => args.emulated = true,
                 "--update-docs" => args.update_docs = true,
-                _ => return Err(Fault::new(format!("no such option: {word}"))),
+                _ => return Err(Fault::new(format!("unknown option {word}"))),
             }
         }
         if let Some(unknown) = args.only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
-            return Err(Fault::new(format!("no figure {unknown}; there are {}", FIGURES.join(", "))));
+            return Err(Fault::new(format!("unknown figure {unknown}; known are {}", FIGURES.join(", "))));
         }
         if args.update_docs && (args.short || args.emulated || !args.only.is_empty()) {
-            return Err(Fault::new("--update-docs is for a whole run on a real machine"));
+            return Err(Fault::new("--update-docs needs a complete run on a real machine"));
         }
         if args.short && (!args.only.is_empty() || args.json.is_some() || args.page.is_some()) {
-            return Err(Fault::new("--short takes no other option"));
+            return Err(Fault::new("--short cannot be combined with --only, --json or --page"));
         }
         Ok(args)
     }
 
-    /// Whether this one is to be measured.
+    /// Whether a figure is to be measured.
     pub fn wants(&self, figure: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == figure)
     }
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_or_refused() {
+    fn options_are_parsed_or_refused() {
         assert_eq!(parse(""), Ok(Args::default()));
         let args = parse("--only start,storm --json x").unwrap();
         assert!(args.wants("storm") && !args.wants("rings"));

@@ -1,4 +1,4 @@
-//! Where and when it was measured.
+//! The machine, kernel and date of a run.
 
 use std::fs;
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fault::{During, Result};
 
-/// Names and values.
 pub type Conditions = Vec<(&'static str, String)>;
 
-/// Machine, kernel, date, version, and what else the machine has to do: to be asked before anything is measured.
+/// Machine, kernel, version, load and date. Must be called before anything is measured, because
+/// measuring changes the load.
 pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditions> {
     let read = |path: &str| fs::read_to_string(path).during(path);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -38,17 +38,17 @@ pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditio
         ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
         ("date", date(seconds / 86_400)),
     ];
-    // What else an emulated machine has to do is nothing, and what its host has is not in its clock.
+    // An emulated machine runs nothing else, and the load of its host does not affect its clock.
     conditions.retain(|(name, _)| !emulated || *name != "load");
     Ok(conditions)
 }
 
-/// The number of a release: what follows it is a builder's name.
+/// The version number of a kernel release, without the builder's suffix.
 fn number(release: &str) -> &str {
     release.trim().split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default()
 }
 
-/// A line `name : value`.
+/// The value in a line `name : value`.
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_once(':').map(|(_, value)| value.trim().to_owned())
@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_its_number() {
+    fn the_suffix_of_a_kernel_release_is_dropped() {
         assert_eq!(["6.18.44-cloud\n", "7.3.4+deb13", "6.1"].map(number), ["6.18.44", "7.3.4", "6.1"]);
     }
 
     #[test]
-    fn a_field_is_behind_its_colon() {
+    fn a_field_is_the_text_after_the_colon() {
         assert_eq!(field("processor\t: 0\nmodel name\t: A CPU\n", "model name"), Some("A CPU".to_owned()));
         assert_eq!(field("", "model name"), None);
     }

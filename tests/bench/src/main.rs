@@ -1,8 +1,9 @@
-//! tcptools beside its peers: what each costs, in one run on one machine. `cargo bench-tools`, as root.
+//! Compares the costs of tcptools and its peers in one run on one machine: `cargo bench-tools`, as root.
 //!
-//! - [`contender`] says who is compared, [`load`] makes what they watch, [`round`] puts the two together;
-//! - [`process`], [`proc`], [`program`] and [`watch`] see a tool from outside, the same way for all of them;
-//! - [`figure`] has the measurements, [`report`] shows them, [`verdict`] is the short run that `./test` makes.
+//! - [`contender`] lists the programs that are compared, [`load`] generates the traffic that they watch, [`round`] runs one
+//!   of each;
+//! - [`process`], [`proc`], [`program`] and [`watch`] observe a tool from outside, by the same methods for all of them;
+//! - [`figure`] has the measurements, [`report`] prints them, [`verdict`] is the short run of `./test`.
 
 #![forbid(unsafe_code)]
 
@@ -38,17 +39,17 @@ use crate::conditions::Conditions;
 use crate::contender::Contender;
 use crate::fault::{During, Fault, Result};
 use crate::figure::{Plan, events, goals, grow, headline, parts, size, start, storm, stream};
-use crate::load::{hold, probe};
+use crate::load::{open, probe};
 use crate::report::{Figure, Report, json, markdown, svg, text};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    // Parts that this program takes as a process of its own.
+    // Roles in which this program starts itself as another process.
     let part = match words.as_slice() {
         [flag, what] if flag == load::FLAG => Some(load::run(what)),
-        [flag, _] if flag == hold::FLAG => Some(hold::run()),
+        [flag, _] if flag == open::FLAG => Some(open::run()),
         [flag, _] if flag == probe::FLAG => Some(probe::run()),
-        [flag, command @ ..] if flag == process::EXEC => Some(Err(process::exec_when_told(command))),
+        [flag, command @ ..] if flag == process::EXEC => Some(Err(process::wait_and_exec(command))),
         _ => None,
     };
     let result = part.unwrap_or_else(|| match Args::parse(words) {
@@ -88,7 +89,7 @@ fn bench(args: &Args) -> Result<()> {
     let scratch = Scratch::new();
     let tools = if args.short { vec!["tcplife", "tcpstates"] } else { contender::tools() };
     let conditions = conditions::conditions(&tcptools, args.emulated)?;
-    figure::tell("which peers run here");
+    figure::progress("which peers run here");
     let (peers, left_out) = contender::peers(&tools, &scratch.path(""))?;
     let ours = contender::tools().into_iter().map(Contender::as_peers);
     let contenders = ours.chain(peers).collect();
@@ -117,7 +118,7 @@ fn bench(args: &Args) -> Result<()> {
     size::check(size::of_file(&plan.tcptools)?)
 }
 
-/// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
+/// Measures the figures that were asked for, and counts those that failed. The others are measured all the same.
 fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) {
     let mut figures: Vec<Figure> = Vec::new();
     let (mut starts, mut storms, mut streams) = (Vec::new(), Vec::new(), Vec::new());
@@ -147,7 +148,7 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
         storms = measured;
         Ok(vec![figure])
     });
-    // No peer is in it, and of ours alone an emulated machine tells nothing.
+    // This figure contains no peer, and an emulated machine only gives ratios between tools.
     if !plan.emulated {
         add("storm", &mut || Ok(vec![storm::variants(plan)?]));
     }
@@ -189,7 +190,7 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     (report, failed)
 }
 
-/// `tests/bench/results` and the README's block.
+/// Writes `tests/bench/results` and the measured block of the README.
 fn write_docs(report: &Report, numbers: &str) -> Result<()> {
     let root = root();
     let docs = root.join("tests/bench/results");
@@ -204,12 +205,12 @@ fn write_docs(report: &Report, numbers: &str) -> Result<()> {
     }
     let readme = root.join("README.md");
     let text = fs::read_to_string(&readme).during(readme.display())?;
-    let text = markdown::readme(&text, report)
-        .ok_or_else(|| Fault::new("README.md has no block for what was measured"))?;
+    let text =
+        markdown::readme(&text, report).ok_or_else(|| Fault::new("README.md has no measured block"))?;
     write(readme, &text)
 }
 
-/// The workspace.
+/// The folder of the workspace.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -2,7 +2,7 @@
 //!
 //! The released file has no symbols. The profile `size` builds the same program with them: the bytes of every function
 //! and constant that has a symbol go to the crate that its name begins with. A generic function counts for the crate that
-//! defines it, whoever instantiates it; equal functions, which the linker keeps once, count for one of their names.
+//! defines it, not for the one that instantiates it. The linker merges equal functions: they count for one of their names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,20 +11,20 @@ use goblin::elf::section_header::{SHF_ALLOC, SHT_NOBITS};
 use goblin::elf::sym::{STT_FUNC, STT_OBJECT, st_type};
 use goblin::elf::{Elf, Sym};
 
-use super::tell;
+use super::progress;
 use crate::fault::{During, Fault, Result};
 use crate::report::{Cell, Figure};
 
 /// The greatest size of the released binary, in bytes.
 pub const LIMIT: u64 = 3_000_000;
 
-/// What has no Rust name.
+/// The row for symbols that are not Rust names.
 const C_LIBRARY: &str = "C library";
 
-/// Crates with less than this are one row.
-const SMALL: u64 = 4096;
+/// Crates with fewer bytes than this share a row.
+const SMALL_CRATE: u64 = 4096;
 
-/// Bytes of a crate in the file.
+/// Bytes of a crate in the binary.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Bytes {
     code: u64,
@@ -44,7 +44,7 @@ impl Bytes {
 
 /// The bytes of the released file, and a table of them by crate. `with_symbols` is the same program with its symbols.
 pub fn measure(released: &Path, with_symbols: &Path) -> Result<(u64, Figure)> {
-    tell("the size of the binary");
+    progress("the size of the binary");
     let size = of_file(released)?;
     let file = std::fs::read(with_symbols).during(with_symbols.display())?;
     let crates = by_crate(&file)?;
@@ -68,7 +68,7 @@ pub fn measure(released: &Path, with_symbols: &Path) -> Result<(u64, Figure)> {
     let mut small = Bytes::default();
     let mut large: Vec<(&str, Bytes)> = Vec::new();
     for (name, bytes) in &crates {
-        if bytes.sum() < SMALL { small.add(*bytes) } else { large.push((name, *bytes)) }
+        if bytes.sum() < SMALL_CRATE { small.add(*bytes) } else { large.push((name, *bytes)) }
     }
     large.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.sum()));
     for (name, bytes) in &large {
@@ -122,7 +122,7 @@ fn by_crate(file: &[u8]) -> Result<BTreeMap<String, Bytes>> {
     Ok(crates)
 }
 
-/// Memory that starts as zeroes takes no bytes of the file.
+/// Whether a symbol takes bytes of the file: symbols in `.bss` do not.
 fn is_in_file(elf: &Elf<'_>, symbol: &Sym) -> bool {
     let section = elf.section_headers.get(symbol.st_shndx);
     section
@@ -152,14 +152,17 @@ mod tests {
 
     #[test]
     fn a_symbol_is_of_the_crate_that_its_name_begins_with() {
+        let legacy = |impl_name: &str, name: &str| {
+            format!("_ZN{}{impl_name}{}{name}17h0123456789abcdefE", impl_name.len(), name.len())
+        };
         for (symbol, expected) in [
-            ("_ZN6loader3map6create17h0123456789abcdefE", "loader"),
-            ("_ZN54_$LT$$RF$loader..Map$u20$as$u20$core..fmt..Debug$GT$3fmt17h0123456789abcdefE", "loader"),
-            ("_ZN36_$LT$u8$u20$as$u20$rows..Value$GT$4text17h0123456789abcdefE", "rows"),
-            ("_RNvCskwGfYPst2Cb_3foo16example_function", "foo"),
-            ("malloc", C_LIBRARY),
+            (legacy("loader", "create"), "loader"),
+            (legacy("_$LT$$RF$loader..Map$u20$as$u20$core..fmt..Debug$GT$", "fmt"), "loader"),
+            (legacy("_$LT$u8$u20$as$u20$rows..Value$GT$", "text"), "rows"),
+            ("_RNvCskwGfYPst2Cb_3foo16example_function".to_owned(), "foo"),
+            ("malloc".to_owned(), C_LIBRARY),
         ] {
-            assert_eq!(crate_of(symbol), expected, "{symbol}");
+            assert_eq!(crate_of(&symbol), expected, "{symbol}");
         }
     }
 

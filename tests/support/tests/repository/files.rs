@@ -5,7 +5,7 @@ use std::path::Path;
 
 use test_support::project;
 
-/// Folders that hold data or build results, wherever they occur.
+/// Names of folders with data or build results.
 const DATA_FOLDERS: [&str; 5] = ["target", "corpus", "data", "golden", ".git"];
 
 /// A text file: its path from the top of the repository, and its text.

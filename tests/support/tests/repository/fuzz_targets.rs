@@ -14,7 +14,7 @@ fn names(folder: &str) -> BTreeSet<String> {
     entries.filter_map(|entry| stem(entry.expect("a folder's entry").path())).collect()
 }
 
-/// What stands behind `before` up to the next `after`, each time.
+/// All texts between a `before` and the next `after`.
 fn between(text: &str, before: &str, after: &str) -> BTreeSet<String> {
     let parts = text.split(before).skip(1);
     parts.filter_map(|rest| rest.split_once(after)).map(|(name, _)| name.to_owned()).collect()
