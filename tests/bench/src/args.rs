@@ -2,20 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::fault::{Fault, Result};
-
-/// The text of `--help`.
-pub const USAGE: &str = "\
-Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--page FILE] [--emulated] [--update-docs]
-Run as root. Compares tcptools with the same tools of libbpf-tools, bpftrace and BCC, if they are installed and run here.
-  --short        take about a minute, and fail if something has become much slower or larger
-  --only LIST    measure only these: size start storm steady refused lossy stream parts programs sockets subnets ports rings
-                 (size alone needs no root)
-  --json FILE    also write all numbers to a file
-  --page FILE    also write the tables to a file, as Markdown
-  --emulated     this machine is emulated: show ratios, because absolute figures mean little
-  --update-docs  write tests/bench/results (tables, numbers, charts) and the measured block of the README
-Builds tcptools first, unless $TCPTOOLS is its path.";
+use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The names that `--only` takes.
 pub const FIGURES: [&str; 13] = [
@@ -26,7 +13,6 @@ pub const FIGURES: [&str; 13] = [
 /// The parsed command line.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Args {
-    pub help: bool,
     /// Only check for large regressions.
     pub short: bool,
     /// Names of figures; empty for all.
@@ -39,34 +25,53 @@ pub struct Args {
     pub update_docs: bool,
 }
 
+fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    Command::new("cargo bench-tools")
+        .about("Compare tcptools with the same tools of libbpf-tools, bpftrace and BCC, if they run here (as root)")
+        .after_help("Builds tcptools first, unless $TCPTOOLS is its path.")
+        .arg(
+            flag("short", "Take about a minute, and fail if something has become much slower or larger")
+                .conflicts_with_all(["only", "json", "page", "update-docs"]),
+        )
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("FIGURE,...")
+                .value_delimiter(',')
+                .value_parser(FIGURES)
+                .help("Measure only these (size alone needs no root)"),
+        )
+        .arg(file("json", "Also write all numbers to a file"))
+        .arg(file("page", "Also write the tables to a file, as Markdown"))
+        .arg(flag("emulated", "This machine is emulated: show ratios, because absolute figures mean little"))
+        .arg(
+            flag("update-docs", "Write tests/bench/results and the measured block of the README")
+                .conflicts_with_all(["only", "emulated"]),
+        )
+}
+
 impl Args {
     /// Parses the words after the program's name.
-    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self> {
-        let mut args = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| Fault::new(format!("{word} needs a value")));
-            match word.as_str() {
-                "-h" | "--help" => args.help = true,
-                "--short" => args.short = true,
-                "--only" => args.only = value()?.split(',').map(str::to_owned).collect(),
-                "--json" => args.json = Some(value()?.into()),
-                "--page" => args.page = Some(value()?.into()),
-                "--emulated" => args.emulated = true,
-                "--update-docs" => args.update_docs = true,
-                _ => return Err(Fault::new(format!("unknown option {word}"))),
-            }
-        }
-        if let Some(unknown) = args.only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
-            return Err(Fault::new(format!("unknown figure {unknown}; known are {}", FIGURES.join(", "))));
-        }
-        if args.update_docs && (args.short || args.emulated || !args.only.is_empty()) {
-            return Err(Fault::new("--update-docs needs a complete run on a real machine"));
-        }
-        if args.short && (!args.only.is_empty() || args.json.is_some() || args.page.is_some()) {
-            return Err(Fault::new("--short cannot be combined with --only, --json or --page"));
-        }
-        Ok(args)
+    ///
+    /// # Errors
+    ///
+    /// clap's, which prints itself (or the help) and knows its exit status.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let matches = command().no_binary_name(true).try_get_matches_from(words)?;
+        Ok(Self {
+            short: matches.get_flag("short"),
+            only: matches.get_many::<String>("only").into_iter().flatten().cloned().collect(),
+            json: matches.get_one("json").cloned(),
+            page: matches.get_one("page").cloned(),
+            emulated: matches.get_flag("emulated"),
+            update_docs: matches.get_flag("update-docs"),
+        })
     }
 
     /// Whether a figure is to be measured.
@@ -79,18 +84,19 @@ impl Args {
 mod tests {
     use super::*;
 
-    fn parse(words: &str) -> Result<Args> {
+    fn parse(words: &str) -> Result<Args, clap::Error> {
         Args::parse(words.split_ascii_whitespace().map(str::to_owned))
     }
 
     #[test]
     fn options_are_parsed_or_refused() {
-        assert_eq!(parse(""), Ok(Args::default()));
+        assert_eq!(parse("").unwrap(), Args::default());
         let args = parse("--only start,storm --json x").unwrap();
         assert!(args.wants("storm") && !args.wants("rings"));
         assert_eq!(args.json, Some("x".into()));
         let args = parse("--emulated --page x.md").unwrap();
         assert!(args.emulated && args.page == Some("x.md".into()));
+        assert!(parse("--short --emulated").unwrap().short);
         for wrong in [
             "--only",
             "--only tea",
@@ -104,5 +110,8 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let help = parse("--help").unwrap_err();
+        assert_eq!(help.exit_code(), 0);
+        assert!(FIGURES.iter().all(|figure| help.to_string().contains(figure)), "{help}");
     }
 }

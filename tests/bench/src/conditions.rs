@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 
 use crate::fault::{During, Result};
 
@@ -23,7 +24,6 @@ pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditio
     let kernel = read("/proc/sys/kernel/osrelease")?;
     let lockdown = loader::kernel::lockdown();
     let version = Command::new(tcptools).arg("--version").output().during("tcptools --version")?;
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).during("clock")?.as_secs();
     let mut conditions = vec![
         ("machine", format!("{cpus} × {model}{virtual_machine}")),
         (
@@ -36,7 +36,7 @@ pub fn conditions(tcptools: &std::path::Path, emulated: bool) -> Result<Conditio
         ),
         ("version", String::from_utf8_lossy(&version.stdout).trim().to_owned()),
         ("load", format!("load average {} before the run", load.split(' ').next().unwrap_or("-"))),
-        ("date", date(seconds / 86_400)),
+        ("date", Timestamp::now().strftime("%Y-%m-%d").to_string()),
     ];
     // An emulated machine runs nothing else, and the load of its host does not affect its clock.
     conditions.retain(|(name, _)| !emulated || *name != "load");
@@ -54,46 +54,9 @@ fn field(text: &str, name: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.trim().to_owned())
 }
 
-/// Days since 1970 as a date, in UTC.
-fn date(mut days: u64) -> String {
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    format!("{year}-{month:02}-{:02}", days + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_dates() {
-        let dates = [0, 58, 59, 789, 790, 20_000, 20_785].map(date);
-        assert_eq!(
-            dates,
-            [
-                "1970-01-01",
-                "1970-02-28",
-                "1970-03-01",
-                "1972-02-29",
-                "1972-03-01",
-                "2024-10-04",
-                "2026-11-28"
-            ]
-        );
-    }
 
     #[test]
     fn the_suffix_of_a_kernel_release_is_dropped() {

@@ -34,7 +34,7 @@ use kernel_tests::mntns;
 use kernel_tests::scratch::Scratch;
 use nix::unistd::geteuid;
 
-use crate::args::{Args, USAGE};
+use crate::args::Args;
 use crate::conditions::Conditions;
 use crate::contender::Contender;
 use crate::fault::{During, Fault, Result};
@@ -53,15 +53,8 @@ fn main() -> ExitCode {
         _ => None,
     };
     let result = part.unwrap_or_else(|| match Args::parse(words) {
-        Ok(args) if args.help => {
-            println!("{USAGE}");
-            Ok(())
-        }
         Ok(args) => bench(&args),
-        Err(fault) => {
-            eprintln!("bench-tools: {fault}\n{USAGE}");
-            std::process::exit(2);
-        }
+        Err(usage) => usage.exit(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
