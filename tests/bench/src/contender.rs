@@ -1,4 +1,5 @@
-//! The programs that are compared, which of them run on this machine, and why others are not measured.
+//! The programs that are compared, which of them run on this machine, and why others are not
+//! measured.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -66,8 +67,8 @@ pub fn tools() -> Vec<&'static str> {
 /// The tools that libbpf-tools has as well.
 pub const LIBBPF: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
 
-/// Scripts for bpftrace. They print the columns of the tools and use the same tracepoints, so that they run without
-/// kprobes.
+/// Scripts for bpftrace. They print the columns of the tools and use the same tracepoints, so that
+/// they run without kprobes.
 const SCRIPTS: [(&str, &str); 3] = [
     ("tcplife", include_str!("../scripts/tcplife.bt")),
     ("tcpretrans", include_str!("../scripts/tcpretrans.bt")),
@@ -129,7 +130,8 @@ impl Contender {
     }
 }
 
-/// The peers of these tools that run here, and those that do not. Scripts are written into `scratch`.
+/// The peers of these tools that run here, and those that do not. Scripts are written into
+/// `scratch`.
 pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<LeftOut>)> {
     let mut peers = Vec::new();
     let mut left_out = Vec::new();

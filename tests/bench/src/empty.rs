@@ -1,4 +1,5 @@
-//! An empty program at the tracepoint that most tools use: the minimum cost of a run on this machine at this time.
+//! An empty program at the tracepoint that most tools use: the minimum cost of a run on this
+//! machine at this time.
 
 use bpfasm::bpf;
 use bpfasm::object::Attach;

@@ -1,9 +1,12 @@
-//! Compares the costs of tcptools and its peers in one run on one machine: `cargo bench-tools`, as root.
+//! Compares the costs of tcptools and its peers in one run on one machine: `cargo bench-tools`, as
+//! root.
 //!
-//! - [`contender`] lists the programs that are compared, [`load`] generates the traffic that they watch, [`round`] runs one
-//!   of each;
-//! - [`process`], [`proc`], [`program`] and [`watch`] observe a tool from outside, by the same methods for all of them;
-//! - [`figure`] has the measurements, [`report`] prints them, [`verdict`] is the short run of `./test`.
+//! - [`contender`] lists the programs that are compared, [`load`] generates the traffic that they
+//!   watch, [`round`] runs one of each;
+//! - [`process`], [`proc`], [`program`] and [`watch`] observe a tool from outside, by the same
+//!   methods for all of them;
+//! - [`figure`] has the measurements, [`report`] prints them, [`verdict`] is the short run of
+//!   `./test`.
 
 #![forbid(unsafe_code)]
 
@@ -111,7 +114,8 @@ fn bench(args: &Args) -> Result<()> {
     size::check(size::of_file(&plan.tcptools)?)
 }
 
-/// Measures the figures that were asked for, and counts those that failed. The others are measured all the same.
+/// Measures the figures that were asked for, and counts those that failed. The others are measured
+/// all the same.
 fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) {
     let mut figures: Vec<Figure> = Vec::new();
     let (mut starts, mut storms, mut streams) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! The shortest path through a program on which it sends an event: the minimum cost of such a run, independent of the
-//! machine.
+//! The shortest path through a program on which it sends an event: the minimum cost of such a run,
+//! independent of the machine.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,20 @@ pub enum Count {
 /// An instruction of a dump.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Step {
-    /// The instructions that can follow: the next one unless it jumps always or exits, and the target of a jump.
+    /// The instructions that can follow: the next one unless it jumps always or exits, and the
+    /// target of a jump.
     next: Vec<usize>,
     calls: bool,
     sends: bool,
 }
 
-/// The fewest instructions, or calls, of a run that sends an event, from bpftool's dump of the program; `None` if it
-/// sends no events.
+/// The fewest instructions, or calls, of a run that sends an event, from bpftool's dump of the
+/// program; `None` if it sends no events.
 pub fn fewest(dump: &str, count: Count) -> Option<u64> {
     let steps = steps(dump);
     let cost = |step: &Step| u64::from(count == Count::Instructions || step.calls);
-    // The fewest from an instruction to an exit, by the instruction and by whether an event was already sent. The
-    // numbers only fall, so repeating until none changes ends.
+    // The fewest from an instruction to an exit, by the instruction and by whether an event was
+    // already sent. The numbers only fall, so repeating until none changes ends.
     let mut rest: BTreeMap<(usize, bool), u64> = BTreeMap::new();
     let mut changed = true;
     while changed {

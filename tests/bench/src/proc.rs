@@ -40,8 +40,8 @@ fn status_bytes(status: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Bytes of address space that files are mapped to, and the number of files. Kernel memory that looks like a file
-/// (`anon_inode`) is not counted.
+/// Bytes of address space that files are mapped to, and the number of files. Kernel memory that
+/// looks like a file (`anon_inode`) is not counted.
 fn mapped_files(maps: &str) -> (u64, u64) {
     let (mut bytes, mut files) = (0, BTreeSet::new());
     for line in maps.lines() {
@@ -72,7 +72,8 @@ fn utime(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(11)?.parse().ok()
 }
 
-/// Total CPU time of all threads. It is exact, unlike the split into user and kernel time, which counts clock ticks.
+/// Total CPU time of all threads. It is exact, unlike the split into user and kernel time, which
+/// counts clock ticks.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let pid = i32::try_from(pid).during("pid")?;
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).during("a process's clock")?;

@@ -26,7 +26,8 @@ const EXIT_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Standard output, a memfd: unlike a pipe, it needs no reader that would take CPU time from the tool.
+    /// Standard output, a memfd: unlike a pipe, it needs no reader that would take CPU time from
+    /// the tool.
     stdout: File,
     stderr: File,
 }
@@ -210,7 +211,8 @@ fn user_of_children() -> Result<Duration> {
     Ok(Duration::from_micros(micros))
 }
 
-/// The waiting process: reads a line from standard input, then executes the command. Returns only if that fails.
+/// The waiting process: reads a line from standard input, then executes the command. Returns only
+/// if that fails.
 pub fn wait_and_exec(words: &[String]) -> Fault {
     let [program, args @ ..] = words else { return Fault::new("--exec needs a program") };
     let mut line = String::new();

@@ -17,7 +17,8 @@ pub struct Shape {
     pub name: String,
     /// Instructions after the verifier's rewriting.
     pub instructions: u64,
-    /// Instructions that the verifier followed on all paths; `None` if the process has no descriptor of the program.
+    /// Instructions that the verifier followed on all paths; `None` if the process has no
+    /// descriptor of the program.
     pub verified: Option<u64>,
     /// Bytes of machine code.
     pub jited: u64,

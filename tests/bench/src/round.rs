@@ -57,15 +57,16 @@ pub fn with(contender: &Contender, load: Load, statistics: bool) -> Result<Round
     })
 }
 
-/// The number of rows that a correct tool prints about a load; `None` if it does not follow from what the load counts.
+/// The number of rows that a correct tool prints about a load; `None` if it does not follow from
+/// what the load counts.
 pub fn expected(tool: &str, load: Load, done: &Done) -> Option<u64> {
     let each = match (tool, load.kind) {
         ("tcplife", Kind::Storm(_) | Kind::Steady(_)) => 2,
         ("tcpconnlat", Kind::Storm(_) | Kind::Steady(_)) => 1,
         // Connect, accept, and a close on each side.
         ("tcptracer", Kind::Storm(End::Fin) | Kind::Steady(_)) => 4,
-        // The client's SYN_SENT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE; the server's SYN_RECV, ESTABLISHED, CLOSE_WAIT,
-        // LAST_ACK, CLOSE.
+        // The client's SYN_SENT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE; the server's SYN_RECV,
+        // ESTABLISHED, CLOSE_WAIT, LAST_ACK, CLOSE.
         ("tcpstates", Kind::Storm(End::Fin) | Kind::Steady(_)) => 10,
         // The same without the states between ESTABLISHED and CLOSE.
         ("tcpstates", Kind::Storm(End::Rst)) => 6,

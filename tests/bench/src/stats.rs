@@ -27,8 +27,8 @@ pub fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole != 0.0 && ratio.is_finite()).then_some(ratio)
 }
 
-/// The power of the size with which a cost grows between two measurements: 0 is constant, 1 proportional, 2 quadratic.
-/// Costs below `floor` are noise and count as `floor`.
+/// The power of the size with which a cost grows between two measurements: 0 is constant, 1
+/// proportional, 2 quadratic. Costs below `floor` are noise and count as `floor`.
 pub fn exponent(small: (f64, f64), large: (f64, f64), floor: f64) -> f64 {
     (large.1.max(floor) / small.1.max(floor)).ln() / (large.0 / small.0).ln()
 }

@@ -1,5 +1,5 @@
-//! The short run: fails if something has become much slower or larger. Failed checks are measured again before they count,
-//! because other work on the machine can make a single measurement slow.
+//! The short run: fails if something has become much slower or larger. Failed checks are measured
+//! again before they count, because other work on the machine can make a single measurement slow.
 
 use std::fmt;
 

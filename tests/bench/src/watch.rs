@@ -1,7 +1,8 @@
-//! Records the system calls of a process with kernel timestamps, by BPF programs at `sys_enter` and `sys_exit`.
+//! Records the system calls of a process with kernel timestamps, by BPF programs at `sys_enter` and
+//! `sys_exit`.
 //!
-//! They add a fraction of a microsecond to each call. A ptrace tracer stops the process twice per call and makes a start
-//! three times as long.
+//! They add a fraction of a microsecond to each call. A ptrace tracer stops the process twice per
+//! call and makes a start three times as long.
 
 use std::collections::HashMap;
 
@@ -82,7 +83,8 @@ pub fn now() -> Result<u64> {
 }
 
 impl Call {
-    /// Whether it attaches a program: `BPF_RAW_TRACEPOINT_OPEN`, `BPF_LINK_CREATE`, or the ioctls of a perf event.
+    /// Whether it attaches a program: `BPF_RAW_TRACEPOINT_OPEN`, `BPF_LINK_CREATE`, or the ioctls
+    /// of a perf event.
     pub fn attaches(&self) -> bool {
         const RAW_TRACEPOINT_OPEN: u64 = 17;
         const LINK_CREATE: u64 = 28;

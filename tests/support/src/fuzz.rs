@@ -17,7 +17,8 @@ const TIMES: &str = "FUZZ_TIMES";
 /// The greatest length of a mutated input, in bytes.
 const MAX_INPUT: usize = 4096;
 
-/// Runs a target on each input of its corpus (`tests/fuzz/corpus/TARGET`), then on `count` mutations.
+/// Runs a target on each input of its corpus (`tests/fuzz/corpus/TARGET`), then on `count`
+/// mutations.
 ///
 /// # Panics
 /// If the target panics (after printing the input), or the corpus is empty.
@@ -68,8 +69,8 @@ const EDGE_BYTES: [u8; 16] =
 const EDGE_WORDS: [u32; 12] =
     [0, 1, 7, 8, 0xff, 0x100, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, u32::MAX];
 
-/// Makes one change: to a bit, byte or word, or to a range, which it removes, repeats, or replaces by a
-/// part of another input.
+/// Makes one change: to a bit, byte or word, or to a range, which it removes, repeats, or replaces
+/// by a part of another input.
 fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let at = random.below(input.len());
     let length = 1 + random.below((input.len() - at).min(64));

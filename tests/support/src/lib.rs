@@ -1,7 +1,8 @@
 //! Helpers that the tests of several crates share.
 //!
 //! - [`fuzz`] runs a fuzz target as a plain test;
-//! - [`messages`] reads the table of messages, `tools/ERRORS.md`, and compares it with those that tests provoke;
+//! - [`messages`] reads the table of messages, `tools/ERRORS.md`, and compares it with those that
+//!   tests provoke;
 //! - [`names`] lists the names of all tests;
 //! - [`random`] generates numbers that are the same in every run.
 //!

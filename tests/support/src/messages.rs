@@ -1,7 +1,8 @@
 //! Compares the messages that tests provoke with their documentation in `tools/ERRORS.md`.
 //!
-//! Each section of that file belongs to one crate. A test in that crate provokes all messages it can
-//! and calls [`check`]. The test fails if a message has no entry, and if an entry matches no message.
+//! Each section of that file belongs to one crate. A test in that crate provokes all messages it
+//! can and calls [`check`]. The test fails if a message has no entry, and if an entry matches no
+//! message.
 
 use std::collections::BTreeSet;
 use std::fs;

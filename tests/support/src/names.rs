@@ -1,4 +1,5 @@
-//! The names of all tests, read from the sources: documents that refer to tests are compared with them.
+//! The names of all tests, read from the sources: documents that refer to tests are compared with
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,8 +10,8 @@ use crate::project;
 /// Folders with tests.
 const TEST_FOLDERS: [&str; 6] = ["bpfasm", "btf", "loader", "programs", "tools", "tests"];
 
-/// The names of kernel tests (`tcplife::filters`) and of tests of `cargo test` (the function without its
-/// module).
+/// The names of kernel tests (`tcplife::filters`) and of tests of `cargo test` (the function
+/// without its module).
 ///
 /// # Panics
 /// If the sources cannot be read.
@@ -50,7 +51,8 @@ fn add_names(source: &str, names: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
-    /// Each row about a weakness in `tests/README.md` names at least one test, and only tests that exist.
+    /// Each row about a weakness in `tests/README.md` names at least one test, and only tests that
+    /// exist.
     #[test]
     fn tests_in_the_table_of_weaknesses_exist() {
         let text = fs::read_to_string(project("tests/README.md")).expect("tests/README.md");

@@ -1,4 +1,5 @@
-//! Whether every event becomes a row: at a steady rate, for refused connects, and for retransmissions.
+//! Whether every event becomes a row: at a steady rate, for refused connects, and for
+//! retransmissions.
 
 use std::time::Duration;
 
@@ -124,7 +125,8 @@ pub fn lossy(plan: &Plan) -> Result<Figure> {
     Ok(figure)
 }
 
-/// The sum of the segments in rows of JSON about the sender, which is the only one with its address.
+/// The sum of the segments in rows of JSON about the sender, which is the only one with its
+/// address.
 fn segments(round: &Round) -> u64 {
     let text = String::from_utf8_lossy(&round.rows);
     let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -7,8 +7,8 @@ use crate::limit::Limit;
 use crate::report::{Cell, Figure};
 use crate::stats::ratio;
 
-/// Each goal and the measured number: of tcplife and tcpstates in the storm, and of the slowest tool when starting and
-/// stopping.
+/// Each goal and the measured number: of tcplife and tcpstates in the storm, and of the slowest
+/// tool when starting and stopping.
 pub fn goals(starts: &[Starts], storms: &[Storm]) -> Figure {
     let mut figure = Figure::new(
         "goals",

@@ -1,5 +1,5 @@
-//! The first table of a report: for the README, tcplife and tcpstates and their peers; on an emulated machine, ratios of all
-//! tools that libbpf-tools has as well.
+//! The first table of a report: for the README, tcplife and tcpstates and their peers; on an
+//! emulated machine, ratios of all tools that libbpf-tools has as well.
 
 use super::start::Starts;
 use super::storm::Storm;

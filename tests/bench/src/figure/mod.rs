@@ -1,4 +1,5 @@
-//! The measurements. Each returns a table, some with a chart, and the numbers that the headline and the verdict need.
+//! The measurements. Each returns a table, some with a chart, and the numbers that the headline and
+//! the verdict need.
 
 pub mod events;
 pub mod goals;
@@ -29,7 +30,8 @@ pub struct Plan {
     pub tcptools: PathBuf,
     /// Measure only what the verdict needs.
     pub short: bool,
-    /// The machine is emulated: its clock makes all rounds alike, and each takes many times as long as the clock shows.
+    /// The machine is emulated: its clock makes all rounds alike, and each takes many times as long
+    /// as the clock shows.
     pub emulated: bool,
 }
 
@@ -50,7 +52,8 @@ impl Plan {
         self.of(&known.collect::<Vec<_>>())
     }
 
-    /// The number of rounds: `short` in a short run and on an emulated machine, where rounds are alike.
+    /// The number of rounds: `short` in a short run and on an emulated machine, where rounds are
+    /// alike.
     pub fn rounds(&self, long: usize, short: usize) -> usize {
         if self.short || self.emulated { short } else { long }
     }

@@ -1,4 +1,5 @@
-//! Splits the time of a start and of a program run into parts: they show where a number above its goal comes from.
+//! Splits the time of a start and of a program run into parts: they show where a number above its
+//! goal comes from.
 
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
     );
     let tcptools = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
     let mut parts: Vec<[Vec<f64>; PARTS]> = tcptools().map(|_| Default::default()).collect();
-    // Tools take turns, because the kernel can still be closing perf events of the last run of the same tool.
+    // Tools take turns, because the kernel can still be closing perf events of the last run of the
+    // same tool.
     for _ in 0..9 {
         for (contender, parts) in tcptools().zip(&mut parts) {
             let (marks, calls) = with_cleanup(|| {

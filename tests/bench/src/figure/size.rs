@@ -1,8 +1,9 @@
 //! The size of the released binary, and what each crate adds to it.
 //!
-//! The released file has no symbols. The profile `size` builds the same program with them: the bytes of every function
-//! and constant that has a symbol go to the crate that its name begins with. A generic function counts for the crate that
-//! defines it, not for the one that instantiates it. The linker merges equal functions: they count for one of their names.
+//! The released file has no symbols. The profile `size` builds the same program with them: the
+//! bytes of every function and constant that has a symbol go to the crate that its name begins
+//! with. A generic function counts for the crate that defines it, not for the one that instantiates
+//! it. The linker merges equal functions: they count for one of their names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,7 +43,8 @@ impl Bytes {
     }
 }
 
-/// The bytes of the released file, and a table of them by crate. `with_symbols` is the same program with its symbols.
+/// The bytes of the released file, and a table of them by crate. `with_symbols` is the same program
+/// with its symbols.
 pub fn measure(released: &Path, with_symbols: &Path) -> Result<(u64, Figure)> {
     progress("the size of the binary");
     let size = of_file(released)?;
@@ -129,8 +131,8 @@ fn is_in_file(elf: &Elf<'_>, symbol: &Sym) -> bool {
         .is_some_and(|section| section.sh_type != SHT_NOBITS && section.sh_flags & u64::from(SHF_ALLOC) != 0)
 }
 
-/// The crate that a symbol's name begins with: `<&loader::Map as core::fmt::Debug>::fmt` is of `loader`, `<u8 as rows::Value>::text`
-/// of `rows`.
+/// The crate that a symbol's name begins with: `<&loader::Map as core::fmt::Debug>::fmt` is of
+/// `loader`, `<u8 as rows::Value>::text` of `rows`.
 fn crate_of(symbol: &str) -> String {
     let Ok(name) = rustc_demangle::try_demangle(symbol) else { return C_LIBRARY.to_owned() };
     let name = format!("{name:#}");

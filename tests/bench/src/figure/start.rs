@@ -1,4 +1,5 @@
-//! Times from exec until attached, to the first row, and from Ctrl-C to exit; memory and system calls of a start.
+//! Times from exec until attached, to the first row, and from Ctrl-C to exit; memory and system
+//! calls of a start.
 
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,8 @@ pub fn begin(contender: &Contender) -> Result<(Running, Marks, Vec<Call>)> {
     Ok((running, marks, watch.calls()?.to_vec()))
 }
 
-/// Runs a tool and waits until the kernel has freed its BPF objects. The kernel continues with that after the tool has
-/// exited, and a tool that attaches to the same functions meanwhile has to wait.
+/// Runs a tool and waits until the kernel has freed its BPF objects. The kernel continues with that
+/// after the tool has exited, and a tool that attaches to the same functions meanwhile has to wait.
 pub fn with_cleanup<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     /// Other programs can load BPF objects at the same time.
     const LIMIT: Duration = Duration::from_secs(5);
@@ -112,7 +113,8 @@ impl Marks {
     }
 }
 
-/// Milliseconds from exec to the first connection that a tool shows. A connection begins every millisecond.
+/// Milliseconds from exec to the first connection that a tool shows. A connection begins every
+/// millisecond.
 fn first_row(contender: &Contender) -> Result<f64> {
     /// More bytes than any tool buffers: after this many, the first rows are written.
     const ENOUGH: u64 = 16 << 10;

@@ -46,8 +46,8 @@ impl Storm {
     }
 }
 
-/// Rounds without a tool and with each contender. The order is reversed every time, so that a drift of the machine's speed
-/// affects all of them alike.
+/// Rounds without a tool and with each contender. The order is reversed every time, so that a drift
+/// of the machine's speed affects all of them alike.
 pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     progress("storm of connections");
     let load = Load::new(Kind::Storm(End::Fin), plan.time(700));

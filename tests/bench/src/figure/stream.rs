@@ -42,7 +42,8 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Stream>, Figure)> {
     let (mut streams, mut bars) = (Vec::new(), Vec::new());
     for (bytes, size) in SIZES {
         progress(&format!("sends of {size}"));
-        // An emulated machine needs as many and as long rounds: on one CPU, chance decides how long each end runs.
+        // An emulated machine needs as many and as long rounds: on one CPU, chance decides how long
+        // each end runs.
         let load = Load::new(Kind::Stream(bytes), Duration::from_millis(400));
         let mut ratios = vec![Vec::new(); contenders.len()];
         let mut before = bare(load)?.rate();

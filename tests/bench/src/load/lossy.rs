@@ -1,5 +1,5 @@
-//! Sends bytes over a pair of veth devices and loses some of the packets: a filter on the receiving socket drops them before
-//! TCP sees them, which looks to the sender like a network that lost them.
+//! Sends bytes over a pair of veth devices and loses some of the packets: a filter on the receiving
+//! socket drops them before TCP sees them, which looks to the sender like a network that lost them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,8 @@ const CONNECTIONS: usize = 64;
 
 /// Makes a socket lose this percentage of the packets that arrive.
 fn lose(socket: &TcpStream, percent: u32) -> Result<()> {
-    /// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JGE | BPF_K`, `BPF_RET | BPF_K`; linux/bpf_common.h.
+    /// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JGE | BPF_K`, `BPF_RET | BPF_K`;
+    /// linux/bpf_common.h.
     const LOAD: u16 = 0x20;
     const IF_GE: u16 = 0x35;
     const RET: u16 = 0x06;
@@ -66,7 +67,8 @@ pub fn lossy(percent: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -
         }
         thread::sleep(load.time);
         for (client, server) in &pairs {
-            // A normal close would wait for retransmissions: with SO_LINGER the close sends a reset.
+            // A normal close would wait for retransmissions: with SO_LINGER the close sends a
+            // reset.
             SockRef::from(client).set_linger(Some(Duration::ZERO)).during("SO_LINGER")?;
             for socket in [client, server] {
                 // This fails if the socket is reset already.

@@ -1,8 +1,8 @@
-//! Loads: the traffic that the tools watch. Each is a separate process in its own network namespaces, with a limit on its
-//! time.
+//! Loads: the traffic that the tools watch. Each is a separate process in its own network
+//! namespaces, with a limit on its time.
 //!
-//! The process writes `ready PORT`, waits for the line `go`, does its work, and writes `done COUNT NANOS EVENTS`. It exits at
-//! the end of its input.
+//! The process writes `ready PORT`, waits for the line `go`, does its work, and writes
+//! `done COUNT NANOS EVENTS`. It exits at the end of its input.
 
 mod lossy;
 pub mod open;

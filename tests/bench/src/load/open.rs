@@ -59,8 +59,9 @@ impl OpenSockets {
     }
 }
 
-/// The process: at `open N` it opens connections until there are `N` sockets and answers `opened N`; at `touch N` it sends
-/// a byte through each of the first connections, which have `N` sockets, and answers `touched N`.
+/// The process: at `open N` it opens connections until there are `N` sockets and answers
+/// `opened N`; at `touch N` it sends a byte through each of the first connections, which have `N`
+/// sockets, and answers `touched N`.
 pub fn run() -> Result<()> {
     let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).during("RLIMIT_NOFILE")?;
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit).during("RLIMIT_NOFILE")?;

@@ -1,5 +1,5 @@
-//! Opens a connection every millisecond and records when each began. The first one that a tool shows tells since when it
-//! sees connections.
+//! Opens a connection every millisecond and records when each began. The first one that a tool
+//! shows tells since when it sees connections.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,8 @@ use crate::watch::now;
 /// The first argument of a process that opens these connections.
 pub const FLAG: &str = "--probe";
 
-/// The process: probes from the line `go` to the next line, then answers `times PORT:NANOS,…` with the ports of the client.
+/// The process: probes from the line `go` to the next line, then answers `times PORT:NANOS,…` with
+/// the ports of the client.
 pub fn run() -> Result<()> {
     begin()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).during("listen")?;

@@ -11,8 +11,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::{Done, End, Load, cpus};
 use crate::fault::{During, Fault, Result};
 
-/// A listener and its addresses. There are enough addresses that ports do not run out while closed connections are in
-/// TIME_WAIT.
+/// A listener and its addresses. There are enough addresses that ports do not run out while closed
+/// connections are in TIME_WAIT.
 struct Service {
     listener: TcpListener,
     addresses: Vec<SocketAddr>,
@@ -47,8 +47,8 @@ impl Service {
     }
 }
 
-/// One connection on the client's side. Each side waits for the other at every step, so that all connections go through
-/// the same states and no queue overflows.
+/// One connection on the client's side. Each side waits for the other at every step, so that all
+/// connections go through the same states and no queue overflows.
 fn client(to: SocketAddr, end: End) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     match end {
@@ -99,8 +99,8 @@ pub fn steady(rate: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> 
     })
 }
 
-/// Runs `pairs` of a client and a server until the time is over. `pace` is called before each connection with the time of the
-/// start and the number of connections so far.
+/// Runs `pairs` of a client and a server until the time is over. `pace` is called before each
+/// connection with the time of the start and the number of connections so far.
 fn run(
     pairs: usize,
     end: End,

@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Cell, Figure, Report};
 
-/// One object: conditions, peers that were not measured, and the rows of each figure by the names of their columns.
+/// One object: conditions, peers that were not measured, and the rows of each figure by the names
+/// of their columns.
 pub fn report(report: &Report) -> Value {
     let conditions: Map<_, _> =
         report.conditions.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();

@@ -51,7 +51,8 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    /// Horizontal bars, from 0; on a logarithmic scale if values differ by more than a factor of 100.
+    /// Horizontal bars, from 0; on a logarithmic scale if values differ by more than a factor of
+    /// 100.
     fn bars(&mut self, axis: &str, bars: &[(String, f64)], goal: Option<f64>) {
         let values = || bars.iter().map(|(_, value)| *value).chain(goal).filter(|value| *value > 0.0);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));

@@ -22,7 +22,8 @@ impl TextFile {
     }
 }
 
-/// All files with one of these extensions, sorted by path. Data, corpora and golden listings are left out.
+/// All files with one of these extensions, sorted by path. Data, corpora and golden listings are
+/// left out.
 pub fn with_extensions(extensions: &[&str]) -> Vec<TextFile> {
     let mut files = Vec::new();
     gather(&project(""), "", extensions, &mut files);

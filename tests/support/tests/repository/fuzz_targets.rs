@@ -1,4 +1,5 @@
-//! Every fuzz target has its file, its entry in the manifest, a corpus, a plain test and a row in `tests/README.md`.
+//! Every fuzz target has its file, its entry in the manifest, a corpus, a plain test and a row in
+//! `tests/README.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +31,8 @@ fn every_list_of_fuzz_targets_is_complete() {
     let paths = between(&manifest, "path = \"fuzz_targets/", ".rs\"");
     assert_eq!(paths, targets, "path of each [[bin]] in tests/fuzz/Cargo.toml");
 
-    // A target that libFuzzer knows and `cargo test` does not would only run where libFuzzer is installed.
+    // A target that libFuzzer knows and `cargo test` does not would only run where libFuzzer is
+    // installed.
     let sources = with_extensions(&["rs"]);
     let plain: BTreeSet<String> = sources
         .iter()

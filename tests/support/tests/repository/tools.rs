@@ -1,7 +1,9 @@
-//! A tool is one folder in `programs`, one file in `tools`, one row in the registry, its tests, and its line in the README.
+//! A tool is one folder in `programs`, one file in `tools`, one row in the registry, its tests, and
+//! its line in the README.
 //!
-//! Two kinds of checks keep that true. The first looks at each place that must have something for every tool. The second
-//! finds lists that this file does not know: a block of text that names all tools but one has forgotten that one.
+//! Two kinds of checks keep that true. The first looks at each place that must have something for
+//! every tool. The second finds lists that this file does not know: a block of text that names all
+//! tools but one has forgotten that one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +13,8 @@ use test_support::project;
 
 use crate::files::{TextFile, with_extensions};
 
-/// Files whose lists are of tools with a certain property: the file, the tools without it, and the property.
+/// Files whose lists are of tools with a certain property: the file, the tools without it, and the
+/// property.
 const LEFT_OUT: &[(&str, &[&str], &str)] = &[
     ("programs/src/fuzz.rs", &["tcpsubnet"], "records that are decoded by their layout"),
     ("tests/kernel/accounting/rings.rs", &["tcpsubnet", "tcptop"], "a ring of events"),
@@ -48,7 +51,8 @@ fn folders(top: &Path) -> Vec<std::path::PathBuf> {
     folders
 }
 
-/// Words of letters and digits, in lower case: `Tcptop`, `tcptop::TESTS` and `full_table_tcptop` name a tool.
+/// Words of letters and digits, in lower case: `Tcptop`, `tcptop::TESTS` and `full_table_tcptop`
+/// name a tool.
 fn names(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect()
 }
