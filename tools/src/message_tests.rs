@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use test_support::catalogue;
+use test_support::messages;
 
 use crate::cli::settings::Settings;
 use crate::failure::Failure;
@@ -163,5 +163,5 @@ fn each_message_of_the_tools_is_in_errors_md() {
     ] {
         said.push((error.to_string(), "goes on"));
     }
-    catalogue::check(&["Command line", "Run"], &said, ELSEWHERE);
+    messages::check(&["Command line", "Run"], &said, ELSEWHERE);
 }
