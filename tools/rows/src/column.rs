@@ -1,7 +1,5 @@
 //! Columns, each with the function that produces its value.
 
-use std::fmt;
-
 use crate::{Format, Value};
 
 /// On which side a cell of the table is padded.
@@ -165,12 +163,6 @@ impl<R> Columns<R> {
     }
 }
 
-impl<R> fmt::Debug for Columns<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.columns).finish()
-    }
-}
-
 /// A row together with its columns. A renderer asks only for the values that its format shows.
 pub trait Cells {
     /// The columns.
@@ -192,5 +184,28 @@ impl<R> Cells for Row<'_, R> {
 
     fn value(&self, index: usize) -> Value<'_> {
         self.columns.values.get(index).map_or(Value::Unknown, |value| value(self.row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_joined_column_is_not_in_the_table() {
+        let shown =
+            |shown, format| Column::new("A", 1).key("a").in_table_if(shown, format).heading().is_some();
+        assert!(!shown(false, Format::Table));
+        for format in [Format::Csv, Format::Json] {
+            assert!(shown(false, format) && shown(true, format));
+        }
+        assert!(shown(true, Format::Table));
+    }
+
+    #[test]
+    fn an_index_beyond_the_columns_is_unknown() {
+        let columns = Columns::new().column(Column::new("A", 1), |(): &()| Value::Number(1));
+        let row = columns.row(&());
+        assert_eq!((row.value(0), row.value(1)), (Value::Number(1), Value::Unknown));
     }
 }

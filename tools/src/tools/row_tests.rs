@@ -10,7 +10,7 @@ use bpfasm::object::{FieldType, Layout};
 use programs::stats::Stats;
 use programs::{tcpconnlat, tcpdrop, tcplife, tcpretrans, tcpstates, tcptop, tcptracer};
 use rows::time::{Clock, Zone};
-use rows::{Format, Output, RowSink as _};
+use rows::{Column, Format, Output, RowSink as _};
 
 use crate::cli::command::of_tool;
 use crate::cli::settings::Settings;
@@ -103,6 +103,11 @@ fn reports() -> Vec<(&'static [&'static str], Vec<(Vec<u8>, Vec<u8>)>)> {
     ]
 }
 
+/// All of these command lines.
+fn lines() -> impl Iterator<Item = &'static [&'static str]> {
+    events().into_iter().map(|(words, _)| words).chain(reports().into_iter().map(|(words, _)| words))
+}
+
 fn plan(words: &[&str], format: &str) -> (Plan, Format) {
     let tool = tools::find(words[0]).expect("a tool");
     let words = words.iter().copied().chain((!format.is_empty()).then_some(format));
@@ -177,8 +182,20 @@ fn rows_of_every_tool() {
 
 #[test]
 fn every_tool_has_rows_here() {
-    let (events, reports) = (events(), reports());
-    let words = events.iter().map(|(words, _)| words).chain(reports.iter().map(|(words, _)| words));
-    let tested: BTreeSet<&str> = words.map(|words| words[0]).collect();
+    let tested: BTreeSet<&str> = lines().map(|words| words[0]).collect();
     assert_eq!(tested, crate::tool_names().collect());
+}
+
+/// The manual has a section for each tool, which names every key in backticks.
+#[test]
+fn every_json_key_is_documented() {
+    let manual = include_str!("../../README.md");
+    for words in lines() {
+        let (plan, _) = plan(words, "--json");
+        let section = manual.split("\n## ").find(|section| section.lines().next() == Some(words[0]));
+        let section = section.unwrap_or_else(|| panic!("tools/README.md has no section {}", words[0]));
+        for key in plan.session.headings().iter().filter_map(Column::json_key) {
+            assert!(section.contains(&format!("`{key}`")), "tools/README.md, {}: no key `{key}`", words[0]);
+        }
+    }
 }
