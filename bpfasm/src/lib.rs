@@ -1,9 +1,11 @@
 //! An assembler for eBPF whose text is the kernel verifier's own.
 //!
-//! [`bpf!`] reads RFC 9669's instruction set in the syntax of LLVM's assembler and makes a [`Fragment`] of it;
-//! [`Program::link`] makes a [`Program`] of a fragment, [`Program::slots`] the numbers that the kernel takes. [`asm::parse`] reads the
-//! same language at run time, [`decode`] and [`listing`](listing::listing) go back, [`elf::write`] puts an [`Object`] of programs
-//! and maps into a file. Nothing in here knows a kernel or its types: what only they know is a [`Symbol`].
+//! [`bpf!`] reads RFC 9669's instruction set in the syntax of LLVM's assembler and makes a
+//! [`Fragment`] of it; [`Program::link`] makes a [`Program`] of a fragment, [`Program::slots`] the
+//! numbers that the kernel takes. [`asm::parse`] reads the same language at run time, [`decode`]
+//! and [`listing`](listing::listing) go back, [`elf::write`] puts an [`Object`] of programs and
+//! maps into a file. Nothing in here knows a kernel or its types: what only they know is a
+//! [`Symbol`].
 //!
 //! ```
 //! use bpfasm::{Program, bpf};
@@ -28,11 +30,13 @@
 //!
 //! # The language
 //!
-//! A statement ends with `;` (in a text, a newline does as well). `rN` is a whole register, `wN` its lower 32 bits; the upper
-//! half of a `w` result is 0. Both sides of an operation are of one width. Numbers are written as in Rust, without suffix.
+//! A statement ends with `;` (in a text, a newline does as well). `rN` is a whole register, `wN`
+//! its lower 32 bits; the upper half of a `w` result is 0. Both sides of an operation are of one
+//! width. Numbers are written as in Rust, without suffix.
 //!
-//! Arithmetic ([`Insn::Alu`], [`Insn::Neg`], [`Insn::Mov`], [`Insn::MovSx`], [`Insn::Swap`]), with a register or a constant on the
-//! right. Constants are 32 bits wide and 64-bit operations extend their sign:
+//! Arithmetic ([`Insn::Alu`], [`Insn::Neg`], [`Insn::Mov`], [`Insn::MovSx`], [`Insn::Swap`]), with
+//! a register or a constant on the right. Constants are 32 bits wide and 64-bit operations extend
+//! their sign:
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -68,7 +72,8 @@
 //! # }
 //! ```
 //!
-//! Memory ([`Insn::Load`], [`Insn::Store`], [`Insn::LoadPacket`]). A narrow load may name its register `w1`: the bytes are the same.
+//! Memory ([`Insn::Load`], [`Insn::Store`], [`Insn::LoadPacket`]). A narrow load may name its
+//! register `w1`: the bytes are the same.
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -101,8 +106,9 @@
 //! # }
 //! ```
 //!
-//! Jumps ([`Insn::Jump`], [`Insn::JumpIf`]) to a label or over a number of slots, calls ([`Insn::Call`]) and the end
-//! ([`Insn::Exit`]). `goto` reaches 16 bits, `gotol` 32. Helpers are called by name (see [`helper`]) or number:
+//! Jumps ([`Insn::Jump`], [`Insn::JumpIf`]) to a label or over a number of slots, calls
+//! ([`Insn::Call`]) and the end ([`Insn::Exit`]). `goto` reaches 16 bits, `gotol` 32. Helpers are
+//! called by name (see [`helper`]) or number:
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -122,11 +128,13 @@
 //!
 //! ## Labels and fragments
 //!
-//! `name:` is a label. It belongs to its block: the same name in a block that is spliced in is another label, so that a fragment can
-//! be used twice. A name that a block does not define means the label of the block around it. Names from Rust are looked up the
-//! same way: a block with a label `out` of its own cannot jump to an outer `out`.
+//! `name:` is a label. It belongs to its block: the same name in a block that is spliced in is
+//! another label, so that a fragment can be used twice. A name that a block does not define means
+//! the label of the block around it. Names from Rust are looked up the same way: a block with a
+//! label `out` of its own cannot jump to an outer `out`.
 //!
-//! `..` takes a [`Fragment`], an `Option` of one (nothing, for an option that is not asked for), or a `&Fragment`, to be used again.
+//! `..` takes a [`Fragment`], an `Option` of one (nothing, for an option that is not asked for), or
+//! a `&Fragment`, to be used again.
 //!
 //! ```
 //! use bpfasm::{Fragment, Program, Reg, Text, bpf};
@@ -156,8 +164,8 @@
 //!
 //! ## Symbols
 //!
-//! A [`Symbol`] may stand where a constant or an offset may. The instruction holds 0 there until a loader fills it in
-//! ([`Insn::fill`]); [`Program::symbols`] says which.
+//! A [`Symbol`] may stand where a constant or an offset may. The instruction holds 0 there until a
+//! loader fills it in ([`Insn::fill`]); [`Program::symbols`] says which.
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -179,9 +187,10 @@
 //!
 //! ## Values from Rust
 //!
-//! In `bpf!`, `{expression}` may stand for a constant, an offset or a term of one (any integer), a register ([`Reg`]; `w{…}` is
-//! its lower half), a helper's number, or a name: of a label, a map, a constant, or a path (`field {…}`, `sizeof({…})`). A value
-//! that does not fit its place is not cut: linking says which, and where.
+//! In `bpf!`, `{expression}` may stand for a constant, an offset or a term of one (any integer), a
+//! register ([`Reg`]; `w{…}` is its lower half), a helper's number, or a name: of a label, a map, a
+//! constant, or a path (`field {…}`, `sizeof({…})`). A value that does not fit its place is not
+//! cut: linking says which, and where.
 //!
 //! ```
 //! use bpfasm::{AsmError, Program, bpf, reg::R7};
@@ -206,7 +215,7 @@
 //! What is wrong as it is written does not compile:
 //!
 //! ```compile_fail
-//! bpfasm::bpf! { if r0 >< 4 goto out; }; // error: `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=
+//! bpfasm::bpf! { if r0 >< 4 goto out; }; // error: `><` is not an operator here; there are == != > >= < <= & s> s>= s< s<=
 //! ```
 
 #![forbid(unsafe_code)]

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-/// Where a statement was written, and its text.
+/// The place in a Rust file where a statement of `bpf!` was written, and its text. Displayed as
+/// `file:line: text`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
-    /// Path as the compiler was given it.
+    /// The path of the file, as the compiler was given it: usually relative to the workspace.
     pub file: &'static str,
-    /// Line, from 1.
+    /// The line, counted from 1.
     pub line: u32,
-    /// The statement.
+    /// The statement, in the spacing of the language.
     pub text: &'static str,
 }
 

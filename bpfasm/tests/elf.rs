@@ -122,7 +122,8 @@ fn normal(line: &str) -> String {
 fn expected(insn: &Insn, symbol: Option<&Symbol>) -> String {
     match (insn, symbol) {
         (Insn::LoadImm64 { dst, imm: Imm64::MapFd(_) }, Some(Symbol::Map(_))) => format!("{dst} = 0 ll"),
-        // Wide loads with a `src_reg` that LLVM has no words for: register, `src_reg`, first immediate.
+        // Wide loads with a `src_reg` that LLVM has no words for: register, `src_reg`, first
+        // immediate.
         (Insn::LoadImm64 { dst, imm }, _) => match imm {
             Imm64::Value(_) => insn.to_string(),
             Imm64::MapFd(fd) => format!("ld_pseudo {dst}, 1, {fd}"),

@@ -1,7 +1,8 @@
 //! Programs that must not compile, and what the compiler must say where.
 //!
-//! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error on its line, at that column (in
-//! characters), with a message that holds that text. Errors and promises must match one to one.
+//! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error
+//! on its line, at that column (in characters), with a message that holds that text. Errors and
+//! promises must match one to one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

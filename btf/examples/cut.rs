@@ -11,8 +11,8 @@
 //! | `tracepoint` | its typedef and arguments |
 //! | `func` | a function and its prototype |
 //!
-//! Of a struct that is only pointed to, its name is kept; of a function that is only pointed to, that it is
-//! one.
+//! Of a struct that is only pointed to, its name is kept; of a function that is only pointed to,
+//! that it is one.
 #![forbid(unsafe_code)]
 
 use std::{

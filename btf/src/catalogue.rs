@@ -1,4 +1,5 @@
-//! Provokes the messages of `tools/ERRORS.md` that are this crate's: an error of each kind, made by hand.
+//! Provokes the messages of `tools/ERRORS.md` that are this crate's: an error of each kind, made by
+//! hand.
 
 use std::io::ErrorKind;
 
@@ -38,7 +39,8 @@ fn errors() -> Vec<BtfError> {
     ]
 }
 
-/// Fails to compile when there is another kind: then it belongs into [`errors`] and into the catalogue.
+/// Fails to compile when there is another kind: then it belongs into [`errors`] and into the
+/// catalogue.
 fn kind(error: &BtfError) -> usize {
     match error {
         BtfError::File { .. } => 0,

@@ -1,4 +1,4 @@
-//! Types written as C.
+//! Prints types as C.
 
 use crate::{
     BtfError, Index, TypeId,
@@ -7,17 +7,17 @@ use crate::{
 };
 
 impl Index<'_> {
-    /// A type as C writes it, without the name that a declaration would add.
+    /// The type in C, without the name of a variable: `const struct sock *`.
     pub fn describe(&self, id: TypeId) -> Result<String, BtfError> {
         self.search().describe(id).map_err(|error| self.btf.locate(error))
     }
 }
 
-/// Deepest nesting written out.
+/// The deepest nesting that is printed.
 const MAX_DEPTH: u32 = 16;
 
 impl<'b> Search<'_, 'b> {
-    /// A type as C writes it.
+    /// The type in C.
     pub(crate) fn describe(&mut self, id: TypeId) -> Result<String, BtfError> {
         let mut text = String::new();
         self.write(id, 0, &mut text)?;
@@ -62,7 +62,7 @@ impl<'b> Search<'_, 'b> {
         Ok(())
     }
 
-    /// C writes the qualifier of a pointer behind it and that of all else in front.
+    /// C writes the qualifier of a pointer after it, and that of any other type before it.
     fn write_qualified(
         &mut self,
         word: &str,

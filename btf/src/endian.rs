@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Byte order of BTF data.
+/// The byte order of BTF data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endian {
     /// Least significant byte first.
@@ -12,7 +12,7 @@ pub enum Endian {
 }
 
 impl Endian {
-    /// That of the machine this was built for, and so of its kernel.
+    /// The byte order of the machine that this was built for, and so of its kernel.
     pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 
     #[inline]

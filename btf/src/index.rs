@@ -1,4 +1,4 @@
-//! What one pass over the types finds, and any type by its number.
+//! The index over one BTF: the wanted names, and any type by its number.
 
 use crate::{
     Absent, Btf, BtfError, Lookup, TypeId, Want, Wanted,
@@ -7,7 +7,8 @@ use crate::{
     types::{Enumerator, Kind, Type},
 };
 
-/// The wanted names of one [`Btf`], found, and sparse marks to reach every other type by its number.
+/// The types found for the wanted names of one [`Btf`], and sparse marks to reach every other type
+/// by its number. Made by [`Btf::index`].
 #[derive(Debug)]
 pub struct Index<'b> {
     pub(crate) btf: &'b Btf,
@@ -16,7 +17,7 @@ pub struct Index<'b> {
 }
 
 impl Btf {
-    /// Finds the wanted names in one pass over the types, and keeps nothing of the rest.
+    /// Finds the wanted names in one pass over all types; other names are not kept.
     pub fn index(&self, wanted: &Wanted) -> Result<Index<'_>, BtfError> {
         let mut names = Names::new(wanted);
         let types = TypeTable::read(self, &mut names).map_err(|error| self.locate(error))?;
@@ -25,18 +26,18 @@ impl Btf {
 }
 
 impl<'b> Index<'b> {
-    /// How many types there are, `void` and the base's included; numbers start at 0.
+    /// The number of types, including `void` and those of the base. Valid numbers are below it.
     pub fn type_count(&self) -> u32 {
         self.types.count()
     }
 
-    /// The type of that number.
+    /// The type with this number, decoded.
     pub fn ty(&self, id: TypeId) -> Result<Type<'b>, BtfError> {
         self.types.get(id).map_err(|error| self.btf.locate(error))
     }
 
-    /// The numbers of the types found for a name, in their order; more than one where the kernel has several
-    /// of that name. For an enumerator, those of the enums that have it.
+    /// The types found for a name, in ascending order: several if the kernel has several types of
+    /// this name, none if it has none. For an enumerator, the enums that have it.
     pub fn ids(&self, want: Want, name: &str) -> Result<&[TypeId], BtfError> {
         self.names
             .table(want)
@@ -44,7 +45,7 @@ impl<'b> Index<'b> {
             .ok_or_else(|| BtfError::NotIndexed { want, name: name.to_owned() })
     }
 
-    /// A named enum's enumerators, in their order.
+    /// The names and values of a named enum's enumerators, in the order of the declaration.
     pub fn enum_values(&self, name: &str) -> Result<Lookup<Vec<(&'b str, i64)>>, BtfError> {
         let ids = self.ids(Want::Enum, name)?;
         let lists = ids.iter().map(|id| {
@@ -75,7 +76,7 @@ impl<'b> Index<'b> {
         self.agree(name, values, || Absent::Enum { name: name.to_owned() }, PartialEq::eq)
     }
 
-    /// The value of an enumerator of whichever enum has it.
+    /// The value of an enumerator, whose enum need not be known.
     pub fn enumerator(&self, name: &str) -> Result<Lookup<i64>, BtfError> {
         let ids = self.ids(Want::Enumerator, name)?;
         let values = ids.iter().filter_map(|id| match self.enumerator_of(*id, name) {
@@ -103,9 +104,9 @@ impl<'b> Index<'b> {
         }
     }
 
-    /// The one answer that all types of a name give. A kernel may describe a type twice, once for each of two
-    /// sources that see it differently; as long as the answers are the same, it does not matter which is
-    /// meant.
+    /// The answer that all types of one name give. A kernel may describe a type twice if two source
+    /// files see it differently. If their answers are the same, it does not matter which one is
+    /// meant; if not, the name is ambiguous.
     pub(crate) fn agree<T>(
         &self,
         name: &str,

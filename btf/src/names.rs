@@ -8,7 +8,7 @@ use crate::{
     wanted::{Filter, Table},
 };
 
-/// One table for each [`Want`].
+/// One table of names for each [`Want`].
 #[derive(Debug)]
 pub(crate) struct Names {
     types: Table,
@@ -16,7 +16,7 @@ pub(crate) struct Names {
     enumerators: Table,
     tracepoints: Table,
     funcs: Table,
-    /// Of all of these.
+    /// A filter for the names of all tables.
     filter: Filter,
     wants_enumerators: bool,
 }
@@ -45,15 +45,15 @@ impl Names {
 }
 
 impl Names {
-    /// Whether the record may have a wanted name. Asked of every type there is: nearly all leave at the filter, which is why
-    /// it comes before the question which names matter for this kind.
+    /// Whether the record may have a wanted name. This runs for every type of a kernel. The filter
+    /// rejects nearly all of them, so it comes before the checks that depend on the kind.
     #[inline(always)]
     pub(crate) fn may_want(&self, strings: Strings<'_>, record: &Record<'_>) -> bool {
         self.filter.passes(strings.tail(record.head.name_off).unwrap_or_default())
             || self.wants_enumerators && matches!(record.head.kind(), kind::ENUM | kind::ENUM64)
     }
 
-    /// Notes the record's name, or names, if wanted.
+    /// Adds the record to the tables of its wanted names.
     pub(crate) fn note(&mut self, strings: Strings<'_>, endian: Endian, id: TypeId, record: &Record<'_>) {
         let kind = record.head.kind();
         self.note_name(kind, strings.tail(record.head.name_off).unwrap_or_default(), id);

@@ -1,4 +1,4 @@
-//! Types behind a number: through typedefs and qualifiers, with an end.
+//! Follows types through typedefs, qualifiers and arrays, with a limit on the number of steps.
 
 use crate::{
     BtfError, Bytes, Endian, Index, TypeId,
@@ -7,11 +7,11 @@ use crate::{
     types::{IntEncoding, Kind, Type},
 };
 
-/// What a value is, once typedefs and qualifiers are looked through.
+/// The class of a value, after typedefs and qualifiers are removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Class {
-    /// Nothing: what a function without result returns, or what a `void *` points to.
+    /// `void`: the result of a function that returns nothing.
     Void,
     /// An integer, a `bool` or a character.
     Integer,
@@ -19,7 +19,7 @@ pub enum Class {
     Float,
     /// An enum.
     Enum {
-        /// Its name, if it has one.
+        /// The name, unless the type is anonymous.
         name: Option<String>,
     },
     /// A pointer.
@@ -29,14 +29,14 @@ pub enum Class {
     },
     /// A struct or a union.
     Composite {
-        /// Its name, if it has one.
+        /// The name, unless the type is anonymous.
         name: Option<String>,
     },
     /// An array.
     Array {
-        /// How many elements; 0 for a flexible array.
+        /// The number of elements; 0 for a flexible array.
         len: u32,
-        /// What one of them occupies.
+        /// The size of one element in bytes.
         element: Bytes,
     },
 }
@@ -47,13 +47,15 @@ impl<'b> Index<'b> {
     }
 }
 
-/// Deepest nesting followed. C requires compilers to take 12 declarators and 63 nested structs.
+/// The deepest nesting that is followed. C requires compilers to support 12 declarators and 63
+/// nested structs.
 pub(crate) const MAX_DEPTH: usize = 64;
-/// Most types and members looked at for one question. `struct task_struct`, the largest there is, has some
-/// 300.
+/// The limit of types and members visited for one question. `struct task_struct`, the largest, has
+/// about 300.
 const MAX_STEPS: u32 = 1 << 16;
 
-/// One question's walk over the types, which ends whatever they say.
+/// The search for the answer to one question. Its steps are limited, because damaged data may refer
+/// to types in circles, or nest them so that their number doubles with each level.
 pub(crate) struct Search<'i, 'b> {
     types: &'i TypeTable<'b>,
     steps: u32,
@@ -86,7 +88,8 @@ impl<'b> Search<'_, 'b> {
         Err(BtfError::TooDeep { id })
     }
 
-    /// What a value of the type occupies; `None` for what has no values: `void`, functions, incomplete types.
+    /// The size of a value of the type; `None` if the type has no values: `void`, functions,
+    /// incomplete types.
     pub(crate) fn size(&mut self, id: TypeId) -> Result<Option<Bytes>, BtfError> {
         let mut elements = 1u32;
         let mut ty = self.strip(id)?;
@@ -117,7 +120,7 @@ impl<'b> Search<'_, 'b> {
         self.size(id)?.ok_or(BtfError::WrongKind { id, expected: "a type with a size" })
     }
 
-    /// What a stripped type is.
+    /// The class of a type that [`Search::strip`] returned.
     pub(crate) fn class(&mut self, ty: &Type<'b>) -> Result<Class, BtfError> {
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         Ok(match ty.kind {
@@ -137,7 +140,7 @@ impl<'b> Search<'_, 'b> {
     }
 }
 
-/// Whether the top bit of a stripped type's values is a sign.
+/// Whether values of a type that [`Search::strip`] returned are signed.
 pub(crate) fn is_signed(ty: &Type<'_>) -> bool {
     match ty.kind {
         Kind::Int(int) => int.encoding == IntEncoding::Signed,

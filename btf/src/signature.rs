@@ -1,4 +1,4 @@
-//! What tracepoints and functions take, and types written as C.
+//! The arguments of tracepoints and the parameters of functions.
 
 use crate::{
     Absent, BtfError, Bytes, Class, Index, Lookup, TypeId, Want,
@@ -6,47 +6,48 @@ use crate::{
     types::{Kind, Prototype},
 };
 
-/// A tracepoint as `tp_btf` and raw tracepoint programs see it.
+/// A tracepoint, as `tp_btf` and raw tracepoint programs see it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tracepoint {
     /// The number of the typedef `btf_trace_<name>`: `attach_btf_id` of a `tp_btf` program.
     pub type_id: TypeId,
-    /// What it passes, one 8-byte slot each in the program's context, from its start.
+    /// The arguments. The program's context contains one 8-byte slot for each, from its start.
     pub args: Vec<Param>,
 }
 
 /// A kernel function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Func {
-    /// The function's number: `attach_btf_id` of an `fentry` or `fexit` program, `imm` of a call to a kfunc.
+    /// The function's number: the `attach_btf_id` of an `fentry` or `fexit` program, or the `imm`
+    /// of a call to a kfunc.
     pub type_id: TypeId,
-    /// What it takes.
+    /// The parameters, without a variadic function's `...`.
     pub params: Vec<Param>,
-    /// Whether it takes more, uncounted.
+    /// Whether the function is variadic.
     pub variadic: bool,
-    /// What it returns; of class [`Class::Void`] if nothing.
+    /// The result; of class [`Class::Void`] if the function returns nothing.
     pub ret: Param,
 }
 
-/// A value that is passed.
+/// An argument, a parameter or a result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Param {
-    /// Its name, where there is one; the typedefs of tracepoints have none.
+    /// The name, if the data has one; the arguments of tracepoints have none.
     pub name: Option<String>,
-    /// Its type, as declared.
+    /// The type, as declared.
     pub type_id: TypeId,
-    /// The same in C: `const struct sock *`.
+    /// The type in C: `const struct sock *`.
     pub text: String,
-    /// What it occupies.
+    /// The size in bytes.
     pub size: Bytes,
-    /// Whether its top bit is a sign.
+    /// Whether the value is signed.
     pub signed: bool,
-    /// What it is, once typedefs and qualifiers are looked through.
+    /// The class, after typedefs and qualifiers are removed.
     pub class: Class,
 }
 
 impl Param {
-    /// The name of the struct that this is a pointer to.
+    /// The name of the struct or union that the value points to.
     pub fn pointee(&self) -> Option<&str> {
         match &self.class {
             Class::Pointer { to } => to.as_deref(),
@@ -54,7 +55,7 @@ impl Param {
         }
     }
 
-    /// The name of the enum that this is.
+    /// The name of the value's enum type.
     pub fn enum_name(&self) -> Option<&str> {
         match &self.class {
             Class::Enum { name } => name.as_deref(),
@@ -62,7 +63,7 @@ impl Param {
         }
     }
 
-    /// The same value, whatever numbers the types have.
+    /// Whether both describe the same value, apart from type numbers.
     fn agrees(&self, other: &Self) -> bool {
         let same_type = Self { type_id: self.type_id, ..other.clone() };
         *self == same_type
@@ -70,7 +71,7 @@ impl Param {
 }
 
 impl Index<'_> {
-    /// A tracepoint and its arguments, asked for as [`Want::Tracepoint`].
+    /// A tracepoint and its arguments. The name must be wanted as [`Want::Tracepoint`].
     pub fn tracepoint(&self, name: &str) -> Result<Lookup<Tracepoint>, BtfError> {
         let mut search = self.search();
         let answers = self
@@ -81,7 +82,7 @@ impl Index<'_> {
         self.agree(name, answers, absent, |a, b| agree(&a.args, &b.args))
     }
 
-    /// A function and its parameters, asked for as [`Want::Func`].
+    /// A function and its parameters. The name must be wanted as [`Want::Func`].
     pub fn func(&self, name: &str) -> Result<Lookup<Func>, BtfError> {
         let mut search = self.search();
         let answers =
@@ -103,7 +104,7 @@ impl<'b> Search<'_, 'b> {
         let Kind::Ptr(proto) = self.strip(type_id)?.kind else { return Err(wrong) };
         let Kind::FuncProto(proto) = self.get(proto)?.kind else { return Err(wrong) };
         let (mut args, _) = self.params(proto)?;
-        // The kernel calls with its own `void *` in front, which programs do not see.
+        // The kernel passes a `void *` of its own first, which programs do not see.
         match args.first() {
             Some(first) if first.text == "void *" => args.remove(0),
             _ => return Err(wrong),

@@ -10,7 +10,7 @@ use crate::{
     walk::{Mark, Recent, Walk},
 };
 
-/// All types: those of the base, or of BTF that needs none, and those split from it.
+/// All types: those of the base, or of BTF without a base, and those of split BTF.
 #[derive(Debug)]
 pub(crate) struct TypeTable<'b> {
     base: Layer<'b>,
@@ -20,7 +20,8 @@ pub(crate) struct TypeTable<'b> {
 }
 
 impl<'b> TypeTable<'b> {
-    /// Goes over all types of the data and of its base once, and notes the wanted names.
+    /// Passes over all types of the data and of its base once, and adds those with wanted names to
+    /// `names`.
     pub(crate) fn read(btf: &'b Btf, names: &mut Names) -> Result<Self, BtfError> {
         let endian = btf.endian();
         let (first, second) = match btf.base() {
@@ -64,15 +65,16 @@ impl<'b> TypeTable<'b> {
 struct Layer<'b> {
     words: &'b [Word],
     first: u32,
-    /// One past the last.
+    /// One past the number of the last type.
     end: u32,
-    /// The way to each record: some records' numbers, counted from the first, and where they start.
+    /// Every 64th record's number, counted from the first record, and its position. The records in
+    /// between are reached by reading on from the mark before them.
     marks: Vec<Mark>,
     recent: Recent,
 }
 
 impl<'b> Layer<'b> {
-    /// Goes over every record once, and notes the wanted names.
+    /// Passes over every record once, and adds those with wanted names to `names`.
     fn pass(
         words: &'b [Word],
         first: u32,

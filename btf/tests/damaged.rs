@@ -53,8 +53,8 @@ fn wanted() -> Wanted {
     wanted.enumerator("TWO").tracepoint("tp").func("f")
 }
 
-/// All questions about [`small`], whatever they give. Returns how many were answered, so that a test can tell
-/// whether it asked at all.
+/// All questions about [`small`], whatever they give. Returns how many were answered, so that a
+/// test can tell whether it asked at all.
 fn ask_small(index: &Index<'_>) -> usize {
     let mut answered = 0;
     let mut count = |is_ok: bool| answered += usize::from(is_ok);
@@ -125,7 +125,8 @@ fn every_word_replaced() {
     }
 }
 
-/// What is wrong with a record, and which one it is, also in the byte order that is not this machine's.
+/// What is wrong with a record, and which one it is, also in the byte order that is not this
+/// machine's.
 #[test]
 fn errors_name_the_record() {
     for endian in [Endian::Little, Endian::Big] {
@@ -150,7 +151,8 @@ fn errors_name_the_record() {
                 "{endian} {unknown}: {result:?}"
             );
         }
-        // An array's three words would be the whole third record, a struct's five members more than there is.
+        // An array's three words would be the whole third record, a struct's five members more than
+        // there is.
         assert!(matches!(indexed(3 << 24), Ok(3)), "{endian}");
         let result = indexed(4 << 24 | 5);
         assert!(
@@ -232,8 +234,8 @@ fn flipped_bits_in_kernels() {
     }
 }
 
-/// Runs what must be over soon. The bound is far above what it takes, and far below what it would take
-/// without limits.
+/// Runs what must be over soon. The bound is far above what it takes, and far below what it would
+/// take without limits.
 fn soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
@@ -306,7 +308,8 @@ fn one_endless_name_for_everything() {
     let mut types = Builder::new();
     types.add_str(&"s".repeat(1 << 20)).expect("a string");
     let mut bytes = types.finish().expect("bytes");
-    // 50 000 typedefs of void, each named by all of that string, in a section put behind the strings.
+    // 50 000 typedefs of void, each named by all of that string, in a section put behind the
+    // strings.
     let start = u32::try_from(bytes.len() - 24).expect("a small file");
     let count = 50_000;
     for _ in 0..count {

@@ -281,11 +281,11 @@ fn a_question_not_announced_is_an_error_and_not_an_absence() {
     let text = |error: btf::BtfError| error.to_string();
     assert_eq!(
         text(index.field("inet_sock.inet_id").expect_err("not asked for")),
-        "type `inet_sock` was not asked for when indexing"
+        "type `inet_sock` was not among the wanted names when indexing"
     );
     assert_eq!(
         text(index.func("tcp_sendmsg").expect_err("not asked for")),
-        "function `tcp_sendmsg` was not asked for when indexing"
+        "function `tcp_sendmsg` was not among the wanted names when indexing"
     );
     assert_eq!(
         text(index.field("sock->sk_type").expect_err("not a path")),

@@ -141,7 +141,8 @@ fn files_are_named_in_errors() {
         ("cannot be read", Some(io::ErrorKind::NotFound))
     );
 
-    // Damage behind the header is found when the types are passed over, and the file is named then, too.
+    // Damage behind the header is found when the types are passed over, and the file is named then,
+    // too.
     let mut bytes = small(Endian::NATIVE);
     bytes[24 + 4..24 + 8].copy_from_slice(&(0x7f_u32 << 24).to_ne_bytes());
     let damaged = File::new("damaged.btf", &bytes);

@@ -1,4 +1,4 @@
-//! The targets as plain tests, and texts that nobody would write.
+//! Runs the fuzz targets as plain tests, and tries unusual texts.
 
 use test_support::fuzz;
 use test_support::random::Random;
@@ -123,7 +123,10 @@ fn much_of_one_thing() {
 #[test]
 fn an_error_names_its_line_and_column() {
     let error = asm::parse("r0 = 0\n  if r0 >< 4 goto out\nexit").unwrap_err();
-    assert_eq!(error.to_string(), "2:9: `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=",);
+    assert_eq!(
+        error.to_string(),
+        "2:9: `><` is not an operator here; there are == != > >= < <= & s> s>= s< s<=",
+    );
     let error = asm::parse("r0 = 1\n/* two\nlines */ r0 = é").unwrap_err();
     assert_eq!((error.line, error.column), (3, 15));
     let error = asm::parse("r0 = ").unwrap_err();
