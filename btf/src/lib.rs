@@ -29,8 +29,6 @@
 #![forbid(unsafe_code)]
 
 mod builder;
-#[cfg(test)]
-mod catalogue;
 mod describe;
 mod elf;
 mod endian;
@@ -39,6 +37,8 @@ mod error;
 pub mod fuzz;
 mod index;
 mod kernel;
+#[cfg(test)]
+mod message_tests;
 mod names;
 mod path;
 mod raw;
