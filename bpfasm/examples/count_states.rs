@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Writes the ELF file; returns the program's listing and its bytes.
 pub fn count_states(port: u16, file: &Path) -> Result<String, Box<dyn Error>> {
-    // The arguments of the tracepoint `inet_sock_set_state` are the socket, the old and the new state.
+    // The arguments of the tracepoint `inet_sock_set_state` are the socket, the old and the new
+    // state.
     let fragment = bpf! {
         r6 = *(u64 *)(r1 + 0);
         w7 = *(u32 *)(r1 + 16);

@@ -23,7 +23,7 @@ pub struct ParseError {
     pub line: u32,
     /// The column in characters, counted from 1.
     pub column: u32,
-    /// What is wrong. Its `Display` lists the accepted forms.
+    /// The error itself. Its `Display` lists the accepted forms.
     pub problem: Problem,
 }
 

@@ -21,13 +21,13 @@ pub enum DecodeError {
     #[error("the instruction is cut short")]
     Truncated,
     /// RFC 9669 does not define this opcode.
-    #[error("there is no operation {0:#04x}")]
+    #[error("unknown operation {0:#04x}")]
     Opcode(u8),
     /// A register number above 10.
-    #[error("there is no register r{0}")]
+    #[error("unknown register r{0}")]
     Register(u8),
     /// RFC 9669 defines the opcode, but not with this value in a field.
-    #[error("there is no operation {opcode:#04x} with {field} {value}")]
+    #[error("unknown operation {opcode:#04x} with {field} {value}")]
     Variant {
         /// The opcode: the slot's first byte.
         opcode: u8,

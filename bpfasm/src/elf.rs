@@ -53,19 +53,19 @@ pub enum ElfError {
     /// The value of a constant does not fit the instruction that uses it.
     #[error("program `{program}`: the constant `{name}`, {value}, does not fit where it is used")]
     Constant {
-        /// The program.
+        /// The name of the program that uses it.
         program: Text,
-        /// The constant.
+        /// The name of the constant.
         name: Text,
         /// The constant's value in the object.
         value: i32,
     },
     /// A program refers to a map that the object does not define.
-    #[error("program `{program}`: there is no map `{map}`")]
+    #[error("program `{program}`: unknown map `{map}`")]
     UnknownMap {
-        /// The program.
+        /// The name of the program.
         program: Text,
-        /// The map.
+        /// The name of the map.
         map: Text,
     },
     /// The ELF writer failed.

@@ -52,7 +52,7 @@ pub fn instructions(data: &[u8]) {
                 assert_eq!(&*encode(&insn).expect("what decodes encodes"), decoded, "{text}");
                 let fragment = asm::parse(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                 let [again] = fragment.insns() else { panic!("{text}") };
-                assert_eq!(&*encode(again).expect("what is read encodes"), decoded, "{text}");
+                assert_eq!(&*encode(again).expect("assembled text encodes"), decoded, "{text}");
                 taken
             }
             Err(error) => {

@@ -29,8 +29,8 @@ impl Program {
     /// little-endian machine. Values of symbols are 0 until [`Insn::fill`] writes them.
     ///
     /// # Errors
-    /// If an instruction has no encoding. This cannot happen for a program that [`Program::link`]
-    /// returned and nobody changed.
+    /// If an instruction has no encoding. This cannot happen for an unchanged program from
+    /// [`Program::link`].
     pub fn slots(&self) -> Result<Vec<u64>, AsmError> {
         let mut slots = Vec::with_capacity(self.insns.len());
         for (at, insn) in self.insns.iter().enumerate() {

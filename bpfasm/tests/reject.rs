@@ -1,7 +1,7 @@
-//! Programs that must not compile, and what the compiler must say where.
+//! Programs that must not compile, and the errors that the compiler must report.
 //!
 //! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error
-//! on its line, at that column (in characters), with a message that holds that text. Errors and
+//! on its line, at that column (in characters), with a message that contains the text. Errors and
 //! promises must match one to one.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ type Place = (String, usize);
 /// Column and (a part of) the message.
 type Complaint = (usize, String);
 
-/// The errors that the files promise.
+/// The errors that the comments in the files promise.
 fn promised(files: &[PathBuf]) -> BTreeMap<Place, Complaint> {
     let mut promised = BTreeMap::new();
     for path in files {
@@ -46,7 +46,7 @@ fn package(files: &[PathBuf]) -> PathBuf {
         manifest += &format!("\n[[bin]]\nname = {name:?}\npath = {path:?}\n");
     }
     fs::write(root.join("Cargo.toml"), manifest).unwrap();
-    // The versions that this very test was built with, so that nothing has to be fetched.
+    // The versions that this test was built with, so that nothing has to be downloaded.
     fs::copy(here.join("../Cargo.lock"), root.join("Cargo.lock")).unwrap();
     root
 }
@@ -58,7 +58,7 @@ fn target_directory() -> &'static Path {
 }
 
 #[test]
-fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
+fn errors_point_at_the_wrong_token_and_list_the_forms() {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
     let mut files: Vec<PathBuf> = fs::read_dir(ui).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -71,7 +71,7 @@ fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
         .args(["build", "--offline", "--bins", "--keep-going", "--message-format=short", "--color=never"])
         .arg("--target-dir")
         .arg(target_directory())
-        // Flags for this test (`-D warnings`) are not for those programs.
+        // Flags for this test (`-D warnings`) are not meant for those programs.
         .env_remove("RUSTFLAGS")
         .current_dir(&root)
         .output()

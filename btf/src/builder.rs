@@ -95,7 +95,7 @@ pub enum BuildError {
         what: &'static str,
     },
     /// The size of an integer is not 1, 2, 4, 8 or 16 bytes.
-    #[error("an integer of {size} bytes")]
+    #[error("an integer cannot have {size} bytes")]
     IntSize {
         /// The size given, in bytes.
         size: u32,

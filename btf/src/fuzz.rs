@@ -139,8 +139,8 @@ fn build(
         let name = if matches!(step % 13, 1 | 2 | 9 | 11) { String::new() } else { name };
         model.push((name, shape));
     }
-    let btf = open(types.finish().expect("bytes")).expect("what is built opens");
-    let index = btf.index(&Wanted::new()).expect("what is built indexes");
+    let btf = open(types.finish().expect("bytes")).expect("built data opens");
+    let index = btf.index(&Wanted::new()).expect("built data indexes");
     assert_eq!(index.type_count() as usize, first as usize + model.len());
     for (number, model) in (first..).zip(&model) {
         assert_eq!(&read(&index, TypeId(number)), model);
@@ -151,7 +151,7 @@ fn build(
 
 /// A type as it is read back.
 fn read(index: &Index<'_>, id: TypeId) -> Model {
-    let ty = index.ty(id).expect("what is built is there");
+    let ty = index.ty(id).expect("a built type exists");
     let shape = match ty.kind {
         Kind::Int(int) => Shape::Int(int.size.0, int.encoding),
         Kind::Ptr(to) => Shape::To("ptr", to),

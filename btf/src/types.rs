@@ -272,7 +272,7 @@ pub struct Enumerator<'b> {
 }
 
 impl<'b> Enumerator<'b> {
-    /// Its name.
+    /// The enumerator's name.
     pub fn name(&self) -> Result<&'b str, BtfError> {
         self.name.get()
     }

@@ -1,4 +1,4 @@
-//! Types written with [`Builder`] and read again: what no kernel beside the tests shows.
+//! Types written with [`Builder`] and read back: cases that the kernels in `data` do not contain.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -25,7 +25,7 @@ fn read(types: Builder) -> Result<Btf, Box<dyn Error>> {
     Ok(Btf::from_source(types.finish()?)?)
 }
 
-/// Where a bit-field is: load at, of, shift, width.
+/// The place of a bit-field: offset and size of its load, shift, width.
 fn load(btf: &Btf, path: &str) -> Result<(u32, u32, u32, u32), BtfError> {
     let index = btf.index(&Wanted::new().strukt("s"))?;
     let field = found(index.field(path)?);
@@ -145,7 +145,7 @@ fn what_does_not_fit_is_refused() -> Outcome {
 }
 
 #[test]
-fn a_string_stands_once() -> Outcome {
+fn equal_strings_are_stored_once() -> Outcome {
     let mut types = Builder::new();
     let first = types.add_str("programs/src/tcplife/mod.rs")?;
     types.int("int", 4, IntEncoding::Signed)?;
@@ -267,7 +267,7 @@ fn bit_fields_of_the_old_encoding() -> Outcome {
     let members = [
         member("first", three, 0),
         member("second", three, 3),
-        // bit 100 plus the type's own 2, the example of Documentation/bpf/btf.rst
+        // Bit 100 plus the type's 2: the example of Documentation/bpf/btf.rst.
         member("shifted", shifted, 100),
         member("whole", int, 128),
         member("astray", int, 129),
@@ -279,7 +279,8 @@ fn bit_fields_of_the_old_encoding() -> Outcome {
     assert_eq!(load(&btf, "s.shifted")?, (12, 2, 6, 4));
     let index = btf.index(&Wanted::new().strukt("s"))?;
     assert_eq!(found(index.field("s.whole")?).bits, None);
-    // An int of full width within a byte is a bit-field of 32 bits that no aligned load of 4 holds.
+    // An int of full width that starts within a byte is a bit-field of 32 bits. No aligned load of
+    // 4 bytes contains it.
     assert_eq!(load(&btf, "s.astray")?, (16, 8, 1, 32));
     Ok(())
 }
@@ -343,7 +344,7 @@ fn a_name_defined_twice() -> Outcome {
 }
 
 #[test]
-fn a_typedef_that_is_no_tracepoint() -> Outcome {
+fn a_typedef_that_is_not_a_tracepoint() -> Outcome {
     let mut types = Builder::new();
     let int = types.int("int", 4, IntEncoding::Signed)?;
     let proto = types.func_proto(TypeId::VOID, &[("", int)])?;
@@ -393,7 +394,7 @@ fn split_types_continue_their_base() -> Outcome {
     Ok(())
 }
 
-/// More words than one walk alone goes over; a type split from them on top.
+/// Enough words for two walks, and split BTF with one more type.
 #[test]
 fn many_types_are_found_and_reached_from_both_ends() -> Outcome {
     const TYPES: u32 = 24_000;
@@ -416,7 +417,7 @@ fn many_types_are_found_and_reached_from_both_ends() -> Outcome {
             assert_eq!(index.ids(Want::Type, name)?, [TypeId(n + 2)], "{name}");
         }
         assert_eq!(index.ids(Want::Type, "last")?, [TypeId(TYPES + 2)]);
-        // Twice, as what was found is remembered.
+        // Twice, because the index caches marks.
         for n in (0..TYPES).chain((0..TYPES).rev()) {
             assert_eq!(index.ty(TypeId(n + 2))?.name, format!("s{n}"));
         }

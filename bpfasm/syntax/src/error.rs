@@ -12,11 +12,11 @@ pub struct SyntaxError<S> {
     pub start: S,
     /// The place of the last token.
     pub end: S,
-    /// What is wrong.
+    /// The error itself.
     pub problem: Problem,
 }
 
-/// What is wrong with a statement. `Display` prints it in one line and lists the accepted forms.
+/// The errors of a statement. `Display` prints it in one line and lists the accepted forms.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Problem {
@@ -47,14 +47,14 @@ pub enum Problem {
     },
     /// The lower half of a register in place of a whole one: `r1 = *(u8 *)(w2 + 0)`.
     Half {
-        /// The register.
+        /// The register found.
         found: &'static str,
         /// What it should serve as.
         place: &'static str,
     },
     /// A whole register in place of a lower half: `r2 = xchg32_32(r1 + 0, r2)`.
     Whole {
-        /// The register.
+        /// The register found.
         found: &'static str,
         /// What it should serve as.
         place: &'static str,
@@ -82,7 +82,7 @@ pub enum Problem {
     Number(NumberError),
     /// A helper that does not exist: `call bpf_no_such`.
     Helper {
-        /// The name.
+        /// The name that the statement calls.
         name: String,
         /// The helper with the most similar name.
         near: Option<&'static str>,
@@ -114,7 +114,7 @@ impl fmt::Display for Problem {
                  `if … goto L`, `goto L`, `gotol L`, `call …`, `exit`, `label:` and, in bpf!, `..fragment`"
             ),
             Self::Register(name) => {
-                write!(f, "there is no register `{name}`; there are r0 to r10 and w0 to w10")
+                write!(f, "unknown register `{name}`; there are r0 to r10 and w0 to w10")
             }
             Self::MixedWidths { left, right } => {
                 write!(
@@ -131,10 +131,10 @@ impl fmt::Display for Problem {
             Self::Range { value, limit } => write!(f, "{value} does not fit: {limit}"),
             Self::Number(error) => write!(f, "{error}"),
             Self::Helper { name, near: Some(near) } => {
-                write!(f, "there is no helper `{name}`; did you mean `{near}`?")
+                write!(f, "unknown helper `{name}`; did you mean `{near}`?")
             }
             Self::Helper { name, near: None } => {
-                write!(f, "there is no helper `{name}`; a kernel function is called with `call kfunc NAME`")
+                write!(f, "unknown helper `{name}`; a kernel function is called with `call kfunc NAME`")
             }
             Self::MissingLl => {
                 write!(f, "a 64-bit immediate ends with `ll`: `rN = map NAME ll`, `rN = C ll`")

@@ -1,4 +1,4 @@
-//! Constants that do not fit, and what is not a constant.
+//! Constants that do not fit, and tokens that are not constants.
 
 use bpfasm::bpf;
 

@@ -4,9 +4,9 @@ use bpfasm::bpf;
 
 fn main() {
     bpf! {
-        r11 = 0; //~ 9 there is no register `r11`; there are r0 to r10 and w0 to w10
-        r1 = w99; //~ 14 there is no register `w99`
-        r1 = r01; //~ 14 there is no register `r01`
+        r11 = 0; //~ 9 unknown register `r11`; there are r0 to r10 and w0 to w10
+        r1 = w99; //~ 14 unknown register `w99`
+        r1 = r01; //~ 14 unknown register `r01`
         r1 += w2; //~ 15 `r1` and `w2` in one statement; both sides are r registers or both are w registers
         w1 = r2; //~ 14 `w1` and `r2` in one statement
         w1 = -r1; //~ 15 `w1` and `r1` in one statement
