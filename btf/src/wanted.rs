@@ -255,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn a_field_path_adds_its_first_name() {
+        for path in ["sock", "sock.__sk_common.skc_dport", "sock[1].a", "sock.a[1]"] {
+            let mut wanted = Wanted::new();
+            wanted.add_field(path);
+            assert_eq!(wanted, Wanted::new().strukt("sock"), "{path}");
+        }
+    }
+
+    #[test]
     fn an_unterminated_name_is_not_found() {
         let found = noted(b"\0sock");
         assert!(found.iter().all(Vec::is_empty), "{found:?}");
