@@ -19,27 +19,27 @@ pub enum AsmError {
         value: i128,
         /// The range that the place allows.
         limit: Limit,
-        /// The statement.
+        /// The statement that contains the value.
         source: Option<Source>,
     },
     /// A name from Rust is not a name of the language, so that a listing with it could not be
     /// assembled again.
     Name {
-        /// The name.
+        /// The name given.
         name: Text,
-        /// The statement.
+        /// The statement that contains the name.
         source: Option<Source>,
     },
     /// A jump to a label that neither its block nor a block around it defines.
     UndefinedLabel {
-        /// The label.
+        /// The name of the label.
         label: Text,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
     /// One block defines the same label twice.
     DuplicateLabel {
-        /// The label.
+        /// The name of the label.
         label: Text,
         /// The second definition.
         source: Option<Source>,
@@ -48,13 +48,13 @@ pub enum AsmError {
     },
     /// The label is too far away for the 16 bits of a `goto`; `gotol` has 32 (since Linux 6.6).
     JumpTooFar {
-        /// The label.
+        /// The name of the label.
         label: Text,
         /// The distance in slots of 8 bytes, from the slot after the jump.
         distance: i64,
         /// The jump's index in the program.
         at: usize,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
     /// A jump leads out of the program or into the second slot of a wide load.
@@ -63,23 +63,23 @@ pub enum AsmError {
         distance: i64,
         /// The jump's index in the program.
         at: usize,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
     /// The instruction has no offset or constant that this symbol could fill.
     SymbolPlace {
-        /// Which instruction.
+        /// The instruction's index in the program.
         at: usize,
-        /// The statement.
+        /// The statement of the instruction.
         source: Option<Source>,
     },
     /// The instruction has no encoding.
     Encode {
-        /// Which instruction.
+        /// The instruction's index in the program.
         at: usize,
-        /// Why.
+        /// The reason.
         error: EncodeError,
-        /// The statement.
+        /// The statement of the instruction.
         source: Option<Source>,
     },
     /// The fragment contains no instruction.

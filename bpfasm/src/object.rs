@@ -16,7 +16,7 @@ pub enum Attach {
     /// A raw tracepoint (`BPF_PROG_TYPE_RAW_TRACEPOINT`, since Linux 4.17), whose arguments are
     /// plain numbers.
     RawTp(Text),
-    /// The entry of a kernel function, through a BPF trampoline (since Linux 5.5 on x86-64, 6.0 on
+    /// The entry of a kernel function, through a BPF trampoline (since Linux 5.5 on x86-64, 6.4 on
     /// arm64).
     Fentry(Text),
     /// The return of a kernel function, through a BPF trampoline. The program sees arguments and
@@ -62,7 +62,7 @@ pub enum Detach {
 /// preference: the loader uses the first one that the kernel accepts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hook {
-    /// The event's name for messages: `state change`, `accept`. Unique within an object.
+    /// The event's name for messages and for [`Hook::fallback_for`]: `state change`, `accept`.
     pub name: Text,
     /// What happens if no attach option can be attached.
     pub need: Need,

@@ -75,16 +75,16 @@ pub enum Arg<V> {
 /// An address: a register plus an offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address<V> {
-    /// The register.
+    /// The register that contains the address.
     pub base: Register<V>,
-    /// The offset.
+    /// The offset that is added to it.
     pub off: Sum<V>,
 }
 
 /// A constant or an offset: at most one symbol, and numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sum<V> {
-    /// The symbol.
+    /// The symbol, if there is one.
     pub symbol: Option<Symbol<V>>,
     /// The sum of the numbers that are written out.
     pub written: i128,
