@@ -8,7 +8,7 @@
 //!
 //! A row of the table has three parts: the name as written; the place, if a block defines the
 //! label; and the scope, the number of the block that defines it. Scope 0 is the block that is
-//! being written. Only its labels are found by name (`own`).
+//! being written. Only its labels are found by name (`own_labels`).
 //!
 //! Splicing `inner` into `outer` appends all instructions of `inner` and gives each row of its
 //! table a number in the table of `outer`:
@@ -70,13 +70,13 @@ pub struct Fragment {
     /// The table of names; a label is an index into it.
     pub(crate) names: Vec<Name>,
     /// The labels of the block that is being written (scope 0), sorted by name.
-    own: Vec<u32>,
+    own_labels: Vec<u32>,
     /// The number of labels that are defined.
     defined: usize,
     /// The highest scope in use; spliced blocks have the scopes from 1 to this one.
     scopes: u32,
     /// The error of the first invalid statement, for linking to report.
-    pub(crate) wrong: Option<AsmError>,
+    pub(crate) error: Option<AsmError>,
 }
 
 impl Fragment {
@@ -94,7 +94,7 @@ impl Fragment {
     /// Whether the fragment has no instruction, no label and no invalid statement.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.insns.is_empty() && self.defined == 0 && self.wrong.is_none()
+        self.insns.is_empty() && self.defined == 0 && self.error.is_none()
     }
 
     /// The instructions. Jumps go to labels of this fragment, whose numbers have no meaning
@@ -138,7 +138,7 @@ impl Fragment {
         if let Some(Dest::Label(label)) = insn.dest()
             && self.name(*label).is_none()
         {
-            self.wrong(AsmError::UndefinedLabel { label: label.to_string().into(), source });
+            self.record_error(AsmError::UndefinedLabel { label: label.to_string().into(), source });
         }
         self.insns.push(insn);
         self.source.push(source);
@@ -152,7 +152,7 @@ impl Fragment {
     /// Defines a label of this block before the next instruction.
     pub fn label(&mut self, name: impl Into<Text>, source: Option<Source>) {
         let here = Place { at: self.insns.len(), order: self.defined, source };
-        let label = self.own(name.into());
+        let label = self.own_label(name.into());
         let Some(Name { text, place, .. }) = self.name_mut(label) else { return };
         match place {
             None => {
@@ -162,7 +162,7 @@ impl Fragment {
             Some(first) => {
                 let first = first.source.map(|source| source.line);
                 let error = AsmError::DuplicateLabel { label: text.clone(), source, first };
-                self.wrong(error);
+                self.record_error(error);
             }
         }
     }
@@ -170,19 +170,19 @@ impl Fragment {
     /// A label as the destination of an instruction of this fragment. It can be defined later, by
     /// this block or a block around it.
     pub fn dest(&mut self, name: impl Into<Text>) -> Dest {
-        Dest::Label(self.own(name.into()))
+        Dest::Label(self.own_label(name.into()))
     }
 
     /// The label of this name in the block that is being written; adds it if it is new.
-    fn own(&mut self, text: Text) -> Label {
-        let known = self.own.binary_search_by(|number| {
+    fn own_label(&mut self, text: Text) -> Label {
+        let known = self.own_labels.binary_search_by(|number| {
             self.name(Label(*number)).map_or(Ordering::Less, |name| name.text.cmp(&text))
         });
         match known {
-            Ok(at) => Label(self.own.get(at).copied().unwrap_or(u32::MAX)),
+            Ok(at) => Label(self.own_labels.get(at).copied().unwrap_or(u32::MAX)),
             Err(at) => {
                 let label = self.add(Name { text, scope: 0, place: None });
-                self.own.insert(at, label.0);
+                self.own_labels.insert(at, label.0);
                 label
             }
         }
@@ -202,8 +202,8 @@ impl Fragment {
     }
 
     /// Keeps the error of an invalid statement for linking to report, if it is the first one.
-    pub(crate) fn wrong(&mut self, error: AsmError) {
-        self.wrong.get_or_insert(error);
+    pub(crate) fn record_error(&mut self, error: AsmError) {
+        self.error.get_or_insert(error);
     }
 
     /// Appends `inner`. Its labels stay separate from those of this block, even from labels of the
@@ -217,13 +217,13 @@ impl Fragment {
         let before = self.defined;
         let scope = self.scopes + 1;
         self.scopes = scope + inner.scopes;
-        if self.wrong.is_none() {
-            self.wrong.clone_from(&inner.wrong);
+        if self.error.is_none() {
+            self.error.clone_from(&inner.error);
         }
         let mut labels = Vec::with_capacity(inner.names.len());
         for name in &inner.names {
             labels.push(match name.place {
-                None => self.own(name.text.clone()),
+                None => self.own_label(name.text.clone()),
                 Some(place) => self.add(Name {
                     text: name.text.clone(),
                     scope: scope + name.scope,

@@ -34,8 +34,8 @@ impl Program {
     /// # Errors
     /// The first error, with its statement.
     pub fn link(name: &str, fragment: Fragment) -> Result<Self, AsmError> {
-        let Fragment { insns, source, symbols, names, wrong, .. } = fragment;
-        if let Some(error) = wrong {
+        let Fragment { insns, source, symbols, names, error, .. } = fragment;
+        if let Some(error) = error {
             return Err(error);
         }
         let mut program = Self { insns, source, symbols, ..Self::default() };

@@ -196,7 +196,7 @@ impl Block {
 
     /// Records the error for linking to report, and returns 0 in place of the value.
     fn range<T: Default>(&mut self, limit: Limit, value: i128) -> T {
-        self.fragment.wrong(AsmError::Range { value, limit, source: self.source });
+        self.fragment.record_error(AsmError::Range { value, limit, source: self.source });
         T::default()
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     raw::Record,
     strings::Strings,
     types::Type,
-    walk::{Mark, Recent, Walk},
+    walk::{Mark, MarkCache, Walk},
 };
 
 /// All types: those of the base, or of BTF without a base, and those of split BTF.
@@ -70,7 +70,7 @@ struct Layer<'b> {
     /// Every 64th record's number, counted from the first record, and its position. The records in
     /// between are reached by reading on from the mark before them.
     marks: Vec<Mark>,
-    recent: Recent,
+    cache: MarkCache,
 }
 
 impl<'b> Layer<'b> {
@@ -94,7 +94,7 @@ impl<'b> Layer<'b> {
                 names.note(strings, endian, id(mark.number)?, &record);
             }
         }
-        Ok(Self { words, first, end: end.0, marks, recent: Recent::default() })
+        Ok(Self { words, first, end: end.0, marks, cache: MarkCache::default() })
     }
 
     fn get(&self, id: TypeId, endian: Endian) -> Result<Option<Record<'b>>, BtfError> {
@@ -102,7 +102,7 @@ impl<'b> Layer<'b> {
             return Ok(None);
         }
         let wanted = id.0 - self.first;
-        let mark = self.recent.get(wanted).or_else(|| {
+        let mark = self.cache.get(wanted).or_else(|| {
             let before = self.marks.partition_point(|mark| mark.number <= wanted);
             self.marks.get(before.checked_sub(1)?).copied()
         });
@@ -115,7 +115,7 @@ impl<'b> Layer<'b> {
         for _ in mark.number..wanted {
             (_, position) = read(position)?;
         }
-        self.recent.put(Mark::new(wanted, position));
+        self.cache.put(Mark::new(wanted, position));
         read(position).map(|(record, _)| Some(record))
     }
 }

@@ -53,16 +53,16 @@ impl Mark {
 /// A cache of the marks of recently used records. Resolving fields reads the same few types again
 /// and again. Each entry is one atomic word, so an index can be shared between threads.
 #[derive(Debug)]
-pub(crate) struct Recent([AtomicU64; Self::LEN]);
+pub(crate) struct MarkCache([AtomicU64; Self::LEN]);
 
-impl Default for Recent {
+impl Default for MarkCache {
     /// All entries contain the mark of record 0, which is valid.
     fn default() -> Self {
         Self([const { AtomicU64::new(0) }; Self::LEN])
     }
 }
 
-impl Recent {
+impl MarkCache {
     const LEN: usize = 64;
 
     fn slot(&self, number: u32) -> &AtomicU64 {
@@ -111,22 +111,22 @@ impl<'b> Walk<'b> {
         // Slightly more marks than a kernel needs. Memory that is reserved but not written costs
         // nothing.
         walk.marks.reserve(words.len() / 8 / STRIDE as usize);
-        let Some(middle) = guess(words, endian) else { return walk.until(words.len(), endian, &wanted) };
+        let Some(middle) = guess(words, endian) else { return walk.walk_to(words.len(), endian, &wanted) };
         let mut ahead = Self::from(words, middle);
         if endian == Endian::NATIVE {
             while walk.position < middle && walk.step(KNOWN, &wanted) && ahead.step(KNOWN, &wanted) {}
         }
-        let walk = walk.until(middle, endian, &wanted);
+        let walk = walk.walk_to(middle, endian, &wanted);
         if walk.position == middle {
-            walk.join(ahead.until(words.len(), endian, &wanted))
+            walk.join(ahead.walk_to(words.len(), endian, &wanted))
         } else {
-            walk.until(words.len(), endian, &wanted)
+            walk.walk_to(words.len(), endian, &wanted)
         }
     }
 
     /// Walks on to `end`, or to the first flaw.
     #[inline(never)]
-    fn until(mut self, end: usize, endian: Endian, wanted: &impl Fn(&Record<'b>) -> bool) -> Self {
+    fn walk_to(mut self, end: usize, endian: Endian, wanted: &impl Fn(&Record<'b>) -> bool) -> Self {
         if endian == Endian::NATIVE {
             while self.position < end && self.step(KNOWN, wanted) {}
         } else {

@@ -235,7 +235,7 @@ fn flipped_bits_in_kernels() {
 
 /// Checks that `work` ends soon. The bound is far above its usual time, and far below its time
 /// without limits.
-fn soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
+fn ends_soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
     assert!(started.elapsed() < Duration::from_secs(20), "{what} took {:?}", started.elapsed());
@@ -262,7 +262,7 @@ fn types_that_go_in_circles() {
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new().strukt("t").strukt("s").strukt("a").strukt("p")).expect("an index");
     for path in ["t", "t.x", "s.x", "a.x", "a.x[0]", "a.x[0][0].y", "p.own.x"] {
-        let result = soon(path, || index.field(path));
+        let result = ends_soon(path, || index.field(path));
         assert!(
             matches!(result.as_ref().map_err(BtfError::root), Err(BtfError::TooDeep { .. })),
             "{path}: {result:?}"
@@ -285,7 +285,7 @@ fn anonymous_structs_that_multiply() {
     types.strukt("s", Bytes(8), &[member("", TypeId(1), 0, None)]).expect("a type");
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new().strukt("s")).expect("an index");
-    let result = soon("the search", || index.field("s.x"));
+    let result = ends_soon("the search", || index.field("s.x"));
     assert!(matches!(result, Err(BtfError::TooMuch { .. })), "{result:?}");
 }
 
@@ -298,7 +298,7 @@ fn prototypes_that_multiply() {
     types.int("int", 4, IntEncoding::Signed).expect("a type");
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new()).expect("an index");
-    let result = soon("the text", || index.describe(TypeId(1)));
+    let result = ends_soon("the text", || index.describe(TypeId(1)));
     assert!(matches!(result, Err(BtfError::TooMuch { .. })), "{:?}", result.map(|text| text.len()));
 }
 
@@ -319,10 +319,10 @@ fn one_endless_name_for_everything() {
     bytes[12..16].copy_from_slice(&(count * 12u32).to_ne_bytes());
     let btf = Btf::from_source(bytes).expect("BTF");
     let wanted = Wanted::new().strukt("sssss").strukt(&"s".repeat(3000)).tracepoint("ssss");
-    let index = soon("indexing", || btf.index(&wanted)).expect("an index");
+    let index = ends_soon("indexing", || btf.index(&wanted)).expect("an index");
     assert_eq!(index.type_count(), count + 1);
     assert_eq!(index.ids(Want::Type, "sssss").expect("indexed"), []);
-    let result = soon("reading", || index.ty(TypeId(count)));
+    let result = ends_soon("reading", || index.ty(TypeId(count)));
     assert!(matches!(result, Err(BtfError::BadString { offset: 1 })), "{result:?}");
 }
 
