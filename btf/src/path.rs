@@ -187,6 +187,8 @@ mod tests {
         assert_eq!(path.root(), "fdtable");
         assert_eq!(path.steps(), [Step::Member("fd".into()), Step::Element(3)]);
         assert_eq!(path.prefix(1), "fdtable.fd");
+        let longest = format!("a{}", "[0]".repeat(64));
+        assert_eq!(longest.parse::<FieldPath>().expect("64 steps").steps().len(), 64);
     }
 
     #[test]

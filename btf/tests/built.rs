@@ -6,8 +6,8 @@ mod common;
 use std::{error::Error, sync::Arc};
 
 use btf::{
-    Absent, Bits, Btf, BtfError, BuildError, Builder, Bytes, Class, Endian, IntEncoding, Kind, Linkage,
-    Lookup, MemberDef, TypeId, Want, Wanted,
+    Absent, BitField, Bits, Btf, BtfError, BuildError, Builder, Bytes, Class, Endian, IntEncoding, Kind,
+    Linkage, Lookup, MemberDef, TypeId, Want, Wanted,
 };
 use common::{absent, found};
 
@@ -283,6 +283,42 @@ fn bit_fields_of_the_old_encoding() -> Outcome {
     // 4 bytes contains it.
     assert_eq!(load(&btf, "s.astray")?, (16, 8, 1, 32));
     Ok(())
+}
+
+#[test]
+fn invalid_bit_fields() -> Outcome {
+    let mut types = Builder::with_endian(Endian::Little);
+    let int = types.int("int", 4, IntEncoding::Unsigned)?;
+    let empty = types.int_bits("int", 4, IntEncoding::Unsigned, Bits(0), Bits(0))?;
+    let pointer = types.ptr(TypeId::VOID)?;
+    let inner = types.strukt("inner", Bytes(4), &[])?;
+    let members = [
+        bits("whole", int, 0, 32),
+        bits("wider", int, 32, 33),
+        bits("of_a_struct", inner, 128, 8),
+        bits("of_a_pointer", pointer, 192, 8),
+        member("empty", empty, 256),
+        member("pointer", pointer, 320),
+        member("pointer_in_a_byte", pointer, 384 + 4),
+    ];
+    types.strukt("s", Bytes(64), &members)?;
+    let btf = read(types)?;
+    let index = btf.index(&Wanted::new().strukt("s"))?;
+    assert_eq!(load(&btf, "s.whole")?, (0, 4, 0, 32));
+    assert_eq!(found(index.field("s.pointer")?).offset, Bytes(40));
+    for name in ["wider", "of_a_struct", "of_a_pointer", "empty", "pointer_in_a_byte"] {
+        let answer = index.field(&format!("s.{name}"));
+        assert!(matches!(answer, Err(BtfError::BadBitField { .. })), "{name}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn masks_have_the_bits_of_the_width() {
+    for (width, mask) in [(1, 1), (7, 0x7f), (63, u64::MAX >> 1), (64, u64::MAX), (65, u64::MAX)] {
+        let bits = BitField { offset: Bits(0), width: Bits(width), shift: Bits(0) };
+        assert_eq!(bits.mask(), mask, "{width}");
+    }
 }
 
 #[test]
