@@ -1,38 +1,31 @@
-//! The assembler at run time: the language of `bpf!` as text.
+//! Assembles text at run time: the language of `bpf!`, without the macro.
 //!
-//! A statement ends with a newline or `;`, comments are `//`, `/* */` and `#` at the start of a line, and there are no values
-//! from Rust.
+//! A statement ends with a newline or `;`. Comments are `//`, `/* */`, and `#` at the start of a
+//! line. A text cannot contain values from Rust (`{…}`, `..fragment`).
 
 use std::convert::Infallible;
-use std::fmt;
 
 use bpfasm_syntax::ast::{self, Arg, Given, StatementKind, Sum, Wide};
 use bpfasm_syntax::error::Problem;
 use bpfasm_syntax::lex::lex;
 use bpfasm_syntax::limit::Limit;
+use thiserror::Error;
 
 use crate::fragment::Fragment;
 use crate::insn::{Callee, Dest, Imm64, Insn, Operand, Reg};
 use crate::symbol::{Symbol, Text};
 
-/// What is wrong with a text, and where.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The first error of a text, and its place.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{line}:{column}: {problem}")]
 pub struct ParseError {
-    /// Line, from 1.
+    /// The line, counted from 1.
     pub line: u32,
-    /// Column in characters, from 1.
+    /// The column in characters, counted from 1.
     pub column: u32,
-    /// What it is; its `Display` names the forms there are.
+    /// The error itself. Its `Display` lists the accepted forms.
     pub problem: Problem,
 }
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.line, self.column, self.problem)
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 /// Assembles a text.
 ///
@@ -43,7 +36,7 @@ impl std::error::Error for ParseError {}
 /// ```
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first error in the order of the text.
 pub fn parse(text: &str) -> Result<Fragment, ParseError> {
     let (tokens, end) = lex(text);
     let statements = bpfasm_syntax::parse::parse(&tokens, end).map_err(|errors| first(errors, end))?;
@@ -87,7 +80,8 @@ fn text(name: ast::Name<Infallible>) -> Text {
     Text::Owned(known(name))
 }
 
-/// The parser has checked that numbers fit; an error here would be an error of its.
+/// The parser has already checked that numbers fit, so an error here would be a mistake in the
+/// parser.
 fn insn(insn: ast::Insn<Infallible>, out: &mut Fragment) -> Result<Insn, Problem> {
     Ok(match insn {
         ast::Insn::Alu { width, op, dst, src } => {
@@ -144,7 +138,8 @@ fn arg(arg: Arg<Infallible>, limit: Limit, out: &mut Fragment) -> Result<Operand
     })
 }
 
-/// The number of a sum; a symbol takes it as its addend and leaves 0.
+/// The number of a sum. With a symbol it becomes the symbol's addend, and the instruction's field
+/// is 0.
 fn number(sum: Sum<Infallible>, out: &mut Fragment) -> Result<i128, Problem> {
     let Some(written) = sum.symbol else { return Ok(sum.written) };
     let symbol = match written {

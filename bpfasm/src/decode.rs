@@ -1,9 +1,10 @@
-//! Bits to instructions: the mirror of `encode`.
+//! Decodes instructions: the reverse of `encode`.
 //!
-//! What is accepted is exactly what `encode` makes: a field that an instruction does not use must be 0, as RFC 9669 asks of
-//! programs, so that decoding and encoding again gives the same bytes.
+//! `decode` accepts exactly the slots that `encode` produces. A field that an instruction does not
+//! use must be 0, as RFC 9669 requires of programs, so decoding and encoding again gives the same
+//! bytes.
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::encode::{
     ALU, ALU64, CALL, CALL_KFUNC, CALL_LOCAL, END, EXIT, Fields, JA, JMP32, LD, LDX, MODE_ABS, MODE_ATOMIC,
@@ -12,54 +13,44 @@ use crate::encode::{
 };
 use crate::insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
 
-/// Why a slot is no instruction we know.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Why slots are not an instruction of RFC 9669.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// No slot at all, or a wide load without its second.
+    /// There is no slot, or a wide load without its second slot.
+    #[error("the instruction is cut short")]
     Truncated,
-    /// An operation that RFC 9669 does not have.
+    /// RFC 9669 does not define this opcode.
+    #[error("unknown operation {0:#04x}")]
     Opcode(u8),
-    /// A register beyond r10.
+    /// A register number above 10.
+    #[error("unknown register r{0}")]
     Register(u8),
-    /// A variant of the operation that RFC 9669 does not have: the field and what is in it.
+    /// RFC 9669 defines the opcode, but not with this value in a field.
+    #[error("unknown operation {opcode:#04x} with {field} {value}")]
     Variant {
-        /// The operation.
+        /// The opcode: the slot's first byte.
         opcode: u8,
-        /// `src_reg`, `offset` or `imm`.
+        /// The field: `src_reg`, `offset` or `imm`.
         field: &'static str,
-        /// What is in it.
+        /// The field's value.
         value: i32,
     },
-    /// A field that must be 0.
+    /// A field that the instruction does not use is not 0.
+    #[error("operation {opcode:#04x} must have 0 in {field}")]
     Reserved {
-        /// The operation.
+        /// The opcode: the slot's first byte.
         opcode: u8,
-        /// `dst_reg`, `src_reg`, `offset` or `imm`, `next` for the second slot of a wide load.
+        /// The field: `dst_reg`, `src_reg`, `offset`, `imm`, or `next` for the second slot of a
+        /// wide load.
         field: &'static str,
     },
 }
 
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated => f.write_str("the instruction is cut short"),
-            Self::Opcode(opcode) => write!(f, "there is no operation {opcode:#04x}"),
-            Self::Register(reg) => write!(f, "there is no register r{reg}"),
-            Self::Variant { opcode, field, value } => {
-                write!(f, "there is no operation {opcode:#04x} with {field} {value}")
-            }
-            Self::Reserved { opcode, field } => write!(f, "operation {opcode:#04x} must have 0 in {field}"),
-        }
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-/// Decodes the instruction that `slots` starts with; says how many slots it takes.
+/// Decodes the instruction at the start of `slots`; also returns the number of slots that it takes.
 ///
 /// # Errors
-/// When it is none that RFC 9669 has, or `slots` is too short.
+/// If `slots` does not start with an instruction of RFC 9669, or is too short.
 pub fn decode(slots: &[u64]) -> Result<(Insn, usize), DecodeError> {
     let (&first, rest) = slots.split_first().ok_or(DecodeError::Truncated)?;
     let fields = Fields::unpack(first);
@@ -74,7 +65,7 @@ pub fn decode(slots: &[u64]) -> Result<(Insn, usize), DecodeError> {
         ALU => alu(fields, Width::W32)?,
         ALU64 => alu(fields, Width::W64)?,
         JMP32 => jump(fields, Width::W32)?,
-        // Three bits: what is left is JMP.
+        // Of the eight classes only JMP remains.
         _ => jump(fields, Width::W64)?,
     };
     Ok((insn, 1))
@@ -93,7 +84,7 @@ impl Fields {
         self.code & X != 0
     }
 
-    /// The second operand, the field it is not in being 0.
+    /// The second operand. The field that does not contain it must be 0.
     fn operand_field(self) -> Result<Operand, DecodeError> {
         if self.is_x() {
             self.zero_imm()?;

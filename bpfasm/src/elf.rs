@@ -1,9 +1,11 @@
-//! Objects as ELF files, for those who want to look: `llvm-objdump -dr`, `readelf`, `bpftool`.
+//! Writes objects as ELF files, to be read with `llvm-objdump -dr` or `readelf`.
 //!
-//! The file is laid out as clang lays one out: a section for each way to attach, named as libbpf names it; a function symbol for
-//! each program; a `.maps` section with a symbol for each map; `license`. Programs that attach in the same way share a section.
+//! The file is laid out like clang's output: one section for each attach point, named as libbpf
+//! names it; a function symbol for each program; a `.maps` section with a symbol for each map; and
+//! `license`. Programs with the same attach point share a section.
 //!
-//! What a loader has to write is a relocation at the instruction, against a symbol named as the listing names it:
+//! Each symbol of a program becomes a relocation of its instruction, against an ELF symbol that is
+//! named as the listing names it:
 //!
 //! | in the listing | relocation | against |
 //! |---|---|---|
@@ -11,18 +13,20 @@
 //! | `kfunc bpf_x` | `R_BPF_64_32` | `bpf_x`, undefined |
 //! | `sock.sk_type`, `sizeof(…)`, … | `R_BPF_NONE` | `sock.sk_type`, undefined |
 //!
-//! The psABI has no relocation for a kernel's field; `R_BPF_NONE` changes nothing wherever it is applied, and a disassembler prints
-//! it with its symbol, which is all it is for. The file is for reading: it has no type information, so libbpf, which wants maps and
-//! fields described by it, refuses the file.
+//! The psABI defines no relocation for a kernel's field. `R_BPF_NONE` is used for these, because it
+//! changes nothing when it is applied and a disassembler prints it with its symbol.
+//!
+//! The file is meant for reading. libbpf cannot load it: it expects BTF that describes the maps and
+//! fields, and the file has none.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
 use object::write::{Relocation, SectionId, StandardSegment, Symbol as ElfSymbol, SymbolId, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
     SymbolScope, elf,
 };
+use thiserror::Error;
 
 use crate::encode::encode;
 use crate::error::AsmError;
@@ -30,68 +34,47 @@ use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::object::{Attach, MapDef, Object, ProgramDef};
 use crate::symbol::{Symbol, Text};
 
-/// Bytes of a slot.
+/// The size of a slot in bytes.
 const SLOT: u64 = 8;
 
-/// Why an object has no file.
-#[derive(Debug)]
+/// Why an object cannot be written as ELF.
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ElfError {
-    /// A program that is none.
+    /// A program cannot be encoded.
+    #[error("program `{name}`: {error}")]
     Program {
-        /// Its name.
+        /// The program's name.
         name: Text,
-        /// Why.
+        /// The reason.
+        #[source]
         error: AsmError,
     },
-    /// A constant of the object does not fit where a program uses it.
+    /// The value of a constant does not fit the instruction that uses it.
+    #[error("program `{program}`: the constant `{name}`, {value}, does not fit where it is used")]
     Constant {
-        /// The program.
+        /// The name of the program that uses it.
         program: Text,
-        /// The constant.
+        /// The name of the constant.
         name: Text,
-        /// Its value.
+        /// The constant's value in the object.
         value: i32,
     },
-    /// A program uses a map that the object does not define.
+    /// A program refers to a map that the object does not define.
+    #[error("program `{program}`: unknown map `{map}`")]
     UnknownMap {
-        /// The program.
+        /// The name of the program.
         program: Text,
-        /// The map.
+        /// The name of the map.
         map: Text,
     },
-    /// The file could not be put together.
-    Write(object::write::Error),
+    /// The ELF writer failed.
+    #[error("ELF: {0}")]
+    Write(#[source] object::write::Error),
 }
 
-impl fmt::Display for ElfError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Program { name, error } => write!(f, "program `{name}`: {error}"),
-            Self::UnknownMap { program, map } => write!(f, "program `{program}`: there is no map `{map}`"),
-            Self::Constant { program, name, value } => {
-                write!(
-                    f,
-                    "program `{program}`: the constant `{name}`, {value}, does not fit where it is used"
-                )
-            }
-            Self::Write(error) => write!(f, "ELF: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ElfError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Program { error, .. } => Some(error),
-            Self::Write(error) => Some(error),
-            Self::UnknownMap { .. } | Self::Constant { .. } => None,
-        }
-    }
-}
-
-/// The sections a program goes to, as libbpf names them: one, but for a program on several tracepoints, of which there is a copy for
-/// each.
+/// The names of the sections that a program is written to, as libbpf spells them. A program on
+/// several tracepoints has one section, and one copy of its code, for each.
 #[must_use]
 pub fn section_names(attach: &Attach) -> Vec<String> {
     let name = match attach {
@@ -132,11 +115,11 @@ pub fn write(object: &Object) -> Result<Vec<u8>, ElfError> {
     file.out.write().map_err(ElfError::Write)
 }
 
-/// A file in the making.
+/// A file that is being written.
 struct File<'a> {
     out: object::write::Object<'static>,
     sections: HashMap<String, SectionId>,
-    /// Names of functions, which must differ.
+    /// The names used for functions so far; each must be unique.
     names: HashSet<String>,
     undefined: HashMap<String, SymbolId>,
     maps: HashMap<&'a str, SymbolId>,
@@ -190,9 +173,9 @@ impl<'a> File<'a> {
         id
     }
 
-    /// A map: the numbers of the old `struct bpf_map_def` (type, key size, value size, entries, flags), for want of type
-    /// information, which says the same today. Which maps are put into an array of maps, or where one is pinned, is not among
-    /// them.
+    /// Writes a map as the five numbers of libbpf's former `struct bpf_map_def`: type, key size,
+    /// value size, entries, flags. Today libbpf reads these from BTF. The maps of an array of maps
+    /// and the path of a pinned map are not written.
     fn map(&mut self, map: &'a MapDef) {
         let section = self.section(".maps", SectionKind::Data);
         let fields = [map.kind.number(), map.key_size, map.value_size, map.max_entries, map.flags];
@@ -230,7 +213,7 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    /// One program of a section: its bytes, and where its instructions start.
+    /// Adds one copy of a program to a section, from its bytes and the offsets of its instructions.
     fn copy(&mut self, def: &ProgramDef, section: &str, data: &[u8], starts: &[u64]) -> Result<(), ElfError> {
         let program = &def.program;
         let section = self.section(section, SectionKind::Text);
@@ -238,7 +221,8 @@ impl<'a> File<'a> {
         let name = self.unique(&def.name);
         let size = u64::try_from(data.len()).unwrap_or_default();
         self.symbol(&name, SymbolKind::Text, section, base, size);
-        // Names for the disassembler's headings. Not functions to libbpf: they are parts of their program here.
+        // Headings for the disassembler. They are not function symbols, because libbpf would take
+        // those for programs.
         for (at, label) in program.functions.iter().skip(1) {
             let at = starts.get(*at).copied().unwrap_or_default();
             self.symbol(label, SymbolKind::Label, section, base + at, 0);
@@ -262,8 +246,8 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    /// An instruction as a compiler would leave it to a loader: maps as wide constants, kernel functions as local calls to
-    /// nowhere, constants that the object knows as numbers.
+    /// An instruction as a compiler would emit it before relocation: maps are wide constants,
+    /// kernel functions are local calls with distance -1, and the object's constants are numbers.
     fn written(&self, def: &ProgramDef, at: usize) -> Result<Insn, ElfError> {
         let program = &def.program;
         let insn = program.insns.get(at).cloned().unwrap_or(Insn::Exit);
@@ -289,7 +273,7 @@ impl<'a> File<'a> {
         self.object.consts.iter().find_map(|(known, value)| (known == name).then_some(*value))
     }
 
-    /// A name for a function; the attach options of a hook may share one.
+    /// A unique name for a function, since several attach options of a hook may have the same name.
     fn unique(&mut self, name: &str) -> String {
         let mut unique = name.to_owned();
         let mut number = 2u32;

@@ -1,17 +1,19 @@
-//! Instructions to bits. Nothing else of this crate knows them, but `decode`, which reads them back.
+//! Encodes instructions. Apart from `decode`, which reads them back, nothing else in this crate
+//! knows their bits.
 //!
-//! A slot is a `struct bpf_insn` read as a little-endian number (RFC 9669 section 3.1): opcode in bits 0 to 7, `dst_reg` 8 to 11,
-//! `src_reg` 12 to 15, `offset` 16 to 31, `imm` 32 to 63. All machines we know are little-endian.
+//! A slot is a `struct bpf_insn` read as a little-endian number (RFC 9669 section 3.1): opcode in
+//! bits 0 to 7, `dst_reg` 8 to 11, `src_reg` 12 to 15, `offset` 16 to 31, `imm` 32 to 63. The
+//! supported machines, x86-64 and arm64, are little-endian.
 
-use std::fmt;
 use std::ops::Deref;
 
 use bpfasm_syntax::limit::Limit;
+use thiserror::Error;
 
-pub use crate::decode::{DecodeError, decode};
 use crate::insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
 
-/// The slots of one instruction: one, or two for a wide load.
+/// The 8-byte slots of one instruction: one, or two for a wide load. Dereferences to a slice of
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slots {
     words: [u64; 2],
@@ -28,36 +30,27 @@ impl Deref for Slots {
 }
 
 /// Why an instruction has no encoding.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A label that is not resolved yet.
+    /// The destination is a label that linking has not replaced by a distance.
+    #[error("its label is not resolved")]
     Label,
-    /// A jump further than its field reaches.
+    /// The distance, in slots, does not fit the 16 bits of the jump's offset.
+    #[error("a jump over {0} slots does not fit in 16 bits")]
     JumpTooFar(i32),
-    /// A size this instruction does not come in.
+    /// The instruction does not exist for this size.
+    #[error("the instruction does not exist for {} bytes", .0.bytes())]
     Size(Size),
-    /// A stored constant that is wider than the store.
+    /// The constant to be stored is wider than the store.
+    #[error("{value} does not fit in {} bytes", size.bytes())]
     Stored {
         /// The constant.
         value: i32,
-        /// The store.
+        /// The bytes that are stored.
         size: Size,
     },
 }
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Label => f.write_str("its label is not resolved"),
-            Self::JumpTooFar(distance) => write!(f, "a jump over {distance} slots does not fit in 16 bits"),
-            Self::Size(size) => write!(f, "there is no such instruction of {} bytes", size.bytes()),
-            Self::Stored { value, size } => write!(f, "{value} does not fit in {} bytes", size.bytes()),
-        }
-    }
-}
-
-impl std::error::Error for EncodeError {}
 
 // RFC 9669 section 3: classes, sources and modes.
 pub(crate) const LD: u8 = 0x00;
@@ -88,7 +81,7 @@ pub(crate) const EXIT: u8 = 0x90;
 pub(crate) const CALL_LOCAL: u8 = 1;
 pub(crate) const CALL_KFUNC: u8 = 2;
 
-/// In `imm` of an atomic operation: the old value is left in the source register (section 5.3).
+/// In `imm` of an atomic operation: the source register receives the old value (section 5.3).
 pub(crate) const FETCH: i32 = 0x01;
 
 /// The operation's code and, for the signed divisions, the 1 in `offset` (section 4.1).
@@ -110,7 +103,7 @@ pub(crate) const fn alu_code(op: AluOp) -> (u8, i16) {
     }
 }
 
-/// Section 4.3.
+/// The condition's code (section 4.3).
 pub(crate) const fn cmp_code(op: CmpOp) -> u8 {
     match op {
         CmpOp::Eq => 0x10,
@@ -127,7 +120,7 @@ pub(crate) const fn cmp_code(op: CmpOp) -> u8 {
     }
 }
 
-/// Section 5.3.
+/// The `imm` of an atomic operation (section 5.3).
 pub(crate) const fn atomic_code(op: AtomicOp) -> i32 {
     match op {
         AtomicOp::Add => 0x00,
@@ -143,7 +136,7 @@ pub(crate) const fn atomic_code(op: AtomicOp) -> i32 {
     }
 }
 
-/// Section 5.
+/// The size's code (section 5).
 pub(crate) const fn size_code(size: Size) -> u8 {
     match size {
         Size::B4 => 0x00,
@@ -229,7 +222,7 @@ impl Fields {
 /// Encodes an instruction.
 ///
 /// # Errors
-/// When it means something that has no encoding, or its label is not resolved.
+/// If the instruction has no encoding, or its destination is still a label.
 pub fn encode(insn: &Insn) -> Result<Slots, EncodeError> {
     let fields = match *insn {
         Insn::LoadImm64 { dst, ref imm } => {
@@ -273,7 +266,7 @@ pub fn encode(insn: &Insn) -> Result<Slots, EncodeError> {
         }
         Insn::Store { size, base, off, src } => {
             let mut fields = Fields::new(MODE_MEM | size_code(size)).dst(base).off(off);
-            // Here the class tells a register from a constant, not the bit that does so elsewhere.
+            // For stores the class distinguishes a register from a constant, not the bit `X`.
             match src {
                 Operand::Reg(src) => {
                     fields.code |= STX;
@@ -331,9 +324,9 @@ fn wide(imm: &Imm64) -> Result<(u8, i32, i32), EncodeError> {
     })
 }
 
-/// Whether a store of this size stores all of this constant.
+/// Whether a store of this size stores the whole constant.
 pub(crate) fn stored(size: Size, value: i32) -> bool {
-    // The field of a four-byte store is the value, whichever sign it is read with.
+    // A four-byte store writes the same bytes whether the field is read as signed or unsigned.
     Limit::Store(size).fits(i128::from(value))
 }
 

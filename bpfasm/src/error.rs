@@ -1,93 +1,95 @@
-//! What can be wrong with a program that every statement of is right.
+//! Errors of linking: every statement is well formed, but they do not make a program.
 
 use std::fmt;
 
 use bpfasm_syntax::limit::Limit;
 
 use crate::encode::EncodeError;
-use crate::fragment::Source;
+use crate::source::Source;
 use crate::symbol::Text;
 
-/// Why a fragment is no program. `source` says where the statement is, when it has a place.
+/// Why a fragment does not link to a program. `source` is the statement at fault, if it was written
+/// in a Rust file; a statement of a text or a decoded instruction has none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AsmError {
-    /// A value from Rust that does not fit.
+    /// A value from Rust does not fit its place in the instruction.
     Range {
-        /// The value; of a sum, the sum.
+        /// The value. For a sum, the whole sum.
         value: i128,
-        /// What would fit.
+        /// The range that the place allows.
         limit: Limit,
-        /// The statement.
+        /// The statement that contains the value.
         source: Option<Source>,
     },
-    /// A name from Rust that is no name: the listing could not be read back.
+    /// A name from Rust is not a name of the language, so that a listing with it could not be
+    /// assembled again.
     Name {
-        /// The name.
+        /// The name given.
         name: Text,
-        /// The statement.
+        /// The statement that contains the name.
         source: Option<Source>,
     },
-    /// A jump to a label that no block around it defines.
+    /// A jump to a label that neither its block nor a block around it defines.
     UndefinedLabel {
-        /// The label.
+        /// The name of the label.
         label: Text,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
-    /// The same label twice in one block.
+    /// One block defines the same label twice.
     DuplicateLabel {
-        /// The label.
+        /// The name of the label.
         label: Text,
         /// The second definition.
         source: Option<Source>,
         /// The line of the first one, in the same file.
         first: Option<u32>,
     },
-    /// A jump further than its 16 bits reach; `gotol` has 32.
+    /// The label is too far away for the 16 bits of a `goto`; `gotol` has 32 (since Linux 6.6).
     JumpTooFar {
-        /// The label.
+        /// The name of the label.
         label: Text,
-        /// Slots past the next instruction.
+        /// The distance in slots of 8 bytes, from the slot after the jump.
         distance: i64,
-        /// Which instruction jumps.
+        /// The jump's index in the program.
         at: usize,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
-    /// A jump out of the program or into the middle of a wide load.
+    /// A jump leads out of the program or into the second slot of a wide load.
     JumpOutside {
-        /// Slots past the next instruction.
+        /// The distance in slots of 8 bytes, from the slot after the jump.
         distance: i64,
-        /// Which instruction jumps.
+        /// The jump's index in the program.
         at: usize,
-        /// The jump.
+        /// The statement of the jump.
         source: Option<Source>,
     },
-    /// A symbol in an instruction that has no place for it.
+    /// The instruction has no offset or constant that this symbol could fill.
     SymbolPlace {
-        /// Which instruction.
+        /// The instruction's index in the program.
         at: usize,
-        /// The statement.
+        /// The statement of the instruction.
         source: Option<Source>,
     },
-    /// An instruction that has no encoding.
+    /// The instruction has no encoding.
     Encode {
-        /// Which instruction.
+        /// The instruction's index in the program.
         at: usize,
-        /// Why.
+        /// The reason.
         error: EncodeError,
-        /// The statement.
+        /// The statement of the instruction.
         source: Option<Source>,
     },
-    /// No instruction at all.
+    /// The fragment contains no instruction.
     Empty,
-    /// More instructions than 32 bits count.
+    /// The program has more slots than a 32-bit number can count.
     TooLong,
 }
 
 impl AsmError {
-    /// The statement it is about.
+    /// The statement at fault, if it was written in a Rust file.
     #[must_use]
     pub fn place(&self) -> Option<&Source> {
         match self {
@@ -111,7 +113,7 @@ impl fmt::Display for AsmError {
         }
         match self {
             Self::Range { value, limit, .. } => write!(f, "{value} does not fit: {limit}"),
-            Self::Name { name, .. } => write!(f, "`{name}` is no name"),
+            Self::Name { name, .. } => write!(f, "`{name}` is not a name"),
             Self::UndefinedLabel { label, .. } => write!(f, "the label `{label}` is not defined"),
             Self::DuplicateLabel { label, first, .. } => {
                 write!(f, "the label `{label}` is already defined in this block")?;
@@ -126,9 +128,9 @@ impl fmt::Display for AsmError {
             Self::JumpOutside { distance, at, .. } => {
                 write!(f, "instruction {at}: no instruction starts {distance} slots past the next one")
             }
-            Self::SymbolPlace { at, .. } => write!(f, "instruction {at}: no place for a symbol"),
+            Self::SymbolPlace { at, .. } => write!(f, "instruction {at}: it has no place for a symbol"),
             Self::Encode { at, error, .. } => write!(f, "instruction {at}: {error}"),
-            Self::Empty => f.write_str("a program has at least one instruction"),
+            Self::Empty => f.write_str("a program needs at least one instruction"),
             Self::TooLong => f.write_str("too many instructions"),
         }
     }

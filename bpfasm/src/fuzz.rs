@@ -1,18 +1,19 @@
-//! What must hold of any bytes: the bodies of the fuzz targets, see `tests/fuzz`.
+//! Properties that must be true for any input: the bodies of the fuzz targets in `tests/fuzz`.
 
-// A property that does not hold is a panic, for whoever runs the target.
+// A violated property panics, which the fuzzer reports.
 #![allow(clippy::missing_panics_doc)]
 
 use crate::{Program, asm, decode, encode};
 
-/// Texts. The assembler gives a fragment, or an error of one line with a place in the text; a fragment links to an error, or to a
-/// program whose listing assembles to the same program.
+/// Checks the assembler with a text. It returns a fragment, or an error of one line with a place
+/// inside the text. A fragment links to an error, or to a program whose listing assembles to the
+/// same program.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     assembles(text);
 }
 
-/// [`text`]; says whether it was assembled.
+/// Like [`text`]; returns whether the text was assembled.
 pub(crate) fn assembles(text: &str) -> bool {
     let fragment = match asm::parse(text) {
         Ok(fragment) => fragment,
@@ -38,7 +39,8 @@ pub(crate) fn assembles(text: &str) -> bool {
     true
 }
 
-/// Instructions. What decodes encodes to the same slots, and prints as text that assembles to them.
+/// Checks decoding with slots. An instruction that decodes encodes to the same slots, and its text
+/// assembles to them.
 pub fn instructions(data: &[u8]) {
     let slots: Vec<u64> = data.as_chunks().0.iter().map(|slot| u64::from_le_bytes(*slot)).collect();
     let mut rest = slots.as_slice();
@@ -50,7 +52,7 @@ pub fn instructions(data: &[u8]) {
                 assert_eq!(&*encode(&insn).expect("what decodes encodes"), decoded, "{text}");
                 let fragment = asm::parse(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
                 let [again] = fragment.insns() else { panic!("{text}") };
-                assert_eq!(&*encode(again).expect("what is read encodes"), decoded, "{text}");
+                assert_eq!(&*encode(again).expect("assembled text encodes"), decoded, "{text}");
                 taken
             }
             Err(error) => {

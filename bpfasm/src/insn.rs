@@ -1,17 +1,34 @@
-//! Instructions as what they mean. Bits live in `encode`, text in `text`.
+//! Instructions by their meaning. `encode` and `decode` know their bits, `text` knows how they are
+//! written.
+
+use std::fmt;
 
 use bpfasm_syntax::limit::Limit;
 pub use bpfasm_syntax::ops::{AluOp, AtomicOp, CmpOp, Reg, Size, SwapKind, Width};
-
-use crate::fragment::Label;
 
 /// The second operand of arithmetic, comparison and store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Operand {
     /// A register.
     Reg(Reg),
-    /// A constant; 64-bit operations extend its sign.
+    /// A constant of 32 bits; 64-bit operations extend its sign.
     Imm(i32),
+}
+
+/// The name of a place in a fragment, as a number. [`Fragment::dest`](crate::Fragment::dest) gives
+/// the number of a name; it has no meaning in another fragment.
+///
+/// A name belongs to the block that defines it: the same name in a fragment and in the block around
+/// it are two labels. A jump to a name that its own block does not define goes to the label of the
+/// block it is spliced into.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Label(pub(crate) u32);
+
+/// Displayed as its number, because only the fragment knows the name.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "label {}", self.0)
+    }
 }
 
 /// Where a jump or a local call goes.
@@ -19,16 +36,18 @@ pub enum Operand {
 pub enum Dest {
     /// A label of the same fragment.
     Label(Label),
-    /// This many slots past the next instruction.
+    /// A distance in slots of 8 bytes, from the slot after the instruction's first one.
     Rel(i32),
 }
 
-/// What a 64-bit immediate stands for (RFC 9669 section 5.4): the `src_reg` values of the wide load.
+/// What a 64-bit immediate stands for (RFC 9669 section 5.4): the `src_reg` values of the wide
+/// load.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Imm64 {
     /// `r1 = 0x1234 ll`
     Value(u64),
-    /// A map's address, by file descriptor: `r1 = map_fd 5 ll`. A symbol leaves the descriptor 0.
+    /// A map's address, by file descriptor: `r1 = map_fd 5 ll`. The descriptor is 0 while a symbol
+    /// stands for it.
     MapFd(i32),
     /// An address inside a map's first value: `r1 = map_value_fd 5 + 8 ll`.
     MapValue {
@@ -41,29 +60,30 @@ pub enum Imm64 {
     BtfVar(i32),
     /// A local function's address, for callbacks: `r1 = code_addr label ll`.
     CodeAddr(Dest),
-    /// A map by index into the load's fd array: `r1 = map_idx 0 ll`.
+    /// A map by its index in the `fd_array` of `BPF_PROG_LOAD`: `r1 = map_idx 0 ll`.
     MapIdx(i32),
     /// An address inside a map's first value, the map by index: `r1 = map_value_idx 0 + 8 ll`.
     MapValueIdx {
-        /// Index into the fd array.
+        /// The map's index in `fd_array`.
         index: i32,
         /// Bytes into the value.
         offset: u32,
     },
 }
 
-/// What a call calls (RFC 9669 section 4.3.1 and 4.3.2).
+/// The function that a call calls (RFC 9669 section 4.3.1 and 4.3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Callee {
     /// A helper function by its number in `enum bpf_func_id`.
     Helper(u32),
     /// A function of this program.
     Local(Dest),
-    /// A kernel function by BTF id; 0 until a symbol is resolved.
+    /// A kernel function by its BTF id; 0 while a symbol stands for it.
     Kfunc(i32),
 }
 
-/// One instruction. A wide load is one `Insn` that takes two slots.
+/// One instruction. Every variant is documented by the text that it is written as. A wide load is
+/// one `Insn` and takes two slots.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Insn {
@@ -91,14 +111,14 @@ pub enum Insn {
         width: Width,
         /// Result.
         dst: Reg,
-        /// What is copied.
+        /// The value that is copied.
         src: Operand,
     },
     /// `r1 = (s8)r2`
     MovSx {
         /// Whole register or lower half.
         width: Width,
-        /// Which part of the source is taken: 8, 16, or (into 64) 32 bits.
+        /// The part of the source that is copied: 8 or 16 bits, or 32 into a whole register.
         from: Size,
         /// Result.
         dst: Reg,
@@ -107,9 +127,9 @@ pub enum Insn {
     },
     /// `r1 = be16 r1`
     Swap {
-        /// Which swap.
+        /// The kind of swap.
         kind: SwapKind,
-        /// 16, 32 or 64 bits (never [`Size::B1`]).
+        /// The bits that are swapped: 16, 32 or 64, never [`Size::B1`].
         size: Size,
         /// Operand and result.
         dst: Reg,
@@ -118,14 +138,15 @@ pub enum Insn {
     LoadImm64 {
         /// Result.
         dst: Reg,
-        /// What is loaded.
+        /// The value that is loaded.
         imm: Imm64,
     },
     /// `r1 = *(u16 *)(r2 + 8)`, `r1 = *(s16 *)(r2 + 8)`
     Load {
         /// Bytes read.
         size: Size,
-        /// Extend the sign instead of zeroes; not with [`Size::B8`].
+        /// Whether the upper bits of the register become copies of the sign; if not, 0. Never with
+        /// [`Size::B8`].
         signed: bool,
         /// Result.
         dst: Reg,
@@ -142,14 +163,14 @@ pub enum Insn {
         base: Reg,
         /// Added to the address.
         off: i16,
-        /// What is written.
+        /// The value that is written.
         src: Operand,
     },
     /// `lock *(u64 *)(r1 + 0) += r2`
     Atomic {
         /// [`Size::B4`] or [`Size::B8`].
         size: Size,
-        /// Which operation.
+        /// The operation.
         op: AtomicOp,
         /// Address.
         base: Reg,
@@ -162,14 +183,14 @@ pub enum Insn {
     LoadPacket {
         /// 1, 2 or 4 bytes.
         size: Size,
-        /// A register is added to `off`.
+        /// A register whose value is added to `off`.
         index: Option<Reg>,
         /// Offset into the packet.
         off: i32,
     },
-    /// `goto out`; `long` makes it `gotol`, with 32 bits of reach.
+    /// `goto out` with a distance of 16 bits, or `gotol out` with 32.
     Jump {
-        /// `gotol`
+        /// Whether it is a `gotol` (since Linux 6.6).
         long: bool,
         /// Where to.
         dest: Dest,
@@ -194,13 +215,13 @@ pub enum Insn {
 }
 
 impl Insn {
-    /// Slots of eight bytes this instruction takes: 2 for a wide load, else 1.
+    /// The number of 8-byte slots that the instruction takes: 2 for a wide load, otherwise 1.
     #[must_use]
     pub const fn slots(&self) -> u32 {
         if matches!(self, Self::LoadImm64 { .. }) { 2 } else { 1 }
     }
 
-    /// Where it goes, if it goes anywhere: the destination of a jump, of a local call, or of the function whose address it loads.
+    /// The destination of a jump or of a local call, or the function whose address is loaded.
     #[must_use]
     pub const fn dest(&self) -> Option<&Dest> {
         match self {
@@ -212,8 +233,19 @@ impl Insn {
         }
     }
 
-    /// Puts a number where a symbol of this instruction stands: the offset of a load, store or atomic operation, else the
-    /// constant. Says whether there is such a place and the number fits it.
+    pub(crate) const fn dest_mut(&mut self) -> Option<&mut Dest> {
+        match self {
+            Self::Jump { dest, .. }
+            | Self::JumpIf { dest, .. }
+            | Self::Call(Callee::Local(dest))
+            | Self::LoadImm64 { imm: Imm64::CodeAddr(dest), .. } => Some(dest),
+            _ => None,
+        }
+    }
+
+    /// Writes a number in place of the instruction's symbol: into the offset of a load, store or
+    /// atomic operation, otherwise into the constant. Returns `false`, and changes nothing, if the
+    /// instruction has no such place or the number does not fit it.
     #[must_use]
     pub fn fill(&mut self, value: i64) -> bool {
         match self {

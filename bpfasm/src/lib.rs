@@ -1,9 +1,11 @@
 //! An assembler for eBPF whose text is the kernel verifier's own.
 //!
-//! [`bpf!`] reads RFC 9669's instruction set in the syntax of LLVM's assembler and makes a [`Fragment`] of it;
-//! [`Program::link`] makes a [`Program`] of a fragment, [`Program::slots`] the numbers that the kernel takes. [`asm::parse`] reads the
-//! same language at run time, [`decode`] and [`listing`](listing::listing) go back, [`elf::write`] puts an [`Object`] of programs
-//! and maps into a file. Nothing in here knows a kernel or its types: what only they know is a [`Symbol`].
+//! [`bpf!`] reads instructions of RFC 9669 in the syntax of LLVM's assembler and returns a
+//! [`Fragment`]. [`Program::link`] makes a [`Program`] of a fragment, and [`Program::slots`]
+//! returns the numbers that the kernel loads. [`asm::parse`] reads the same language at run time,
+//! [`decode()`] and [`listing`](listing::listing) are the reverse, and [`elf::write`] writes an
+//! [`Object`] of programs and maps to an ELF file. This crate knows neither a kernel nor its types.
+//! A value that depends on them is a [`Symbol`], which a loader replaces by a number.
 //!
 //! ```
 //! use bpfasm::{Program, bpf};
@@ -11,9 +13,9 @@
 //! let port = 443;
 //! let fragment = bpf! {
 //!         r6 = r1;
-//!         w0 = *(u16 *)(r6 + sock_common.skc_dport);   // a field of the kernel's, found by the loader
+//!         w0 = *(u16 *)(r6 + sock_common.skc_dport);   // a field of the kernel, found by the loader
 //!         r0 = be16 r0;
-//!         if w0 != {port} goto other;                  // a value of Rust's
+//!         if w0 != {port} goto other;                  // a value from Rust
 //!         r0 = 1;
 //!         exit;
 //!     other:
@@ -28,11 +30,13 @@
 //!
 //! # The language
 //!
-//! A statement ends with `;` (in a text, a newline does as well). `rN` is a whole register, `wN` its lower 32 bits; the upper
-//! half of a `w` result is 0. Both sides of an operation are of one width. Numbers are written as in Rust, without suffix.
+//! A statement ends with `;` or, in a text, with a newline. `rN` is a whole register, `wN` its
+//! lower 32 bits; an operation that writes `wN` sets the upper half of the register to 0. Both
+//! sides of an operation have the same width. Numbers are written as in Rust, without a suffix.
 //!
-//! Arithmetic ([`Insn::Alu`], [`Insn::Neg`], [`Insn::Mov`], [`Insn::MovSx`], [`Insn::Swap`]), with a register or a constant on the
-//! right. Constants are 32 bits wide and 64-bit operations extend their sign:
+//! Arithmetic ([`Insn::Alu`], [`Insn::Neg`], [`Insn::Mov`], [`Insn::MovSx`], [`Insn::Swap`]), with
+//! a register or a constant on the right. Constants have 32 bits, and 64-bit operations extend
+//! their sign:
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -68,7 +72,8 @@
 //! # }
 //! ```
 //!
-//! Memory ([`Insn::Load`], [`Insn::Store`], [`Insn::LoadPacket`]). A narrow load may name its register `w1`: the bytes are the same.
+//! Memory ([`Insn::Load`], [`Insn::Store`], [`Insn::LoadPacket`]). A load of less than 64 bits can
+//! also name its register `w1`; the instruction is the same.
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -101,8 +106,9 @@
 //! # }
 //! ```
 //!
-//! Jumps ([`Insn::Jump`], [`Insn::JumpIf`]) to a label or over a number of slots, calls ([`Insn::Call`]) and the end
-//! ([`Insn::Exit`]). `goto` reaches 16 bits, `gotol` 32. Helpers are called by name (see [`helper`]) or number:
+//! Jumps ([`Insn::Jump`], [`Insn::JumpIf`]) to a label or over a number of slots, calls
+//! ([`Insn::Call`]) and the end ([`Insn::Exit`]). The distance of `goto` has 16 bits, that of
+//! `gotol` 32. Helpers are called by name (see [`helper`]) or number:
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -122,16 +128,18 @@
 //!
 //! ## Labels and fragments
 //!
-//! `name:` is a label. It belongs to its block: the same name in a block that is spliced in is another label, so that a fragment can
-//! be used twice. A name that a block does not define means the label of the block around it. Names from Rust are looked up the
-//! same way: a block with a label `out` of its own cannot jump to an outer `out`.
+//! `name:` defines a label. A label belongs to its block: the same name in a block that is spliced
+//! in is another label, so a fragment can be used twice. A name that a block does not define means
+//! the label of the block around it. Names from Rust follow the same rule: a block that defines
+//! `out` itself cannot jump to an outer `out`.
 //!
-//! `..` takes a [`Fragment`], an `Option` of one (nothing, for an option that is not asked for), or a `&Fragment`, to be used again.
+//! `..` splices a [`Fragment`], an `Option` of one (`None` adds nothing), or a `&Fragment`, if it
+//! is used several times.
 //!
 //! ```
 //! use bpfasm::{Fragment, Program, Reg, Text, bpf};
 //!
-//! /// Adds the byte at `r1`, if there is a `r1`; goes to `full` when the sum is too great.
+//! /// Adds the byte at `r1` unless `r1` is 0; jumps to `full` if the sum is above 1000.
 //! fn add(to: Reg, full: impl Into<Text>) -> Fragment {
 //!     bpf! {
 //!         if r1 == 0 goto out;
@@ -156,8 +164,8 @@
 //!
 //! ## Symbols
 //!
-//! A [`Symbol`] may stand where a constant or an offset may. The instruction holds 0 there until a loader fills it in
-//! ([`Insn::fill`]); [`Program::symbols`] says which.
+//! A [`Symbol`] can replace a constant or an offset. The instruction contains 0 in its place until
+//! a loader fills in the value ([`Insn::fill`]). [`Program::symbols`] lists the symbols.
 //!
 //! ```
 //! # let fragment = bpfasm::bpf! {
@@ -179,9 +187,10 @@
 //!
 //! ## Values from Rust
 //!
-//! In `bpf!`, `{expression}` may stand for a constant, an offset or a term of one (any integer), a register ([`Reg`]; `w{…}` is
-//! its lower half), a helper's number, or a name: of a label, a map, a constant, or a path (`field {…}`, `sizeof({…})`). A value
-//! that does not fit its place is not cut: linking says which, and where.
+//! In `bpf!`, `{expression}` can replace a constant, an offset, or a term of one (any integer), a
+//! register ([`Reg`]; `w{…}` is its lower half), a helper's number, or a name: of a label, a map, a
+//! constant, or a path (`field {…}`, `sizeof({…})`). A value that does not fit its place is never
+//! truncated: linking returns an error with the value and its place.
 //!
 //! ```
 //! use bpfasm::{AsmError, Program, bpf, reg::R7};
@@ -203,19 +212,19 @@
 //! assert!(matches!(too_big, Err(AsmError::Range { .. })));
 //! ```
 //!
-//! What is wrong as it is written does not compile:
+//! An error of syntax is a compile error:
 //!
 //! ```compile_fail
-//! bpfasm::bpf! { if r0 >< 4 goto out; }; // error: `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=
+//! bpfasm::bpf! { if r0 >< 4 goto out; }; // error: `><` is not an operator here; there are == != > >= < <= & s> s>= s< s<=
 //! ```
 
 #![forbid(unsafe_code)]
 
-// `bpf!` names this crate by its name, also in here.
+// The expansion of `bpf!` refers to `::bpfasm`, also within this crate.
 extern crate self as bpfasm;
 
 pub mod asm;
-mod decode;
+pub mod decode;
 pub mod elf;
 pub mod encode;
 pub mod error;
@@ -229,6 +238,7 @@ pub mod object;
 pub mod program;
 #[doc(hidden)]
 pub mod rt;
+pub mod source;
 pub mod symbol;
 pub mod target;
 mod text;
@@ -239,15 +249,19 @@ pub use bpfasm_syntax::helpers as helper;
 pub use bpfasm_syntax::limit::Limit;
 
 pub use asm::ParseError;
+pub use decode::{DecodeError, decode};
 pub use elf::ElfError;
-pub use encode::{DecodeError, EncodeError, decode, encode};
+pub use encode::{EncodeError, encode};
 pub use error::AsmError;
-pub use fragment::{Fragment, Label, Source};
-pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
+pub use fragment::Fragment;
+pub use insn::{
+    AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Label, Operand, Reg, Size, SwapKind, Width,
+};
 pub use object::{
     Attach, Detach, FieldType, Hook, Layout, MapDef, MapKind, Member, Need, Object, ProgramDef,
 };
 pub use program::Program;
+pub use source::Source;
 pub use symbol::{Symbol, Text};
 pub use target::{Access, Arch, KernelVersion, Refused, Ring, Target};
 

@@ -1,23 +1,41 @@
-//! Fragments to programs: labels become distances.
+//! Links a fragment to a program: labels become distances.
+//!
+//! Linking takes these steps, and stops at the first error:
+//!
+//! 1. Report an invalid statement that the fragment has recorded.
+//! 2. Check names that came from Rust at run time: a name that the language does not allow would
+//!    make the listing unreadable for `asm::parse`. Check that each symbol has a place in its
+//!    instruction.
+//! 3. Replace labels by distances. A distance counts slots of 8 bytes, not instructions, because a
+//!    wide load has two; so the start of every instruction is computed first. Each destination must
+//!    be the start of an instruction of this program.
+//! 4. Name the labels for the listing. Blocks may use the same name for different labels, but a
+//!    listing is one flat text. The outermost block keeps the name, others get `name_2`, `name_3`
+//!    and so on, skipping names that are taken.
+//! 5. Find the functions: the program itself, each target of a local call, and each function whose
+//!    address is loaded.
+//! 6. Encode every instruction once, so that [`Program::slots`] cannot fail later.
 
 use crate::encode::encode;
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Name, Place, Source, insn_dest_mut};
+use crate::fragment::{Fragment, Name, Place};
 use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::program::Program;
 use crate::symbol::{Symbol, Text};
 
 impl Program {
-    /// Makes a program of a fragment: resolves its labels, checks that every jump lands on an instruction of it and that every
-    /// instruction has an encoding.
+    /// Makes a program of a fragment: resolves its labels, and checks that every jump leads to an
+    /// instruction of the program and that every instruction has an encoding. `name` becomes the
+    /// name of the main function in [`Program::functions`].
     ///
-    /// Labels that different blocks call the same are told apart by a number in [`Program::labels`].
+    /// If several blocks define a label of the same name, [`Program::labels`] distinguishes them by
+    /// a number.
     ///
     /// # Errors
-    /// A statement that cannot be; else the first thing that is wrong, with the statement that is.
+    /// The first error, with its statement.
     pub fn link(name: &str, fragment: Fragment) -> Result<Self, AsmError> {
-        let Fragment { insns, source, symbols, names, wrong, .. } = fragment;
-        if let Some(error) = wrong {
+        let Fragment { insns, source, symbols, names, error, .. } = fragment;
+        if let Some(error) = error {
             return Err(error);
         }
         let mut program = Self { insns, source, symbols, ..Self::default() };
@@ -61,14 +79,14 @@ impl Program {
         if i32::try_from(next).is_err() { Err(AsmError::TooLong) } else { Ok(starts) }
     }
 
-    /// Turns labels into distances and checks those that are written out.
+    /// Replaces labels by distances, and checks the distances that were written as numbers.
     fn resolve(&mut self, names: &[Name]) -> Result<(), AsmError> {
         let starts = self.starts()?;
         for (at, insn) in self.insns.iter_mut().enumerate() {
             let source = self.source.get(at).copied().flatten();
             let short = is_short(insn);
             let from = next_slot(at, &starts);
-            let Some(dest) = insn_dest_mut(insn) else { continue };
+            let Some(dest) = insn.dest_mut() else { continue };
             let distance = match dest {
                 Dest::Rel(distance) => i64::from(*distance),
                 Dest::Label(label) => {
@@ -84,7 +102,7 @@ impl Program {
                     distance
                 }
             };
-            // The slot after the last instruction is no place to go.
+            // The slot after the last instruction is not a valid destination.
             let inside =
                 starts.binary_search(&(from + distance)).is_ok_and(|target| target + 1 < starts.len());
             match i32::try_from(distance) {
@@ -95,14 +113,15 @@ impl Program {
         Ok(())
     }
 
-    /// The instruction that an instruction refers to.
+    /// The index of the instruction that the instruction at `at` jumps to, calls, or loads the
+    /// address of.
     pub(crate) fn target(&self, at: usize, starts: &[i64]) -> Option<usize> {
         let insn = self.insns.get(at)?;
         let Some(Dest::Rel(distance)) = insn.dest() else { return None };
         starts.binary_search(&(next_slot(at, starts) + i64::from(*distance))).ok()
     }
 
-    /// The program itself and whatever is called or has its address taken.
+    /// The program itself, and each function that is called or whose address is loaded.
     fn find_functions(&self, name: &str) -> Result<Vec<(usize, Text)>, AsmError> {
         let starts = self.starts()?;
         let mut entries: Vec<usize> = (0..self.insns.len())
@@ -124,25 +143,22 @@ impl Program {
         }
         Ok(functions)
     }
-
-    pub(crate) fn source_of(&self, at: usize) -> Option<Source> {
-        self.source.get(at).copied().flatten()
-    }
 }
 
-/// The slot that distances of this instruction count from: the one after its first. The kernel's `BPF_PSEUDO_FUNC` counts like a
-/// call, from the slot after the first, though the load has two.
+/// The slot that the distance of this instruction counts from: the one after its first slot. A load
+/// of a function's address (`BPF_PSEUDO_FUNC`) has two slots, but the kernel counts from the second
+/// one, as for a call.
 fn next_slot(at: usize, starts: &[i64]) -> i64 {
     starts.get(at).copied().unwrap_or_default() + 1
 }
 
-/// Whether its distance has 16 bits.
+/// Whether the distance of this instruction has 16 bits.
 fn is_short(insn: &Insn) -> bool {
     matches!(insn, Insn::Jump { long: false, .. } | Insn::JumpIf { .. })
 }
 
-/// Whether a symbol has a place in this instruction: a kernel function in a call of one, a map in a load of one, everything else
-/// where there is an offset or a constant.
+/// Whether this instruction has a place for the symbol. A kernel function belongs in a call of one,
+/// a map in a wide load; every other symbol needs an offset or a constant.
 fn takes_symbol(insn: &Insn, symbol: &Symbol) -> bool {
     use crate::insn::Operand::Imm;
     match (symbol, insn) {
@@ -183,12 +199,12 @@ fn is_path(path: &str) -> bool {
     path.split('.').all(member)
 }
 
-/// Gives labels of the same name numbers; the block that was written outermost keeps the name.
+/// Makes the names of labels unique by numbers; the outermost block keeps the plain name.
 fn unique(names: Vec<Name>) -> Vec<(usize, Text)> {
     let mut labels: Vec<(u32, Place, Text)> =
         names.into_iter().filter_map(|name| Some((name.scope, name.place?, name.text))).collect();
     labels.sort_unstable_by_key(|(scope, place, _)| (*scope, place.order));
-    // A number that was tried for a name is not tried for it again.
+    // For each name, the last number that was tried, so that no number is tried twice.
     let mut taken: Vec<(Text, u32)> = labels.iter().map(|(.., name)| (name.clone(), 0)).collect();
     taken.sort_unstable();
     taken.dedup();
@@ -213,7 +229,7 @@ fn unique(names: Vec<Name>) -> Vec<(usize, Text)> {
         }
         named.push((place, scope, name));
     }
-    // Labels of one place in the order of their blocks.
+    // Labels of one place are listed in the order of their blocks.
     named.sort_unstable_by_key(|(place, scope, _)| (place.at, *scope, place.order));
     named.into_iter().map(|(place, _, name)| (place.at, name)).collect()
 }

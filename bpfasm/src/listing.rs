@@ -1,27 +1,29 @@
-//! A program as text that assembles to the same program.
+//! Prints a program as text that assembles to the same program.
 
 use std::fmt;
 
 use crate::program::Program;
 use crate::text::Line;
 
-/// The listing of a program: an instruction to a line, labels on lines of their own, symbols where the loader will write.
+/// The listing of a program: one instruction per line, labels on lines of their own, and symbols in
+/// the places that the loader will fill.
 ///
-/// [`asm::parse`](crate::asm::parse) and [`Program::link`] make of it a program with the same bytes, symbols and labels.
+/// [`asm::parse`](crate::asm::parse) and [`Program::link`] turn it back into a program with the
+/// same bytes, symbols and labels.
 #[must_use]
 pub fn listing(program: &Program) -> Listing<'_> {
     Listing { program, sources: false }
 }
 
 impl Program {
-    /// [`listing`] of this program.
+    /// The [`listing`] of this program.
     #[must_use]
     pub fn listing(&self) -> Listing<'_> {
         listing(self)
     }
 }
 
-/// See [`listing`].
+/// A listing; displaying it prints the text. See [`listing`].
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a> {
     program: &'a Program,
@@ -29,7 +31,8 @@ pub struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// Adds the statement that each instruction comes from, as a comment before it.
+    /// Adds the place and the text of the statement that each instruction comes from, as a comment
+    /// in the line before it.
     #[must_use]
     pub const fn with_sources(mut self) -> Self {
         self.sources = true;
@@ -40,7 +43,8 @@ impl Listing<'_> {
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = self.program;
-        // A program made by hand may be too long to count its slots; it lists without labels then.
+        // A program that was not linked may have too many slots to count; then its jumps are listed
+        // as distances.
         let starts = program.starts().unwrap_or_default();
         let mut labels = program.labels.iter().peekable();
         let mut symbols = program.symbols.iter().peekable();

@@ -1,74 +1,86 @@
-//! What an ELF file would carry: programs, maps, and no number that only a kernel knows.
+//! What an ELF file would carry: programs, hooks and maps. Numbers that only a kernel knows
+//! (offsets of its structs, ids of its types) are left open as symbols.
 
 use std::path::PathBuf;
 
 use crate::program::Program;
 use crate::symbol::Text;
 
-/// Where a program attaches, in the kernel's words.
+/// Where a program attaches, in the kernel's words. The text is the name of the tracepoint,
+/// function or iterator, as the kernel spells it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Attach {
-    /// A tracepoint with typed arguments (`BPF_TRACE_RAW_TP`, kernel 5.5).
+    /// A tracepoint with typed arguments (`BPF_TRACE_RAW_TP`, since Linux 5.5).
     TpBtf(Text),
-    /// A raw tracepoint (kernel 4.17).
+    /// A raw tracepoint (`BPF_PROG_TYPE_RAW_TRACEPOINT`, since Linux 4.17), whose arguments are
+    /// plain numbers.
     RawTp(Text),
-    /// Entry of a kernel function, through a trampoline.
+    /// The entry of a kernel function, through a BPF trampoline (since Linux 5.5 on x86-64, 6.4 on
+    /// arm64).
     Fentry(Text),
-    /// Return of a kernel function, through a trampoline.
+    /// The return of a kernel function, through a BPF trampoline. The program sees arguments and
+    /// result.
     Fexit(Text),
-    /// Entry of a kernel function, through a kprobe.
+    /// The entry of a kernel function, through a kprobe. The program gets the registers, `struct
+    /// pt_regs`.
     Kprobe(Text),
-    /// Return of a kernel function, through a kretprobe.
+    /// The return of a kernel function, through a kretprobe.
     Kretprobe(Text),
-    /// Tracepoints of a category through perf, by their names, of which there is at least one: one program on all of them, or on
-    /// none. Closing takes 60 to 80 ms for each.
+    /// Tracepoints of one category (`syscalls`) through perf, by their names; at least one name.
+    /// The program is attached to all of them or to none. The kernel takes 60 to 80 ms to detach
+    /// each.
     Tracepoints(Text, Vec<Text>),
-    /// A BPF iterator (`task_file`, `tcp`), run when asked.
+    /// A BPF iterator (`task_file`, `tcp`). It runs when its file is read.
     Iter(Text),
 }
 
-/// Whether a tool can do without a hook.
+/// Whether an object is of use without a hook.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Need {
-    /// Without it the tool does not start.
+    /// Loading fails if none of the hook's attach options can be attached.
     Required,
-    /// Without it the tool runs and knows less.
+    /// Loading succeeds without the hook; the events it would have seen are missing.
     Optional,
 }
 
-/// What becomes of a hook's programs when the tool ends. To take a program off a function, or a tracepoint by perf, may take the
-/// kernel some 100 ms.
+/// Whether unloading an object waits until a hook's programs are detached. The kernel may take 100
+/// ms to detach a program from a function or from a tracepoint through perf.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Detach {
-    /// They are taken off, however long it takes: nothing comes from them any more.
+    /// Unloading waits: no program of the hook runs afterwards.
     Waited,
-    /// They may go on for a moment: they send and count nothing.
+    /// Unloading does not wait. A program may run for a moment longer; it neither sends nor counts
+    /// anything.
     Unwaited,
-    /// They may go on for a moment, but do nothing once the number in this array of one `u32` is not 0.
+    /// Unloading does not wait, but first writes a number other than 0 into this map, an array of
+    /// one `u32`. The programs read it and return at once if it is not 0.
     StoppedBy(Text),
 }
 
-/// One moment the tool wants to see, and the ways to see it, best first. The loader takes the first that the kernel takes.
+/// One kind of event, and the programs that can see it. They are alternatives in order of
+/// preference: the loader uses the first one that the kernel accepts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hook {
-    /// What is seen there, for messages: `state change`, `accept`.
+    /// The event's name for messages and for [`Hook::fallback_for`]: `state change`, `accept`.
     pub name: Text,
-    /// What happens when no attach option holds.
+    /// What happens if no attach option can be attached.
     pub need: Need,
-    /// An earlier, optional hook in whose stead this one is, where no attach option of that one holds. Where one does, or where that
-    /// hook is not needed itself, this one is neither loaded nor attached, and `need` does not count.
+    /// The name of an earlier, optional hook that this one is a fallback for. This hook is loaded
+    /// only if no attach option of the earlier one could be attached. If the earlier hook is
+    /// attached, or is not needed itself, this one is skipped, whatever its `need`.
     pub fallback_for: Option<Text>,
-    /// What a user does without where no attach option holds, even if another hook stands in for it: `the owners of …`.
+    /// What is missing if no attach option can be attached, even if a fallback takes over. It
+    /// continues the word "without": `the owners of …`.
     pub without: Option<Text>,
-    /// Whether a tool that ends has to wait until its programs are detached.
+    /// Whether unloading waits until the programs are detached.
     pub detach: Detach,
-    /// The ways, best first.
+    /// The alternatives, best first.
     pub attach_options: Vec<ProgramDef>,
 }
 
 impl Hook {
-    /// A hook in its own right.
+    /// A hook that is not a fallback for another one. Unloading waits for it.
     pub fn new(name: impl Into<Text>, need: Need, attach_options: Vec<ProgramDef>) -> Self {
         Self {
             name: name.into(),
@@ -80,19 +92,20 @@ impl Hook {
         }
     }
 
-    /// The same, only where no attach option of that earlier, optional hook holds.
+    /// Makes this hook the fallback for an earlier, optional one.
     #[must_use]
     pub fn fallback_for(self, earlier: impl Into<Text>) -> Self {
         Self { fallback_for: Some(earlier.into()), ..self }
     }
 
-    /// The same, with words for what is not there where no attach option holds. They follow `without`.
+    /// Says what is missing if no attach option can be attached. The text continues the word
+    /// "without".
     #[must_use]
     pub fn without(self, what: impl Into<Text>) -> Self {
         Self { without: Some(what.into()), ..self }
     }
 
-    /// The same, not waited for when the tool ends.
+    /// Says whether unloading waits for the hook's programs.
     #[must_use]
     pub fn detach(self, detach: Detach) -> Self {
         Self { detach, ..self }
@@ -102,11 +115,11 @@ impl Hook {
 /// A program and where it attaches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProgramDef {
-    /// Its name in the kernel (the first 15 bytes) and in listings.
+    /// The program's name in listings and, cut to 15 bytes, in the kernel.
     pub name: Text,
-    /// Where it attaches.
+    /// Where the program attaches.
     pub attach: Attach,
-    /// Its instructions.
+    /// The linked program.
     pub program: Program,
 }
 
@@ -122,14 +135,14 @@ pub enum MapKind {
     PercpuArray,
     LpmTrie,
     StackTrace,
-    /// Its values are maps: see [`MapDef::inner`].
+    /// An array whose values are maps: see [`MapDef::inner`].
     ArrayOfMaps,
     RingBuf,
     PerfEventArray,
 }
 
 impl MapKind {
-    /// Its number in `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
+    /// The kind's number in `enum bpf_map_type` (`include/uapi/linux/bpf.h`).
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -147,7 +160,7 @@ impl MapKind {
     }
 }
 
-/// The shape of a member of a map's key or value, or of an event.
+/// The type of a member of a map's key or value, or of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
 pub enum FieldType {
@@ -155,69 +168,75 @@ pub enum FieldType {
     U16,
     U32,
     U64,
-    /// This many bytes.
+    /// An array of this many bytes.
     Bytes(u16),
 }
 
-/// A member of a [`Layout`].
+/// One member of a [`Layout`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Member {
-    /// Its name.
+    /// The member's name.
     pub name: &'static str,
-    /// Bytes from the start.
+    /// Bytes from the start of the struct.
     pub offset: u16,
-    /// Its shape.
+    /// The member's type, and so its size.
     pub ty: FieldType,
 }
 
-/// A struct of ours, as the kernel is told of it by BTF, so that `bpftool map dump` prints names.
+/// The layout of a struct that an object's programs define. The loader describes it to the kernel
+/// in BTF, so that `bpftool map dump` prints the members by name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Layout {
-    /// The struct's name.
+    /// The struct's name in BTF.
     pub name: &'static str,
-    /// Its size in bytes.
+    /// The struct's size in bytes.
     pub size: u16,
-    /// Its members, in order, without hidden padding.
+    /// All members in ascending order, without gaps: padding is a member too.
     pub members: &'static [Member],
 }
 
-/// The flag of a map whose entries are allocated one by one (include/uapi/linux/bpf.h).
+/// The flag of a hash map whose entries are allocated one by one as they are inserted
+/// (`include/uapi/linux/bpf.h`).
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// A map.
+/// A map that programs use, as a loader creates or opens it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MapDef {
-    /// The name that programs use, and (the first 15 bytes) the kernel.
+    /// The name that programs refer to and, cut to 15 bytes, the map's name in the kernel.
     pub name: Text,
-    /// Its kind.
+    /// The map's kind.
     pub kind: MapKind,
-    /// Bytes of a key; 0 for a ring buffer; 4 for an array.
+    /// The size of a key in bytes: 0 for a ring buffer, 4 for an array.
     pub key_size: u32,
-    /// Bytes of a value; 0 for a ring buffer; 4 for an array of maps.
+    /// The size of a value in bytes: 0 for a ring buffer, 4 for an array of maps.
     pub value_size: u32,
-    /// Entries; bytes (a power of two, whole pages) for a ring buffer; 0 for a perf event array means one for each CPU.
+    /// The number of entries. For a ring buffer its bytes, a power of two and whole pages. 0 for a
+    /// perf event array means one entry for each CPU.
     pub max_entries: u32,
-    /// `BPF_F_*`.
+    /// Flags for creating the map, `BPF_F_*`.
     pub flags: u32,
-    /// Whether the entries of this hash map may be allocated one by one as they come, where the kernel can do that for programs
-    /// at any moment. Else the kernel allocates all that there can be when the map is created.
+    /// Whether this hash map may allocate entries as they are inserted, if the kernel can do that
+    /// in any context (since Linux 6.1). If not, the kernel allocates `max_entries` when the map is
+    /// created.
     pub grows: bool,
-    /// The key's members, when it is a struct of ours; a plain number has none.
+    /// The key's members, if it is a struct.
     pub key: Option<Layout>,
-    /// The value's members.
+    /// The value's members, if it is a struct.
     pub value: Option<Layout>,
-    /// For an array of maps, the maps of the object that may be put into it, all of one kind and shape. The first is created
-    /// with it, the others when everything is attached, whether or not a program names them. Its slots are empty at first: to
-    /// fill one waits for all programs that run.
+    /// For an array of maps, the names of the object's maps that may be put into it, all of one
+    /// kind and with the same sizes. The first one is created together with the array, the others
+    /// after everything is attached, whether or not a program refers to them. The array's slots are
+    /// empty at first. Filling a slot waits until the programs running at that moment have
+    /// returned.
     pub inner: Vec<Text>,
-    /// Where somebody else has pinned the map (a path in a BPF file system): it is opened there instead of being created. It
-    /// has to be a hash map, LRU or not, with keys and values of the sizes given here; how many entries it has is its own
-    /// affair. Programs should only read it.
+    /// The path at which another program has pinned the map in a BPF file system. The loader opens
+    /// that map and creates none. It must be a hash map, LRU or not, whose keys and values have the
+    /// sizes given here; it may have any number of entries. Programs should only read it.
     pub pinned: Option<PathBuf>,
 }
 
 impl MapDef {
-    /// A map without flags, whose keys and values are plain bytes.
+    /// A map without flags, whose keys and values have no described members. Sizes are in bytes.
     pub fn new(
         name: impl Into<Text>,
         kind: MapKind,
@@ -241,17 +260,18 @@ impl MapDef {
     }
 }
 
-/// All that one tool brings to the kernel.
+/// Programs, hooks and maps that are loaded and unloaded together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Object {
-    /// The tool's name.
+    /// The object's name, for messages.
     pub name: Text,
-    /// What the programs declare to the kernel; GPL-compatible, or most helpers are refused.
+    /// The license that the programs declare to the kernel. The kernel refuses most helpers to
+    /// programs whose license is not compatible with the GPL.
     pub license: Text,
-    /// Its hooks, in the order in which they are attached.
+    /// The hooks, in the order in which they are attached.
     pub hooks: Vec<Hook>,
-    /// Its maps.
+    /// The maps that the programs use.
     pub maps: Vec<MapDef>,
-    /// Numbers for `const NAME` symbols.
+    /// Values for the programs' `const NAME` symbols.
     pub consts: Vec<(Text, i32)>,
 }

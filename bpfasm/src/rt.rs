@@ -1,37 +1,41 @@
-//! What `bpf!` expands to calls of. Nothing here is meant to be called by hand.
+//! The functions that the expansion of `bpf!` calls. Not part of the public interface.
 
 use std::borrow::Borrow;
 
 use bpfasm_syntax::limit::Limit;
 
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Source};
+use crate::fragment::Fragment;
 use crate::insn::{Dest, Insn, Operand, Reg};
+use crate::source::Source;
 use crate::symbol::{Symbol, Text};
 
 pub use std::option::Option::{None, Some};
 
-/// An integer from Rust. It is checked against the place where it stands, never cut.
-#[diagnostic::on_unimplemented(message = "`{Self}` is no integer", label = "an integer is expected here")]
+/// An integer from Rust. It is checked against the range of its place and never truncated.
+#[diagnostic::on_unimplemented(message = "`{Self}` is not an integer", label = "an integer is expected here")]
 pub trait Int {
-    /// Its value.
+    /// The integer's value.
     fn value(self) -> i128;
 }
 
-/// `{…}` alone on a right side: an integer or a register.
+/// The value of `{…}` as a whole second operand: an integer or a register.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an integer nor a register",
     label = "an integer or a `Reg` is expected here"
 )]
 pub trait Value {
-    /// What it is as an operand.
+    /// The value as an operand. An integer outside of `limit` is recorded as an error of the block.
     fn place(self, block: &mut Block, limit: Limit) -> Operand;
 }
 
-/// What `..` takes; see "Labels and fragments" at the crate's root.
-#[diagnostic::on_unimplemented(message = "`{Self}` is no fragment", label = "a `Fragment` is expected here")]
+/// The types that `..` accepts; see "Labels and fragments" at the crate's root.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a fragment",
+    label = "a `Fragment` is expected here"
+)]
 pub trait Splice {
-    /// It, if there is one.
+    /// The fragment, unless it is an option that is `None`.
     fn fragment(self) -> Option<impl Borrow<Fragment>>;
 }
 
@@ -41,14 +45,14 @@ impl Splice for Fragment {
     }
 }
 
-/// To be used again.
+/// A fragment that is used several times.
 impl Splice for &Fragment {
     fn fragment(self) -> Option<impl Borrow<Fragment>> {
         Some(self)
     }
 }
 
-/// Nothing, for an option that is not asked for.
+/// `None` adds nothing, for an option that is switched off.
 impl Splice for Option<Fragment> {
     fn fragment(self) -> Option<impl Borrow<Fragment>> {
         self
@@ -76,7 +80,8 @@ macro_rules! ints {
 ints!(i128::from: i8 i16 i32 i64 u8 u16 u32 u64);
 ints!(native: isize usize);
 
-/// The value of an integer whose width Rust does not promise. Were it ever wider than this one, it would fit nowhere.
+/// The value of an integer whose width depends on the machine. If it had more than 128 bits, it
+/// would not fit any place anyway.
 fn native(value: impl TryInto<i128>) -> i128 {
     value.try_into().unwrap_or(i128::MAX)
 }
@@ -92,18 +97,19 @@ pub fn int(value: impl Int) -> i128 {
     value.value()
 }
 
-/// A register; here so that a value of another type is an error about that value.
+/// Returns its argument. With this call, the compiler reports a value of another type at the value
+/// itself.
 #[must_use]
 pub const fn reg(reg: Reg) -> Reg {
     reg
 }
 
-/// A label's, a map's or a field's name.
+/// The name of a label, a map or a field.
 pub fn name(name: impl Into<Text>) -> Text {
     name.into()
 }
 
-/// A fragment that is being written, and where the current statement is.
+/// A fragment that is being written, and the place of the current statement.
 #[derive(Debug)]
 pub struct Block {
     fragment: Fragment,
@@ -112,23 +118,23 @@ pub struct Block {
 }
 
 impl Block {
-    /// An empty one, of a file, with so many statements to come.
+    /// An empty block of a file, with memory for this many statements.
     #[must_use]
     pub fn new(file: &'static str, statements: usize) -> Self {
         Self { fragment: Fragment::with_capacity(statements), file, source: None }
     }
 
-    /// What follows was written in this file.
+    /// Sets the file of the statements that follow.
     pub fn file(&mut self, file: &'static str) {
         self.file = file;
     }
 
-    /// Starts a statement.
+    /// Starts a statement at this line, with this text.
     pub fn at(&mut self, line: u32, text: &'static str) {
         self.source = Some(Source { file: self.file, line, text });
     }
 
-    /// The statement's instruction has this symbol.
+    /// Sets the symbol of the statement's instruction.
     pub fn symbol(&mut self, symbol: Symbol) {
         self.fragment.symbol(symbol);
     }
@@ -155,42 +161,42 @@ impl Block {
         }
     }
 
-    /// What was written.
+    /// The finished fragment.
     #[must_use]
     pub fn finish(self) -> Fragment {
         self.fragment
     }
 
-    /// `{…}` alone on a right side.
+    /// The value of `{…}` as a whole second operand.
     pub fn operand(&mut self, limit: Limit, value: impl Value) -> Operand {
         value.place(self, limit)
     }
 
-    /// A number for a field of 32 bits.
+    /// A number for a field of 32 bits that accepts the range of `limit`.
     pub fn imm(&mut self, limit: Limit, value: i128) -> i32 {
         limit.field(value).unwrap_or_else(|| self.range(limit, value))
     }
 
-    /// A number for an offset.
+    /// A number for an offset of 16 bits.
     pub fn off(&mut self, value: i128) -> i16 {
         i16::try_from(value).unwrap_or_else(|_| self.range(Limit::Offset, value))
     }
 
-    /// A number of 32 bits without a sign.
+    /// A number for a field of 32 bits without a sign.
     pub fn unsigned(&mut self, value: i128) -> u32 {
         u32::try_from(value).unwrap_or_else(|_| self.range(Limit::Unsigned32, value))
     }
 
-    /// A wide constant; a negative one is its two's complement.
+    /// A wide constant. A negative one becomes its two's complement.
     pub fn wide(&mut self, value: i128) -> u64 {
         u64::try_from(value)
             .or_else(|_| i64::try_from(value).map(i64::cast_unsigned))
             .unwrap_or_else(|_| self.range(Limit::Wide, value))
     }
 
-    /// Remembers what is wrong, which linking reports; another value stands in for it until then.
+    /// Records the error for linking to report, and returns 0 in place of the value.
     fn range<T: Default>(&mut self, limit: Limit, value: i128) -> T {
-        self.fragment.wrong(AsmError::Range { value, limit, source: self.source });
+        self.fragment.record_error(AsmError::Range { value, limit, source: self.source });
         T::default()
     }
 }

@@ -1,57 +1,64 @@
-//! What only a kernel, or a loader, can put into an instruction.
+//! Values that are known only when a program is loaded: offsets in the kernel's structs, ids, map
+//! descriptors.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Text that is usually a literal of the source.
+/// Text that is usually a literal of the source, so that it need not be copied.
 pub type Text = Cow<'static, str>;
 
 /// A value that the loader writes into one instruction.
 ///
-/// Which part of the instruction takes it follows from the instruction: the offset of a load or store, the immediate of
-/// everything else (arithmetic, move, comparison, wide load, call).
+/// The instruction decides which part of it takes the value: the offset of a load or store,
+/// otherwise the immediate (arithmetic, move, comparison, wide load, call).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Symbol {
     /// `r1 = map conns ll`: the map's file descriptor.
     Map(Text),
-    /// `sock.__sk_common.skc_dport`: bytes from the start of the first name's struct, plus `addend`; with `from`, bytes from
-    /// that other field instead (`sock.sk_protocol - sock.sk_type`). A load through it must be as wide as the field.
+    /// `sock.__sk_common.skc_dport`: the distance in bytes from the start of the struct that the
+    /// path begins with, plus `addend`. With `from`, the distance from that other field
+    /// (`sock.sk_protocol - sock.sk_type`). A load through it must be as wide as the field.
     Field {
-        /// The field, first a struct's name, then members; anonymous structs and unions are walked through.
+        /// A struct's name, then members and array indices. Anonymous structs and unions have no
+        /// part in the path.
         path: Text,
-        /// Where to count from, when not from the start of the struct.
+        /// The path of the field to count from, if not from the start of the struct.
         from: Option<Text>,
-        /// Added to the result.
+        /// A number of bytes that is added.
         addend: i32,
     },
-    /// `sizeof(tcp_sock)` or `sizeof(sock.sk_protocol)`: bytes.
+    /// `sizeof(tcp_sock)`, `sizeof(sock.sk_protocol)`: the size of a type or a field in bytes.
     Size(Text),
-    /// `exists(sock.sk_drop_counters)`, `exists(sock_flags.SOCK_DONE)`: 1 or 0. Code behind a 0 may name what does not exist.
+    /// `exists(sock.sk_drop_counters)`, `exists(sock_flags.SOCK_DONE)`: 1 if the kernel has the
+    /// field or the enumerator, otherwise 0. Code that runs only if it is 1 may refer to a field
+    /// that does not exist.
     Exists(Text),
-    /// `shift(inet_connection_sock.icsk_ca_state)`: the lowest bit of a bit-field, counted in a little-endian byte load at
-    /// the field's byte offset.
+    /// `shift(inet_connection_sock.icsk_ca_state)`: the number of the bit-field's lowest bit in a
+    /// load of its bytes on a little-endian machine.
     BitShift(Text),
-    /// `mask(inet_connection_sock.icsk_ca_state)`: the bit-field's mask after the shift.
+    /// `mask(inet_connection_sock.icsk_ca_state)`: the bits that belong to the field after the
+    /// shift, as a mask.
     BitMask(Text),
     /// `enum(sock_flags.SOCK_DONE)`: the value of an enumerator.
     Enum {
-        /// The enum's name.
+        /// The enum's name, which it must have.
         name: Text,
-        /// The enumerator.
+        /// The enumerator's name.
         variant: Text,
     },
-    /// `params(inet_csk_accept)`: how many parameters a kernel function has; `params(btf_trace_kfree_skb)`: how many arguments
-    /// a tracepoint passes to programs.
+    /// `params(inet_csk_accept)`: the number of a kernel function's parameters.
+    /// `params(btf_trace_kfree_skb)`: the number of arguments that the tracepoint passes to
+    /// programs.
     Params(Text),
-    /// `const NAME`: a number the loader is given by name.
+    /// `const NAME`: a number that the object, or the caller of the loader, gives by name.
     Const(Text),
     /// `call kfunc bpf_sock_destroy`: a kernel function's BTF id.
     Kfunc(Text),
 }
 
 impl Symbol {
-    /// The names and paths in it.
+    /// The names and paths that it consists of.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Text> {
         let (first, second) = match self {
             Self::Map(name)
@@ -69,7 +76,7 @@ impl Symbol {
     }
 }
 
-/// As it stands in an instruction.
+/// The symbol as the language writes it.
 impl fmt::Display for Symbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,10 +1,11 @@
-//! The kernel a program is written for, as plain data.
+//! A description of the kernel that programs are assembled for, as plain data.
 
 use std::fmt;
 
 use crate::object::Attach;
 
-/// A kernel's version, as `uname` and `LINUX_VERSION_CODE` count it.
+/// A kernel's version, as `LINUX_VERSION_CODE` counts it. Versions compare in their order of
+/// release.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KernelVersion {
     /// 6 of 6.12.107.
@@ -21,7 +22,8 @@ impl fmt::Display for KernelVersion {
     }
 }
 
-/// A machine the programs run on. Programs differ by it only in what BTF cannot say (system call numbers, registers).
+/// The machine that programs run on. Programs depend on it only for facts that BTF does not
+/// contain, such as system call numbers and the registers of `struct pt_regs`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
 pub enum Arch {
@@ -32,54 +34,59 @@ pub enum Arch {
 /// How a program reads kernel memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
-    /// `tp_btf`, `fentry`, `iter`: the verifier knows the pointer's type, a field is one load (kernel 5.5).
+    /// By loads. In `tp_btf`, `fentry` and `iter` programs the verifier knows the type of a
+    /// pointer, so reading a field takes one instruction (since Linux 5.5).
     Typed,
-    /// `raw_tp`, `kprobe`: addresses are numbers, a field is a `bpf_probe_read_kernel`.
+    /// By calls of `bpf_probe_read_kernel`, one for each field. In `raw_tp` and `kprobe` programs
+    /// an address is a plain number.
     Probed,
 }
 
-/// How events travel.
+/// How programs send events to user space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ring {
-    /// One `BPF_MAP_TYPE_RINGBUF` for all CPUs (kernel 5.8).
+    /// Through one `BPF_MAP_TYPE_RINGBUF` for all CPUs (since Linux 5.8).
     RingBuf,
-    /// A `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, a buffer for each CPU.
+    /// Through a `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, with one buffer for each CPU.
     PerfEventArray,
 }
 
-/// What a program may count on. `loader` fills it from the running kernel; a test or `--target` writes it by hand.
+/// What programs can rely on. A loader fills it in for the running kernel; to assemble programs for
+/// another kernel, write it by hand.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Target {
-    /// For duties of old kernels and for display; what a kernel has is asked of its BTF, not of its number.
+    /// The kernel's version, for display and for what BTF cannot tell. Whether a struct, member or
+    /// function exists is decided by the kernel's BTF, not by its version.
     pub version: KernelVersion,
-    /// The machine.
+    /// The machine that the kernel runs on.
     pub arch: Arch,
-    /// How fields are read at the main hooks.
+    /// How programs at tracepoints read kernel memory.
     pub access: Access,
-    /// How events are sent.
+    /// How programs send events.
     pub ring: Ring,
-    /// `fentry`/`fexit` attach here (they need a BPF trampoline).
+    /// Whether `fentry` and `fexit` programs can be attached; they need a BPF trampoline.
     pub trampolines: bool,
-    /// `kprobe`/`kretprobe` attach here.
+    /// Whether `kprobe` and `kretprobe` programs can be attached.
     pub kprobes: bool,
-    /// What is known to be refused here, although a kernel like this has it.
+    /// Kinds of attach points that this host refuses although its kernel has them.
     pub refused: Refused,
 }
 
-/// Kinds of attach points that the host at hand refuses, whatever the program is. Hooks name their attach options there nevertheless, so
-/// that the loader can say why they do not hold, but write no program for them.
+/// Kinds of attach points that a host refuses whatever the program is, for example because of its
+/// lockdown or because tracefs is not mounted. Hooks list their attach options of these kinds
+/// nevertheless, with an empty program, so that a loader can say why they are not used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Refused {
-    /// `fentry` and `fexit`.
+    /// `fentry` and `fexit` are refused.
     pub trampolines: bool,
-    /// `kprobe` and `kretprobe`.
+    /// `kprobe` and `kretprobe` are refused.
     pub kprobes: bool,
-    /// Tracepoints through perf.
+    /// Tracepoints through perf are refused.
     pub tracepoints: bool,
 }
 
 impl Refused {
-    /// Whether it is refused to attach there.
+    /// Whether the host refuses this attach point.
     #[must_use]
     pub fn refuses(self, attach: &Attach) -> bool {
         match attach {

@@ -1,4 +1,4 @@
-//! Instructions as text: LLVM's, which is the verifier's but for spaces.
+//! Prints instructions in LLVM's syntax, which differs from the kernel verifier's only in spaces.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ impl fmt::Display for Insn {
     }
 }
 
-/// An instruction with names in place of numbers.
+/// An instruction to be printed with names in place of numbers.
 pub(crate) struct Line<'a> {
     pub(crate) insn: &'a Insn,
-    /// Stands where the loader will write.
+    /// Printed in the place that the loader will fill.
     pub(crate) symbol: Option<&'a Symbol>,
-    /// Stands for the destination.
+    /// Printed as the destination.
     pub(crate) label: Option<&'a str>,
 }
 
@@ -42,7 +42,8 @@ impl fmt::Display for Line<'_> {
                 write!(f, "{dst} = *({name} *)({})", self.address(*base, *off))
             }
             Insn::Store { size, base, off, src } => {
-                // A symbol of a store is its offset's. The register is r, whatever the size, as the instruction knows no halves.
+                // A store's symbol stands for its offset. The register is printed as `rN` for every
+                // size, since the instruction does not say which half it uses.
                 let src = Value { operand: *src, width: Width::W64, symbol: None };
                 write!(f, "*({} *)({}) = {src}", size.unsigned(), self.address(*base, *off))
             }
@@ -110,7 +111,7 @@ impl<'a> Line<'a> {
         write!(f, "{dst} = ")?;
         match (imm, self.symbol) {
             (Imm64::Value(_), Some(symbol)) => write!(f, "{symbol}")?,
-            // LLVM prints wide constants with their sign.
+            // LLVM prints wide constants as signed numbers.
             (Imm64::Value(value), None) => write!(f, "{}", value.cast_signed())?,
             (Imm64::MapFd(_), Some(symbol)) => write!(f, "{symbol}")?,
             (Imm64::MapFd(fd), None) => write!(f, "map_fd {fd}")?,
@@ -129,7 +130,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// A right side.
+/// The second operand.
 struct Value<'a> {
     operand: Operand,
     width: Width,
@@ -146,7 +147,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// What stands in the parenthesis of a load or a store.
+/// The address in the parentheses of a load or a store.
 struct Address<'a> {
     base: Reg,
     off: i16,
@@ -171,7 +172,7 @@ impl fmt::Display for Signed {
     }
 }
 
-/// A destination: a name if there is one, else a distance after `prefix`.
+/// A destination: its name if it has one, otherwise its distance after `prefix`.
 struct Place<'a> {
     dest: &'a Dest,
     label: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! The ELF file, read by LLVM's disassembler, which must see the same instructions.
+//! The ELF file: LLVM's disassembler must print the same instructions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use bpfasm::{
     Program, ProgramDef, Size, Symbol, Text, Width, asm, bpf,
 };
 
-/// Every form of instruction that does not jump, then what has symbols and what jumps.
+/// Every form of instruction that does not jump, then instructions with symbols and jumps.
 fn program(name: &str) -> Program {
     let forms: String = include_str!("data/isa.txt")
         .lines()
@@ -76,7 +76,7 @@ fn object() -> Object {
     }
 }
 
-/// Runs a tool of LLVM's on a file. That it is missing is a failure: `./test` installs it.
+/// Runs one of LLVM's tools on a file. The test fails if the tool is missing; `./test` installs it.
 fn run(tool: &str, args: &[&str], file: &Path) -> String {
     let output = Command::new(tool).args(args).arg(file).output().unwrap_or_else(|error| {
         panic!("{tool}: {error}; it comes with Debian's llvm-19 (another one: LLVM_OBJDUMP, LLVM_READELF)")
@@ -100,7 +100,7 @@ fn file(name: &str, object: &Object) -> PathBuf {
     path
 }
 
-/// One line of LLVM's, numbers in decimal, without what it adds in `<…>`.
+/// A line of LLVM's output, with decimal numbers and without the comment in `<…>`.
 fn normal(line: &str) -> String {
     let line = match line.rsplit_once(" <") {
         Some((before, place)) if place.ends_with('>') => before,
@@ -122,7 +122,8 @@ fn normal(line: &str) -> String {
 fn expected(insn: &Insn, symbol: Option<&Symbol>) -> String {
     match (insn, symbol) {
         (Insn::LoadImm64 { dst, imm: Imm64::MapFd(_) }, Some(Symbol::Map(_))) => format!("{dst} = 0 ll"),
-        // Wide loads with a `src_reg` that LLVM has no words for: register, `src_reg`, first immediate.
+        // Wide loads with a `src_reg` that LLVM prints as plain numbers: register, `src_reg`, first
+        // immediate.
         (Insn::LoadImm64 { dst, imm }, _) => match imm {
             Imm64::Value(_) => insn.to_string(),
             Imm64::MapFd(fd) => format!("ld_pseudo {dst}, 1, {fd}"),
@@ -135,7 +136,8 @@ fn expected(insn: &Insn, symbol: Option<&Symbol>) -> String {
         (Insn::Call(Callee::Helper(id)), _) => format!("call {id}"),
         (Insn::Call(Callee::Local(Dest::Rel(distance))), _) => format!("call {distance}"),
         (Insn::Call(Callee::Kfunc(_)), Some(Symbol::Kfunc(_))) => "call -1".to_owned(),
-        // With half registers, LLVM calls the register of a narrow load or store by its half.
+        // With half registers, LLVM prints the register of a load or store of less than 64 bits as
+        // `wN`.
         (Insn::Load { size, signed: false, dst, .. }, _) if *size != Size::B8 => {
             insn.to_string().replacen(dst.name(Width::W64), dst.name(Width::W32), 1)
         }
@@ -162,7 +164,7 @@ fn relocation(symbol: &Symbol) -> Option<String> {
 fn llvm_disassembles_the_same_instructions() {
     let object = object();
     let file = file("object.o", &object);
-    // Without half registers (`alu32`), LLVM 19 has no words for most 32-bit atomic operations.
+    // Without half registers (`alu32`), LLVM 19 cannot print most 32-bit atomic operations.
     let args = ["-dr", "--mattr=+alu32", "--no-show-raw-insn"];
     let text = run(&tool("LLVM_OBJDUMP", "llvm-objdump-19"), &args, &file);
     let mut lines = text

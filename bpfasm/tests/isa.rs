@@ -1,4 +1,4 @@
-//! Encodings: text to bytes and back, held to LLVM's assembler and to the tables of RFC 9669.
+//! Encodings: text to bytes and back, compared with LLVM's assembler and the tables of RFC 9669.
 
 mod common;
 
@@ -11,7 +11,7 @@ struct Row {
     number: usize,
     bytes: Vec<u8>,
     text: &'static str,
-    /// Whether the text is what is printed, and not only read.
+    /// Whether the instruction is also printed as this text, and not only assembled from it.
     printed: bool,
 }
 
@@ -73,9 +73,10 @@ fn bytes_to_text_to_bytes() {
     }
 }
 
-/// What LLVM's text has no notation for, or wants a relocation for: bytes put together from RFC 9669, sections 3.1 (layout), 4.3.1
-/// and 4.3.2 (calls: `src_reg` 0 helper, 1 local, 2 kernel function by BTF id), 5.4 (wide loads: `src_reg` 1 to 6) and 5.5 (packet
-/// access, where the indirect form adds `imm`), and from the numbers of `enum bpf_func_id`.
+/// Instructions that LLVM's syntax cannot express, or only with a relocation: bytes combined by
+/// hand from RFC 9669, sections 3.1 (layout), 4.3.1 and 4.3.2 (calls: `src_reg` 0 helper, 1 local,
+/// 2 kernel function by BTF id), 5.4 (wide loads: `src_reg` 1 to 6) and 5.5 (packet access, where
+/// the indirect form adds `imm`), and from the numbers of `enum bpf_func_id`.
 const BY_HAND: &[(&str, &str)] = &[
     ("call bpf_map_lookup_elem", "85 00 00 00 01 00 00 00"),
     ("call bpf_ringbuf_reserve", "85 00 00 00 83 00 00 00"),
@@ -113,7 +114,8 @@ fn other_notations_of_a_destination_are_read() {
     assert_eq!(assemble("call +3"), assemble("call pc+3"));
 }
 
-/// What tells one form from another: the opcode and the fields that hold a part of the operation.
+/// The parts of a slot that distinguish one form from another: the opcode, and the fields that
+/// select the operation.
 fn form(slot: u64) -> (u8, u8, i16, i32) {
     let [code, regs, off @ .., a, b, c, d] = slot.to_le_bytes();
     let (src, off, imm) = (regs >> 4, i16::from_le_bytes(off), i32::from_le_bytes([a, b, c, d]));
@@ -162,9 +164,10 @@ fn decoding_gives_an_error_or_an_instruction_of_the_same_bytes() {
     let mut random = common::random(1);
     let mut decoded = 0;
     for code in 0..=u8::MAX {
-        for round in 0..2000 {
+        for round in 0..1000 {
             let garbage = random();
-            // Each round leaves another set of fields 0, or nothing but a few operations would ever be reached.
+            // Each round leaves another set of fields 0, or only a few operations would ever be
+            // reached.
             let mask =
                 [0x0000_0000_0000_0f00, 0x0000_0000_0000_f000, 0x0000_0000_ffff_0000, 0xffff_ffff_0000_0000]
                     .iter()
@@ -187,7 +190,8 @@ fn decoding_gives_an_error_or_an_instruction_of_the_same_bytes() {
 
 #[test]
 fn a_reserved_field_that_is_not_zero_is_an_error() {
-    // exit with each other field set, one at a time; then a load with imm, a jump with dst, a wide load with a second opcode.
+    // exit with each other field set, one at a time; then a load with imm, a jump with dst, a wide
+    // load with a second opcode.
     for slot in [0x95 | 1 << 8, 0x95 | 1 << 12, 0x95 | 1 << 16, 0x95 | 1 << 32, 0x71 | 1 << 32, 0x05 | 1 << 8]
     {
         let error = decode(&[slot]).unwrap_err();

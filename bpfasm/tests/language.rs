@@ -1,4 +1,4 @@
-//! What `bpf!` makes of each form, and what it keeps of the source.
+//! The instructions and the source places that `bpf!` makes of each form.
 
 use bpfasm::reg::*;
 use bpfasm::{
@@ -6,7 +6,7 @@ use bpfasm::{
     bpf,
 };
 
-/// Every form, one statement to a line, written as the language writes it.
+/// Every form, one statement per line, in the language's spacing.
 #[rustfmt::skip]
 fn every_form() -> Fragment {
     bpf! {

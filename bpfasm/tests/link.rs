@@ -1,4 +1,4 @@
-//! What only the whole program shows: labels, distances, functions.
+//! Linking: labels, distances, functions.
 
 use bpfasm::{AsmError, Callee, Dest, Fragment, Imm64, Insn, Program, Text, asm, bpf};
 
@@ -6,7 +6,7 @@ fn link(fragment: Fragment) -> Result<Program, AsmError> {
     Program::link("x", fragment)
 }
 
-/// That many instructions of one slot.
+/// This many instructions of one slot.
 fn padding(count: usize) -> Fragment {
     let mut fragment = Fragment::new();
     for _ in 0..count {
@@ -80,7 +80,7 @@ fn a_label_means_nothing_in_another_fragment() {
     };
     assert_eq!(undefined(other.clone()), "label 0");
     assert_eq!(undefined(bpf! { top: r0 = 0; ..other; exit; }), "label 0");
-    // One that nobody defines is none either, and changes nothing.
+    // A label without a definition is not listed and changes nothing.
     let mut asked = Fragment::new();
     let dest = asked.dest("nowhere");
     assert!(asked.is_empty());

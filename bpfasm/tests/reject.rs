@@ -1,7 +1,8 @@
-//! Programs that must not compile, and what the compiler must say where.
+//! Programs that must not compile, and the errors that the compiler must report.
 //!
-//! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error on its line, at that column (in
-//! characters), with a message that holds that text. Errors and promises must match one to one.
+//! Each file under `ui` is a program of its own. A comment `//~ COLUMN MESSAGE` promises an error
+//! on its line, at that column (in characters), with a message that contains the text. Errors and
+//! promises must match one to one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ type Place = (String, usize);
 /// Column and (a part of) the message.
 type Complaint = (usize, String);
 
-/// The errors that the files promise.
+/// The errors that the comments in the files promise.
 fn promised(files: &[PathBuf]) -> BTreeMap<Place, Complaint> {
     let mut promised = BTreeMap::new();
     for path in files {
@@ -45,13 +46,19 @@ fn package(files: &[PathBuf]) -> PathBuf {
         manifest += &format!("\n[[bin]]\nname = {name:?}\npath = {path:?}\n");
     }
     fs::write(root.join("Cargo.toml"), manifest).unwrap();
-    // The versions that this very test was built with, so that nothing has to be fetched.
+    // The versions that this test was built with, so that nothing has to be downloaded.
     fs::copy(here.join("../Cargo.lock"), root.join("Cargo.lock")).unwrap();
     root
 }
 
+/// The outermost directory around this test's files that cargo marks as its own.
+fn target_directory() -> &'static Path {
+    let directories = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors();
+    directories.filter(|path| path.join("CACHEDIR.TAG").exists()).last().expect("a target directory")
+}
+
 #[test]
-fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
+fn errors_point_at_the_wrong_token_and_list_the_forms() {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
     let mut files: Vec<PathBuf> = fs::read_dir(ui).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -59,10 +66,12 @@ fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
 
     let root = package(&files);
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["check", "--offline", "--bins", "--keep-going", "--message-format=short", "--color=never"])
+        // `build` and not `check`: in the target directory of this test, `bpfasm` and what it
+        // depends on are already built. Programs with errors never reach code generation.
+        .args(["build", "--offline", "--bins", "--keep-going", "--message-format=short", "--color=never"])
         .arg("--target-dir")
-        .arg(root.join("target"))
-        // Flags for this test (`-D warnings`) are not for those programs.
+        .arg(target_directory())
+        // Flags for this test (`-D warnings`) are not meant for those programs.
         .env_remove("RUSTFLAGS")
         .current_dir(&root)
         .output()
@@ -88,6 +97,6 @@ fn errors_sit_on_the_wrong_token_and_name_the_right_forms() {
     wrong.extend(
         promised.iter().map(|(place, complaint)| format!("{place:?}: no error, expected {complaint:?}")),
     );
-    assert!(wrong.is_empty(), "{}\n\ncargo check ({}) said:\n{stderr}", wrong.join("\n"), output.status);
+    assert!(wrong.is_empty(), "{}\n\ncargo build ({}) said:\n{stderr}", wrong.join("\n"), output.status);
     assert!(!output.status.success());
 }

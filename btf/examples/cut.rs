@@ -1,18 +1,19 @@
 //! Cuts a small BTF out of a kernel's: `cargo run -p btf --example cut -- NAMES FILE OUT`.
 //!
-//! `NAMES` is a text file, a kind and a name per line; empty lines and lines from `#` are left out.
+//! `NAMES` is a text file, a kind and a name per line; empty lines and lines that start with `#`
+//! are ignored.
 //!
-//! | kind | what is kept |
+//! | kind | part that is kept |
 //! |---|---|
-//! | `struct` | a struct, union or typedef with all it contains by value |
-//! | `shallow` | the same, but what it contains of named structs keeps its size only |
+//! | `struct` | a struct, union or typedef with everything it contains by value |
+//! | `shallow` | the same, but of named structs inside it only the size |
 //! | `enum` | an enum |
 //! | `enumerator` | the enums that have it |
 //! | `tracepoint` | its typedef and arguments |
 //! | `func` | a function and its prototype |
 //!
-//! Of a struct that is only pointed to, its name is kept; of a function that is only pointed to, that it is
-//! one.
+//! Of a struct that is only the target of a pointer, the name is kept; of a function, only that it
+//! is a function.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -80,7 +81,7 @@ impl Names {
     }
 }
 
-/// How much of a struct is kept. Of one that is not mentioned, the name.
+/// The part of a struct that is kept. Without an entry, only the name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Keep {
     Size,
@@ -92,7 +93,7 @@ enum Keep {
 struct Cut {
     composites: BTreeMap<TypeId, Keep>,
     protos: BTreeSet<TypeId>,
-    /// From the old to the new numbers, which are in the same order.
+    /// The new number of each old one, in the same order.
     numbers: BTreeMap<TypeId, TypeId>,
 }
 
@@ -123,7 +124,7 @@ impl Cut {
         Ok(cut)
     }
 
-    /// Keeps that much of what a value of the type contains.
+    /// Keeps this part of everything that a value of the type contains.
     fn embed(&mut self, index: &Index<'_>, id: TypeId, keep: Keep) -> Result<(), BtfError> {
         let ty = index.ty(id)?;
         if let Kind::Array { element, .. } = ty.kind {
@@ -159,7 +160,7 @@ impl Cut {
         }
     }
 
-    /// The types that what is kept of this one refers to.
+    /// The types that the kept part of this type refers to.
     fn referred(&self, ty: &Type<'_>, to: &mut Vec<TypeId>) {
         match ty.kind {
             Kind::Array { element, index, .. } => to.extend([element, index]),
@@ -261,7 +262,7 @@ impl Cut {
     }
 }
 
-/// Whether a value of the type is, or is made of, a struct with a name of its own.
+/// Whether a value of the type is a named struct, or consists of named structs.
 fn is_named(index: &Index<'_>, id: TypeId) -> Result<bool, BtfError> {
     let ty = index.ty(id)?;
     match (ty.alias(), ty.kind) {

@@ -1,4 +1,5 @@
-//! Time and answers of one index over a whole kernel: `cargo run --release -p btf --example index [FILE]`.
+//! Measures one index over a whole kernel, and prints its answers: `cargo run --release -p btf
+//! --example index [FILE]`.
 #![forbid(unsafe_code)]
 
 use std::{env, error::Error, time::Instant};

@@ -1,17 +1,21 @@
-//! Writes BTF: what a program loads beside itself for its functions, lines and maps, and small BTF for tests.
+//! Writes BTF. A loader needs it to describe a program's functions, source lines and maps to the
+//! kernel; tests use it to build small examples.
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
+
+use thiserror::Error;
 
 use crate::{
     Bits, Btf, BtfError, Bytes, Endian, IntEncoding, TypeId, Wanted,
-    raw::{self, HEADER_LEN, Head, IntData, Word, kind},
+    endian::Word,
+    raw::{self, HEADER_LEN, Head, IntData, kind},
 };
 
-/// BTF being written. Types are numbered from 1 in the order in which they are added, and may refer to later
-/// ones.
+/// BTF that is being written. Types are numbered from 1 in the order in which they are added, and
+/// may refer to types that are added later.
 ///
-/// Text and numbers that the format cannot hold are refused at once. Whether the whole makes sense, as that
-/// all types referred to exist, is for whoever reads it: `BPF_BTF_LOAD` checks everything.
+/// Names and numbers that the format cannot express are refused at once. The builder does not check
+/// the whole, for example whether all types referred to exist; `BPF_BTF_LOAD` does.
 ///
 /// ```
 /// use btf::{Builder, IntEncoding, Linkage, TypeId};
@@ -33,37 +37,37 @@ pub struct Builder {
     words: Vec<Word>,
     strings: Vec<u8>,
     offsets: HashMap<Box<str>, u32>,
-    /// Number of the next type.
+    /// The number of the next type.
     next: u32,
-    /// Length of the base's string section.
+    /// The length of the base's string section; 0 without a base.
     base_strings: u32,
 }
 
 /// A member of a struct or union to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemberDef<'a> {
-    /// Its name; empty for an anonymous struct or union.
+    /// The member's name; empty for an anonymous struct or union.
     pub name: &'a str,
-    /// Its type.
+    /// The member's type.
     pub ty: TypeId,
-    /// Where it starts.
+    /// The distance from the start of the struct in bits.
     pub offset: Bits,
-    /// Its width, if it is a bit-field.
+    /// The width in bits, if the member is a bit-field.
     pub width: Option<Bits>,
 }
 
 impl<'a> MemberDef<'a> {
-    /// A member that is no bit-field, at a distance in bytes.
+    /// A member that is not a bit-field, at a distance in bytes.
     pub fn new(name: &'a str, ty: TypeId, offset: Bytes) -> Result<Self, BuildError> {
         let offset = offset.bits().ok_or(BuildError::TooLarge { what: "member offset" })?;
         Ok(Self { name, ty, offset, width: None })
     }
 }
 
-/// A name and its value, to be written.
+/// An enumerator to be written: its name and its value.
 pub type EnumeratorDef<'a> = (&'a str, i64);
 
-/// Where a function is seen from: `enum btf_func_linkage`.
+/// The visibility of a function: `enum btf_func_linkage`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Linkage {
     /// `BTF_FUNC_STATIC`
@@ -74,50 +78,39 @@ pub enum Linkage {
     Extern,
 }
 
-/// What cannot be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Why something cannot be written as BTF.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A name with a NUL in it.
+    /// A name contains a NUL byte.
+    #[error("name {name:?} has a NUL in it")]
     NulInName {
-        /// The name.
+        /// The name given.
         name: String,
     },
-    /// A number beyond its field.
+    /// A number does not fit its field.
+    #[error("{what} is too large for BTF")]
     TooLarge {
-        /// What it counts or measures.
+        /// What the number counts or measures: `member offset`.
         what: &'static str,
     },
-    /// An integer that is not 1, 2, 4, 8 or 16 bytes.
+    /// The size of an integer is not 1, 2, 4, 8 or 16 bytes.
+    #[error("an integer cannot have {size} bytes")]
     IntSize {
-        /// The size asked for.
+        /// The size given, in bytes.
         size: u32,
     },
-    /// A value beyond its enum.
+    /// An enumerator's value does not fit its enum.
+    #[error("enumerator `{name}` = {value} does not fit its enum")]
     EnumValue {
-        /// The enumerator.
+        /// The enumerator's name.
         name: String,
-        /// Its value.
+        /// The value given.
         value: i64,
     },
 }
 
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NulInName { name } => write!(f, "name {name:?} has a NUL in it"),
-            Self::TooLarge { what } => write!(f, "{what} is too large for BTF"),
-            Self::IntSize { size } => write!(f, "an integer of {size} bytes"),
-            Self::EnumValue { name, value } => {
-                write!(f, "enumerator `{name}` = {value} does not fit its enum")
-            }
-        }
-    }
-}
-
-impl std::error::Error for BuildError {}
-
-/// What all kernels take; the latest take more.
+/// All kernels accept this many members; recent ones accept more (`BTF_MAX_VLEN`).
 const MAX_VLEN: usize = 0xffff;
 
 impl Default for Builder {
@@ -127,12 +120,12 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Nothing yet, for the kernel of this machine.
+    /// An empty builder, in the byte order of this machine.
     pub fn new() -> Self {
         Self::with_endian(Endian::NATIVE)
     }
 
-    /// Nothing yet, in the given byte order.
+    /// An empty builder, in the given byte order.
     pub fn with_endian(endian: Endian) -> Self {
         Self {
             endian,
@@ -144,7 +137,7 @@ impl Builder {
         }
     }
 
-    /// Nothing yet, to be read on top of `base`, whose types can be referred to.
+    /// An empty builder for split BTF, whose types can refer to those of `base`.
     pub fn split_from(base: &Btf) -> Result<Self, BtfError> {
         let next = base.index(&Wanted::new())?.type_count();
         let len = base.strings()?.len();
@@ -152,8 +145,9 @@ impl Builder {
         Ok(Self { next, base_strings, strings: Vec::new(), ..Self::with_endian(base.endian()) })
     }
 
-    /// The offset of `text` in the string section, where it is put if it is not there yet. Names are put
-    /// there by themselves; file names and source lines of `struct bpf_line_info` are not.
+    /// The offset of `text` in the string section; adds it if it is missing. Names of types and
+    /// members are added automatically. Call this for file names and source lines of `struct
+    /// bpf_line_info`.
     pub fn add_str(&mut self, text: &str) -> Result<u32, BuildError> {
         if let Some(offset) = self.offsets.get(text) {
             return Ok(*offset);
@@ -163,8 +157,9 @@ impl Builder {
         Ok(offset)
     }
 
-    /// As [`Builder::add_str`], but does not look whether it is there yet, and is not found by that either: for those who have
-    /// many and know which are the same.
+    /// Adds `text` to the string section without looking for an equal string, and without letting
+    /// [`Builder::add_str`] find it later. Faster than `add_str` for a caller that adds many
+    /// strings and knows that they differ.
     pub fn append_str(&mut self, text: &str) -> Result<u32, BuildError> {
         if text.contains('\0') {
             return Err(BuildError::NulInName { name: text.to_owned() });
@@ -177,12 +172,13 @@ impl Builder {
         Ok(offset)
     }
 
-    /// `BTF_KIND_INT`
+    /// `BTF_KIND_INT` of `size` bytes.
     pub fn int(&mut self, name: &str, size: u32, encoding: IntEncoding) -> Result<TypeId, BuildError> {
         self.int_bits(name, size, encoding, Bits(0), Bits(size.saturating_mul(8)))
     }
 
-    /// `BTF_KIND_INT` of which only some bits count, as compilers described bit-fields before 2018.
+    /// `BTF_KIND_INT` of which only some bits count. Compilers described bit-fields this way before
+    /// Linux 4.20 introduced `kind_flag`.
     pub fn int_bits(
         &mut self,
         name: &str,
@@ -206,12 +202,12 @@ impl Builder {
         self.record(name, kind::INT, 0, false, size, &[IntData::new(encoding, offset.0, bits.0).0])
     }
 
-    /// `BTF_KIND_PTR`
+    /// `BTF_KIND_PTR`: a pointer to `to`.
     pub fn ptr(&mut self, to: TypeId) -> Result<TypeId, BuildError> {
         self.record("", kind::PTR, 0, false, to.0, &[])
     }
 
-    /// `BTF_KIND_ARRAY`; `index` is any integer type.
+    /// `BTF_KIND_ARRAY` of `count` elements; `index` is any integer type.
     pub fn array(&mut self, element: TypeId, index: TypeId, count: u32) -> Result<TypeId, BuildError> {
         self.record("", kind::ARRAY, 0, false, 0, &[element.0, index.0, count])
     }
@@ -243,7 +239,7 @@ impl Builder {
         size: Bytes,
         members: &[MemberDef<'_>],
     ) -> Result<TypeId, BuildError> {
-        // Only where there is a bit-field, as offsets are shorter then.
+        // `kind_flag` only if there is a bit-field, because it leaves 24 bits for an offset.
         let widths = members.iter().any(|member| member.width.is_some());
         let mut tail = Vec::with_capacity(members.len() * 3);
         for member in members {
@@ -258,7 +254,8 @@ impl Builder {
         self.record(name, kind, members.len(), widths, size.0, &tail)
     }
 
-    /// `BTF_KIND_ENUM`; unsigned ones are as kernels before 6.0 wrote all of them.
+    /// `BTF_KIND_ENUM`. Unsigned enums look like those of kernels before 6.0, which did not record
+    /// the signedness.
     pub fn enumeration(
         &mut self,
         name: &str,
@@ -280,8 +277,8 @@ impl Builder {
         self.record(name, kind::ENUM, values.len(), signed, size.0, &tail)
     }
 
-    /// `BTF_KIND_ENUM64` (Linux 6.0). Of an unsigned one, give values from 2^63 on as the same bits with a
-    /// sign.
+    /// `BTF_KIND_ENUM64` (since Linux 6.0). Give an unsigned value of 2^63 or more as the `i64`
+    /// with the same bits.
     pub fn enumeration64(
         &mut self,
         name: &str,
@@ -297,7 +294,7 @@ impl Builder {
         self.record(name, kind::ENUM64, values.len(), signed, size.0, &tail)
     }
 
-    /// `BTF_KIND_FWD`
+    /// `BTF_KIND_FWD`: a struct or union that is declared but not defined.
     pub fn fwd(&mut self, name: &str, is_union: bool) -> Result<TypeId, BuildError> {
         self.record(name, kind::FWD, 0, is_union, 0, &[])
     }
@@ -322,17 +319,17 @@ impl Builder {
         self.record("", kind::RESTRICT, 0, false, to.0, &[])
     }
 
-    /// `BTF_KIND_TYPE_TAG` (Linux 5.17)
+    /// `BTF_KIND_TYPE_TAG` (since Linux 5.17)
     pub fn type_tag(&mut self, tag: &str, to: TypeId) -> Result<TypeId, BuildError> {
         self.record(tag, kind::TYPE_TAG, 0, false, to.0, &[])
     }
 
-    /// `BTF_KIND_FLOAT` (Linux 5.13)
+    /// `BTF_KIND_FLOAT` (since Linux 5.13)
     pub fn float(&mut self, name: &str, size: Bytes) -> Result<TypeId, BuildError> {
         self.record(name, kind::FLOAT, 0, false, size.0, &[])
     }
 
-    /// `BTF_KIND_FUNC_PROTO`. A last parameter without name and of type `void` stands for `...`.
+    /// `BTF_KIND_FUNC_PROTO`. A last parameter without a name and of type `void` stands for `...`.
     pub fn func_proto(&mut self, ret: TypeId, params: &[(&str, TypeId)]) -> Result<TypeId, BuildError> {
         let mut tail = Vec::with_capacity(params.len() * 2);
         for (name, ty) in params {
@@ -341,7 +338,7 @@ impl Builder {
         self.record("", kind::FUNC_PROTO, params.len(), false, ret.0, &tail)
     }
 
-    /// `BTF_KIND_FUNC`. Kernels before 5.6 take only [`Linkage::Static`].
+    /// `BTF_KIND_FUNC`. Kernels before 5.6 accept only [`Linkage::Static`].
     pub fn func(&mut self, name: &str, proto: TypeId, linkage: Linkage) -> Result<TypeId, BuildError> {
         let linkage = match linkage {
             Linkage::Static => 0,
@@ -370,7 +367,7 @@ impl Builder {
         Ok(id)
     }
 
-    /// The finished data.
+    /// The finished data: header, types and strings.
     pub fn finish(self) -> Result<Vec<u8>, BuildError> {
         let types = self.words.as_flattened();
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).ok();
@@ -391,7 +388,7 @@ impl Builder {
     }
 }
 
-/// Lower and upper half.
+/// The lower and the upper half.
 fn halves(value: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]

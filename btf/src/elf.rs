@@ -1,4 +1,4 @@
-//! The `.BTF` section of an ELF file: a `vmlinux`, a module, or a file of a BTF archive.
+//! Finds the `.BTF` section of an ELF file: a `vmlinux`, a module, or a file of a BTF archive.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use crate::BtfError;
 /// `ELFMAG`
 pub(crate) const MAGIC: &[u8] = b"\x7fELF";
 
-/// Where the section is in the file. Only headers and section names are read: a `vmlinux` with its debug
-/// information is hundreds of megabytes.
+/// The range of the section in the file. Only headers and section names are read, because a
+/// `vmlinux` with debug information has hundreds of megabytes.
 pub(crate) fn btf_section(file: &[u8]) -> Result<Range<usize>, BtfError> {
     let header = Elf::parse_header(file).map_err(BtfError::Elf)?;
     let ctx =
@@ -22,7 +22,7 @@ pub(crate) fn btf_section(file: &[u8]) -> Result<Range<usize>, BtfError> {
     let sections = offset(header.e_shoff)
         .and_then(|start| SectionHeader::parse(file, start, usize::from(header.e_shnum), ctx))
         .map_err(BtfError::Elf)?;
-    // From `SHN_LORESERVE` on, the index of the names stands in the first section's `sh_link` (`SHN_XINDEX`).
+    // An index from `SHN_LORESERVE` on is stored in the first section's `sh_link` (`SHN_XINDEX`).
     let names = match header.e_shstrndx {
         0xffff => sections.first().map(|first| first.sh_link as usize),
         index => Some(usize::from(index)),

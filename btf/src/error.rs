@@ -1,141 +1,173 @@
-//! What can be wrong with the data or with the question.
+//! Errors of reading BTF and of asking about it.
 
 use std::{fmt, io, path::PathBuf};
 
+use thiserror::Error;
+
 use crate::{Endian, PathError, TypeId, Want};
 
-/// Why there is neither an answer nor a clear "no".
-#[derive(Debug)]
+/// Why a question has no answer: the data cannot be read or is damaged, or the question is wrong.
+///
+/// A kernel that lacks the type or member asked for is not an error, but [`Absent`](crate::Absent).
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BtfError {
-    /// What follows happened with this file.
+    /// The error `source` happened with this file.
+    #[error("BTF from {}", path.display())]
     File {
-        /// The file.
+        /// The file's path, as it was given.
         path: PathBuf,
-        /// What happened.
+        /// What happened; never another `File`.
         source: Box<BtfError>,
     },
     /// The file could not be read.
-    Io(io::Error),
-    /// The path does not lead to a regular file, so there is no telling when reading it would end.
+    #[error("cannot be read")]
+    Io(#[source] io::Error),
+    /// The path does not lead to a regular file. Reading a pipe or a device might never end.
+    #[error("not a regular file")]
     NotAFile,
     /// The file is larger than any kernel with all its debug information.
+    #[error("file of {found} bytes, too large for a kernel")]
     FileSize {
-        /// Its bytes.
+        /// The file's length in bytes.
         found: u64,
     },
-    /// Neither BTF nor ELF: the first bytes are neither's magic.
+    /// The data starts neither with BTF's magic number nor with ELF's.
+    #[error("neither BTF nor ELF: starts with {start:02x?}")]
     NotBtf {
-        /// The first bytes, as many as there were.
+        /// The first four bytes, or fewer if the data is shorter.
         start: Vec<u8>,
     },
     /// The ELF file is damaged.
-    Elf(goblin::error::Error),
-    /// The ELF file has no section `.BTF` with bytes in it.
+    #[error("damaged ELF")]
+    Elf(#[source] goblin::error::Error),
+    /// The ELF file has no section `.BTF`, or an empty one.
+    #[error("ELF without a .BTF section")]
     NoBtfSection,
-    /// A format version that this crate does not know.
+    /// The format's version is unknown to this crate.
+    #[error("BTF version {found}, only 1 is known")]
     Version {
-        /// The version found; 1 is the only one there is.
+        /// The version found. Kernels up to 7.3 write version 1.
         found: u8,
     },
-    /// The data ends before something it says it contains.
+    /// The data ends before something that it announces.
+    #[error("{section} of {len} bytes ends before byte {offset}, where more was announced")]
     Truncated {
-        /// What ends.
+        /// The section that ends.
         section: Section,
-        /// The first byte that was needed, from the start of that section.
+        /// The first missing byte, counted from the start of that section.
         offset: usize,
-        /// How many bytes the section has.
+        /// The length of the section in bytes.
         len: usize,
     },
-    /// The header's length is less than that of the first version.
+    /// The header is shorter than that of the first version, which has 24 bytes.
+    #[error("header of {found} bytes, at least 24 expected")]
     HeaderLength {
-        /// `hdr_len`
+        /// The length that the header states, `hdr_len`.
         found: u32,
     },
-    /// A kind of type that this crate does not know, so that the next record cannot be found either.
+    /// The kind of a type is unknown to this crate, so the start of the next record is unknown too.
+    #[error("type {id} at byte {offset} of the type section is of the unknown kind {kind}")]
     UnknownKind {
         /// The type's number.
         id: TypeId,
-        /// Where its record is, in bytes from the start of the type section.
+        /// The position of its record, in bytes from the start of the type section.
         offset: usize,
-        /// The kind found.
+        /// The kind found, `BTF_KIND_*`.
         kind: u32,
     },
-    /// More types than numbers.
+    /// The data has more types than a 32-bit number can count.
+    #[error("more types than a 32-bit number can count")]
     TooManyTypes,
-    /// A type refers to one that is not there.
+    /// A type refers to a type that does not exist.
+    #[error("reference to type {id}, but there are {count}")]
     NoSuchType {
         /// The number referred to.
         id: TypeId,
-        /// How many there are, `void` included.
+        /// The number of types, `void` included; valid numbers are below it.
         count: u32,
     },
-    /// A type stands where another kind of type is needed.
+    /// A type is of another kind than its place requires.
+    #[error("type {id} is not {expected}")]
     WrongKind {
         /// The type found.
         id: TypeId,
-        /// What it should be.
+        /// The kind required, with its article: `an enum`.
         expected: &'static str,
     },
-    /// A name is outside the string section, not terminated within 1024 bytes, or not UTF-8.
+    /// A name lies outside of the string section, is not terminated within 1024 bytes, or is not
+    /// UTF-8.
+    #[error("no readable name at byte {offset} of the string section")]
     BadString {
-        /// The offset into the string section.
+        /// The name's offset in the string section, in bytes.
         offset: u32,
     },
-    /// Types nest without end, or deeper than any real one.
+    /// Types nest deeper than in any real kernel, or refer to each other in a circle.
+    #[error("types nest too deeply at {id}")]
     TooDeep {
-        /// Where it was given up.
+        /// The type at which the search stopped.
         id: TypeId,
     },
-    /// One question took more steps than any real type needs.
+    /// One question took more steps than the types of any real kernel need.
+    #[error("types are too large to search, given up at {id}")]
     TooMuch {
-        /// Where it was given up.
+        /// The type at which the search stopped.
         id: TypeId,
     },
-    /// A size or an offset is larger than BTF can express.
+    /// A size or an offset in bits does not fit 32 bits.
+    #[error("type {id} is larger than BTF can express")]
     Overflow {
         /// The type whose size or offset it is.
         id: TypeId,
     },
-    /// A bit-field that is no number, is wider than its type, is not covered by a load of eight bytes, or a
-    /// member that is no bit-field and starts within a byte.
+    /// A bit-field is not a number, is wider than its type, or spans more than eight bytes. Or a
+    /// member that is not a bit-field starts within a byte.
+    #[error("invalid bit-field of type {id}")]
     BadBitField {
         /// The bit-field's declared type.
         id: TypeId,
     },
-    /// Several types or functions of this name, and they answer differently.
+    /// The data has several types or functions of this name, and their answers differ.
+    #[error("`{name}` is defined more than once and differently: {} and {}", ids[0], ids[1])]
     Ambiguous {
-        /// The name.
+        /// The name asked for.
         name: String,
-        /// Two of them that differ.
+        /// Two types of this name whose answers differ.
         ids: [TypeId; 2],
     },
-    /// This is split BTF (a module's), which means nothing without its base.
+    /// This is split BTF (a module's), which cannot be read without its base (the kernel's).
+    #[error("split BTF needs the BTF that it is split from")]
     NeedsBase,
-    /// Split BTF cannot be a base.
+    /// The base is split BTF itself.
+    #[error("the base is split BTF itself")]
     BaseIsSplit,
     /// Split BTF and its base differ in byte order.
+    #[error("byte order differs from the base's, which is {base}")]
     BaseByteOrder {
         /// The base's byte order.
         base: Endian,
     },
-    /// A module name that is no file name.
+    /// The name of a module cannot be the name of a file.
+    #[error("`{name}` is not the name of a module")]
     ModuleName {
-        /// The name.
+        /// The name given.
         name: String,
     },
-    /// The name was not in [`Wanted`](crate::Wanted). The program asking is wrong, not the kernel.
+    /// The name was not in [`Wanted`](crate::Wanted): a mistake of the calling program, not of the
+    /// kernel.
+    #[error("{want} `{name}` was not among the wanted names when indexing")]
     NotIndexed {
-        /// What it was asked as.
+        /// What the name was asked for as.
         want: Want,
-        /// The name.
+        /// The name asked for.
         name: String,
     },
-    /// The field path is not one. The program asking is wrong, not the kernel.
+    /// The field path is malformed: a mistake of the calling program, not of the kernel.
+    #[error("{0}")]
     Path(PathError),
 }
 
-/// Parts of BTF data.
+/// A part of BTF data, for messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Section {
@@ -143,7 +175,7 @@ pub enum Section {
     Header,
     /// The type records.
     Types,
-    /// The strings.
+    /// The strings that names refer to.
     Strings,
 }
 
@@ -154,58 +186,6 @@ impl fmt::Display for Section {
             Self::Types => "type section",
             Self::Strings => "string section",
         })
-    }
-}
-
-impl fmt::Display for BtfError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, .. } => write!(f, "BTF from {}", path.display()),
-            Self::Io(_) => f.write_str("cannot be read"),
-            Self::NotAFile => f.write_str("not a regular file"),
-            Self::FileSize { found } => write!(f, "a file of {found} bytes, too large for a kernel"),
-            Self::NotBtf { start } => write!(f, "neither BTF nor ELF: starts with {start:02x?}"),
-            Self::Elf(_) => f.write_str("damaged ELF"),
-            Self::NoBtfSection => f.write_str("ELF without a .BTF section"),
-            Self::Version { found } => write!(f, "BTF version {found}, only 1 is known"),
-            Self::Truncated { section, offset, len } => {
-                write!(f, "{section} of {len} bytes ends before byte {offset}, where more was announced")
-            }
-            Self::HeaderLength { found } => write!(f, "header of {found} bytes, at least 24 expected"),
-            Self::UnknownKind { id, offset, kind } => {
-                write!(f, "type {id} at byte {offset} of the type section is of the unknown kind {kind}")
-            }
-            Self::TooManyTypes => f.write_str("more types than 32 bits can number"),
-            Self::NoSuchType { id, count } => write!(f, "reference to type {id}, but there are {count}"),
-            Self::WrongKind { id, expected } => write!(f, "type {id} is not {expected}"),
-            Self::BadString { offset } => {
-                write!(f, "no readable name at byte {offset} of the string section")
-            }
-            Self::TooDeep { id } => write!(f, "types nest too deeply at {id}"),
-            Self::TooMuch { id } => write!(f, "types are too large to search, given up at {id}"),
-            Self::Overflow { id } => write!(f, "type {id} is larger than BTF can express"),
-            Self::BadBitField { id } => write!(f, "a bit-field of type {id} that cannot be one"),
-            Self::Ambiguous { name, ids: [a, b] } => {
-                write!(f, "`{name}` is defined more than once and differently: {a} and {b}")
-            }
-            Self::NeedsBase => f.write_str("split BTF, to be read on top of its base"),
-            Self::BaseIsSplit => f.write_str("the base is split BTF itself"),
-            Self::BaseByteOrder { base } => write!(f, "byte order differs from the base's, which is {base}"),
-            Self::ModuleName { name } => write!(f, "`{name}` is not the name of a module"),
-            Self::NotIndexed { want, name } => write!(f, "{want} `{name}` was not asked for when indexing"),
-            Self::Path(path) => path.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for BtfError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::File { source, .. } => Some(source),
-            Self::Io(source) => Some(source),
-            Self::Elf(source) => Some(source),
-            _ => None,
-        }
     }
 }
 

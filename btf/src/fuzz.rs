@@ -1,6 +1,6 @@
-//! What must hold of any bytes: the bodies of the fuzz targets, see `tests/fuzz`.
+//! Properties that must be true for any input: the bodies of the fuzz targets in `tests/fuzz`.
 
-// A property that does not hold is a panic, for whoever runs the target.
+// A violated property panics, which the fuzzer reports.
 #![allow(clippy::missing_panics_doc)]
 
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use crate::{
     Bits, Btf, Builder, Bytes, FieldPath, Index, IntEncoding, Kind, Linkage, MemberDef, TypeId, Want, Wanted,
 };
 
-/// Names asked for, besides those that the data itself has.
+/// Names to ask for, in addition to those in the data.
 const NAMES: [&str; 8] = ["s", "t", "e", "w", "ONE", "f", "tp", "sock"];
 
-/// Raw BTF, or an ELF file with it.
+/// Opens raw BTF, or an ELF file that contains it.
 pub fn raw(data: &[u8]) {
     if let Ok(btf) = Btf::from_source(data.to_vec()) {
         assert!(within(data, btf.data()), "its data is a part of the file");
@@ -20,12 +20,12 @@ pub fn raw(data: &[u8]) {
     }
 }
 
-/// An ELF file.
+/// Opens an ELF file.
 pub fn elf(data: &[u8]) {
     raw(&[crate::elf::MAGIC, data].concat());
 }
 
-/// A kernel's BTF and a module's, with the length of the first in front.
+/// Opens a kernel's BTF and a module's. The input starts with the length of the first one.
 pub fn split(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk() else { return };
     let Some((base, module)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length))) else {
@@ -40,7 +40,7 @@ pub fn split(data: &[u8]) {
     }
 }
 
-/// Paths of fields. What is one prints, and reads again as the same.
+/// Parses a field path. A valid path, printed and parsed again, is the same.
 pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match FieldPath::parse(text) {
@@ -49,7 +49,7 @@ pub fn path(data: &[u8]) {
     }
 }
 
-/// Types that are built read as what they were built of, alone and on a base.
+/// Builds types and reads them back, with and without a base.
 pub fn built(data: &[u8]) {
     let mut steps = data.iter().copied();
     let base = Arc::new(build(Builder::new(), 1, &mut steps, Btf::from_source));
@@ -61,7 +61,7 @@ pub fn built(data: &[u8]) {
     );
 }
 
-/// What was built: a name, and what else there is to compare.
+/// A type that was built: its name and its content.
 type Model = (String, Shape);
 
 #[derive(PartialEq, Debug)]
@@ -75,7 +75,8 @@ enum Shape {
     Proto(TypeId, Vec<(String, TypeId)>),
 }
 
-/// Builds up to 40 types by these steps, the first of which gets the number `first`, and compares them with what is read.
+/// Builds up to 40 types from `steps`, numbered from `first`, and compares them with the types read
+/// back.
 fn build(
     mut types: Builder,
     first: u32,
@@ -88,7 +89,7 @@ fn build(
         let mut next = || steps.next().unwrap_or(0);
         let mut name = || ["", "s", "t", "btf_trace_tp", "a b\u{e9}"][usize::from(next() % 5)].to_owned();
         let (name, other) = (name(), name());
-        // Also to types that are not there.
+        // The number may belong to a type that does not exist.
         let (to, small, wide) = (TypeId(next().into()), next(), u32::from(next()) << 3);
         let (bits, width) = (Bits(wide), Bits((small % 65).into()));
         let (id, shape) = match step % 13 {
@@ -138,8 +139,8 @@ fn build(
         let name = if matches!(step % 13, 1 | 2 | 9 | 11) { String::new() } else { name };
         model.push((name, shape));
     }
-    let btf = open(types.finish().expect("bytes")).expect("what is built opens");
-    let index = btf.index(&Wanted::new()).expect("what is built indexes");
+    let btf = open(types.finish().expect("bytes")).expect("built data opens");
+    let index = btf.index(&Wanted::new()).expect("built data indexes");
     assert_eq!(index.type_count() as usize, first as usize + model.len());
     for (number, model) in (first..).zip(&model) {
         assert_eq!(&read(&index, TypeId(number)), model);
@@ -148,9 +149,9 @@ fn build(
     btf
 }
 
-/// A type as it reads.
+/// A type as it is read back.
 fn read(index: &Index<'_>, id: TypeId) -> Model {
-    let ty = index.ty(id).expect("what is built is there");
+    let ty = index.ty(id).expect("a built type exists");
     let shape = match ty.kind {
         Kind::Int(int) => Shape::Int(int.size.0, int.encoding),
         Kind::Ptr(to) => Shape::To("ptr", to),
@@ -181,12 +182,13 @@ fn read(index: &Index<'_>, id: TypeId) -> Model {
     (ty.name.to_owned(), shape)
 }
 
-/// Whether `part` is memory of `whole` by its content: the source was copied.
+/// Whether `whole` contains the bytes of `part`. Addresses cannot be compared, because the source
+/// was copied.
 fn within(whole: &[u8], part: &[u8]) -> bool {
     part.is_empty() || whole.windows(part.len()).any(|window| window == part)
 }
 
-/// Asks everything. Each answer is a value or an error, and errors are one line.
+/// Asks all questions. Each outcome is a value or an error of one line.
 fn ask(btf: &Btf) {
     let strings = String::from_utf8_lossy(btf.strings().unwrap_or_default()).into_owned();
     let own = strings.split('\0').filter(|name| !name.is_empty()).take(40);
@@ -229,7 +231,7 @@ fn ask(btf: &Btf) {
 }
 
 fn said(error: &crate::BtfError) {
-    // Of a path, the text that was asked with is a part.
+    // The message about a path contains the text of the question, which may have several lines.
     if matches!(error.root(), crate::BtfError::Path(_)) {
         return;
     }

@@ -1,7 +1,9 @@
-//! Type information of a kernel, as numbers: where a field is, whether it is, what value a name has.
+//! Answers questions about a kernel's types with numbers: the offset of a field, whether it exists,
+//! the value of a name.
 //!
-//! BTF is the kernel's own description of its types ([`Documentation/bpf/btf.rst`]). A tool asks few things
-//! of it, each by name, so nothing is indexed but the names asked for:
+//! BTF is the kernel's own description of its types ([`Documentation/bpf/btf.rst`]). A kernel has
+//! more than 100,000 types and a program asks about few of them, so only the wanted names are
+//! indexed:
 //!
 //! ```no_run
 //! use btf::{Btf, Lookup, Wanted};
@@ -15,30 +17,37 @@
 //! # Ok::<(), btf::BtfError>(())
 //! ```
 //!
-//! Three outcomes are kept apart everywhere: the answer, [`Absent`] (this kernel has no such thing, which a
-//! program may be prepared for), and [`BtfError`] (the data is damaged, or the question was put wrongly).
-//! Damaged data gives an error or a value, in bounded time, and never a panic.
+//! A question has three possible outcomes: the answer; [`Absent`], if this kernel lacks the type or
+//! member, which a program may be prepared for; and [`BtfError`], if the data is damaged or the
+//! question is malformed. Damaged data gives an error or a value in bounded time, and never a
+//! panic.
 //!
-//! BTF does not say how wide a pointer is. This crate takes eight bytes: 64-bit kernels only.
+//! BTF does not record the width of a pointer. This crate assumes eight bytes, so it is for 64-bit
+//! kernels only.
 //!
 //! [`Documentation/bpf/btf.rst`]: https://docs.kernel.org/bpf/btf.html
 #![forbid(unsafe_code)]
 
 mod builder;
-#[cfg(test)]
-mod catalogue;
+mod describe;
 mod elf;
+mod endian;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod index;
 mod kernel;
+#[cfg(test)]
+mod message_tests;
+mod names;
 mod path;
 mod raw;
 mod resolve;
+mod search;
 mod signature;
 mod spec;
 mod strings;
+mod type_table;
 mod types;
 mod walk;
 mod wanted;
@@ -46,11 +55,12 @@ mod wanted;
 use std::fmt;
 
 pub use builder::{BuildError, Builder, EnumeratorDef, Linkage, MemberDef};
+pub use endian::Endian;
 pub use error::{BtfError, Section};
 pub use index::Index;
 pub use path::{FieldPath, PathError, PathFault, Step};
-pub use raw::Endian;
-pub use resolve::{BitField, Class, Field};
+pub use resolve::{BitField, Field};
+pub use search::Class;
 pub use signature::{Func, Param, Tracepoint};
 pub use spec::Btf;
 pub use types::{
@@ -58,25 +68,25 @@ pub use types::{
 };
 pub use wanted::{Want, Wanted};
 
-/// The number of a type within one BTF and its base; what the kernel calls `btf_id`.
+/// The number of a type within one BTF and its base. The kernel calls it `btf_id`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TypeId(pub u32);
 
 impl TypeId {
-    /// `void`, which has no record.
+    /// `void`, which has number 0 and no record.
     pub const VOID: Self = Self(0);
 }
 
-/// A distance or a length in bits.
+/// A distance or a size in bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Bits(pub u32);
 
-/// A distance or a length in bytes.
+/// A distance or a size in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Bytes(pub u32);
 
 impl Bytes {
-    /// The same distance in bits, if that is a number that BTF can hold.
+    /// The same distance in bits, if it fits 32 bits.
     pub fn bits(self) -> Option<Bits> {
         self.0.checked_mul(8).map(Bits)
     }
@@ -100,18 +110,18 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// What a well-put question to healthy data gives.
+/// The outcome of a well-formed question about undamaged data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Lookup<T> {
-    /// The kernel has it.
+    /// The kernel has the type, field or value; this is the answer.
     Found(T),
-    /// The kernel does not have it.
+    /// The kernel lacks it; this says which part is missing.
     Absent(Absent),
 }
 
 impl<T> Lookup<T> {
-    /// The answer, if there is one.
+    /// The answer, or `None` if the kernel lacks it.
     pub fn found(self) -> Option<T> {
         match self {
             Self::Found(value) => Some(value),
@@ -119,12 +129,12 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// Whether there is an answer.
+    /// Whether the kernel has it.
     pub fn is_found(&self) -> bool {
         matches!(self, Self::Found(_))
     }
 
-    /// The same outcome with another answer.
+    /// Converts the answer with `f`.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Lookup<U> {
         match self {
             Self::Found(value) => Lookup::Found(f(value)),
@@ -133,68 +143,68 @@ impl<T> Lookup<T> {
     }
 }
 
-/// What exactly a kernel does not have.
+/// The part of a question that a kernel lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Absent {
-    /// No type of this name.
+    /// No type has this name.
     Type {
         /// The name asked for.
         name: String,
     },
-    /// The type is declared somewhere and defined nowhere, so it has neither size nor members.
+    /// The type is declared but nowhere defined, so it has neither size nor members.
     Incomplete {
         /// The type's name.
         name: String,
     },
-    /// The struct or union has no such member, not even in its anonymous members.
+    /// The struct or union does not have the member, nor do its anonymous members.
     Member {
-        /// The path as far as it exists.
+        /// The part of the path that exists.
         parent: String,
-        /// The member it lacks.
+        /// The missing member.
         member: String,
     },
-    /// A member of a thing that has none: a pointer, a number, an array as a whole.
+    /// The path asks for a member of a pointer, a number, or another value without members.
     NotComposite {
-        /// The path to the thing.
+        /// The path to the value.
         path: String,
-        /// What it is, in C.
+        /// The type of the value, in C.
         is: String,
     },
-    /// An element of a thing that is no array.
+    /// The path asks for an element of a value that is not an array.
     NotArray {
-        /// The path to the thing.
+        /// The path to the value.
         path: String,
-        /// What it is, in C.
+        /// The type of the value, in C.
         is: String,
     },
-    /// An element behind the array's last.
+    /// The index is not below the array's length.
     Element {
         /// The path to the array.
         path: String,
-        /// The element asked for.
+        /// The index asked for.
         index: u32,
-        /// How many there are.
+        /// The number of elements.
         len: u32,
     },
-    /// No enum of this name.
+    /// No enum has this name.
     Enum {
         /// The name asked for.
         name: String,
     },
-    /// The enum has no such enumerator.
+    /// The enum does not have the enumerator.
     Enumerator {
-        /// The enum; none when every enum was looked through.
+        /// The enum's name; `None` if all enums were searched.
         parent: Option<String>,
-        /// The enumerator it lacks.
+        /// The missing enumerator.
         name: String,
     },
-    /// No tracepoint of this name.
+    /// No tracepoint has this name.
     Tracepoint {
         /// The name asked for.
         name: String,
     },
-    /// No function of this name.
+    /// No function has this name.
     Func {
         /// The name asked for.
         name: String,

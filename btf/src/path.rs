@@ -1,9 +1,9 @@
-//! The name of a field: `sock.__sk_common.skc_dport`, `tcp_sock.rtt_min.s[0].v`.
+//! Field paths: `sock.__sk_common.skc_dport`, `tcp_sock.rtt_min.s[0].v`.
 
 use std::{fmt, str::FromStr};
 
-/// A type's name, then members and array elements. Anonymous structs and unions are walked through, so they
-/// have no step.
+/// The name of a type, then members and array elements. Anonymous structs and unions have no step
+/// in a path.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct FieldPath {
     root: String,
@@ -19,37 +19,37 @@ pub enum Step {
     Element(u32),
 }
 
-/// Text that is not a field path.
+/// Why a text is not a field path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathError {
     /// The whole text.
     pub text: String,
-    /// Where it went wrong, in bytes.
+    /// The offset of the error in bytes.
     pub at: usize,
-    /// What is wrong there.
+    /// The error at that offset.
     pub fault: PathFault,
 }
 
-/// What is wrong with a field path.
+/// The kinds of errors in field paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PathFault {
-    /// A name must stand here: a letter or `_`, then letters, digits and `_`.
+    /// A name is expected here: a letter or `_`, then letters, digits and `_`.
     NameExpected,
-    /// Only `.` or `[` may follow here.
+    /// Only `.` or `[` is allowed here.
     StepExpected,
-    /// An element's number must stand here, decimal, below 2^32.
+    /// An element's index is expected here: decimal, below 2^32.
     NumberExpected,
-    /// `]` must stand here.
+    /// `]` is expected here.
     BracketExpected,
-    /// More than 64 steps.
+    /// The path has more than 64 steps.
     TooLong,
 }
 
 const MAX_STEPS: usize = 64;
 
 impl FieldPath {
-    /// The path that `text` spells.
+    /// Parses a path.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let mut scan = Scan { text, at: 0 };
         let root = scan.name()?;
@@ -77,12 +77,13 @@ impl FieldPath {
         Ok(Self { root, steps })
     }
 
-    /// The name of the type it starts from; what to put into [`Wanted::strukt`](crate::Wanted::strukt).
+    /// The name of the type that the path starts from, to be given to
+    /// [`Wanted::strukt`](crate::Wanted::strukt).
     pub fn root(&self) -> &str {
         &self.root
     }
 
-    /// The way from there.
+    /// The steps from that type to the field.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
@@ -129,7 +130,7 @@ impl<'t> Scan<'t> {
         PathError { text: self.text.to_owned(), at: self.at, fault }
     }
 
-    /// The bytes from here on for which `accept` holds; they are ASCII, so they are text.
+    /// Takes the bytes that `accept` returns `true` for. These are ASCII, so they are valid text.
     fn run(&mut self, accept: impl Fn(&u8) -> bool) -> &'t str {
         let rest = self.text.get(self.at..).unwrap_or("");
         let len = rest.bytes().take_while(accept).count();
@@ -186,6 +187,8 @@ mod tests {
         assert_eq!(path.root(), "fdtable");
         assert_eq!(path.steps(), [Step::Member("fd".into()), Step::Element(3)]);
         assert_eq!(path.prefix(1), "fdtable.fd");
+        let longest = format!("a{}", "[0]".repeat(64));
+        assert_eq!(longest.parse::<FieldPath>().expect("64 steps").steps().len(), 64);
     }
 
     #[test]

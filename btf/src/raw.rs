@@ -1,61 +1,23 @@
-//! The wire format of `include/uapi/linux/btf.h`: the header and the records' fixed part. Nothing else in the
-//! crate knows a magic number, a shift or a record's length.
+//! The binary format of `include/uapi/linux/btf.h`: the header, and the fixed part of the records.
+//! All magic numbers, shifts and record lengths of the format are in this file.
 //!
-//! The type section is a sequence of 32-bit words, so it is handled as `&[[u8; 4]]`; every access is checked,
-//! and no length found in the data is believed before the words are there.
+//! The type section is a sequence of 32-bit words, so it is represented as `&[[u8; 4]]`. Every
+//! access is checked, and a length in the data is never trusted before the words are read.
 
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
-use crate::{BtfError, Section, TypeId};
-
-/// Byte order of BTF data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Endian {
-    /// Least significant byte first.
-    Little,
-    /// Most significant byte first.
-    Big,
-}
-
-impl Endian {
-    /// That of the machine this was built for, and so of its kernel.
-    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
-
-    #[inline]
-    pub(crate) fn u32(self, word: Word) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(word),
-            Self::Big => u32::from_be_bytes(word),
-        }
-    }
-
-    pub(crate) fn word(self, value: u32) -> Word {
-        match self {
-            Self::Little => value.to_le_bytes(),
-            Self::Big => value.to_be_bytes(),
-        }
-    }
-}
-
-impl fmt::Display for Endian {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Little => "little-endian",
-            Self::Big => "big-endian",
-        })
-    }
-}
-
-/// Four bytes of the type section, byte order not yet applied.
-pub(crate) type Word = [u8; 4];
+use crate::{
+    BtfError, Section, TypeId,
+    endian::{Endian, Word},
+};
 
 /// `BTF_MAGIC`
 const MAGIC: u16 = 0xeb9f;
 /// `BTF_VERSION`
 pub(crate) const VERSION: u8 = 1;
-/// Size of `struct btf_header`.
+/// The size of `struct btf_header` in bytes.
 pub(crate) const HEADER_LEN: u32 = 24;
-/// Width of every pointer, see the crate's documentation.
+/// The size of every pointer in bytes; see the crate's documentation.
 pub(crate) const POINTER_SIZE: u32 = 8;
 
 /// `BTF_KIND_*`
@@ -81,7 +43,7 @@ pub(crate) mod kind {
     pub(crate) const ENUM64: u32 = 19;
 }
 
-/// Reads forward through bytes; `None` at their end.
+/// Reads bytes in order; `None` at their end.
 struct Cursor<'b> {
     bytes: &'b [u8],
     endian: Endian,
@@ -99,18 +61,18 @@ impl Cursor<'_> {
     }
 }
 
-/// Where the sections are.
+/// The byte order, and the ranges of the sections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) endian: Endian,
-    /// From the start of the data.
+    /// The range of the type section in the data.
     pub(crate) types: Range<usize>,
-    /// From the start of the data.
+    /// The range of the string section in the data.
     pub(crate) strings: Range<usize>,
 }
 
 impl Header {
-    /// The byte order that the magic is written in.
+    /// The byte order of the magic number at the start of `data`, if it is there.
     pub(crate) fn magic(data: &[u8]) -> Option<Endian> {
         let magic = *data.first_chunk()?;
         if u16::from_le_bytes(magic) == MAGIC {
@@ -122,8 +84,8 @@ impl Header {
         }
     }
 
-    /// `struct btf_header` at the start of `data`. A longer header than ours is a later one and is taken, as
-    /// its known part keeps its meaning.
+    /// Reads `struct btf_header` at the start of `data`. A longer header comes from a later
+    /// version, whose first fields have the same meaning, and is accepted.
     pub(crate) fn parse(data: &[u8], endian: Endian) -> Result<Self, BtfError> {
         let mut cursor = Cursor { bytes: data, endian };
         let mut fields = || {
@@ -143,7 +105,7 @@ impl Header {
         if header < HEADER_LEN {
             return Err(BtfError::HeaderLength { found: header });
         }
-        // All records are whole words, so what is left over is the start of one more.
+        // All records consist of whole words, so the rest is the start of one more record.
         if type_len % 4 != 0 {
             let len = type_len as usize;
             return Err(BtfError::Truncated { section: Section::Types, offset: len, len });
@@ -176,11 +138,11 @@ pub(crate) struct Head {
     pub(crate) size_or_type: u32,
 }
 
-/// Words of `struct btf_type`.
+/// The number of words of `struct btf_type`.
 pub(crate) const HEAD_WORDS: usize = 3;
-/// Words of `struct btf_enum`, of which the first is the name.
+/// The number of words of `struct btf_enum`; the first one is the name.
 pub(crate) const ENUM_WORDS: usize = 2;
-/// Words of `struct btf_enum64`, of which the first is the name.
+/// The number of words of `struct btf_enum64`; the first one is the name.
 pub(crate) const ENUM64_WORDS: usize = 3;
 
 impl Head {
@@ -190,24 +152,25 @@ impl Head {
         Self { name_off: endian.u32(name), info: endian.u32(info), size_or_type: endian.u32(size) }
     }
 
-    /// `info` of a record.
+    /// The `info` word of a record.
     pub(crate) fn info(kind: u32, vlen: u32, flag: bool) -> u32 {
         (u32::from(flag) << 31) | (kind << 24) | vlen
     }
 
-    /// Bits 24 to 30. Older kernels leave bits 29 and 30 zero and so say the same.
+    /// The kind: bits 24 to 30. Older kernels use only bits 24 to 28 and leave the others 0.
     #[inline]
     pub(crate) fn kind(self) -> u32 {
         (self.info >> 24) & 0x7f
     }
 
-    /// Bits 0 to 23. Older kernels leave bits 16 to 23 zero and so say the same.
+    /// The number of members, enumerators or parameters: bits 0 to 23. Older kernels use only bits
+    /// 0 to 15 and leave the others 0.
     #[inline]
     pub(crate) fn vlen(self) -> u32 {
         self.info & 0x00ff_ffff
     }
 
-    /// Bit 31, `kind_flag`: its meaning depends on the kind.
+    /// `kind_flag`, bit 31. Its meaning depends on the kind.
     pub(crate) fn flag(self) -> bool {
         self.info >> 31 != 0
     }
@@ -216,11 +179,11 @@ impl Head {
         TypeId(self.size_or_type)
     }
 
-    /// How many words follow; `None` for an unknown kind.
+    /// The number of words after the fixed part; `None` for an unknown kind.
     #[inline]
     pub(crate) fn tail_words(self) -> Option<usize> {
         let kind = self.kind();
-        // 0 is `void`'s kind, which no record has.
+        // Kind 0 is `void`, which has no record.
         if !(kind::INT..=kind::ENUM64).contains(&kind) {
             return None;
         }
@@ -229,13 +192,15 @@ impl Head {
     }
 }
 
-/// How many words follow a record's head whatever its `vlen`, two bits for each kind.
+/// The number of words after a record's head that do not depend on its `vlen`, two bits for each
+/// kind.
 ///
-/// Tables, as the kinds of a kernel's types follow each other in no order that a branch could be predicted from; and in a
-/// register, because where the next record starts is all that a pass over them waits for, and memory answers late.
+/// This is a table and not a `match`, because the order of kinds in a kernel's types is random and
+/// a branch would be mispredicted. It fits a register, because the pass over all records waits only
+/// for the position of the next one, and a load from memory would delay it.
 const FIXED_WORDS: u64 = by_kind(&[(kind::INT, 1), (kind::ARRAY, 3), (kind::VAR, 1), (kind::DECL_TAG, 1)]);
 
-/// How many words follow for each of its `vlen`, two bits for each kind.
+/// The number of words for each of a record's `vlen` members, two bits for each kind.
 const WORDS_OF_EACH: u64 = by_kind(&[
     (kind::STRUCT, 3),
     (kind::UNION, 3),
@@ -256,7 +221,7 @@ const fn by_kind(words: &[(u32, u64)]) -> u64 {
     table
 }
 
-/// One type record: its fixed part and the words that follow.
+/// One type record: its fixed part and the words after it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'b> {
     pub(crate) head: Head,
@@ -264,8 +229,8 @@ pub(crate) struct Record<'b> {
 }
 
 impl<'b> Record<'b> {
-    /// The record that starts `position` words into `words`, and where the next one starts. `None` if no whole
-    /// record of a known kind does; [`Record::flaw`] tells why.
+    /// The record that starts at word `position`, and the position of the next one. `None` if there
+    /// is no complete record of a known kind; [`Record::flaw`] returns the reason.
     #[inline]
     pub(crate) fn read(words: &'b [Word], position: usize, endian: Endian) -> Option<(Self, usize)> {
         let (head, rest) = words.get(position..)?.split_first_chunk()?;
@@ -274,8 +239,8 @@ impl<'b> Record<'b> {
         Some((Self { head, tail: rest.get(..len)? }, position + HEAD_WORDS + len))
     }
 
-    /// Why there is no record at `position`. A function of its own, to keep the making of errors, which takes
-    /// registers, out of the loop over all types.
+    /// Why there is no record at `position`. A separate function, because building an error inline
+    /// would take registers from the loop over all types.
     #[cold]
     pub(crate) fn flaw(words: &[Word], position: usize, id: TypeId, endian: Endian) -> BtfError {
         let head = words.get(position..).and_then(<[Word]>::first_chunk);
@@ -298,12 +263,12 @@ pub(crate) const INT_CHAR: u32 = 2;
 /// `BTF_INT_BOOL`
 pub(crate) const INT_BOOL: u32 = 4;
 
-/// The word after a `BTF_KIND_INT` record.
+/// The word after the head of a `BTF_KIND_INT` record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct IntData(pub(crate) u32);
 
 impl IntData {
-    /// From numbers that fit their 4, 8 and 8 bits.
+    /// Combines numbers of at most 4, 8 and 8 bits.
     pub(crate) fn new(encoding: u32, offset: u32, bits: u32) -> Self {
         Self(encoding << 24 | offset << 16 | bits)
     }
@@ -324,13 +289,13 @@ impl IntData {
     }
 }
 
-/// `struct btf_member.offset` of a struct or union with `kind_flag`: width in the upper 8 bits, place in the
-/// lower 24.
+/// Splits the `offset` of a `struct btf_member` of a struct with `kind_flag` into the offset (lower
+/// 24 bits) and the width (upper 8 bits).
 pub(crate) fn split_member_offset(offset: u32) -> (u32, u32) {
     (offset & 0x00ff_ffff, offset >> 24)
 }
 
-/// The reverse, if place and width fit.
+/// The reverse, if offset and width fit.
 pub(crate) fn join_member_offset(offset: u32, width: u32) -> Option<u32> {
     (offset < 1 << 24 && width < 1 << 8).then_some(width << 24 | offset)
 }

@@ -1,44 +1,45 @@
-//! From a field path to a place: through anonymous members, typedefs, qualifiers, arrays and bit-fields.
+//! Resolves a field path to an offset and a size: through anonymous members, typedefs, qualifiers,
+//! arrays and bit-fields.
 
 use crate::{
-    Absent, Bits, BtfError, Bytes, Endian, FieldPath, Index, Lookup, Step, TypeId, Want,
-    index::Types,
-    raw::POINTER_SIZE,
-    types::{Composite, Int, IntEncoding, Kind, Type},
+    Absent, Bits, BtfError, Bytes, Class, Endian, FieldPath, Index, Lookup, Step, TypeId, Want,
+    search::{MAX_DEPTH, Search, is_signed},
+    types::{Composite, Int, Kind, Type},
 };
 
-/// Where a field is and what it is.
+/// The place and the type of a field.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Field {
-    /// From the start of the path's first type. For a bit-field, where the load of `size` bytes starts.
+    /// The distance from the start of the path's first type. For a bit-field, the start of a load
+    /// of `size` bytes that contains it.
     pub offset: Bytes,
-    /// What it occupies. For a bit-field, the narrowest load that holds all its bits: 1, 2, 4 or 8 bytes,
-    /// aligned to that wherever the struct is not packed.
+    /// The size. For a bit-field, that of the narrowest load that contains all its bits: 1, 2, 4 or
+    /// 8 bytes, aligned to its size unless the struct is packed.
     pub size: Bytes,
-    /// Where its bits are, if it is a bit-field.
+    /// The place of its bits, if it is a bit-field.
     pub bits: Option<BitField>,
-    /// Whether its top bit is a sign.
+    /// Whether the value is signed.
     pub signed: bool,
-    /// What it is, once typedefs and qualifiers are looked through.
+    /// The class, after typedefs and qualifiers are removed.
     pub class: Class,
-    /// Its type as declared.
+    /// The type, as declared.
     pub type_id: TypeId,
 }
 
 /// The bits of a bit-field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BitField {
-    /// From the start of the path's first type.
+    /// The distance of the first bit from the start of the path's first type.
     pub offset: Bits,
-    /// How many there are.
+    /// The number of bits.
     pub width: Bits,
-    /// How far the load of [`Field::size`] bytes at [`Field::offset`], made by that kernel's machine, is to
-    /// be shifted right.
+    /// The number of bits to shift right after loading [`Field::size`] bytes at [`Field::offset`]
+    /// on that kernel's machine.
     pub shift: Bits,
 }
 
 impl BitField {
-    /// The bits that belong to the field after the shift.
+    /// The bits that belong to the field after the shift, as a mask.
     pub fn mask(&self) -> u64 {
         match self.width.0 {
             64.. => u64::MAX,
@@ -47,47 +48,13 @@ impl BitField {
     }
 }
 
-/// What a value is, once typedefs and qualifiers are looked through.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Class {
-    /// Nothing: what a function without result returns, or what a `void *` points to.
-    Void,
-    /// An integer, a `bool` or a character.
-    Integer,
-    /// A floating-point number.
-    Float,
-    /// An enum.
-    Enum {
-        /// Its name, if it has one.
-        name: Option<String>,
-    },
-    /// A pointer.
-    Pointer {
-        /// The name of the struct or union it points to, if it points to a named one.
-        to: Option<String>,
-    },
-    /// A struct or a union.
-    Composite {
-        /// Its name, if it has one.
-        name: Option<String>,
-    },
-    /// An array.
-    Array {
-        /// How many elements; 0 for a flexible array.
-        len: u32,
-        /// What one of them occupies.
-        element: Bytes,
-    },
-}
-
 impl Index<'_> {
-    /// Where a field is. Its path starts from a name asked for as [`Want::Type`].
+    /// The place of a field. The first name of the path must be wanted as [`Want::Type`].
     pub fn field(&self, path: &str) -> Result<Lookup<Field>, BtfError> {
         self.resolve(&FieldPath::parse(path)?)
     }
 
-    /// Where a field is.
+    /// The place of a field whose path is parsed already.
     pub fn resolve(&self, path: &FieldPath) -> Result<Lookup<Field>, BtfError> {
         let name = path.root();
         let mut roots = Vec::new();
@@ -95,7 +62,8 @@ impl Index<'_> {
             let root = self.ty(*id)?;
             roots.push((rank(&root), root));
         }
-        // A struct and a typedef of it often share a name, and a declaration adds nothing to a definition.
+        // A struct and a typedef of it often share a name, and a declaration says less than a
+        // definition, so only the types of the best rank count.
         let best = roots.iter().map(|(rank, _)| *rank).min();
         let roots = roots.into_iter().filter(|(rank, _)| Some(*rank) == best);
         let mut search = self.search();
@@ -108,7 +76,8 @@ impl Index<'_> {
         Ok(self.field(path)?.map(|field| field.size.0))
     }
 
-    /// Whether there is such a field, such a type, or such an enumerator of a named enum (`sock_flags.SOCK_DONE`).
+    /// Whether the kernel has this field, this type, or this enumerator of a named enum
+    /// (`sock_flags.SOCK_DONE`).
     pub fn exists(&self, path: &str) -> Result<bool, BtfError> {
         let path = FieldPath::parse(path)?;
         if let [Step::Member(enumerator)] = path.steps() {
@@ -132,26 +101,14 @@ fn rank(root: &Type<'_>) -> u8 {
 }
 
 impl Field {
-    /// The same answer, whatever numbers the types have.
+    /// Whether both are the same answer, apart from type numbers.
     fn agrees(&self, other: &Self) -> bool {
         let same_type = Self { type_id: self.type_id, ..other.clone() };
         *self == same_type
     }
 }
 
-/// Deepest nesting followed. C requires compilers to take 12 declarators and 63 nested structs.
-const MAX_DEPTH: usize = 64;
-/// Most types and members looked at for one question. `struct task_struct`, the largest there is, has some
-/// 300.
-const MAX_STEPS: u32 = 1 << 16;
-
-/// One question's walk over the types, which ends whatever they say.
-pub(crate) struct Search<'i, 'b> {
-    types: &'i Types<'b>,
-    steps: u32,
-}
-
-/// A value in a struct: its type, where it is, and how wide if it is a bit-field.
+/// A value in a struct: its type, its offset, and its width if it is a bit-field.
 #[derive(Clone, Copy)]
 struct Place {
     ty: TypeId,
@@ -159,33 +116,7 @@ struct Place {
     width: Option<Bits>,
 }
 
-impl<'i, 'b> Search<'i, 'b> {
-    pub(crate) fn new(types: &'i Types<'b>) -> Self {
-        Self { types, steps: 0 }
-    }
-
-    fn step(&mut self, id: TypeId) -> Result<(), BtfError> {
-        self.steps += 1;
-        if self.steps > MAX_STEPS { Err(BtfError::TooMuch { id }) } else { Ok(()) }
-    }
-
-    pub(crate) fn get(&mut self, id: TypeId) -> Result<Type<'b>, BtfError> {
-        self.step(id)?;
-        self.types.get(id)
-    }
-
-    /// The type behind typedefs, qualifiers and type tags.
-    pub(crate) fn strip(&mut self, id: TypeId) -> Result<Type<'b>, BtfError> {
-        let mut ty = self.get(id)?;
-        for _ in 0..MAX_DEPTH {
-            match ty.alias() {
-                Some(to) => ty = self.get(to)?,
-                None => return Ok(ty),
-            }
-        }
-        Err(BtfError::TooDeep { id })
-    }
-
+impl<'b> Search<'_, 'b> {
     fn field(&mut self, path: &FieldPath, root: TypeId) -> Result<Lookup<Field>, BtfError> {
         let mut place = Place { ty: root, offset: Bits(0), width: None };
         for (done, step) in path.steps().iter().enumerate() {
@@ -240,7 +171,7 @@ impl<'i, 'b> Search<'i, 'b> {
             let is = self.describe(place.ty)?;
             return Ok(Lookup::Absent(Absent::NotArray { path: parent(), is }));
         };
-        // A flexible array has as many elements as there is memory.
+        // A flexible array has any number of elements.
         if count != 0 && index >= count {
             return Ok(Lookup::Absent(Absent::Element { path: parent(), index, len: count }));
         }
@@ -255,7 +186,8 @@ impl<'i, 'b> Search<'i, 'b> {
         let size = self.sized(id)?;
         let (first, width) = match (place.width, ty.kind) {
             (Some(width), _) => (place.offset, Some(width)),
-            // The old way: an integer type of its own for each width, shifted within its storage.
+            // BTF of compilers before 2018: an integer type for each width, shifted within its
+            // storage.
             (None, Kind::Int(Int { bits, offset, .. })) => {
                 let first = add(place.offset, offset, id)?;
                 let whole = first.0 % 8 == 0 && size.bits() == Some(bits);
@@ -271,7 +203,7 @@ impl<'i, 'b> Search<'i, 'b> {
                     return Err(BtfError::BadBitField { id });
                 }
                 let (offset, size, bits) =
-                    bit_field(first, width, self.types.endian()).ok_or(BtfError::BadBitField { id })?;
+                    bit_field(first, width, self.endian()).ok_or(BtfError::BadBitField { id })?;
                 (offset, size, Some(bits))
             }
             None if first.0 % 8 != 0 => return Err(BtfError::BadBitField { id }),
@@ -280,9 +212,10 @@ impl<'i, 'b> Search<'i, 'b> {
         Ok(Field { offset, size, bits, signed, class, type_id: place.ty })
     }
 
-    /// A member by its name, in the struct or in its anonymous members, with its place in the struct.
+    /// The place of a member within the struct, by its name. Anonymous members are searched too.
     fn member(&mut self, id: TypeId, of: Composite<'b>, name: &str) -> Result<Option<Place>, BtfError> {
-        // Depth first, in the order of declaration; what is left to do at each level.
+        // Depth first, in the order of declaration. The stack contains the remaining members of
+        // each level.
         let mut open = vec![(Bits(0), of.members())];
         while let Some((start, members)) = open.last_mut() {
             let Some(member) = members.next() else {
@@ -306,69 +239,11 @@ impl<'i, 'b> Search<'i, 'b> {
         }
         Ok(None)
     }
-
-    /// What a value of the type occupies; `None` for what has no values: `void`, functions, incomplete types.
-    pub(crate) fn size(&mut self, id: TypeId) -> Result<Option<Bytes>, BtfError> {
-        let mut elements = 1u32;
-        let mut ty = self.strip(id)?;
-        for _ in 0..MAX_DEPTH {
-            let size = match ty.kind {
-                Kind::Array { element, count, .. } => {
-                    elements = elements.checked_mul(count).ok_or(BtfError::Overflow { id })?;
-                    ty = self.strip(element)?;
-                    continue;
-                }
-                Kind::Int(int) => int.size,
-                Kind::Ptr(_) => Bytes(POINTER_SIZE),
-                Kind::Struct(composite) | Kind::Union(composite) => composite.size,
-                Kind::Enum(enumeration) => enumeration.size,
-                Kind::Float { size } | Kind::Datasec { size } => size,
-                _ => return Ok(None),
-            };
-            return size
-                .0
-                .checked_mul(elements)
-                .map(|size| Some(Bytes(size)))
-                .ok_or(BtfError::Overflow { id });
-        }
-        Err(BtfError::TooDeep { id })
-    }
-
-    fn sized(&mut self, id: TypeId) -> Result<Bytes, BtfError> {
-        self.size(id)?.ok_or(BtfError::WrongKind { id, expected: "a type with a size" })
-    }
-
-    /// What a stripped type is.
-    pub(crate) fn class(&mut self, ty: &Type<'b>) -> Result<Class, BtfError> {
-        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-        Ok(match ty.kind {
-            Kind::Void => Class::Void,
-            Kind::Int(_) => Class::Integer,
-            Kind::Float { .. } => Class::Float,
-            Kind::Enum(_) => Class::Enum { name: named(ty.name) },
-            Kind::Struct(_) | Kind::Union(_) | Kind::Fwd { .. } => Class::Composite { name: named(ty.name) },
-            Kind::Array { element, count, .. } => Class::Array { len: count, element: self.sized(element)? },
-            Kind::Ptr(to) => {
-                let to = self.strip(to)?;
-                let composite = matches!(to.kind, Kind::Struct(_) | Kind::Union(_) | Kind::Fwd { .. });
-                Class::Pointer { to: if composite { named(to.name) } else { None } }
-            }
-            _ => return Err(BtfError::WrongKind { id: ty.id, expected: "the type of a value" }),
-        })
-    }
 }
 
-/// Whether the top bit of a stripped type's values is a sign.
-pub(crate) fn is_signed(ty: &Type<'_>) -> bool {
-    match ty.kind {
-        Kind::Int(int) => int.encoding == IntEncoding::Signed,
-        Kind::Enum(enumeration) => enumeration.signed,
-        _ => false,
-    }
-}
-
-/// The narrowest load that holds the bits: an aligned one, which stays within the declared type's storage,
-/// or, in a packed struct where there may be none, one from the byte of the first bit.
+/// The narrowest load that contains the bits. An aligned load stays within the storage of the
+/// declared type. A packed struct may not have one; then the load starts at the byte of the first
+/// bit.
 fn bit_field(first: Bits, width: Bits, endian: Endian) -> Option<(Bytes, Bytes, BitField)> {
     if width.0 == 0 {
         return None;
@@ -386,7 +261,7 @@ fn bit_field(first: Bits, width: Bits, endian: Endian) -> Option<(Bytes, Bytes, 
     let below = first.0 - start * 8;
     let shift = match endian {
         Endian::Little => below,
-        // Bits are counted from the most significant.
+        // Big-endian machines count bits from the most significant one.
         Endian::Big => size * 8 - below - width.0,
     };
     Some((Bytes(start), Bytes(size), BitField { offset: first, width, shift: Bits(shift) }))

@@ -1,52 +1,53 @@
-//! What tracepoints and functions take, and types written as C.
+//! The arguments of tracepoints and the parameters of functions.
 
 use crate::{
     Absent, BtfError, Bytes, Class, Index, Lookup, TypeId, Want,
-    resolve::{Search, is_signed},
-    types::{Kind, Prototype, Type},
+    search::{Search, is_signed},
+    types::{Kind, Prototype},
 };
 
-/// A tracepoint as `tp_btf` and raw tracepoint programs see it.
+/// A tracepoint, as `tp_btf` and raw tracepoint programs see it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tracepoint {
     /// The number of the typedef `btf_trace_<name>`: `attach_btf_id` of a `tp_btf` program.
     pub type_id: TypeId,
-    /// What it passes, one 8-byte slot each in the program's context, from its start.
+    /// The arguments. The program's context contains one 8-byte slot for each, from its start.
     pub args: Vec<Param>,
 }
 
 /// A kernel function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Func {
-    /// The function's number: `attach_btf_id` of an `fentry` or `fexit` program, `imm` of a call to a kfunc.
+    /// The function's number: the `attach_btf_id` of an `fentry` or `fexit` program, or the `imm`
+    /// of a call to a kfunc.
     pub type_id: TypeId,
-    /// What it takes.
+    /// The parameters, without a variadic function's `...`.
     pub params: Vec<Param>,
-    /// Whether it takes more, uncounted.
+    /// Whether the function is variadic.
     pub variadic: bool,
-    /// What it returns; of class [`Class::Void`] if nothing.
+    /// The result; of class [`Class::Void`] if the function returns nothing.
     pub ret: Param,
 }
 
-/// A value that is passed.
+/// An argument, a parameter or a result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Param {
-    /// Its name, where there is one; the typedefs of tracepoints have none.
+    /// The name, if the data has one; the arguments of tracepoints have none.
     pub name: Option<String>,
-    /// Its type, as declared.
+    /// The type, as declared.
     pub type_id: TypeId,
-    /// The same in C: `const struct sock *`.
+    /// The type in C: `const struct sock *`.
     pub text: String,
-    /// What it occupies.
+    /// The size in bytes.
     pub size: Bytes,
-    /// Whether its top bit is a sign.
+    /// Whether the value is signed.
     pub signed: bool,
-    /// What it is, once typedefs and qualifiers are looked through.
+    /// The class, after typedefs and qualifiers are removed.
     pub class: Class,
 }
 
 impl Param {
-    /// The name of the struct that this is a pointer to.
+    /// The name of the struct or union that the value points to.
     pub fn pointee(&self) -> Option<&str> {
         match &self.class {
             Class::Pointer { to } => to.as_deref(),
@@ -54,7 +55,7 @@ impl Param {
         }
     }
 
-    /// The name of the enum that this is.
+    /// The name of the value's enum type.
     pub fn enum_name(&self) -> Option<&str> {
         match &self.class {
             Class::Enum { name } => name.as_deref(),
@@ -62,7 +63,7 @@ impl Param {
         }
     }
 
-    /// The same value, whatever numbers the types have.
+    /// Whether both describe the same value, apart from type numbers.
     fn agrees(&self, other: &Self) -> bool {
         let same_type = Self { type_id: self.type_id, ..other.clone() };
         *self == same_type
@@ -70,7 +71,7 @@ impl Param {
 }
 
 impl Index<'_> {
-    /// A tracepoint and its arguments, asked for as [`Want::Tracepoint`].
+    /// A tracepoint and its arguments. The name must be wanted as [`Want::Tracepoint`].
     pub fn tracepoint(&self, name: &str) -> Result<Lookup<Tracepoint>, BtfError> {
         let mut search = self.search();
         let answers = self
@@ -81,7 +82,7 @@ impl Index<'_> {
         self.agree(name, answers, absent, |a, b| agree(&a.args, &b.args))
     }
 
-    /// A function and its parameters, asked for as [`Want::Func`].
+    /// A function and its parameters. The name must be wanted as [`Want::Func`].
     pub fn func(&self, name: &str) -> Result<Lookup<Func>, BtfError> {
         let mut search = self.search();
         let answers =
@@ -91,19 +92,11 @@ impl Index<'_> {
         };
         self.agree(name, answers, || Absent::Func { name: name.to_owned() }, same)
     }
-
-    /// A type as C writes it, without the name that a declaration would add.
-    pub fn describe(&self, id: TypeId) -> Result<String, BtfError> {
-        self.search().describe(id).map_err(|error| self.btf.locate(error))
-    }
 }
 
 fn agree(a: &[Param], b: &[Param]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.agrees(b))
 }
-
-/// Deepest nesting written out.
-const MAX_DEPTH: u32 = 16;
 
 impl<'b> Search<'_, 'b> {
     fn tracepoint(&mut self, type_id: TypeId) -> Result<Tracepoint, BtfError> {
@@ -111,7 +104,7 @@ impl<'b> Search<'_, 'b> {
         let Kind::Ptr(proto) = self.strip(type_id)?.kind else { return Err(wrong) };
         let Kind::FuncProto(proto) = self.get(proto)?.kind else { return Err(wrong) };
         let (mut args, _) = self.params(proto)?;
-        // The kernel calls with its own `void *` in front, which programs do not see.
+        // The kernel passes a `void *` of its own first, which programs do not see.
         match args.first() {
             Some(first) if first.text == "void *" => args.remove(0),
             _ => return Err(wrong),
@@ -155,101 +148,6 @@ impl<'b> Search<'_, 'b> {
             class: self.class(&ty)?,
         })
     }
-
-    /// A type as C writes it.
-    pub(crate) fn describe(&mut self, id: TypeId) -> Result<String, BtfError> {
-        let mut text = String::new();
-        self.write(id, 0, &mut text)?;
-        Ok(text)
-    }
-
-    fn write(&mut self, id: TypeId, depth: u32, text: &mut String) -> Result<(), BtfError> {
-        if depth == MAX_DEPTH {
-            return Err(BtfError::TooDeep { id });
-        }
-        let depth = depth + 1;
-        let ty = self.get(id)?;
-        match ty.kind {
-            Kind::Void => text.push_str("void"),
-            Kind::Int(_) | Kind::Float { .. } | Kind::Typedef(_) => text.push_str(ty.name),
-            Kind::Struct(_) | Kind::Fwd { is_union: false } => write_tagged("struct", ty, text),
-            Kind::Union(_) | Kind::Fwd { is_union: true } => write_tagged("union", ty, text),
-            Kind::Enum(_) => write_tagged("enum", ty, text),
-            Kind::Const(to) => self.write_qualified("const", to, depth, text)?,
-            Kind::Volatile(to) => self.write_qualified("volatile", to, depth, text)?,
-            Kind::Restrict(to) => self.write_qualified("restrict", to, depth, text)?,
-            Kind::TypeTag(to) => self.write(to, depth, text)?,
-            Kind::Array { element, count, .. } => {
-                self.write(element, depth, text)?;
-                text.push_str(&format!("[{count}]"));
-            }
-            Kind::Ptr(to) => {
-                let target = self.get(to)?;
-                if let Kind::FuncProto(proto) = target.kind {
-                    self.write_proto("(*)", proto, depth, text)?;
-                } else {
-                    self.write(to, depth, text)?;
-                    text.push_str(if text.ends_with('*') { "*" } else { " *" });
-                }
-            }
-            Kind::FuncProto(proto) => self.write_proto("", proto, depth, text)?,
-            Kind::Func { proto: to, .. } | Kind::Var { ty: to, .. } | Kind::DeclTag { ty: to, .. } => {
-                self.write(to, depth, text)?;
-            }
-            Kind::Datasec { .. } => text.push_str(ty.name),
-        }
-        Ok(())
-    }
-
-    /// C writes the qualifier of a pointer behind it and that of all else in front.
-    fn write_qualified(
-        &mut self,
-        word: &str,
-        to: TypeId,
-        depth: u32,
-        text: &mut String,
-    ) -> Result<(), BtfError> {
-        if let Kind::Ptr(_) = self.get(to)?.kind {
-            self.write(to, depth, text)?;
-            text.push(' ');
-            text.push_str(word);
-        } else {
-            text.push_str(word);
-            text.push(' ');
-            self.write(to, depth, text)?;
-        }
-        Ok(())
-    }
-
-    fn write_proto(
-        &mut self,
-        name: &str,
-        proto: Prototype<'b>,
-        depth: u32,
-        text: &mut String,
-    ) -> Result<(), BtfError> {
-        self.write(proto.ret, depth, text)?;
-        text.push(' ');
-        text.push_str(name);
-        text.push('(');
-        for (n, param) in proto.params().enumerate() {
-            if n != 0 {
-                text.push_str(", ");
-            }
-            match param.ty {
-                TypeId::VOID => text.push_str("..."),
-                ty => self.write(ty, depth, text)?,
-            }
-        }
-        text.push(')');
-        Ok(())
-    }
-}
-
-fn write_tagged(tag: &str, ty: Type<'_>, text: &mut String) {
-    text.push_str(tag);
-    text.push(' ');
-    text.push_str(if ty.name.is_empty() { "{...}" } else { ty.name });
 }
 
 fn void_param() -> BtfError {

@@ -1,4 +1,4 @@
-//! BTF data and where it came from.
+//! BTF data and its source.
 
 use std::{
     fmt,
@@ -9,15 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    BtfError, Endian, Index, Section, Wanted, elf,
-    raw::{Header, Word},
-};
+use crate::{BtfError, Endian, Section, elf, endian::Word, raw::Header};
 
-/// One kernel's or one module's type information. Opening it reads the header and nothing else.
+/// The type information of one kernel or one module. Opening it reads only the header.
 pub struct Btf {
     source: Box<dyn AsRef<[u8]> + Send + Sync>,
-    /// Where the data starts in `source`: not 0 in an ELF file.
+    /// The range of the data in `source`; in an ELF file it does not start at 0.
     data: Range<usize>,
     header: Header,
     base: Option<Arc<Btf>>,
@@ -25,13 +22,14 @@ pub struct Btf {
 }
 
 impl Btf {
-    /// BTF in `source`, raw or as the section `.BTF` of an ELF file. `source` is kept: give a mapping of a
-    /// file, and only what is asked for is ever read from it.
+    /// Opens BTF in `source`, either raw or as the section `.BTF` of an ELF file. `source` can be a
+    /// memory-mapped file: pages that no question needs are never read.
     pub fn from_source(source: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, BtfError> {
         Self::new(Box::new(source), None)
     }
 
-    /// Split BTF: a module's, whose types and names continue those of the kernel it was built for.
+    /// Opens split BTF: that of a module, whose types and strings continue those of the kernel it
+    /// was built for.
     pub fn from_source_on(
         base: &Arc<Btf>,
         source: impl AsRef<[u8]> + Send + Sync + 'static,
@@ -39,12 +37,13 @@ impl Btf {
         Self::new(Box::new(source), Some(Arc::clone(base)))
     }
 
-    /// The whole file read into memory. Map a large file and use [`Btf::from_source`] instead.
+    /// Reads a whole file into memory. To avoid that for a large file, map it and call
+    /// [`Btf::from_source`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BtfError> {
         Self::read(path.as_ref(), None)
     }
 
-    /// Split BTF from a file.
+    /// Reads split BTF from a file into memory.
     pub fn open_on(base: &Arc<Btf>, path: impl AsRef<Path>) -> Result<Self, BtfError> {
         Self::read(path.as_ref(), Some(Arc::clone(base)))
     }
@@ -74,7 +73,7 @@ impl Btf {
         let header = Header::parse(file.get(data.clone()).unwrap_or_default(), endian)?;
         let btf = Self { source, data, header, base, path: None };
         match &btf.base {
-            // The empty name comes first in any string section that is nobody's continuation.
+            // A string section that does not continue another one starts with the empty name.
             None if btf.strings()?.first() != Some(&0) => Err(BtfError::NeedsBase),
             Some(base) if base.base.is_some() => Err(BtfError::BaseIsSplit),
             Some(base) if base.endian() != endian => Err(BtfError::BaseByteOrder { base: base.endian() }),
@@ -82,14 +81,14 @@ impl Btf {
         }
     }
 
-    /// The same data, and its errors will name this file.
+    /// Sets the path that errors about this data will name.
     #[must_use]
     pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// The file it came from, if it came from one.
+    /// The path of the file, if the data was read from one or [`Btf::with_path`] set it.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -99,19 +98,14 @@ impl Btf {
         self.header.endian
     }
 
-    /// All of the BTF, header included, without the file around it.
+    /// The BTF data, header included, without the ELF file around it.
     pub fn data(&self) -> &[u8] {
         (*self.source).as_ref().get(self.data.clone()).unwrap_or_default()
     }
 
-    /// What this is split from.
+    /// The base, if this is split BTF.
     pub fn base(&self) -> Option<&Arc<Btf>> {
         self.base.as_ref()
-    }
-
-    /// Finds the wanted names in one pass over the types, and keeps nothing of the rest.
-    pub fn index(&self, wanted: &Wanted) -> Result<Index<'_>, BtfError> {
-        Index::build(self, wanted).map_err(|error| self.locate(error))
     }
 
     pub(crate) fn words(&self) -> Result<&[Word], BtfError> {
@@ -122,12 +116,12 @@ impl Btf {
         self.section(Section::Strings, &self.header.strings)
     }
 
-    /// The ranges were checked when opening, but a source may be a file that has shrunk since.
+    /// The ranges were checked when opening, but a mapped file may have become shorter since.
     fn section(&self, section: Section, range: &Range<usize>) -> Result<&[u8], BtfError> {
         self.data().get(range.clone()).ok_or(BtfError::Truncated { section, offset: 0, len: range.len() })
     }
 
-    /// Names the file in an error that is about its content.
+    /// Adds the file's path to an error that is about its content.
     pub(crate) fn locate(&self, error: BtfError) -> BtfError {
         match (&self.path, error) {
             (_, error @ (BtfError::File { .. } | BtfError::Path(_) | BtfError::NotIndexed { .. }))
@@ -137,17 +131,17 @@ impl Btf {
     }
 }
 
-/// No kernel is larger, not with all its debug information.
-const LARGEST: u64 = 1 << 31;
+/// Larger than any kernel with all its debug information.
+const MAX_FILE_SIZE: u64 = 1 << 31;
 
-/// A regular file's bytes. Anything else may have no end, or may wait for somebody who writes.
+/// The bytes of a regular file. Reading a pipe or a device might wait for a writer or never end.
 fn read_file(path: &Path) -> Result<Vec<u8>, BtfError> {
     if !std::fs::metadata(path).map_err(BtfError::Io)?.is_file() {
         return Err(BtfError::NotAFile);
     }
     let file = File::open(path).map_err(BtfError::Io)?;
     let length = file.metadata().map_err(BtfError::Io)?.len();
-    if length > LARGEST {
+    if length > MAX_FILE_SIZE {
         return Err(BtfError::FileSize { found: length });
     }
     let mut bytes = Vec::new();

@@ -1,12 +1,13 @@
-//! The string section: a base's, continued by that of BTF split from it.
+//! The string section. That of split BTF continues the one of its base.
 
 use crate::BtfError;
 
-/// Longest name read. The kernel takes identifiers of up to 511 bytes (`KSYM_NAME_LEN`); the bound keeps
-/// damaged data, where every type may be named by the same megabytes, from costing more than it is long.
+/// The longest name that is read. The kernel accepts identifiers of up to 511 bytes
+/// (`KSYM_NAME_LEN`). In damaged data every type may have the same name of several megabytes; this
+/// limit keeps the time to read them proportional to the length of the data.
 const MAX_NAME: usize = 1024;
 
-/// Names by offset.
+/// The strings by their offsets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strings<'b> {
     base: &'b [u8],
@@ -18,7 +19,7 @@ impl<'b> Strings<'b> {
         Self { base, split }
     }
 
-    /// Everything from `offset` to the end of its section.
+    /// All bytes from `offset` to the end of the section.
     #[inline]
     pub(crate) fn tail(&self, offset: u32) -> Option<&'b [u8]> {
         let offset = offset as usize;
@@ -28,7 +29,8 @@ impl<'b> Strings<'b> {
         }
     }
 
-    /// The string at `offset`. Any offset inside a string names its tail, so strings may share their ends.
+    /// The string at `offset`. An offset inside a string means the rest of it, so strings may share
+    /// their ends.
     pub(crate) fn get(&self, offset: u32) -> Result<&'b str, BtfError> {
         let bad = BtfError::BadString { offset };
         let Some(tail) = self.tail(offset) else { return Err(bad) };
@@ -37,7 +39,7 @@ impl<'b> Strings<'b> {
         window.get(..len).and_then(|name| std::str::from_utf8(name).ok()).ok_or(bad)
     }
 
-    /// Whether the string at `offset` is `name`, without reading further than that takes.
+    /// Whether the string at `offset` is `name`. Reads only as many bytes as `name` has.
     pub(crate) fn is(&self, offset: u32, name: &str) -> Result<bool, BtfError> {
         let tail = self.tail(offset).ok_or(BtfError::BadString { offset })?;
         Ok(tail.strip_prefix(name.as_bytes()).and_then(<[u8]>::first) == Some(&0))

@@ -1,27 +1,28 @@
-//! Types as what they mean, decoded when asked for.
+//! Types by their meaning, decoded on demand.
 
 use crate::{
     Bits, BtfError, Bytes, TypeId,
-    raw::{self, Endian, IntData, Record, Word, kind},
+    endian::{Endian, Word},
+    raw::{self, IntData, Record, kind},
     strings::Strings,
 };
 
-/// One type.
+/// One decoded type.
 #[derive(Clone, Copy, Debug)]
 pub struct Type<'b> {
-    /// Its number.
+    /// The type's number.
     pub id: TypeId,
-    /// Its name; empty for a type without one.
+    /// The type's name; empty for an anonymous type.
     pub name: &'b str,
-    /// What it is.
+    /// The type's kind and content.
     pub kind: Kind<'b>,
 }
 
-/// What a type is: `BTF_KIND_*`.
+/// The kind of a type, `BTF_KIND_*`, and its content.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Kind<'b> {
-    /// `void`, which is number 0 and has no record.
+    /// `void`, which has number 0 and no record.
     Void,
     /// An integer.
     Int(Int),
@@ -29,11 +30,11 @@ pub enum Kind<'b> {
     Ptr(TypeId),
     /// An array.
     Array {
-        /// What it is of.
+        /// The type of the elements.
         element: TypeId,
-        /// The type of an index; of no use here.
+        /// The type of an index. Has no influence on the array.
         index: TypeId,
-        /// How many elements; 0 for a flexible array.
+        /// The number of elements; 0 for a flexible array.
         count: u32,
     },
     /// A struct.
@@ -42,9 +43,9 @@ pub enum Kind<'b> {
     Union(Composite<'b>),
     /// `BTF_KIND_ENUM` or `BTF_KIND_ENUM64`
     Enum(Enumeration<'b>),
-    /// A struct or union that is declared only.
+    /// A struct or union that is declared but not defined.
     Fwd {
-        /// A union rather than a struct.
+        /// Whether it is a union; if not, a struct.
         is_union: bool,
     },
     /// Another name for the given type.
@@ -57,81 +58,82 @@ pub enum Kind<'b> {
     Restrict(TypeId),
     /// A function.
     Func {
-        /// Its prototype.
+        /// The type of its prototype.
         proto: TypeId,
-        /// `BTF_FUNC_*`; Debian's kernels call all their functions static.
+        /// `BTF_FUNC_*`. Debian's kernels mark all functions as static.
         linkage: u32,
     },
-    /// What a function takes and gives.
+    /// The parameters and the result of a function.
     FuncProto(Prototype<'b>),
     /// A variable.
     Var {
-        /// Its type.
+        /// The variable's type.
         ty: TypeId,
         /// `BTF_VAR_*`
         linkage: u32,
     },
     /// An ELF section of variables.
     Datasec {
-        /// Its size.
+        /// The section's size in bytes.
         size: Bytes,
     },
     /// A floating-point number.
     Float {
-        /// Its size.
+        /// The size in bytes.
         size: Bytes,
     },
-    /// `btf_decl_tag` on a declaration; the tag is the name.
+    /// A `btf_decl_tag` on a declaration. The type's name is the tag.
     DeclTag {
-        /// What carries it.
+        /// The type of the tagged declaration.
         ty: TypeId,
-        /// `None` for the whole, else the number of the member or parameter.
+        /// The index of the tagged member or parameter; `None` if the whole declaration is tagged.
         component: Option<u32>,
     },
-    /// `btf_type_tag` between a pointer and what it points to; the tag is the name.
+    /// A `btf_type_tag` between a pointer and its target. The type's name is the tag.
     TypeTag(TypeId),
 }
 
 /// An integer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Int {
-    /// What it occupies.
+    /// The size in bytes.
     pub size: Bytes,
-    /// What its bits mean.
+    /// The meaning of the bits.
     pub encoding: IntEncoding,
-    /// How many bits of it count. Less than its size only in BTF that describes bit-fields the old way.
+    /// The number of bits that count. Less than the size only in BTF from compilers before 2018,
+    /// which described bit-fields by such integers.
     pub bits: Bits,
-    /// Where these bits start. Not 0 only in such BTF.
+    /// The offset of these bits within the integer; 0 except in such BTF.
     pub offset: Bits,
 }
 
-/// How an integer's bits are to be read.
+/// The meaning of an integer's bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IntEncoding {
-    /// As a number from 0.
+    /// A number without a sign.
     Unsigned,
-    /// In two's complement.
+    /// A number in two's complement.
     Signed,
-    /// As a character; whether it has a sign is not said.
+    /// A character. BTF does not say whether it is signed.
     Char,
-    /// As 0 or 1.
+    /// 0 or 1.
     Bool,
 }
 
 /// A struct or a union.
 #[derive(Clone, Copy, Debug)]
 pub struct Composite<'b> {
-    /// What it occupies.
+    /// The size in bytes.
     pub size: Bytes,
     members: &'b [[Word; 3]],
     strings: Strings<'b>,
     endian: Endian,
-    /// `kind_flag`: member offsets carry a width.
+    /// `kind_flag`: whether member offsets include the width of bit-fields.
     widths: bool,
 }
 
 impl<'b> Composite<'b> {
-    /// The members in their order.
+    /// The members in the order of the declaration.
     pub fn members(self) -> impl ExactSizeIterator<Item = Member<'b>> + Clone + use<'b> {
         self.members.iter().map(move |&[name, ty, offset]| {
             let offset = self.endian.u32(offset);
@@ -146,7 +148,7 @@ impl<'b> Composite<'b> {
     }
 }
 
-/// A name that is not read yet.
+/// The offset of a name in the string section; read on demand.
 #[derive(Clone, Copy, Debug)]
 struct Name<'b> {
     strings: Strings<'b>,
@@ -167,16 +169,17 @@ impl<'b> Name<'b> {
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'b> {
     name: Name<'b>,
-    /// Its type.
+    /// The member's type.
     pub ty: TypeId,
-    /// Where it starts.
+    /// The distance from the start of the struct in bits.
     pub offset: Bits,
-    /// Its width if it is a bit-field described the new way; see [`Int::bits`] for the old one.
+    /// The width in bits, if it is a bit-field that the struct describes (`kind_flag`). In BTF from
+    /// compilers before 2018 the type describes it, see [`Int::bits`].
     pub width: Option<Bits>,
 }
 
 impl<'b> Member<'b> {
-    /// Its name; empty for an anonymous struct or union.
+    /// The member's name; empty for an anonymous struct or union.
     pub fn name(&self) -> Result<&'b str, BtfError> {
         self.name.get()
     }
@@ -187,12 +190,13 @@ impl<'b> Member<'b> {
     }
 }
 
-/// An enum of up to 32 or 64 bits.
+/// An enum whose values have up to 32 or up to 64 bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Enumeration<'b> {
-    /// What a variable of it occupies.
+    /// The size of a variable in bytes.
     pub size: Bytes,
-    /// Whether its values have a sign. BTF written before Linux 6.0 does not say; see [`Enumerator::value`].
+    /// Whether the values are signed. BTF of kernels before 6.0 does not record it; see
+    /// [`Enumerator::value`].
     pub signed: bool,
     values: EnumWords<'b>,
     strings: Strings<'b>,
@@ -208,12 +212,12 @@ enum EnumWords<'b> {
 }
 
 impl<'b> Enumeration<'b> {
-    /// Whether it is a `BTF_KIND_ENUM64`.
+    /// Whether the enum is a `BTF_KIND_ENUM64`.
     pub fn is_wide(&self) -> bool {
         matches!(self.values, EnumWords::Wide(_))
     }
 
-    /// The enumerators in their order.
+    /// The enumerators in the order of the declaration.
     pub fn values(self) -> impl ExactSizeIterator<Item = Enumerator<'b>> + Clone + use<'b> {
         let (narrow, wide): (&[_], &[_]) = match self.values {
             EnumWords::Narrow(values) => (values, &[]),
@@ -235,7 +239,7 @@ impl<'b> Enumeration<'b> {
     }
 }
 
-/// One iterator after another, one of which is always empty; unlike `Chain`, of known length.
+/// A chain of two iterators, one of which is always empty. Unlike `Chain` it knows its length.
 #[derive(Clone)]
 struct Values<A, B> {
     narrow: A,
@@ -257,18 +261,18 @@ impl<A: ExactSizeIterator, B: ExactSizeIterator<Item = A::Item>> Iterator for Va
 
 impl<A: ExactSizeIterator, B: ExactSizeIterator<Item = A::Item>> ExactSizeIterator for Values<A, B> {}
 
-/// A name and its value.
+/// An enumerator: a name and its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Enumerator<'b> {
     name: Name<'b>,
-    /// The value's 64 bits. The upper half of an unsigned 64-bit enum comes out negative. In BTF written
-    /// before Linux 6.0, a negative value of a 32-bit enum comes out as if it were unsigned, since nothing
-    /// there says that it is not.
+    /// The value as 64 bits. A value of 2^63 or more of an unsigned enum becomes negative. In BTF
+    /// of kernels before 6.0, which does not record signedness, a negative value of a 32-bit enum
+    /// becomes a positive one.
     pub value: i64,
 }
 
 impl<'b> Enumerator<'b> {
-    /// Its name.
+    /// The enumerator's name.
     pub fn name(&self) -> Result<&'b str, BtfError> {
         self.name.get()
     }
@@ -279,10 +283,10 @@ impl<'b> Enumerator<'b> {
     }
 }
 
-/// What a function takes and gives.
+/// The parameters and the result of a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Prototype<'b> {
-    /// The type returned.
+    /// The type of the result.
     pub ret: TypeId,
     params: &'b [[Word; 2]],
     strings: Strings<'b>,
@@ -290,7 +294,7 @@ pub struct Prototype<'b> {
 }
 
 impl<'b> Prototype<'b> {
-    /// The parameters in their order. A variadic function has a last one without name and of type `void`.
+    /// The parameters in order. The last one of a variadic function has no name and type `void`.
     pub fn params(self) -> impl ExactSizeIterator<Item = ProtoParam<'b>> + Clone + use<'b> {
         self.params.iter().map(move |&[name, ty]| ProtoParam {
             name: Name { strings: self.strings, offset: self.endian.u32(name) },
@@ -299,16 +303,16 @@ impl<'b> Prototype<'b> {
     }
 }
 
-/// A parameter of a prototype.
+/// One parameter of a prototype.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtoParam<'b> {
     name: Name<'b>,
-    /// Its type.
+    /// The parameter's type.
     pub ty: TypeId,
 }
 
 impl<'b> ProtoParam<'b> {
-    /// Its name; empty where the source gave none.
+    /// The parameter's name; empty if the source has none.
     pub fn name(&self) -> Result<&'b str, BtfError> {
         self.name.get()
     }
@@ -349,18 +353,19 @@ impl<'b> Type<'b> {
             kind::VAR => Kind::Var { ty: target, linkage: word(0) },
             kind::DATASEC => Kind::Datasec { size },
             kind::FLOAT => Kind::Float { size },
-            // -1 stands for the whole declaration
+            // -1 means the whole declaration.
             kind::DECL_TAG => {
                 Kind::DeclTag { ty: target, component: Some(word(0)).filter(|n| *n != u32::MAX) }
             }
             kind::TYPE_TAG => Kind::TypeTag(target),
-            // `Record::read` has refused all others.
+            // `Record::read` has already refused other kinds.
             _ => Kind::Void,
         };
         Ok(Self { id, name: strings.get(head.name_off)?, kind })
     }
 
-    /// The type behind a typedef, a qualifier or a type tag, which mean the same memory.
+    /// The type that a typedef, a qualifier or a type tag refers to; its values look the same in
+    /// memory.
     pub fn alias(&self) -> Option<TypeId> {
         match self.kind {
             Kind::Typedef(to)
@@ -372,7 +377,7 @@ impl<'b> Type<'b> {
         }
     }
 
-    /// A struct or a union.
+    /// The content of a struct or a union; `None` for other kinds.
     pub fn composite(&self) -> Option<Composite<'b>> {
         match self.kind {
             Kind::Struct(composite) | Kind::Union(composite) => Some(composite),
@@ -383,8 +388,8 @@ impl<'b> Type<'b> {
 
 impl Int {
     fn decode(size: Bytes, data: IntData) -> Self {
-        // The kernel allows one of the bits at a time. A file that sets several is read by the first that
-        // says more.
+        // The kernel allows at most one of these bits. If damaged data sets several, the first of
+        // this list counts.
         let encoding = match data.encoding() {
             n if n & raw::INT_BOOL != 0 => IntEncoding::Bool,
             n if n & raw::INT_SIGNED != 0 => IntEncoding::Signed,

@@ -1,18 +1,42 @@
-//! The way over all records, from the first to the last.
+//! Passes over all records, from the first to the last, with two walks at once.
 //!
-//! Where a record starts is only known from the one before it, and that is all that a walk waits for, however much a processor
-//! could do at a time. So there are two walks at a time, the second from somewhere in the middle. Where a record starts there is
-//! guessed, and whether the guess was right is known once the first walk gets there: it steps on the same place, or over it.
+//! Records have different lengths and no table of positions, so the position of a record is known
+//! only after the record before it is read. A single walk therefore spends its time waiting for one
+//! load after another, although the processor could do several at once. The pass over a kernel's
+//! BTF is a third of the time that a tracing tool takes to start, so this matters.
+//!
+//! To use the processor better, [`Walk::over`] runs two walks alternately in one loop: one from the
+//! first record, one from the middle of the section. Their loads do not depend on each other, so
+//! the processor overlaps them.
+//!
+//! The second walk needs the start of a record in the middle. [`guess`] looks for a position from
+//! which 32 records of known kinds follow each other. It can be wrong, for example within a long
+//! struct whose members look like records. The guess is checked when the first walk arrives in the
+//! middle:
+//!
+//! - If it arrives exactly at the guessed position, the second walk has seen the same records as
+//!   the first one would have. Both read the same words from there on, so [`Walk::join`] appends
+//!   the results of the second walk to those of the first, after adding the number of records
+//!   before the middle to each record number.
+//! - If it steps over the guessed position, the guess was wrong. The results of the second walk are
+//!   dropped, and the first walk continues to the end alone.
+//!
+//! In both cases the result is the same as that of one walk; only the time differs. A flaw in the
+//! data ends a walk at the same record in both cases, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::raw::{Endian, Record, Word};
+use crate::{
+    endian::{Endian, Word},
+    raw::Record,
+};
 
-/// A record's number, and where it starts.
+/// The number of a record, and its position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     pub(crate) number: u32,
-    /// In words. There are no more than 32 bits count, for the header counts their bytes in as many.
+    /// The position in words. It fits 32 bits, because the header stores the section's length in
+    /// bytes as 32 bits.
     position: u32,
 }
 
@@ -26,25 +50,26 @@ impl Mark {
     }
 }
 
-/// Marks of records that were asked for. Who resolves the fields of some structs asks for the same few types over and over.
+/// A cache of the marks of recently used records. Resolving fields reads the same few types again
+/// and again. Each entry is one atomic word, so an index can be shared between threads.
 #[derive(Debug)]
-pub(crate) struct Recent([AtomicU64; Self::LEN]);
+pub(crate) struct MarkCache([AtomicU64; Self::LEN]);
 
-impl Default for Recent {
-    /// With the mark of record 0 in all places, which is a true one.
+impl Default for MarkCache {
+    /// All entries contain the mark of record 0, which is valid.
     fn default() -> Self {
         Self([const { AtomicU64::new(0) }; Self::LEN])
     }
 }
 
-impl Recent {
+impl MarkCache {
     const LEN: usize = 64;
 
     fn slot(&self, number: u32) -> &AtomicU64 {
         &self.0[number as usize % Self::LEN]
     }
 
-    /// The mark of that record, if it is among them.
+    /// The mark of this record, if the cache contains it.
     pub(crate) fn get(&self, number: u32) -> Option<Mark> {
         let word = self.slot(number).load(Ordering::Relaxed);
         let mark = Mark { number: (word >> 32) as u32, position: (word & 0xffff_ffff) as u32 };
@@ -57,48 +82,51 @@ impl Recent {
     }
 }
 
-/// One of so many records is marked: 16 KiB for a kernel's 130 000 types.
+/// Every 64th record is marked. That takes 16 KiB for a kernel's 130,000 types.
 const STRIDE: u32 = 64;
 
-/// A loop of its own for the usual byte order: to choose for each number how to read it costs a tenth of a walk.
+/// The byte order as a constant. A separate loop for it saves a tenth of the time of a walk,
+/// because no number needs a branch on the byte order.
 const KNOWN: Endian = Endian::NATIVE;
 
 /// A walk over records.
 #[derive(Debug)]
 pub(crate) struct Walk<'b> {
     words: &'b [Word],
-    /// Where the next record starts. The last one has been if that is the end; else there is none.
+    /// The position of the next record. At the end of a walk this is the end of the section, or the
+    /// position of a flaw.
     pub(crate) position: usize,
-    /// Records so far.
+    /// The number of records so far.
     pub(crate) count: u32,
-    /// In ascending order.
+    /// Every 64th record, in ascending order.
     pub(crate) marks: Vec<Mark>,
-    /// Those that were wanted.
+    /// The records for which `wanted` returned `true`, in ascending order.
     pub(crate) found: Vec<Mark>,
 }
 
 impl<'b> Walk<'b> {
-    /// To the end, or the first flaw.
+    /// Walks to the end, or to the first flaw. See the module's documentation.
     pub(crate) fn over(words: &'b [Word], endian: Endian, wanted: impl Fn(&Record<'b>) -> bool) -> Self {
         let mut walk = Self::from(words, 0);
-        // A little more than there will be, of a kernel's. Memory that is not written costs nothing.
+        // Slightly more marks than a kernel needs. Memory that is reserved but not written costs
+        // nothing.
         walk.marks.reserve(words.len() / 8 / STRIDE as usize);
-        let Some(middle) = guess(words, endian) else { return walk.until(words.len(), endian, &wanted) };
+        let Some(middle) = guess(words, endian) else { return walk.walk_to(words.len(), endian, &wanted) };
         let mut ahead = Self::from(words, middle);
         if endian == Endian::NATIVE {
             while walk.position < middle && walk.step(KNOWN, &wanted) && ahead.step(KNOWN, &wanted) {}
         }
-        let walk = walk.until(middle, endian, &wanted);
+        let walk = walk.walk_to(middle, endian, &wanted);
         if walk.position == middle {
-            walk.join(ahead.until(words.len(), endian, &wanted))
+            walk.join(ahead.walk_to(words.len(), endian, &wanted))
         } else {
-            walk.until(words.len(), endian, &wanted)
+            walk.walk_to(words.len(), endian, &wanted)
         }
     }
 
-    /// The rest of the way.
+    /// Walks on to `end`, or to the first flaw.
     #[inline(never)]
-    fn until(mut self, end: usize, endian: Endian, wanted: &impl Fn(&Record<'b>) -> bool) -> Self {
+    fn walk_to(mut self, end: usize, endian: Endian, wanted: &impl Fn(&Record<'b>) -> bool) -> Self {
         if endian == Endian::NATIVE {
             while self.position < end && self.step(KNOWN, wanted) {}
         } else {
@@ -111,7 +139,8 @@ impl<'b> Walk<'b> {
         Self { words, position, count: 0, marks: Vec::new(), found: Vec::new() }
     }
 
-    /// Over one record; says whether there was one. Inlined, or `endian` would not be known in there.
+    /// Steps over one record; returns whether there was one. Must be inlined, so that the compiler
+    /// knows `endian`.
     #[inline(always)]
     fn step(&mut self, endian: Endian, wanted: impl Fn(&Record<'b>) -> bool) -> bool {
         let Some((record, next)) = Record::read(self.words, self.position, endian) else { return false };
@@ -122,12 +151,12 @@ impl<'b> Walk<'b> {
             self.found.push(Mark::new(self.count, self.position));
         }
         self.position = next;
-        // A record has three words, and there are no more words than 32 bits count.
+        // A record has at least three words, and the number of words fits 32 bits.
         self.count = self.count.wrapping_add(1);
         true
     }
 
-    /// Goes on as another did from here.
+    /// Appends the results of a walk that started at this walk's position.
     fn join(mut self, ahead: Self) -> Self {
         let count = self.count;
         let here = |mark: Mark| Mark { number: count.wrapping_add(mark.number), ..mark };
@@ -139,25 +168,28 @@ impl<'b> Walk<'b> {
     }
 }
 
-/// Where a record seems to start, such that there are about as many before it as behind it. `None` where there are too few for
-/// that to matter.
+/// A position where a record seems to start, with about as many records before it as after it.
+/// `None` if the section is too short for a second walk to matter, or if no position looks like the
+/// start of a record.
 fn guess(words: &[Word], endian: Endian) -> Option<usize> {
-    /// Where a half of a kernel's types is before and a half behind: those that come first, structs among them, are longer. It has
-    /// been from 48 % (6.12 to 6.19) to 64 % of them (7.3).
+    /// The part of the section that contains half of a kernel's records. It is more than a half,
+    /// because longer records, such as structs, come first: between 48 % (Linux 6.12 to 6.19) and
+    /// 64 % (7.3).
     const HALF: (usize, usize) = (5, 8);
-    /// So many records in a row do not start in the wrong place.
-    const ROW: usize = 32;
-    /// How far to look for them: more than a kernel's longest record.
-    const FAR: usize = 4096;
-    const FEW: usize = 1 << 16;
-    if words.len() < FEW {
+    /// This many records in a row are taken as proof that the first one starts there.
+    const RECORDS_IN_A_ROW: usize = 32;
+    /// The number of positions that are tried: more than the words of a kernel's longest record.
+    const MAX_TRIES: usize = 4096;
+    /// A shorter section is passed over by one walk.
+    const MIN_WORDS: usize = 1 << 16;
+    if words.len() < MIN_WORDS {
         return None;
     }
     let (of, all) = HALF;
     let near = words.len() / all * of;
-    (near..near + FAR).find(|start| {
+    (near..near + MAX_TRIES).find(|start| {
         let mut position = *start;
-        (0..ROW).all(|_| match Record::read(words, position, endian) {
+        (0..RECORDS_IN_A_ROW).all(|_| match Record::read(words, position, endian) {
             Some((_, next)) => {
                 position = next;
                 true
@@ -170,9 +202,12 @@ fn guess(words: &[Word], endian: Endian) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::{Mark, STRIDE, Walk, guess};
-    use crate::raw::{Endian, Head, Record, Word, kind};
+    use crate::{
+        endian::{Endian, Word},
+        raw::{Head, Record, kind},
+    };
 
-    /// A record of this kind, with a name and so many words behind its head.
+    /// A record with this name, this `info`, and these words after its head.
     fn record(endian: Endian, name: u32, info: u32, tail: &[u32]) -> Vec<Word> {
         [name, info, 1].iter().chain(tail).map(|word| endian.word(*word)).collect()
     }
@@ -181,7 +216,8 @@ mod tests {
         record(endian, name, Head::info(kind::FUNC, 0, false), &[])
     }
 
-    /// A hundred thousand words, every third record longer than the others, `odd` among them behind so many records.
+    /// A hundred thousand words of records, every third one longer than the others, with `odd`
+    /// inserted after `at` records.
     fn types(endian: Endian, at: u32, odd: &[Word]) -> Vec<Word> {
         let mut words = Vec::new();
         for number in 0..24_000 {
@@ -196,12 +232,12 @@ mod tests {
         words
     }
 
-    /// Which records are wanted.
+    /// Whether a record is wanted: one in a thousand.
     fn wanted(record: &Record<'_>) -> bool {
         record.head.name_off.is_multiple_of(1000)
     }
 
-    /// The same, step by step.
+    /// The same pass by a single walk.
     fn one_by_one(words: &[Word], endian: Endian) -> (usize, u32, Vec<(u32, usize)>) {
         let (mut position, mut count, mut found) = (0, 0, Vec::new());
         while let Some((record, next)) = Record::read(words, position, endian) {
@@ -231,7 +267,7 @@ mod tests {
         let marks = plain(&walk.marks);
         assert!(marks.iter().all(|(number, position)| starts[*number as usize] == *position));
         assert!(marks.first().is_none_or(|first| *first == (0, 0)));
-        // No record is further from the mark before it than it has to be.
+        // Each record is at most `STRIDE` records from the mark before it.
         let next = marks.iter().skip(1).map(|(number, _)| *number).chain([walk.count]);
         assert!(marks.iter().zip(next).all(|((from, _), to)| (1..=STRIDE).contains(&(to - from))));
     }
@@ -249,9 +285,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_guess_does_no_harm() {
+    fn a_wrong_guess_does_not_change_the_result() {
         let endian = Endian::NATIVE;
-        // The members of a struct that look like functions, and nothing else where the second walk begins.
+        // The members of one long struct look like functions, and the second walk starts among
+        // them.
         let members: Vec<u32> = func(endian, 7).iter().map(|word| endian.u32(*word)).collect();
         let members = members.repeat(40_000);
         let huge = record(endian, 1000, Head::info(kind::STRUCT, 40_000, false), &members);
@@ -263,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flaw_is_found_in_its_place() {
+    fn a_flaw_is_found_at_its_position() {
         let endian = Endian::NATIVE;
         let unknown = record(endian, 1, Head::info(99, 0, false), &[]);
         for at in [0, 100, 12_000, 15_000, 23_999] {
@@ -275,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_looks_like_a_record_one_walk_does() {
+    fn without_a_guess_there_is_one_walk() {
         let endian = Endian::NATIVE;
         let huge = record(endian, 1, Head::info(kind::STRUCT, 40_000, false), &[0; 120_000]);
         let words = types(endian, 12_000, &huge);

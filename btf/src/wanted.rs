@@ -1,4 +1,4 @@
-//! The names asked for, and how to recognise them while passing over the types.
+//! The wanted names, and how they are recognised in one pass over all types.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::TypeId;
 
-/// What a name is asked for as.
+/// The kind of thing that a name is asked for as.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Want {
@@ -15,11 +15,11 @@ pub enum Want {
     Type,
     /// An enum, by its name.
     Enum,
-    /// An enumerator of any enum, anonymous ones too.
+    /// An enumerator of any enum, anonymous ones included.
     Enumerator,
-    /// A tracepoint, by the name the kernel gives it.
+    /// A tracepoint, by the kernel's name for it: `kfree_skb`.
     Tracepoint,
-    /// A function.
+    /// A function, by its name.
     Func,
 }
 
@@ -35,43 +35,44 @@ impl fmt::Display for Want {
     }
 }
 
-/// The names that [`Btf::index`](crate::Btf::index) shall find. A name may be asked for as several things.
+/// The names that [`Btf::index`](crate::Btf::index) looks for. One name can be asked for as several
+/// kinds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
     names: BTreeMap<Want, BTreeSet<Box<str>>>,
 }
 
 impl Wanted {
-    /// No names yet.
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Also a struct or union, or a typedef of anything: the first name of a field path.
+    /// Adds a struct, union or typedef: the first name of a field path.
     #[must_use]
     pub fn strukt(self, name: &str) -> Self {
         self.with(Want::Type, name)
     }
 
-    /// Also an enum, by its name.
+    /// Adds an enum, by its name.
     #[must_use]
     pub fn enumeration(self, name: &str) -> Self {
         self.with(Want::Enum, name)
     }
 
-    /// Also an enumerator of whichever enum has it, as `TCP_ESTABLISHED`, whose enum has no name.
+    /// Adds an enumerator of any enum, for example `TCP_ESTABLISHED`, whose enum has no name.
     #[must_use]
     pub fn enumerator(self, name: &str) -> Self {
         self.with(Want::Enumerator, name)
     }
 
-    /// Also a tracepoint, as `inet_sock_set_state`.
+    /// Adds a tracepoint, for example `inet_sock_set_state`.
     #[must_use]
     pub fn tracepoint(self, name: &str) -> Self {
         self.with(Want::Tracepoint, name)
     }
 
-    /// Also a function.
+    /// Adds a function.
     #[must_use]
     pub fn func(self, name: &str) -> Self {
         self.with(Want::Func, name)
@@ -82,7 +83,7 @@ impl Wanted {
         self
     }
 
-    /// Also this name.
+    /// Adds a name of this kind.
     pub fn add(&mut self, want: Want, name: &str) {
         let names = self.names.entry(want).or_default();
         if !names.contains(name) {
@@ -90,7 +91,16 @@ impl Wanted {
         }
     }
 
-    /// The names wanted as `want`, each in the spelling of the data and with no type yet.
+    /// Adds the type that a field path starts from: `sock` of `sock.__sk_common.skc_dport`.
+    ///
+    /// The path is not checked here. [`Index::field`](crate::Index::field) reports a malformed one,
+    /// where the caller knows what the path was needed for.
+    pub fn add_field(&mut self, path: &str) {
+        let root = path.split(['.', '[']).next().unwrap_or(path);
+        self.add(Want::Type, root);
+    }
+
+    /// A table of the names wanted as `want`, each in the spelling of the data and without types.
     pub(crate) fn table(&self, want: Want) -> Table {
         let mut table = Table::default();
         for name in self.names.get(&want).into_iter().flatten() {
@@ -100,8 +110,8 @@ impl Wanted {
     }
 }
 
-/// The name that stands in the data for `name`. A tracepoint's prototype is a typedef with a prefix of its
-/// own (`include/trace/bpf_probe.h`).
+/// The spelling of `name` in the data. The prototype of a tracepoint is a typedef with a prefix
+/// (`include/trace/bpf_probe.h`).
 fn spelling(want: Want, name: &str) -> String {
     match want {
         Want::Tracepoint => format!("btf_trace_{name}"),
@@ -109,7 +119,7 @@ fn spelling(want: Want, name: &str) -> String {
     }
 }
 
-/// Names wanted as one thing, and the types found to have them.
+/// The names wanted as one kind, and the types found for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     names: BTreeMap<Box<[u8]>, Vec<TypeId>>,
@@ -126,12 +136,13 @@ impl Table {
         self.names.is_empty()
     }
 
-    /// Notes that the type `id` has the name that `tail` starts with, if that is wanted. Compares text, not
-    /// string offsets: a name may stand at several of them, also as the end of a longer one.
+    /// Adds the type `id` to the name that `tail` starts with, if that name is wanted. This
+    /// compares text, not string offsets, because a name may occur at several offsets, also as the
+    /// end of a longer name.
     pub(crate) fn note(&mut self, tail: &[u8], id: TypeId) {
         let window = tail.get(..=self.longest).unwrap_or(tail);
         let name = window.split(|byte| *byte == 0).next().unwrap_or_default();
-        // The empty name is that of all types without one, and so nobody's.
+        // The empty name belongs to all anonymous types, so it is never found.
         if !name.is_empty()
             && name.len() < window.len()
             && let Some(ids) = self.names.get_mut(name)
@@ -140,18 +151,19 @@ impl Table {
         }
     }
 
-    /// The types of that name; `None` if it was not wanted.
+    /// The types with this name; `None` if the name was not wanted.
     pub(crate) fn get(&self, want: Want, name: &str) -> Option<&[TypeId]> {
         self.names.get(spelling(want, name).as_bytes()).map(Vec::as_slice)
     }
 }
 
-/// Tells quickly of nearly all names that they are in no table.
+/// Rejects quickly nearly all names that are not in any table.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
-    /// Of the wanted names' first four bytes: cheap enough to be asked about every type there is.
+    /// Hashes of the wanted names' first four bytes: cheap enough to be checked for every type.
     heads: Hashes,
-    /// Of their first sixteen, which tell one `tcp_*` or `btf_trace_*` from another.
+    /// Hashes of their first sixteen bytes, which distinguish names with a common prefix such as
+    /// `tcp_` or `btf_trace_`.
     starts: Hashes,
 }
 
@@ -163,7 +175,7 @@ impl Filter {
             terminated.push(0);
             match terminated.first_chunk() {
                 Some(head) => filter.heads.insert(head_hash(*head)),
-                // What stands behind so short a name may be anything.
+                // A name shorter than this may be followed by any bytes, so everything passes.
                 None => filter.heads = Hashes([u64::MAX; 64]),
             }
             terminated.resize(terminated.len().max(START), 0);
@@ -174,16 +186,16 @@ impl Filter {
         filter
     }
 
-    /// Whether one of the tables may have the name that `tail` starts with.
+    /// Whether one of the tables may contain the name that `tail` starts with.
     #[inline]
     pub(crate) fn passes(&self, tail: &[u8]) -> bool {
-        // Too near the end to tell, they pass.
+        // Names too close to the end of the section pass.
         tail.first_chunk().is_none_or(|head| self.heads.contains(head_hash(*head)))
             && tail.first_chunk().is_none_or(|start| self.starts.contains(start_hash(*start)))
     }
 }
 
-/// A set of hashes as far as their upper twelve bits tell: one bit for each value of these.
+/// A set of hashes by their upper twelve bits: one bit for each value of these.
 #[derive(Clone, Debug)]
 struct Hashes([u64; 64]);
 
@@ -198,8 +210,8 @@ impl Hashes {
     }
 }
 
-/// Any odd number with its bits well mixed, whose upper quarter is odd too: the upper bits of a product with
-/// either depend on all bits of the other factor.
+/// An odd number with well-mixed bits, whose upper quarter is odd too. The upper bits of a product
+/// with either of them depend on all bits of the other factor.
 const MIX: u128 = 0x9e37_79b1_7f4a_7c15_f39c_c060_5ced_c835;
 
 #[inline]
@@ -207,10 +219,10 @@ fn head_hash(head: [u8; 4]) -> u32 {
     u32::from_le_bytes(head).wrapping_mul((MIX >> 96) as u32)
 }
 
-/// How much of a name [`start_hash`] looks at.
+/// The number of a name's first bytes that [`start_hash`] hashes.
 const START: usize = 16;
 
-/// Of the name in `start`, or as much of it as is there; what stands behind its end does not count.
+/// The hash of the name at the beginning of `start`. Bytes after its terminator do not count.
 fn start_hash(start: [u8; START]) -> u32 {
     const ONES: u128 = u128::from_le_bytes([1; START]);
     let start = u128::from_le_bytes(start);
@@ -234,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn recognises_a_name_wherever_it_stands() {
-        // twice whole, once as the end of another, once as the start of another
+    fn recognises_a_name_at_every_offset() {
+        // Twice as a whole, once as the end of another name, once as the start of another.
         let found = noted(b"\0sock\0inet_sock\0socket\0s\0sock\0");
         assert_eq!(found[0], [1, 11, 25].map(TypeId));
         assert_eq!(found[1], [23].map(TypeId));
@@ -243,7 +255,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unterminated_name_is_none() {
+    fn a_field_path_adds_its_first_name() {
+        for path in ["sock", "sock.__sk_common.skc_dport", "sock[1].a", "sock.a[1]"] {
+            let mut wanted = Wanted::new();
+            wanted.add_field(path);
+            assert_eq!(wanted, Wanted::new().strukt("sock"), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unterminated_name_is_not_found() {
         let found = noted(b"\0sock");
         assert!(found.iter().all(Vec::is_empty), "{found:?}");
     }
@@ -275,7 +296,7 @@ mod tests {
         }
         let filter = Filter::new([&Wanted::new().func("tcp_sendmsg").table(Want::Func)]);
         assert!(!filter.passes(b"udp_sendmsg\0"));
-        assert!(filter.passes(b"\0"), "too near the end to tell");
+        assert!(filter.passes(b"\0"), "too close to the end");
     }
 
     #[test]
@@ -286,6 +307,6 @@ mod tests {
             assert!(!filter.passes(format!("btf_trace_{others}\0{:16}", "").as_bytes()), "{others}");
         }
         assert!(filter.passes(b"btf_trace_tcp_probe\0"));
-        assert!(filter.passes(b"btf_\0"), "too near the end to tell");
+        assert!(filter.passes(b"btf_\0"), "too close to the end");
     }
 }

@@ -1,4 +1,4 @@
-//! Types written with [`Builder`] and read again: what no kernel beside the tests shows.
+//! Types written with [`Builder`] and read back: cases that the kernels in `data` do not contain.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -6,8 +6,8 @@ mod common;
 use std::{error::Error, sync::Arc};
 
 use btf::{
-    Absent, Bits, Btf, BtfError, BuildError, Builder, Bytes, Class, Endian, IntEncoding, Kind, Linkage,
-    Lookup, MemberDef, TypeId, Want, Wanted,
+    Absent, BitField, Bits, Btf, BtfError, BuildError, Builder, Bytes, Class, Endian, IntEncoding, Kind,
+    Linkage, Lookup, MemberDef, TypeId, Want, Wanted,
 };
 use common::{absent, found};
 
@@ -25,7 +25,7 @@ fn read(types: Builder) -> Result<Btf, Box<dyn Error>> {
     Ok(Btf::from_source(types.finish()?)?)
 }
 
-/// Where a bit-field is: load at, of, shift, width.
+/// The place of a bit-field: offset and size of its load, shift, width.
 fn load(btf: &Btf, path: &str) -> Result<(u32, u32, u32, u32), BtfError> {
     let index = btf.index(&Wanted::new().strukt("s"))?;
     let field = found(index.field(path)?);
@@ -145,7 +145,7 @@ fn what_does_not_fit_is_refused() -> Outcome {
 }
 
 #[test]
-fn a_string_stands_once() -> Outcome {
+fn equal_strings_are_stored_once() -> Outcome {
     let mut types = Builder::new();
     let first = types.add_str("programs/src/tcplife/mod.rs")?;
     types.int("int", 4, IntEncoding::Signed)?;
@@ -267,7 +267,7 @@ fn bit_fields_of_the_old_encoding() -> Outcome {
     let members = [
         member("first", three, 0),
         member("second", three, 3),
-        // bit 100 plus the type's own 2, the example of Documentation/bpf/btf.rst
+        // Bit 100 plus the type's 2: the example of Documentation/bpf/btf.rst.
         member("shifted", shifted, 100),
         member("whole", int, 128),
         member("astray", int, 129),
@@ -279,9 +279,46 @@ fn bit_fields_of_the_old_encoding() -> Outcome {
     assert_eq!(load(&btf, "s.shifted")?, (12, 2, 6, 4));
     let index = btf.index(&Wanted::new().strukt("s"))?;
     assert_eq!(found(index.field("s.whole")?).bits, None);
-    // An int of full width within a byte is a bit-field of 32 bits that no aligned load of 4 holds.
+    // An int of full width that starts within a byte is a bit-field of 32 bits. No aligned load of
+    // 4 bytes contains it.
     assert_eq!(load(&btf, "s.astray")?, (16, 8, 1, 32));
     Ok(())
+}
+
+#[test]
+fn invalid_bit_fields() -> Outcome {
+    let mut types = Builder::with_endian(Endian::Little);
+    let int = types.int("int", 4, IntEncoding::Unsigned)?;
+    let empty = types.int_bits("int", 4, IntEncoding::Unsigned, Bits(0), Bits(0))?;
+    let pointer = types.ptr(TypeId::VOID)?;
+    let inner = types.strukt("inner", Bytes(4), &[])?;
+    let members = [
+        bits("whole", int, 0, 32),
+        bits("wider", int, 32, 33),
+        bits("of_a_struct", inner, 128, 8),
+        bits("of_a_pointer", pointer, 192, 8),
+        member("empty", empty, 256),
+        member("pointer", pointer, 320),
+        member("pointer_in_a_byte", pointer, 384 + 4),
+    ];
+    types.strukt("s", Bytes(64), &members)?;
+    let btf = read(types)?;
+    let index = btf.index(&Wanted::new().strukt("s"))?;
+    assert_eq!(load(&btf, "s.whole")?, (0, 4, 0, 32));
+    assert_eq!(found(index.field("s.pointer")?).offset, Bytes(40));
+    for name in ["wider", "of_a_struct", "of_a_pointer", "empty", "pointer_in_a_byte"] {
+        let answer = index.field(&format!("s.{name}"));
+        assert!(matches!(answer, Err(BtfError::BadBitField { .. })), "{name}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn masks_have_the_bits_of_the_width() {
+    for (width, mask) in [(1, 1), (7, 0x7f), (63, u64::MAX >> 1), (64, u64::MAX), (65, u64::MAX)] {
+        let bits = BitField { offset: Bits(0), width: Bits(width), shift: Bits(0) };
+        assert_eq!(bits.mask(), mask, "{width}");
+    }
 }
 
 #[test]
@@ -343,7 +380,7 @@ fn a_name_defined_twice() -> Outcome {
 }
 
 #[test]
-fn a_typedef_that_is_no_tracepoint() -> Outcome {
+fn a_typedef_that_is_not_a_tracepoint() -> Outcome {
     let mut types = Builder::new();
     let int = types.int("int", 4, IntEncoding::Signed)?;
     let proto = types.func_proto(TypeId::VOID, &[("", int)])?;
@@ -393,7 +430,7 @@ fn split_types_continue_their_base() -> Outcome {
     Ok(())
 }
 
-/// More words than one walk alone goes over; a type split from them on top.
+/// Enough words for two walks, and split BTF with one more type.
 #[test]
 fn many_types_are_found_and_reached_from_both_ends() -> Outcome {
     const TYPES: u32 = 24_000;
@@ -416,7 +453,7 @@ fn many_types_are_found_and_reached_from_both_ends() -> Outcome {
             assert_eq!(index.ids(Want::Type, name)?, [TypeId(n + 2)], "{name}");
         }
         assert_eq!(index.ids(Want::Type, "last")?, [TypeId(TYPES + 2)]);
-        // Twice, as what was found is remembered.
+        // Twice, because the index caches marks.
         for n in (0..TYPES).chain((0..TYPES).rev()) {
             assert_eq!(index.ty(TypeId(n + 2))?.name, format!("s{n}"));
         }

@@ -1,4 +1,4 @@
-//! Damaged data: an error or a value, never a panic, and never work without end.
+//! Damaged data gives an error or a value in bounded time, and never a panic.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -18,7 +18,7 @@ fn member(name: &str, ty: TypeId, bits: u32, width: Option<u32>) -> MemberDef<'_
     MemberDef { name, ty, offset: Bits(bits), width: width.map(Bits) }
 }
 
-/// One of everything, small enough to damage each bit of it.
+/// One type of each kind, small enough to damage each bit.
 fn small() -> Vec<u8> {
     let mut types = Builder::new();
     let build = |types: &mut Builder| {
@@ -53,8 +53,8 @@ fn wanted() -> Wanted {
     wanted.enumerator("TWO").tracepoint("tp").func("f")
 }
 
-/// All questions about [`small`], whatever they give. Returns how many were answered, so that a test can tell
-/// whether it asked at all.
+/// Asks all questions about [`small`] and ignores errors. Returns the number of answers, so that a
+/// test can check that there were any.
 fn ask_small(index: &Index<'_>) -> usize {
     let mut answered = 0;
     let mut count = |is_ok: bool| answered += usize::from(is_ok);
@@ -125,7 +125,7 @@ fn every_word_replaced() {
     }
 }
 
-/// What is wrong with a record, and which one it is, also in the byte order that is not this machine's.
+/// The error and the number of a damaged record, in both byte orders.
 #[test]
 fn errors_name_the_record() {
     for endian in [Endian::Little, Endian::Big] {
@@ -135,7 +135,7 @@ fn errors_name_the_record() {
                 types.fwd(name, false).expect("a type");
             }
             let mut bytes = types.finish().expect("bytes");
-            // `info` of the second: behind the header, three words and a name.
+            // `info` of the second record: after the header, three words and a name.
             bytes[24 + 12 + 4..][..4].copy_from_slice(&match endian {
                 Endian::Little => info.to_le_bytes(),
                 Endian::Big => info.to_be_bytes(),
@@ -150,7 +150,8 @@ fn errors_name_the_record() {
                 "{endian} {unknown}: {result:?}"
             );
         }
-        // An array's three words would be the whole third record, a struct's five members more than there is.
+        // An array's three words would be the whole third record; a struct's five members would be
+        // more than the data has.
         assert!(matches!(indexed(3 << 24), Ok(3)), "{endian}");
         let result = indexed(4 << 24 | 5);
         assert!(
@@ -179,7 +180,7 @@ fn damaged_split_data() {
     }
 }
 
-/// Damage strewn over real kernels, with all questions that the tables beside the tests ask.
+/// Damages real kernels in many places, and asks all questions of the tables in `data`.
 #[test]
 fn flipped_bits_in_kernels() {
     let names = everything();
@@ -197,7 +198,7 @@ fn flipped_bits_in_kernels() {
     for name in KERNELS {
         let bytes = kernel_bytes(name);
         let mut answered = 0;
-        // Prime strides, so that all offsets within a record come up.
+        // Prime strides, so that every offset within a record occurs.
         for (round, at) in (0..8_191).step_by(811).enumerate() {
             let mut damaged = bytes.clone();
             for at in (at..bytes.len()).step_by(8_191) {
@@ -232,9 +233,9 @@ fn flipped_bits_in_kernels() {
     }
 }
 
-/// Runs what must be over soon. The bound is far above what it takes, and far below what it would take
+/// Checks that `work` ends soon. The bound is far above its usual time, and far below its time
 /// without limits.
-fn soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
+fn ends_soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
     assert!(started.elapsed() < Duration::from_secs(20), "{what} took {:?}", started.elapsed());
@@ -261,20 +262,20 @@ fn types_that_go_in_circles() {
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new().strukt("t").strukt("s").strukt("a").strukt("p")).expect("an index");
     for path in ["t", "t.x", "s.x", "a.x", "a.x[0]", "a.x[0][0].y", "p.own.x"] {
-        let result = soon(path, || index.field(path));
+        let result = ends_soon(path, || index.field(path));
         assert!(
             matches!(result.as_ref().map_err(BtfError::root), Err(BtfError::TooDeep { .. })),
             "{path}: {result:?}"
         );
     }
-    // A pointer to itself has a size, but no end to its name.
+    // A pointer to itself has a size, but its name is endless.
     assert!(index.field("p.x").expect("a pointer").is_found());
     assert!(matches!(index.describe(TypeId(6)), Err(BtfError::TooDeep { id: TypeId(6) })));
 }
 
 #[test]
 fn anonymous_structs_that_multiply() {
-    // Each level holds the next one twice: 2^60 ways to search without a limit.
+    // Each level contains the next one twice: without a limit, a search takes 2^60 steps.
     let mut types = Builder::new();
     for level in 1..=60 {
         let next = TypeId(level + 1);
@@ -284,7 +285,7 @@ fn anonymous_structs_that_multiply() {
     types.strukt("s", Bytes(8), &[member("", TypeId(1), 0, None)]).expect("a type");
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new().strukt("s")).expect("an index");
-    let result = soon("the search", || index.field("s.x"));
+    let result = ends_soon("the search", || index.field("s.x"));
     assert!(matches!(result, Err(BtfError::TooMuch { .. })), "{result:?}");
 }
 
@@ -297,7 +298,7 @@ fn prototypes_that_multiply() {
     types.int("int", 4, IntEncoding::Signed).expect("a type");
     let btf = Btf::from_source(types.finish().expect("bytes")).expect("BTF");
     let index = btf.index(&Wanted::new()).expect("an index");
-    let result = soon("the text", || index.describe(TypeId(1)));
+    let result = ends_soon("the text", || index.describe(TypeId(1)));
     assert!(matches!(result, Err(BtfError::TooMuch { .. })), "{:?}", result.map(|text| text.len()));
 }
 
@@ -306,7 +307,7 @@ fn one_endless_name_for_everything() {
     let mut types = Builder::new();
     types.add_str(&"s".repeat(1 << 20)).expect("a string");
     let mut bytes = types.finish().expect("bytes");
-    // 50 000 typedefs of void, each named by all of that string, in a section put behind the strings.
+    // 50,000 typedefs of void whose common name is that string, in a section after the strings.
     let start = u32::try_from(bytes.len() - 24).expect("a small file");
     let count = 50_000;
     for _ in 0..count {
@@ -318,10 +319,10 @@ fn one_endless_name_for_everything() {
     bytes[12..16].copy_from_slice(&(count * 12u32).to_ne_bytes());
     let btf = Btf::from_source(bytes).expect("BTF");
     let wanted = Wanted::new().strukt("sssss").strukt(&"s".repeat(3000)).tracepoint("ssss");
-    let index = soon("indexing", || btf.index(&wanted)).expect("an index");
+    let index = ends_soon("indexing", || btf.index(&wanted)).expect("an index");
     assert_eq!(index.type_count(), count + 1);
     assert_eq!(index.ids(Want::Type, "sssss").expect("indexed"), []);
-    let result = soon("reading", || index.ty(TypeId(count)));
+    let result = ends_soon("reading", || index.ty(TypeId(count)));
     assert!(matches!(result, Err(BtfError::BadString { offset: 1 })), "{result:?}");
 }
 
@@ -358,7 +359,7 @@ fn sizes_that_overflow() {
     assert!(matches!(index.field("s.void"), Err(BtfError::WrongKind { .. })));
 }
 
-/// The healthy kernels, so that the tests above cannot pass by refusing everything.
+/// Undamaged kernels, so that the tests above cannot pass by refusing everything.
 #[test]
 fn healthy_kernels_answer_all_questions() {
     let btf = kernel("7.3-aarch64");

@@ -1,4 +1,4 @@
-//! Real kernels' types against tables that were made by other means.
+//! Compares the types of real kernels with tables that were made with other programs.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use btf::{Absent, BitField, Bits, Bytes, Class, Lookup};
 use common::{KERNELS, absent, columns, everything, found, kernel, lines};
 
-/// As layout.txt writes it.
+/// The answer in the notation of layout.txt.
 fn place(lookup: Lookup<btf::Field>) -> String {
     match lookup {
         Lookup::Absent(_) => "-".to_owned(),
@@ -18,7 +18,7 @@ fn place(lookup: Lookup<btf::Field>) -> String {
 }
 
 #[test]
-fn members_are_where_the_table_says() {
+fn members_have_the_offsets_of_the_table() {
     let mut wrong = Vec::new();
     let columns = columns("layout.txt");
     assert_eq!(columns.len(), KERNELS.len());
@@ -43,7 +43,7 @@ fn members_are_where_the_table_says() {
 }
 
 #[test]
-fn drop_reasons_have_the_values_that_the_table_says() {
+fn drop_reasons_have_the_values_of_the_table() {
     let mut wrong = Vec::new();
     for (name, rows) in columns("skb_drop_reason.txt") {
         let btf = kernel(&name);
@@ -67,7 +67,7 @@ fn drop_reasons_have_the_values_that_the_table_says() {
 }
 
 #[test]
-fn tracepoints_pass_what_the_table_says() {
+fn tracepoints_pass_the_arguments_of_the_table() {
     let mut wrong = Vec::new();
     let mut checked = 0;
     for line in lines("tracepoints.txt") {
@@ -159,7 +159,7 @@ fn enumerators_of_anonymous_enums_are_found() {
 }
 
 #[test]
-fn fields_say_what_they_are() {
+fn fields_have_a_class() {
     let btf = kernel("6.12-x86_64");
     let index = btf.index(&everything()).expect("an index");
     let field = |path| found(index.field(path).expect(path));
@@ -180,12 +180,12 @@ fn fields_say_what_they_are() {
     assert_eq!(field("sk_buff.cb").class, Class::Array { len: 48, element: Bytes(1) });
     assert_eq!((field("sk_buff.cb").size, text("sk_buff.cb")), (Bytes(48), "char[48]".into()));
 
-    // The socket lock: a typedef of a struct without a tag, also as a root.
+    // The socket lock: a typedef of an anonymous struct, also as the root of a path.
     let owned = field("sock.sk_lock.owned");
     assert_eq!(owned.offset.0 - field("sock.sk_lock").offset.0, field("socket_lock_t.owned").offset.0);
     assert_eq!(field("possible_net_t.net").class, Class::Pointer { to: Some("net".into()) });
 
-    // Array elements: of structs, and what is in them.
+    // Elements of an array of structs, and their members.
     assert_eq!(field("tcp_sock.rtt_min").size, Bytes(24));
     assert_eq!(field("tcp_sock.rtt_min.s[2].v").offset.0, field("tcp_sock.rtt_min").offset.0 + 2 * 8 + 4);
     assert_eq!(field("in6_addr.in6_u.u6_addr32[3]").offset, Bytes(12));
@@ -197,7 +197,7 @@ fn bit_fields_come_with_a_load_a_shift_and_a_mask() {
     for name in KERNELS {
         let btf = kernel(name);
         let index = btf.index(&everything()).expect(name);
-        // (path, load at, of, shift, mask); `tcphdr` as RFC 9293 has it, on a little-endian machine
+        // (path, load at, of, shift, mask); `tcphdr` as in RFC 9293, on a little-endian machine
         for (path, offset, size, shift, mask) in [
             ("tcphdr.doff", 12, 1, 4, 0xf),
             ("tcphdr.fin", 13, 1, 0, 1),
@@ -239,7 +239,7 @@ fn members_that_changed_type() {
 }
 
 #[test]
-fn absence_names_the_part_that_is_missing() {
+fn absence_names_the_missing_part() {
     let btf = kernel("7.3-x86_64");
     let index =
         btf.index(&everything().strukt("tcp_drop_counters").enumeration("no_reason")).expect("an index");
@@ -275,17 +275,17 @@ fn absence_names_the_part_that_is_missing() {
 }
 
 #[test]
-fn a_question_not_announced_is_an_error_and_not_an_absence() {
+fn a_name_that_was_not_wanted_is_an_error_and_not_an_absence() {
     let btf = kernel("6.1-x86_64");
     let index = btf.index(&btf::Wanted::new().strukt("sock")).expect("an index");
     let text = |error: btf::BtfError| error.to_string();
     assert_eq!(
         text(index.field("inet_sock.inet_id").expect_err("not asked for")),
-        "type `inet_sock` was not asked for when indexing"
+        "type `inet_sock` was not among the wanted names when indexing"
     );
     assert_eq!(
         text(index.func("tcp_sendmsg").expect_err("not asked for")),
-        "function `tcp_sendmsg` was not asked for when indexing"
+        "function `tcp_sendmsg` was not among the wanted names when indexing"
     );
     assert_eq!(
         text(index.field("sock->sk_type").expect_err("not a path")),

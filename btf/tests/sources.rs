@@ -1,4 +1,4 @@
-//! Where BTF comes from: raw data, ELF files, files that are neither.
+//! Sources of BTF: raw data, ELF files, and other files.
 #![forbid(unsafe_code)]
 
 mod common;
@@ -32,7 +32,7 @@ fn elf(architecture: Architecture, endianness: Endianness, sections: &[(&str, &[
     object.write().expect("an object file")
 }
 
-/// A file of its own for each test, gone when it ends.
+/// A separate file for each test, removed when the test ends.
 struct File(PathBuf);
 
 impl File {
@@ -45,7 +45,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // What is left in the build directory by a test that failed hurts nobody.
+        // A file that remains in the build directory does no harm.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -77,7 +77,7 @@ fn elf_files_of_any_machine() {
 }
 
 #[test]
-fn elf_files_without_it() {
+fn elf_files_without_btf() {
     let without = elf(Architecture::X86_64, Endianness::Little, &[(".text", &[0; 40])]);
     assert!(matches!(Btf::from_source(without), Err(BtfError::NoBtfSection)));
     let empty = elf(Architecture::X86_64, Endianness::Little, &[(".BTF", &[])]);
@@ -87,7 +87,7 @@ fn elf_files_without_it() {
 }
 
 #[test]
-fn neither() {
+fn neither_btf_nor_elf() {
     for bytes in [&b""[..], b"\x9f", b"#!/bin/sh\n"] {
         let Err(BtfError::NotBtf { start }) = Btf::from_source(bytes) else { panic!("{bytes:?}") };
         assert_eq!(start, bytes[..bytes.len().min(4)]);
@@ -95,7 +95,7 @@ fn neither() {
 }
 
 #[test]
-fn headers_that_cannot_be() {
+fn invalid_headers() {
     let with = |at: usize, bytes: &[u8]| {
         let mut data = small(Endian::Little);
         data[at..at + bytes.len()].copy_from_slice(bytes);
@@ -111,9 +111,9 @@ fn headers_that_cannot_be() {
             "{at}: {result:?}"
         );
     }
-    // a type section that is no whole number of words
+    // A type section that does not consist of whole words.
     assert!(matches!(with(12, &[41]), Err(BtfError::Truncated { section: Section::Types, offset: 41, .. })));
-    // strings that start with a name
+    // Strings that start with a name.
     assert!(matches!(with(16, &[41]), Err(BtfError::Truncated { section: Section::Strings, .. })));
 }
 
@@ -141,7 +141,7 @@ fn files_are_named_in_errors() {
         ("cannot be read", Some(io::ErrorKind::NotFound))
     );
 
-    // Damage behind the header is found when the types are passed over, and the file is named then, too.
+    // Damage after the header is found when indexing; the error names the file, too.
     let mut bytes = small(Endian::NATIVE);
     bytes[24 + 4..24 + 8].copy_from_slice(&(0x7f_u32 << 24).to_ne_bytes());
     let damaged = File::new("damaged.btf", &bytes);
@@ -159,7 +159,7 @@ fn module_names_are_file_names() {
     }
 }
 
-/// A source that is shorter each time it is looked at, as a file that somebody truncates.
+/// A source that is shorter at each access, like a file that another process truncates.
 struct Shrinking(Vec<u8>, std::sync::atomic::AtomicUsize);
 
 impl AsRef<[u8]> for Shrinking {

@@ -2,8 +2,6 @@
 
 use btf::{Btf, Index, Wanted};
 
-use crate::relocate::want_root;
-
 /// The member by which a kernel knows the programs that it runs in its first process: [`spares_init`].
 const INIT_OWNED: &str = "bpf_prog_aux.init_owned";
 /// The allocator for programs at any moment, kernel 6.1 (`kernel/bpf/memalloc.c`).
@@ -24,7 +22,7 @@ pub fn spares_init(btf: &Btf) -> Option<bool> {
 /// Adds the names that [`Quirks::of`] asks for.
 pub(crate) fn want(wanted: &mut Wanted) {
     for path in [INIT_OWNED, ALLOCATOR, SPINS] {
-        want_root(wanted, path);
+        wanted.add_field(path);
     }
 }
 

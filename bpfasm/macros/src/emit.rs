@@ -1,9 +1,10 @@
-//! Building tokens.
+//! Builds the tokens of the macro's output.
 
 use bpfasm_syntax::error::SyntaxError;
 use proc_macro::{Delimiter, Group, Ident, Literal, Punct, Spacing, Span, TokenStream, TokenTree};
 
-/// Makes tokens that stand at one place of the user's text and see no name of the user's.
+/// Makes tokens whose place, for error messages, is one token of the user's text. Names in them are
+/// hygienic: they cannot collide with the user's variables.
 #[derive(Clone, Copy)]
 pub(crate) struct Emit {
     span: Span,
@@ -49,7 +50,7 @@ impl Emit {
         self.literal(Literal::string(text))
     }
 
-    /// A number without a suffix, in parentheses if it is negative.
+    /// A number without a suffix; in parentheses if it is negative.
     pub(crate) fn int(self, value: i128) -> TokenStream {
         // A negative literal is two tokens to Rust.
         let digits = self.literal(Literal::i128_unsuffixed(value.saturating_abs()));
@@ -70,7 +71,7 @@ impl Emit {
         TokenTree::Group(group).into()
     }
 
-    /// `path(a, b)`, for a path of ours.
+    /// `::bpfasm::path(a, b)`
     pub(crate) fn call(self, path: &str, args: impl IntoIterator<Item = TokenStream>) -> TokenStream {
         join([self.path(path), self.args(args)])
     }
@@ -84,7 +85,7 @@ impl Emit {
         self.group(Delimiter::Parenthesis, args.into_iter().map(|arg| join([arg, self.punct(",")])))
     }
 
-    /// `path { a: b, … }`, for a path of ours.
+    /// `::bpfasm::path { a: b, … }`
     pub(crate) fn record<const N: usize>(self, path: &str, fields: [(&str, TokenStream); N]) -> TokenStream {
         let fields = fields
             .into_iter()
@@ -97,11 +98,12 @@ pub(crate) fn join<const N: usize>(parts: [TokenStream; N]) -> TokenStream {
     parts.into_iter().collect()
 }
 
-/// An expression of the macro's type that is nothing but errors.
+/// An expression of the macro's type, `Fragment`, with a `compile_error!` for each error.
 pub(crate) fn errors(errors: &[SyntaxError<Span>]) -> TokenStream {
     let site = Emit::at(Span::call_site());
     let errors = errors.iter().flat_map(|error| {
-        // The compiler underlines from the macro's first token to its last.
+        // The compiler underlines from the first token of `compile_error!` to its last, so these
+        // two get the spans of the error's first and last token.
         let (start, end) = (Emit { span: error.start }, Emit { span: error.end });
         let message = end.group(Delimiter::Brace, [end.string(&error.problem.to_string())]);
         [

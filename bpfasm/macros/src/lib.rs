@@ -1,4 +1,6 @@
-//! The `bpf!` macro: Rust tokens in, calls of `bpfasm::rt` out. The language is described at the root of `bpfasm`.
+//! The `bpf!` macro. It turns Rust tokens into the tokens of the language (`tokens`), parses them
+//! (`bpfasm_syntax`), and emits calls of `bpfasm::rt` (`lower`, `emit`). The documentation of
+//! `bpfasm` describes the language.
 
 #![forbid(unsafe_code)]
 
@@ -8,9 +10,11 @@ mod tokens;
 
 use proc_macro::{Span, TokenStream};
 
-/// A piece of a BPF program, in the text of LLVM's assembler and the kernel's verifier. Evaluates to a `bpfasm::Fragment`.
+/// Assembles a piece of a BPF program, written in the syntax of LLVM's assembler and the kernel's
+/// verifier. Evaluates to a `bpfasm::Fragment`.
 ///
-/// See the `bpfasm` crate for the language.
+/// The documentation of the `bpfasm` crate describes the language. Errors of syntax are compile
+/// errors at the wrong token.
 #[proc_macro]
 pub fn bpf(input: TokenStream) -> TokenStream {
     let tokens = tokens::convert(input);

@@ -1,4 +1,4 @@
-//! Statements to calls of `bpfasm::rt`.
+//! Turns statements into calls of `bpfasm::rt`.
 
 use bpfasm_syntax::ast::{
     Address, Arg, Callee, Dest, Given, Insn, Name, Register, Statement, StatementKind, Sum, Symbol, Wide,
@@ -14,13 +14,13 @@ pub(crate) fn block(statements: Vec<Statement<Span, TokenStream>>) -> TokenStrea
     let mut file = statements.first().map_or_else(|| Span::call_site().file(), |first| first.span.file());
     let count = i128::try_from(statements.len()).unwrap_or_default();
     let new = site.call("rt::Block::new", [site.string(&file), site.int(count)]);
-    // An empty block changes nothing.
+    // In an empty block the variable is not changed, and `mut` would be a warning.
     let mutable = if statements.is_empty() { TokenStream::new() } else { site.ident("mut") };
     let mut parts =
         vec![join([site.ident("let"), mutable, site.ident("block"), site.punct("="), new, site.punct(";")])];
     for statement in statements {
         let emit = Emit::at(statement.span);
-        // A macro may have made a part of the block.
+        // Another macro, from another file, may have produced a part of the block.
         if file != statement.span.file() {
             file = statement.span.file();
             parts.push(emit.method("file", [emit.string(&file)]));
@@ -34,7 +34,8 @@ pub(crate) fn block(statements: Vec<Statement<Span, TokenStream>>) -> TokenStrea
             StatementKind::Spread(rust) => emit.method("splice", [rust]),
             StatementKind::Insn(insn) => {
                 let insn = Lower { emit }.insn(insn);
-                // In a variable first, because making it may borrow the block.
+                // The instruction is bound to a variable first, because its expression may borrow
+                // the block.
                 let variable = || emit.ident("insn");
                 let bind = [emit.ident("let"), variable(), emit.punct("="), insn, emit.punct(";")];
                 emit.group(Delimiter::Brace, [join(bind), emit.method("insn", [variable()])])
@@ -53,10 +54,10 @@ fn name(emit: Emit, name: Name<TokenStream>) -> TokenStream {
     }
 }
 
-/// The field of an instruction that a number goes to.
+/// The field of an instruction that receives a number.
 #[derive(Clone, Copy)]
 enum Field {
-    /// 32 bits, with what fits there.
+    /// 32 bits, and the range that they accept.
     Imm(Limit),
     /// The 16 bits of an offset.
     Off,
@@ -192,7 +193,7 @@ impl Lower {
         self.emit.record(&format!("Insn::{name}"), fields)
     }
 
-    /// A variant without fields is written as `Debug` prints it.
+    /// The path of a variant without fields. `Debug` prints its name.
     fn variant(&self, name: &str, variant: &impl std::fmt::Debug) -> TokenStream {
         self.emit.path(&format!("{name}::{variant:?}"))
     }
@@ -220,7 +221,7 @@ impl Lower {
         }
     }
 
-    /// A number for a field of 32 bits, or 0 and a symbol.
+    /// A number for a field of 32 bits; 0 if there is a symbol.
     fn imm(&self, sum: Sum<TokenStream>, limit: Limit) -> TokenStream {
         self.number(sum, Field::Imm(limit))
     }
@@ -230,7 +231,7 @@ impl Lower {
         (base, self.number(address.off, Field::Off))
     }
 
-    /// A number for a field. A symbol takes the number as its addend, and its place in the instruction is left 0.
+    /// A number for a field. With a symbol it becomes the symbol's addend, and the field is 0.
     fn number(&self, sum: Sum<TokenStream>, field: Field) -> TokenStream {
         let Sum { symbol, written, rust } = sum;
         match symbol {
@@ -242,7 +243,8 @@ impl Lower {
         }
     }
 
-    /// `{ let symbol = …; block.symbol(symbol); value }`: in a variable first, because making it may borrow the block.
+    /// `{ let symbol = …; block.symbol(symbol); value }`: bound to a variable first, because its
+    /// expression may borrow the block.
     fn with_symbol(&self, symbol: TokenStream, value: TokenStream) -> TokenStream {
         let emit = self.emit;
         let bind = [emit.ident("let"), emit.ident("symbol"), emit.punct("="), symbol, emit.punct(";")];
@@ -250,12 +252,13 @@ impl Lower {
         emit.group(Delimiter::Brace, [join(bind), set, emit.punct(";"), value])
     }
 
-    /// A sum without a symbol. The parser has checked one that is all written out; the block checks the others.
+    /// A sum without a symbol. The parser has checked sums of written numbers; the block checks
+    /// sums with values from Rust when it runs.
     fn sum(&self, written: i128, rust: Vec<(bool, TokenStream)>, field: Field) -> TokenStream {
         let emit = self.emit;
         if rust.is_empty() {
             return match field {
-                // Where 32 bits are worked on, 0xffffffff is -1 to the field.
+                // For a 32-bit operation, 0xffffffff is -1 in the field.
                 Field::Imm(limit) => emit.int(limit.field(written).map_or(written, i128::from)),
                 Field::Wide if written < 0 => emit.method("wide", [emit.int(written)]),
                 Field::Off | Field::Unsigned | Field::Wide => emit.int(written),

@@ -1,11 +1,12 @@
-//! Rust tokens to the language's.
+//! Turns Rust tokens into tokens of the language.
 
 use bpfasm_syntax::token::{Kind, Token, number, operator};
 use proc_macro::{Delimiter, Group, Literal, Spacing, Span, TokenStream, TokenTree};
 
 type RustToken = Token<Span, TokenStream>;
 
-/// All tokens of a block, in one row: parentheses and brackets are operators, braces hold Rust.
+/// All tokens of a block as a flat list. Parentheses and brackets become operators; braces contain
+/// Rust.
 pub(crate) fn convert(input: TokenStream) -> Vec<RustToken> {
     let mut tokens = Vec::new();
     add(input, &mut tokens);
@@ -36,7 +37,7 @@ fn add(input: TokenStream, tokens: &mut Vec<RustToken>) {
                 }
                 let chars: String = run.iter().map(proc_macro::Punct::as_char).collect();
                 if chars.starts_with("..") {
-                    // What stands behind the dots in the same run (`..&x`) belongs to the expression.
+                    // Punctuation directly after the dots (`..&x`) belongs to the expression.
                     let mut rust: TokenStream = run.iter().skip(2).cloned().map(TokenTree::Punct).collect();
                     let ends = |tree: &TokenTree| matches!(tree, TokenTree::Punct(p) if p.as_char() == ';');
                     while let Some(tree) = trees.next_if(|tree| !ends(tree)) {
@@ -53,7 +54,7 @@ fn add(input: TokenStream, tokens: &mut Vec<RustToken>) {
     }
 }
 
-/// Cuts a run of punctuation into operators.
+/// Splits a run of punctuation into operators.
 fn run(puncts: &[proc_macro::Punct], chars: &str, tokens: &mut Vec<RustToken>) {
     let mut at = 0;
     while let (Some(rest), Some(punct)) = (chars.get(at..), puncts.get(at)) {
@@ -74,7 +75,7 @@ fn run(puncts: &[proc_macro::Punct], chars: &str, tokens: &mut Vec<RustToken>) {
 
 fn literal(literal: &Literal, tokens: &mut Vec<RustToken>) {
     let text = literal.to_string();
-    // A literal that another macro made may carry its sign.
+    // A literal from another macro may include its sign.
     let digits = match text.strip_prefix('-') {
         Some(digits) => {
             tokens.push(token(Kind::Op("-"), literal.span()));
@@ -102,7 +103,7 @@ fn group(group: &Group, tokens: &mut Vec<RustToken>) {
             tokens.push(token(Kind::Rust(group.stream(), text), group.span()));
             return;
         }
-        // What a `macro_rules!` variable stands for.
+        // The value of a `macro_rules!` variable.
         Delimiter::None => return add(group.stream(), tokens),
     };
     tokens.push(token(Kind::Op(open), group.span_open()));
@@ -114,7 +115,7 @@ fn token(kind: Kind<TokenStream>, span: Span) -> RustToken {
     Token { kind, span, joint: false }
 }
 
-/// A piece of Rust in one line.
+/// A piece of Rust as text of one line.
 fn source_text(rust: &TokenStream) -> String {
     rust.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,36 +1,36 @@
-//! Statements, as written.
+//! Statements as the parser returns them.
 //!
-//! `V` is a piece of Rust, whose value is not known yet. Everything here mirrors the assembler's own `Insn`, with a place for such
-//! a piece wherever the grammar has one.
+//! `V` is a piece of Rust, whose value is not known yet. The types mirror the assembler's `Insn`,
+//! but allow such a piece wherever the grammar does.
 
 use crate::ops::{AluOp, AtomicOp, CmpOp, Reg, Size, SwapKind, Width};
 
-/// Something that is written out or comes from Rust.
+/// A value that is written in the statement or comes from Rust.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Given<T, V> {
-    /// Written out.
+    /// Written in the statement.
     Written(T),
-    /// From Rust.
+    /// A piece of Rust, `{…}`.
     Rust(V),
 }
 
 /// A register.
 pub type Register<V> = Given<Reg, V>;
-/// A label, a map, a path.
+/// The name of a label or a map, or a field path.
 pub type Name<V> = Given<String, V>;
 
 /// One statement of a block.
 #[derive(Clone, Debug)]
 pub struct Statement<S, V> {
-    /// What it says.
+    /// The statement's content.
     pub kind: StatementKind<V>,
-    /// Its first token.
+    /// The place of its first token.
     pub span: S,
-    /// All of it, as text.
+    /// The whole statement as text, in the language's spacing.
     pub text: String,
 }
 
-/// What a statement says.
+/// The content of a statement.
 #[derive(Clone, Debug)]
 pub enum StatementKind<V> {
     /// An instruction.
@@ -68,27 +68,27 @@ pub enum Arg<V> {
     Reg(Register<V>),
     /// A constant.
     Const(Sum<V>),
-    /// `{…}` alone: a register or a constant, its type says which.
+    /// `{…}` alone: a register or a constant, depending on its Rust type.
     Either(V),
 }
 
-/// An address: a register and what is added to it.
+/// An address: a register plus an offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address<V> {
-    /// The register.
+    /// The register that contains the address.
     pub base: Register<V>,
-    /// The offset.
+    /// The offset that is added to it.
     pub off: Sum<V>,
 }
 
 /// A constant or an offset: at most one symbol, and numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sum<V> {
-    /// The symbol.
+    /// The symbol, if there is one.
     pub symbol: Option<Symbol<V>>,
     /// The sum of the numbers that are written out.
     pub written: i128,
-    /// Numbers from Rust, to be subtracted where the flag is set.
+    /// Numbers from Rust; one is subtracted if its flag is `true`.
     pub rust: Vec<(bool, V)>,
 }
 
@@ -106,7 +106,7 @@ pub enum Symbol<V> {
     Const(Name<V>),
 }
 
-/// What a wide load loads.
+/// The constant of a wide load.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wide<V> {
     /// `C ll`
@@ -134,16 +134,16 @@ pub enum Wide<V> {
 pub enum Dest<V> {
     /// To a label.
     Label(Name<V>),
-    /// This many slots past the next instruction.
+    /// A distance in slots of 8 bytes, from the slot after the instruction.
     Rel(i32),
 }
 
-/// What a call calls.
+/// The function that a call calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Callee<V> {
-    /// A helper by name or number; the table is looked up by the parser.
+    /// A helper's number. The parser looks names up.
     Helper(u32),
-    /// A helper whose number Rust knows.
+    /// A helper's number from Rust.
     HelperRust(V),
     /// A function of the same program.
     Local(Dest<V>),

@@ -1,103 +1,103 @@
-//! What can be wrong with a statement.
+//! Errors of syntax.
 
 use std::fmt;
 
 use crate::limit::Limit;
 use crate::token::NumberError;
 
-/// Something wrong, and where.
+/// An error, and the tokens that it is about.
 #[derive(Clone, Debug)]
 pub struct SyntaxError<S> {
-    /// The first token it is about.
+    /// The place of the first token.
     pub start: S,
-    /// The last one.
+    /// The place of the last token.
     pub end: S,
-    /// What it is.
+    /// The error itself.
     pub problem: Problem,
 }
 
-/// What is wrong. `Display` says it in one line and names the forms there are.
+/// The errors of a statement. `Display` prints it in one line and lists the accepted forms.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Problem {
-    /// Something else should stand here.
+    /// A token is not the expected one.
     Expected {
-        /// What should.
+        /// The expected token or form.
         what: &'static str,
-        /// What does.
+        /// The token found, in backquotes.
         found: String,
     },
-    /// Not an operator of this kind of statement.
+    /// The operator does not exist in this kind of statement.
     Operator {
-        /// What stands there.
+        /// The operator found.
         found: String,
-        /// The operators there are.
+        /// The operators that exist.
         forms: &'static str,
     },
-    /// No statement starts like this.
+    /// No statement starts with this token.
     Statement(String),
-    /// `r11`
+    /// A register that does not exist: `r11`.
     Register(String),
-    /// `r1 += w2`
+    /// Registers of different widths: `r1 += w2`.
     MixedWidths {
-        /// The left side.
+        /// The register on the left.
         left: &'static str,
-        /// The right side.
+        /// The register on the right.
         right: &'static str,
     },
-    /// `r1 = *(u8 *)(w2 + 0)`
+    /// The lower half of a register in place of a whole one: `r1 = *(u8 *)(w2 + 0)`.
     Half {
-        /// The register.
+        /// The register found.
         found: &'static str,
         /// What it should serve as.
         place: &'static str,
     },
-    /// `r2 = xchg32_32(r1 + 0, r2)`
+    /// A whole register in place of a lower half: `r2 = xchg32_32(r1 + 0, r2)`.
     Whole {
-        /// The register.
+        /// The register found.
         found: &'static str,
         /// What it should serve as.
         place: &'static str,
     },
-    /// Both places must name one register.
+    /// Two places of the form must name the same register.
     SameRegister {
-        /// Why.
+        /// The form, in backquotes.
         form: &'static str,
     },
-    /// Not a type, or not one that this statement takes.
+    /// A type that does not exist, or that this statement does not accept.
     Type {
-        /// What stands there.
+        /// The type found.
         found: String,
-        /// The types there are.
+        /// The types that the statement accepts.
         forms: &'static str,
     },
-    /// A constant that does not fit.
+    /// A constant does not fit its place.
     Range {
-        /// The constant.
+        /// The constant's value.
         value: i128,
-        /// Where it should fit.
+        /// The range of its place.
         limit: Limit,
     },
-    /// A number that is not one.
+    /// A token that starts like a number is not a number.
     Number(NumberError),
-    /// `call bpf_no_such`
+    /// A helper that does not exist: `call bpf_no_such`.
     Helper {
-        /// The name.
+        /// The name that the statement calls.
         name: String,
-        /// A helper whose name is almost that.
+        /// The helper with the most similar name.
         near: Option<&'static str>,
     },
-    /// A wide load must end with `ll`.
+    /// A wide load does not end with `ll`.
     MissingLl,
-    /// A name where a constant should stand.
+    /// A name in place of a constant.
     Name(String),
-    /// The same label twice in a block.
+    /// A block defines the same label twice.
     DuplicateLabel(String),
-    /// Only a field has an addend.
+    /// A number is added to a symbol that is not a field.
     Addend,
-    /// Two symbols in one instruction.
+    /// An instruction has two symbols.
     SecondSymbol,
-    /// A symbol that can only fill the constant, in a store.
+    /// A store has a symbol as its constant; a store's symbol can only be its offset.
     StoredSymbol,
 }
 
@@ -105,14 +105,16 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expected { what, found } => write!(f, "expected {what}, found {found}"),
-            Self::Operator { found, forms } => write!(f, "`{found}` is no operator here; there are {forms}"),
+            Self::Operator { found, forms } => {
+                write!(f, "`{found}` is not an operator here; there are {forms}")
+            }
             Self::Statement(found) => write!(
                 f,
                 "no statement starts with {found}; there are `rN = …`, `wN += …`, `*(u32 *)(rN + OFF) = …`, `lock *(…) += …`, \
                  `if … goto L`, `goto L`, `gotol L`, `call …`, `exit`, `label:` and, in bpf!, `..fragment`"
             ),
             Self::Register(name) => {
-                write!(f, "there is no register `{name}`; there are r0 to r10 and w0 to w10")
+                write!(f, "unknown register `{name}`; there are r0 to r10 and w0 to w10")
             }
             Self::MixedWidths { left, right } => {
                 write!(
@@ -125,21 +127,21 @@ impl fmt::Display for Problem {
                 write!(f, "`{found}` is a whole register; {place} takes w0 to w10")
             }
             Self::SameRegister { form } => write!(f, "this must be the same register: {form}"),
-            Self::Type { found, forms } => write!(f, "`{found}` is no type here; there are {forms}"),
+            Self::Type { found, forms } => write!(f, "`{found}` is not a type here; there are {forms}"),
             Self::Range { value, limit } => write!(f, "{value} does not fit: {limit}"),
             Self::Number(error) => write!(f, "{error}"),
             Self::Helper { name, near: Some(near) } => {
-                write!(f, "there is no helper `{name}`; did you mean `{near}`?")
+                write!(f, "unknown helper `{name}`; did you mean `{near}`?")
             }
             Self::Helper { name, near: None } => {
-                write!(f, "there is no helper `{name}`; a kernel function is called with `call kfunc NAME`")
+                write!(f, "unknown helper `{name}`; a kernel function is called with `call kfunc NAME`")
             }
             Self::MissingLl => {
                 write!(f, "a 64-bit immediate ends with `ll`: `rN = map NAME ll`, `rN = C ll`")
             }
             Self::Name(name) => write!(
                 f,
-                "`{name}` is no constant; there are numbers, fields `{name}.member`, sizeof(…), exists(…), shift(…), mask(…), \
+                "`{name}` is not a constant; there are numbers, fields `{name}.member`, sizeof(…), exists(…), shift(…), mask(…), \
                  enum(…), params(…), `const {name}` and, in bpf!, `{{{name}}}` for a Rust value"
             ),
             Self::DuplicateLabel(name) => write!(f, "the label `{name}` is already defined in this block"),
@@ -147,7 +149,7 @@ impl fmt::Display for Problem {
             Self::SecondSymbol => {
                 write!(
                     f,
-                    "an instruction has room for one symbol; of two fields, only the difference `a.b - a.c` is one"
+                    "an instruction takes one symbol; only the difference of two fields, `a.b - a.c`, counts as one"
                 )
             }
             Self::StoredSymbol => {

@@ -1,16 +1,17 @@
-//! Helper functions: the names of the UAPI's `enum bpf_func_id` (`include/uapi/linux/bpf.h`), with `BPF_FUNC_` written as the
-//! function is named, `bpf_`.
+//! Helper functions: the names of the UAPI's `enum bpf_func_id` (`include/uapi/linux/bpf.h`), with
+//! `BPF_FUNC_` written as the function is named, `bpf_`.
 //!
-//! The rows come from the type information (BTF) of Debian's kernels 5.10, 6.1, 6.12, 6.16 and 7.3, by
-//! `bpfasm/tests/data/make-helpers.sh`; the version is the first of these that has the helper, not the first of all kernels.
+//! The rows come from the type information (BTF) of Debian's kernels 5.10, 6.1, 6.12, 6.16 and 7.3,
+//! by `bpfasm/tests/data/make-helpers.sh`; a version is the first of these kernels that has the
+//! helper, so the helper may be older.
 
-/// The number of a helper.
+/// The number of the helper with this name (`bpf_map_lookup_elem`), if it is known.
 #[must_use]
 pub fn id(name: &str) -> Option<u32> {
     HELPERS.iter().find_map(|&(id, known, _)| (known == name).then_some(id))
 }
 
-/// The name of a helper.
+/// The name of the helper with this number, if it is known.
 #[must_use]
 pub fn name(id: u32) -> Option<&'static str> {
     row(id).map(|row| row.1)
@@ -22,7 +23,7 @@ pub fn since(id: u32) -> Option<(u16, u16)> {
     row(id).map(|row| row.2)
 }
 
-/// The helper whose name is most like `name`, if one is like it.
+/// The helper whose name is most similar to `name`, if one is similar.
 #[must_use]
 pub fn near(name: &str) -> Option<&'static str> {
     const MOST: usize = 3;
@@ -35,11 +36,11 @@ pub fn near(name: &str) -> Option<&'static str> {
 }
 
 fn row(id: u32) -> Option<&'static (u32, &'static str, (u16, u16))> {
-    // Numbers start at 1 and have no gap; a unit test holds that.
+    // Numbers start at 1 without gaps; a unit test checks that.
     HELPERS.get(usize::try_from(id).ok()?.checked_sub(1)?)
 }
 
-/// How many characters must be added, left out or replaced to make `a` of `b` (Levenshtein's distance).
+/// The number of characters to add, remove or replace to turn `b` into `a` (Levenshtein distance).
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -58,7 +59,7 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(a.len())
 }
 
-/// Number, name, first kernel.
+/// Each helper's number, name, and first kernel of those above.
 #[rustfmt::skip]
 const HELPERS: &[(u32, &str, (u16, u16))] = &[
     (1, "bpf_map_lookup_elem", (5, 10)),

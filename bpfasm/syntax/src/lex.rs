@@ -1,22 +1,22 @@
-//! Text to tokens.
+//! Splits text into tokens.
 
 use std::convert::Infallible;
 
 use crate::token::{Kind, Token, number, operator};
 
-/// A place in a text, both from 1; a column counts characters.
+/// A place in a text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position {
-    /// Line.
+    /// The line, counted from 1.
     pub line: u32,
-    /// Column.
+    /// The column in characters, counted from 1.
     pub column: u32,
 }
 
-/// A token of text. Text cannot hold pieces of Rust.
+/// A token of text. Text cannot contain pieces of Rust.
 pub type TextToken = Token<Position, Infallible>;
 
-/// Cuts `text` into tokens; says where it ends.
+/// Splits `text` into tokens; also returns the place of its end.
 #[must_use]
 pub fn lex(text: &str) -> (Vec<TextToken>, Position) {
     let mut lexer =
@@ -28,7 +28,7 @@ pub fn lex(text: &str) -> (Vec<TextToken>, Position) {
 struct Lexer<'a> {
     rest: &'a str,
     at: Position,
-    /// Nothing but space since the last newline.
+    /// Whether only spaces were read since the last newline.
     line_empty: bool,
     tokens: Vec<TextToken>,
 }
@@ -66,7 +66,7 @@ impl Lexer<'_> {
         self.tokens.push(Token { kind, span, joint: false });
     }
 
-    /// Goes `len` bytes on and counts what it passes.
+    /// Skips `len` bytes and counts their lines and columns.
     fn skip(&mut self, len: usize) {
         let (passed, rest) = self.rest.split_at(len);
         for c in passed.chars() {
@@ -108,7 +108,7 @@ fn next(rest: &str, first: char) -> (Kind<Infallible>, usize) {
     }
 }
 
-/// Whether an operator, existing or not, can have this character in it.
+/// Whether this character can be a part of an operator, valid or not.
 fn is_operator_part(c: char) -> bool {
     c.is_ascii_punctuation() && !"_;()[]{}\"'`\\".contains(c)
 }

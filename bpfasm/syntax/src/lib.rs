@@ -1,8 +1,9 @@
-//! The grammar of the assembler: one parser, used by the `bpf!` macro at compile time and by the text assembler at run time.
+//! The grammar of the assembler: one parser, used by the `bpf!` macro at compile time and by the
+//! text assembler at run time.
 //!
-//! Tokens come from either side ([`lex`] for text, the macro crate for Rust tokens), carry a span of the caller's own type, and
-//! may be pieces of Rust of the caller's own type. [`parse`] makes statements of them; what a statement turns into is again the
-//! caller's business.
+//! The tokens come from [`lex`] for text, or from the macro crate for Rust tokens. The caller
+//! chooses the type of their spans, and the type of the pieces of Rust among them. [`parse`] makes
+//! statements of the tokens, and the caller turns statements into instructions or into code.
 
 #![forbid(unsafe_code)]
 

@@ -1,21 +1,24 @@
-//! What fits where.
+//! The ranges of numbers that the fields of instructions accept.
 
 use std::fmt;
 
 use crate::ops::{Size, Width};
 
-/// A place for a number, and with it the numbers that fit.
+/// A place for a number in an instruction, which determines the range of numbers that fit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Limit {
-    /// The constant of an operation or comparison. Where 64 bits are worked on, the field's 32 are sign-extended, so that
-    /// `0xffffffff` would mean something else than it says; where 32 are, both readings of the field are the same bits.
+    /// The constant of an operation or comparison. A 64-bit operation sign-extends the field's 32
+    /// bits, so `0xffffffff` would not mean what it says and is refused. For a 32-bit operation the
+    /// signed and the unsigned value have the same bits, and both are accepted.
     Imm(Width),
-    /// A constant that is stored: any value of the stored size, signed or not; 64 bits are sign-extended from 32.
+    /// A constant that is stored: any value of the stored size, signed or unsigned. A store of 64
+    /// bits sign-extends the field's 32.
     Store(Size),
     /// The offset of a load, store or jump: 16 bits, signed.
     Offset,
-    /// The distance of `gotol` and of a local call, an offset into a packet, a descriptor, an addend: 32 bits, signed.
+    /// The distance of `gotol` and of a local call, an offset into a packet, a descriptor, an
+    /// addend: 32 bits, signed.
     Signed32,
     /// A helper's number, an offset into a map's value: 32 bits.
     Unsigned32,
@@ -46,7 +49,8 @@ impl Limit {
         (least..=most).contains(&value)
     }
 
-    /// The field of 32 bits that stands for `value`, if it fits. [`Limit::Wide`] and [`Limit::Offset`] have fields of their own.
+    /// The 32-bit field for `value`, or `None` if it does not fit. Not for [`Limit::Wide`] and
+    /// [`Limit::Offset`], whose fields have 64 and 16 bits.
     #[must_use]
     pub fn field(self, value: i128) -> Option<i32> {
         if !self.fits(value) {

@@ -1,10 +1,11 @@
-//! The words of the instruction set that both the macro and the assembler need: registers, widths, operators.
+//! Registers, widths and operators, which both the macro and the assembler need.
 //!
-//! Names and meanings are those of RFC 9669; the text forms are LLVM's and the kernel verifier's.
+//! Names and meanings are those of RFC 9669; the texts are those of LLVM and of the kernel's
+//! verifier.
 
 use std::fmt;
 
-/// A 64-bit register, `r0` to `r10` (RFC 9669 section 2.1 leaves eleven: ten general ones and the frame pointer).
+/// A 64-bit register: `r0` to `r9`, and the frame pointer `r10` (RFC 9669 section 2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -23,7 +24,7 @@ pub enum Reg {
 }
 
 impl Reg {
-    /// Every register, in order.
+    /// All registers, in order.
     pub const ALL: [Self; 11] = [
         Self::R0,
         Self::R1,
@@ -38,13 +39,13 @@ impl Reg {
         Self::R10,
     ];
 
-    /// The register of this number, if there is one.
+    /// The register with this number, if it exists.
     #[must_use]
     pub fn from_index(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }
 
-    /// Its number, 0 to 10.
+    /// The register's number, 0 to 10.
     #[must_use]
     pub const fn index(self) -> u8 {
         self as u8
@@ -57,7 +58,7 @@ impl fmt::Display for Reg {
     }
 }
 
-/// How many bytes a load or a store moves.
+/// The number of bytes that a load or a store moves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Size {
@@ -68,7 +69,7 @@ pub enum Size {
 }
 
 impl Size {
-    /// Bytes: 1, 2, 4 or 8.
+    /// The size in bytes: 1, 2, 4 or 8.
     #[must_use]
     pub const fn bytes(self) -> u32 {
         match self {
@@ -79,7 +80,7 @@ impl Size {
         }
     }
 
-    /// Bits: 8, 16, 32 or 64.
+    /// The size in bits: 8, 16, 32 or 64.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.bytes() * 8
@@ -95,7 +96,7 @@ pub enum Width {
     W64,
 }
 
-/// Two-operand arithmetic (RFC 9669 section 4.1), as the text writes it.
+/// Arithmetic with two operands (RFC 9669 section 4.1). Each variant is documented by its text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AluOp {
     /// `+=`
@@ -126,7 +127,7 @@ pub enum AluOp {
     Arsh,
 }
 
-/// The condition of a jump (RFC 9669 section 4.3), as the text writes it.
+/// The condition of a jump (RFC 9669 section 4.3). Each variant is documented by its text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CmpOp {
     /// `==`
@@ -141,7 +142,7 @@ pub enum CmpOp {
     Lt,
     /// `<=`
     Le,
-    /// `&`: any of these bits set
+    /// `&`: at least one of these bits is set
     Set,
     /// `s>`
     SGt,
@@ -160,7 +161,7 @@ pub enum SwapKind {
     Be,
     /// `le16 r1`: between host order and little endian.
     Le,
-    /// `bswap16 r1`: always.
+    /// `bswap16 r1`: swaps on every machine.
     Bswap,
 }
 
@@ -190,7 +191,7 @@ pub enum AtomicOp {
 }
 
 impl Reg {
-    /// Its name as the operand of an operation of this width: `r1` or `w1`.
+    /// The register's name as the operand of an operation of this width: `r1` or `w1`.
     #[must_use]
     pub const fn name(self, width: Width) -> &'static str {
         const R: [&str; 11] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10"];
@@ -203,7 +204,7 @@ impl Reg {
 }
 
 impl Size {
-    /// Its name in a load or a store that does not extend the sign.
+    /// The type's name in a store, or in a load that does not extend the sign: `u32`.
     #[must_use]
     pub const fn unsigned(self) -> &'static str {
         match self {
@@ -214,7 +215,7 @@ impl Size {
         }
     }
 
-    /// Its name where the sign is extended.
+    /// The type's name in an operation that extends the sign: `s32`.
     #[must_use]
     pub const fn signed(self) -> &'static str {
         match self {
@@ -225,7 +226,7 @@ impl Size {
         }
     }
 
-    /// The size and the signedness that a type's name means.
+    /// The size of the type with this name, and whether it is signed.
     #[must_use]
     pub fn from_name(name: &str) -> Option<(Self, bool)> {
         [Self::B1, Self::B2, Self::B4, Self::B8].into_iter().find_map(|size| {
@@ -236,14 +237,14 @@ impl Size {
     }
 }
 
-/// Says once how each variant is written, for reading (`ALL`) and for printing (`text`, `Display`).
+/// Defines the text of each variant once, for reading (`ALL`) and for printing (`text`, `Display`).
 macro_rules! written {
     ($type:ident: $($variant:ident $text:literal)*) => {
         impl $type {
-            /// Every variant and how the text writes it.
+            /// All variants with their texts.
             pub const ALL: [(Self, &'static str); [$($text),*].len()] = [$((Self::$variant, $text)),*];
 
-            /// How the text writes it.
+            /// The variant's text.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
@@ -270,11 +271,11 @@ written!(CmpOp:
 written!(SwapKind: Be "be" Le "le" Bswap "bswap");
 
 impl AtomicOp {
-    /// The operations without a result and the operators that write them.
+    /// The operations without a result, and their operators.
     pub const LOCK: [(Self, &'static str); 4] =
         [(Self::Add, "+="), (Self::Or, "|="), (Self::And, "&="), (Self::Xor, "^=")];
 
-    /// The operations written like a function of a typed address.
+    /// The operations that return the old value, and their names.
     pub const FETCH: [(Self, &'static str); 4] = [
         (Self::FetchAdd, "atomic_fetch_add"),
         (Self::FetchOr, "atomic_fetch_or"),
@@ -282,7 +283,8 @@ impl AtomicOp {
         (Self::FetchXor, "atomic_fetch_xor"),
     ];
 
-    /// The exchanges, whose name says the size; `cmpxchg` compares with `r0` and leaves the old value there.
+    /// The exchanges with their sizes and names. `cmpxchg` compares with `r0` and stores the old
+    /// value there.
     pub const EXCHANGE: [(Self, Size, &'static str); 4] = [
         (Self::Xchg, Size::B8, "xchg_64"),
         (Self::Xchg, Size::B4, "xchg32_32"),

@@ -1,28 +1,28 @@
-//! Tokens: what text and Rust have in common.
+//! Tokens, of text and of Rust alike.
 
 use std::fmt;
 
-/// A token, the place it came from and what follows it.
+/// A token and its place.
 #[derive(Clone, Debug)]
 pub struct Token<S, V> {
-    /// What it is.
+    /// The token itself.
     pub kind: Kind<V>,
-    /// Where it stands.
+    /// The token's place, in the caller's type.
     pub span: S,
-    /// Whether it is an operator and the next token is one too, without a space between them.
+    /// Whether this token and the next one are operators without a space between them.
     pub joint: bool,
 }
 
-/// What a token is. `V` is a piece of Rust; text has none.
+/// The kinds of tokens. `V` is a piece of Rust; tokens of text have none.
 #[derive(Clone, Debug)]
 pub enum Kind<V> {
-    /// A word: register, keyword, name.
+    /// A word: a register, a keyword or a name.
     Word(String),
     /// A number.
     Int {
-        /// Its value.
+        /// The number's value.
         value: u64,
-        /// How it was written.
+        /// The number as it was written.
         text: String,
     },
     /// One of [`OPERATORS`].
@@ -31,16 +31,16 @@ pub enum Kind<V> {
     Rust(V, String),
     /// `..…`: a fragment from Rust, and its text.
     Spread(V, String),
-    /// The end of a statement: `;`, and in text a newline.
+    /// The end of a statement: `;` or, in text, a newline.
     End,
-    /// A number that is not one.
+    /// A word that starts with a digit but is not a number.
     BadNumber(NumberError),
-    /// Anything else, as text.
+    /// Any other token, as text.
     Other(String),
 }
 
 impl<V> Kind<V> {
-    /// How a message calls it.
+    /// The token's description in messages.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -54,7 +54,7 @@ impl<V> Kind<V> {
     }
 }
 
-/// The operators, none before one that it starts with.
+/// The operators. A longer operator comes before any operator that it starts with.
 pub const OPERATORS: [&str; 29] = [
     "<<=", ">>=", "+=", "-=", "*=", "/=", "%=", "|=", "&=", "^=", "==", "!=", "<=", ">=", "<", ">", "=", "&",
     "+", "-", "*", "(", ")", "[", "]", ",", ".", ":", "#",
@@ -66,13 +66,13 @@ pub fn operator(text: &str) -> Option<&'static str> {
     OPERATORS.iter().copied().find(|op| text.starts_with(op))
 }
 
-/// Why a number is none.
+/// Why a word is not a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum NumberError {
-    /// More than 64 bits.
+    /// It does not fit 64 bits.
     TooLong(String),
-    /// A character that is no digit, or no digit at all. Numbers have no suffix.
+    /// It contains a character that is not a digit, or no digit. Numbers have no suffix.
     Malformed(String),
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for NumberError {
             Self::Malformed(text) => {
                 write!(
                     f,
-                    "`{}` is no number; there are 12, 0x12, 0b11 and 0o12, without a suffix",
+                    "`{}` is not a number; there are 12, 0x12, 0b11 and 0o12, without a suffix",
                     Short(text)
                 )
             }
@@ -93,13 +93,13 @@ impl fmt::Display for NumberError {
 
 impl std::error::Error for NumberError {}
 
-/// Text cut to what a message can bear.
+/// Text shortened for a message.
 struct Short<'a>(&'a str);
 
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST: usize = 40;
-        match self.0.char_indices().nth(MOST) {
+        const MAX_CHARS: usize = 40;
+        match self.0.char_indices().nth(MAX_CHARS) {
             Some((end, _)) => write!(f, "{}…", &self.0[..end]),
             None => f.write_str(self.0),
         }
@@ -109,7 +109,7 @@ impl fmt::Display for Short<'_> {
 /// Reads a number as Rust writes it: decimal, `0x`, `0o`, `0b`, with `_` between digits.
 ///
 /// # Errors
-/// When it is none, or longer than 64 bits.
+/// If `text` is not a number, or does not fit 64 bits.
 pub fn number(text: &str) -> Result<u64, NumberError> {
     let (radix, digits) = match text.get(..2) {
         Some("0x" | "0X") => (16, &text[2..]),
@@ -130,7 +130,7 @@ pub fn number(text: &str) -> Result<u64, NumberError> {
     value.ok_or_else(|| NumberError::TooLong(text.to_owned()))
 }
 
-/// Writes a statement's tokens as the language does: `r6 = *(u64 *)(r1 + 0)`.
+/// A statement's tokens as text, in the language's spacing: `r6 = *(u64 *)(r1 + 0)`.
 #[must_use]
 pub fn text<S, V>(tokens: &[Token<S, V>]) -> String {
     let mut out = String::new();
@@ -142,7 +142,7 @@ pub fn text<S, V>(tokens: &[Token<S, V>]) -> String {
         {
             out.push(' ');
         }
-        // A sign is part of the number after it unless a value stands before it.
+        // A sign belongs to the number after it, unless there is a value before it.
         unary = matches!(token.kind, Kind::Op("-" | "+")) && !before.is_some_and(is_value);
         match &token.kind {
             Kind::Word(text) | Kind::Int { text, .. } | Kind::Other(text) => out.push_str(text),
@@ -164,7 +164,7 @@ pub fn text<S, V>(tokens: &[Token<S, V>]) -> String {
     out
 }
 
-/// Whether a sign after this is an operation and not a sign.
+/// Whether `+` or `-` after this token is an operator and not a sign.
 fn is_value<V>(kind: &Kind<V>) -> bool {
     match kind {
         Kind::Word(word) => !matches!(word.as_str(), "goto" | "gotol" | "call" | "pc"),
@@ -173,7 +173,7 @@ fn is_value<V>(kind: &Kind<V>) -> bool {
     }
 }
 
-/// Whether a space stands between two tokens; `unary` says the first is a sign.
+/// Whether there is a space between two tokens; `unary` means that the first one is a sign.
 fn spaced<V>(before: &Kind<V>, unary: bool, after: &Kind<V>) -> bool {
     match (before, after) {
         (Kind::Op("(" | "[" | "." | "#"), _)
@@ -182,7 +182,7 @@ fn spaced<V>(before: &Kind<V>, unary: bool, after: &Kind<V>) -> bool {
         (Kind::Op(")"), Kind::Word(word)) => matches!(word.as_str(), "goto" | "ll"),
         (Kind::Op(")"), next) => !matches!(next, Kind::Op("(") | Kind::Rust(..)),
         (Kind::Word(word), Kind::Op(op)) => match word.as_str() {
-            // `s>>=`; `s` is nothing but the sign of an operator.
+            // `s>>=`: the `s` belongs to the operator.
             "s" => false,
             "pc" => !matches!(*op, "+" | "-"),
             _ => *op != "(",

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the rows of bpfasm/syntax/src/helpers.rs from kernels' type information.
+# Makes the rows of bpfasm/syntax/src/helpers.rs from the BTF of several kernels.
 #
 #   make-helpers.sh 5.10=FILE 6.1=FILE 6.12=FILE …
 #
-# Each FILE is a raw BTF (or a vmlinux), oldest kernel first. A row says a helper's number, its name, and the first of the given
-# kernels that has it. Needs bpftool.
+# Each FILE is raw BTF or a vmlinux, the oldest kernel first. A row contains a helper's number, its name, and the first of the
+# given kernels that has it. Needs bpftool.
 set -eu
 
 for kernel in "$@"; do
@@ -18,7 +18,7 @@ done | awk '
     END {
         if (failed) exit 1
         for (id = 1; id <= last; id++) {
-            if (!(id in name)) { print "no helper " id > "/dev/stderr"; exit 1 }
+            if (!(id in name)) { print "helper " id " is missing" > "/dev/stderr"; exit 1 }
             split(since[id], version, ".")
             sub("BPF_FUNC_", "bpf_", name[id])
             printf "    (%d, \"%s\", (%d, %d)),\n", id, name[id], version[1], version[2]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the bytes of isa.txt: takes the text of each line, has LLVM assemble it, and puts LLVM's bytes before it. Lines that are
-# empty or start with `#` stay. Needs llvm-mc; LLVM_MC names another one than llvm-mc-19.
+# Writes the bytes of isa.txt: assembles the text of each line with LLVM and writes LLVM's bytes before it. Empty lines and lines
+# that start with `#` are kept. Needs llvm-mc-19, or another llvm-mc that LLVM_MC names.
 set -eu
 cd "$(dirname "$0")"
 

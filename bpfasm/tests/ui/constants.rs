@@ -1,4 +1,4 @@
-//! Constants that do not fit, and what is no constant.
+//! Constants that do not fit, and tokens that are not constants.
 
 use bpfasm::bpf;
 
@@ -15,16 +15,16 @@ fn main() {
         r1 = 0x1ffffffffffffffff ll; //~ 14 `0x1ffffffffffffffff` does not fit in 64 bits
         r1 = -0xffffffffffffffff ll; //~ 14 does not fit: a wide constant takes
         goto +32768; //~ 14 32768 does not fit: an offset takes -32768 to 32767
-        r1 = 5u32; //~ 14 `5u32` is no number; there are 12, 0x12, 0b11 and 0o12, without a suffix
-        r1 = 1.5; //~ 14 `1.5` is no number
+        r1 = 5u32; //~ 14 `5u32` is not a number; there are 12, 0x12, 0b11 and 0o12, without a suffix
+        r1 = 1.5; //~ 14 `1.5` is not a number
         r1 = map_fd 4294967295 ll; //~ 21 4294967295 does not fit
         r1 = map_value_fd 3 + 4294967296 ll; //~ 31 4294967296 does not fit
         call 4294967296; //~ 14 4294967296 does not fit
-        r1 = PORT; //~ 14 `PORT` is no constant; there are numbers, fields `PORT.member`, sizeof(…), exists(…), shift(…), mask(…), enum(…), params(…), `const PORT` and, in bpf!, `{PORT}` for a Rust value
-        r1 = size_of(sock); //~ 14 `size_of` is no constant
+        r1 = PORT; //~ 14 `PORT` is not a constant; there are numbers, fields `PORT.member`, sizeof(…), exists(…), shift(…), mask(…), enum(…), params(…), `const PORT` and, in bpf!, `{PORT}` for a Rust value
+        r1 = size_of(sock); //~ 14 `size_of` is not a constant
         r1 = sizeof(sock) + 4; //~ 29 only a field takes an addend: `sock.sk_protocol + 4`
-        r1 = sock.a + sock.b; //~ 23 an instruction has room for one symbol
-        r1 = 4 - sock.b; //~ 18 an instruction has room for one symbol
+        r1 = sock.a + sock.b; //~ 23 an instruction takes one symbol
+        r1 = 4 - sock.b; //~ 18 an instruction takes one symbol
         *(u32 *)(r1 + 0) = const PORT; //~ 28 a store's symbol fills its offset
         r0 = *(u8 *)skb[sock.a]; //~ 25 expected a number, which no symbol can fill here, found a symbol
         r1 = sock.; //~ 19 expected a member's name

@@ -4,8 +4,8 @@ use bpfasm::bpf;
 
 fn main() {
     bpf! {
-        call bpf_map_lookup_elme; //~ 14 there is no helper `bpf_map_lookup_elme`; did you mean `bpf_map_lookup_elem`?
-        call bpf_no_helper_is_called_this; //~ 14 there is no helper `bpf_no_helper_is_called_this`; a kernel function is called with `call kfunc NAME`
+        call bpf_map_lookup_elme; //~ 14 unknown helper `bpf_map_lookup_elme`; did you mean `bpf_map_lookup_elem`?
+        call bpf_no_helper_is_called_this; //~ 14 unknown helper `bpf_no_helper_is_called_this`; a kernel function is called with `call kfunc NAME`
         call -; //~ 15 expected a number of slots
         call; //~ 13 expected a helper, its number, `kfunc NAME`, a label or `pc+N`
         call kfunc; //~ 19 expected a kernel function's name

@@ -4,16 +4,16 @@ use bpfasm::bpf;
 
 fn main() {
     bpf! {
-        if r0 >< 4 goto out; //~ 15 `><` is no operator here; there are == != > >= < <= & s> s>= s< s<=
-        if r0 => 4 goto out; //~ 15 `=>` is no operator here
-        if r0 s== 4 goto out; //~ 15 `s==` is no operator here
-        r0 ** 4; //~ 12 `**` is no operator here; there are = += -= *= /= %= |= &= ^= <<= >>= s>>= s/= s%=
-        r0 s+= 4; //~ 12 `s+=` is no operator here
-        r0 == 4; //~ 12 `==` is no operator here
+        if r0 >< 4 goto out; //~ 15 `><` is not an operator here; there are == != > >= < <= & s> s>= s< s<=
+        if r0 => 4 goto out; //~ 15 `=>` is not an operator here
+        if r0 s== 4 goto out; //~ 15 `s==` is not an operator here
+        r0 ** 4; //~ 12 `**` is not an operator here; there are = += -= *= /= %= |= &= ^= <<= >>= s>>= s/= s%=
+        r0 s+= 4; //~ 12 `s+=` is not an operator here
+        r0 == 4; //~ 12 `==` is not an operator here
         r0 = = 4; //~ 14 expected a constant, found `=`
-        r0 || 4; //~ 12 `||` is no operator here
-        lock *(u64 *)(r1 + 0) -= r2; //~ 31 `-=` is no operator here; there are += |= &= ^=
-        *(u64 *)(r1 + 0) += r2; //~ 26 `+=` is no operator here; there are `=`, and `lock *(…) += …` for an atomic operation
+        r0 || 4; //~ 12 `||` is not an operator here
+        lock *(u64 *)(r1 + 0) -= r2; //~ 31 `-=` is not an operator here; there are += |= &= ^=
+        *(u64 *)(r1 + 0) += r2; //~ 26 `+=` is not an operator here; there are `=`, and `lock *(…) += …` for an atomic operation
         r0 4; //~ 12 expected an operator, one of = += -= *= /= %= |= &= ^= <<= >>= s>>= s/= s%=, found `4`
         if r0 goto out; //~ 15 expected a condition, one of == != > >= < <= & s> s>= s< s<=, found `goto`
         if r0 == 1 out; //~ 20 expected `goto`, found `out`

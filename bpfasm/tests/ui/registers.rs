@@ -4,9 +4,9 @@ use bpfasm::bpf;
 
 fn main() {
     bpf! {
-        r11 = 0; //~ 9 there is no register `r11`; there are r0 to r10 and w0 to w10
-        r1 = w99; //~ 14 there is no register `w99`
-        r1 = r01; //~ 14 there is no register `r01`
+        r11 = 0; //~ 9 unknown register `r11`; there are r0 to r10 and w0 to w10
+        r1 = w99; //~ 14 unknown register `w99`
+        r1 = r01; //~ 14 unknown register `r01`
         r1 += w2; //~ 15 `r1` and `w2` in one statement; both sides are r registers or both are w registers
         w1 = r2; //~ 14 `w1` and `r2` in one statement
         w1 = -r1; //~ 15 `w1` and `r1` in one statement
@@ -16,7 +16,7 @@ fn main() {
         w1 = be16 w1; //~ 9 `w1` is half a register; a byte swap takes r0 to r10
         r1 = *(u64 *)(w2 + 0); //~ 23 `w2` is half a register; an address takes r0 to r10
         r1 = *(u64 *)(10 + 0); //~ 23 expected a register, found `10`
-        w1 = *(u64 *)(r2 + 0); //~ 16 `u64` is no type here; there are u8 u16 u32 with a w register
+        w1 = *(u64 *)(r2 + 0); //~ 16 `u64` is not a type here; there are u8 u16 u32 with a w register
         *(u64 *)(r1 + 0) = w2; //~ 28 `w2` is half a register; a store of `u64` takes r0 to r10
         w1 = 7 ll; //~ 9 `w1` is half a register; a 64-bit immediate takes r0 to r10
         lock *(u64 *)(r1 + 0) += w2; //~ 34 `w2` is half a register; `u64` takes r0 to r10

@@ -1,4 +1,4 @@
-//! The kernels beside the tests, and tables of what they hold.
+//! The kernels in `data`, and tables of their types.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
@@ -26,7 +26,8 @@ pub fn lines(name: &str) -> Vec<String> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// A table with a heading: for each kernel of the heading, the first column and this kernel's.
+/// Reads a table with a heading. Returns, for each kernel in the heading, the first column and that
+/// kernel's column.
 pub fn columns(name: &str) -> BTreeMap<String, Vec<(String, String)>> {
     let lines = lines(name);
     let (heading, rows) = lines.split_first().expect("a heading");
@@ -41,7 +42,7 @@ pub fn columns(name: &str) -> BTreeMap<String, Vec<(String, String)>> {
     columns
 }
 
-/// Everything that the kernels beside the tests were cut to hold.
+/// All names of `names.txt`, by which the kernels in `data` were cut.
 pub fn everything() -> Wanted {
     let mut wanted = Wanted::new();
     for line in lines("names.txt") {

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the files beside this script from whole kernels' BTF: cut.sh DIRECTORY, where <release>.btf lie as README.md names them.
+# Makes the files in this directory from the whole BTF of kernels: cut.sh DIRECTORY. The directory contains a <release>.btf for
+# each kernel; README.md lists them.
 set -eu
 from=$1
 to=$(dirname "$0")

@@ -180,7 +180,8 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(Insn::Atomic { size, op, at, src })
     }
 
-    /// The register of an atomic operation is as wide as its memory. `{…}` is either.
+    /// Checks that the register of an atomic operation is as wide as its memory. `{…}` can be
+    /// either.
     fn width_of(&self, left: &Operand<V>, width: Width, size: Size) -> Parsed<(), S> {
         let bare = matches!(left.reg, Given::Rust(_));
         if left.width == width || bare {
@@ -197,7 +198,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         ))
     }
 
-    /// The keyword of a wide load, when what follows can be its operand.
+    /// The keyword of a wide load, if the next token can be its operand.
     fn wide_keyword(&self, word: &str) -> Option<Keyword> {
         let keyword =
             Keyword::ALL.into_iter().find_map(|(keyword, text)| (text == word).then_some(keyword))?;
@@ -269,7 +270,7 @@ fn swap(word: &str) -> Option<(SwapKind, Size)> {
     })
 }
 
-/// What a wide load can start with.
+/// The keywords of wide loads.
 #[derive(Clone, Copy)]
 enum Keyword {
     Map,

@@ -1,4 +1,4 @@
-//! Tokens to statements.
+//! Parses tokens into statements.
 
 mod assign;
 mod operand;
@@ -10,11 +10,11 @@ use crate::ast::{Given, Statement, StatementKind};
 use crate::error::{Problem, SyntaxError};
 use crate::token::{Kind, Token, text};
 
-/// Parses a block. After something wrong it goes on behind the next end of a statement, so that all errors of a block show at
-/// once. `end` is the place after the last token.
+/// Parses a block. After an error it continues with the next statement, so that all errors of a
+/// block are reported at once. `end` is the place after the last token.
 ///
 /// # Errors
-/// All that is wrong, at least one thing, in the order of the text.
+/// All errors, at least one, in the order of the text.
 pub fn parse<S: Copy, V: Clone>(
     tokens: &[Token<S, V>],
     end: S,
@@ -82,7 +82,7 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         }
     }
 
-    // The cursor. Nothing below moves it unless it says so.
+    // The cursor. `next`, `take_…`, `expect_…` and `operator` move it, the others do not.
 
     /// The kind of the current token.
     pub(crate) fn peek(&self) -> Option<&'a Kind<V>> {
@@ -97,7 +97,7 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         self.tokens.get(self.at).map_or(self.end, |token| token.span)
     }
 
-    /// Goes one token on.
+    /// Moves past one token.
     pub(crate) fn next(&mut self) {
         self.at += 1;
     }
@@ -121,28 +121,47 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         matches!(self.peek_at(ahead), Some(Kind::Op(here)) if *here == op)
     }
 
-    /// Whether the operator here is only the start of a longer one that does not exist, as `>` is in `><`. A sign, a star or a
-    /// parenthesis after it starts an operand.
+    /// Whether the operator `ahead` is only the start of a longer one that does not exist, as `>`
+    /// is in `><`. A sign, a star or a parenthesis after it belongs to the operand.
     pub(crate) fn runs_on(&self, ahead: usize) -> bool {
         self.tokens.get(self.at + ahead).is_some_and(|token| token.joint)
             && !matches!(self.peek_at(ahead + 1), Some(Kind::Op("-" | "+" | "*" | "(")))
     }
 
-    /// Goes past `op` if it is there.
+    /// Moves past `op` if it is the current token; returns whether it was.
     pub(crate) fn take_op(&mut self, op: &str) -> bool {
         let there = self.is_op(op);
         self.at += usize::from(there);
         there
     }
 
-    /// Goes past `word` if it is there.
+    /// Takes one of the table's operators, which may start with the word `s`. The operator does not
+    /// match if it is the start of a longer run.
+    pub(crate) fn operator<T: Copy>(&mut self, table: &[(T, &'static str)]) -> Option<T> {
+        let signed = self.peek_word() == Some("s");
+        let Some(Kind::Op(op)) = self.peek_at(usize::from(signed)) else { return None };
+        let found = table.iter().find_map(|&(value, text)| {
+            let rest = if signed { text.strip_prefix('s')? } else { text };
+            (rest == *op).then_some(value)
+        })?;
+        if self.runs_on(usize::from(signed)) {
+            return None;
+        }
+        self.next();
+        if signed {
+            self.next();
+        }
+        Some(found)
+    }
+
+    /// Moves past `word` if it is the current token; returns whether it was.
     pub(crate) fn take_word(&mut self, word: &str) -> bool {
         let there = self.peek_word() == Some(word);
         self.at += usize::from(there);
         there
     }
 
-    /// Goes past `op`, which must be there.
+    /// Moves past `op`, which must be the current token.
     pub(crate) fn expect_op(&mut self, op: &'static str, what: &'static str) -> Parsed<(), S> {
         if self.take_op(op) { Ok(()) } else { Err(self.expected(what)) }
     }
@@ -153,14 +172,22 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         self.error_from(self.at, problem)
     }
 
-    /// An error about the tokens from `start` to the one before the current; at least about the first.
+    /// An error about the tokens from `start` to the one before the current token, at least about
+    /// the one at `start`.
     pub(crate) fn error_from(&self, start: usize, problem: Problem) -> SyntaxError<S> {
         let last = self.at.saturating_sub(1).max(start);
         let span = |at: usize| self.tokens.get(at).map_or(self.end, |token| token.span);
         SyntaxError { start: span(start), end: span(last), problem }
     }
 
-    /// The current token is not what should stand here.
+    /// An error about one earlier token.
+    pub(crate) fn error_at(&self, at: usize, problem: Problem) -> SyntaxError<S> {
+        let mut error = self.error_from(at, problem);
+        error.end = error.start;
+        error
+    }
+
+    /// An error that says that the current token is not `what`.
     pub(crate) fn expected(&self, what: &'static str) -> SyntaxError<S> {
         if let Some(Kind::BadNumber(error)) = self.peek() {
             return self.error(Problem::Number(error.clone()));
@@ -169,7 +196,7 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         self.error(Problem::Expected { what, found })
     }
 
-    /// The operators from here to the next space are none of `forms`.
+    /// An error that says that the operators from here to the next space are not one of `forms`.
     pub(crate) fn unknown_operator(&self, what: &'static str, forms: &'static str) -> SyntaxError<S> {
         let signed = usize::from(self.peek_word() == Some("s"));
         let mut end = self.at + signed;
@@ -198,7 +225,7 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         }
     }
 
-    /// The number of the current token.
+    /// The index of the current token.
     pub(crate) fn position(&self) -> usize {
         self.at
     }

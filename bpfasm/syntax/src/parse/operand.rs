@@ -7,16 +7,16 @@ use crate::limit::Limit;
 use crate::ops::{Reg, Size, Width};
 use crate::token::Kind;
 
-/// A register as it stands in a statement.
+/// A register of a statement.
 pub(super) struct Operand<V> {
     pub(super) reg: Register<V>,
     pub(super) width: Width,
-    /// Where it stands.
+    /// The index of its token.
     pub(super) at: usize,
 }
 
 impl<V> Operand<V> {
-    /// How a message calls it.
+    /// The register's name for messages.
     pub(super) fn name(&self) -> &'static str {
         match (&self.reg, self.width) {
             (Given::Written(reg), width) => reg.name(width),
@@ -26,7 +26,7 @@ impl<V> Operand<V> {
     }
 }
 
-/// `r10` is 10 and `r11` is no register, but looks like one.
+/// `r10` is register 10. `r11` looks like a register but does not exist.
 enum Looks {
     Like(Reg, Width),
     Unlike,
@@ -49,7 +49,8 @@ fn looks(word: &str) -> Looks {
 }
 
 impl<S: Copy, V: Clone> Parser<'_, S, V> {
-    /// Whether a register stands here, `r1`, `w1`, `r{…}` or `w{…}`. A bare `{…}` may be one as well.
+    /// Whether the token `ahead` starts a register: `r1`, `w1`, `r{…}` or `w{…}`. A bare `{…}` may
+    /// be one as well.
     pub(super) fn register_ahead(&self, ahead: usize) -> bool {
         match self.word_at(ahead) {
             Some("r" | "w") => matches!(self.peek_at(ahead + 1), Some(Kind::Rust(..))),
@@ -81,7 +82,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(Operand { reg, width, at })
     }
 
-    /// Takes a register of this width; `{…}` is of any.
+    /// Takes a register of this width; `{…}` has any width.
     pub(super) fn register_of(&mut self, width: Width, left: &'static str) -> Parsed<Operand<V>, S> {
         let bare = matches!(self.peek(), Some(Kind::Rust(..)));
         let mut operand = self.register()?;
@@ -117,7 +118,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         }
     }
 
-    /// The text of the piece of Rust that is the register at this token.
+    /// The text of the piece of Rust at this token, if the register comes from Rust.
     fn rust_text(&self, at: usize) -> Option<&str> {
         self.tokens.get(at..)?.iter().take(2).find_map(|token| match &token.kind {
             Kind::Rust(_, text) => Some(text.as_str()),
@@ -144,7 +145,8 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         }
     }
 
-    /// A sum that is all written out must fit; what Rust adds is checked when it is known, and a symbol by the loader.
+    /// Checks a sum of written numbers. A value from Rust is checked when it is known, and a symbol
+    /// by the loader.
     pub(super) fn check(&self, sum: &Sum<V>, start: usize, limit: Limit) -> Parsed<(), S> {
         let limit = if sum.symbol.is_some() { Limit::Signed32 } else { limit };
         if sum.rust.is_empty() && !limit.fits(sum.written) {
@@ -153,9 +155,9 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(())
     }
 
-    /// Takes a sum and checks what is written out.
+    /// Takes a sum and checks its written numbers.
     pub(super) fn sum_within(&mut self, limit: Limit) -> Parsed<Sum<V>, S> {
-        // A plus before the number is no part of it.
+        // A plus before the number does not belong to the number.
         let start = self.position() + usize::from(self.is_op("+"));
         let sum = self.sum()?;
         self.check(&sum, start, limit)?;
@@ -178,7 +180,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(sum)
     }
 
-    /// Takes terms as long as `+` or `-` follow.
+    /// Takes terms while `+` or `-` follows.
     pub(super) fn sum(&mut self) -> Parsed<Sum<V>, S> {
         let mut sum = Sum { symbol: None, written: 0, rust: Vec::new() };
         let negative = self.sign().unwrap_or(false);
@@ -189,7 +191,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(sum)
     }
 
-    /// Takes one term, without what may follow it.
+    /// Takes one term only.
     pub(super) fn single(&mut self, limit: Limit) -> Parsed<Sum<V>, S> {
         let start = self.position();
         let mut sum = Sum { symbol: None, written: 0, rust: Vec::new() };
@@ -199,7 +201,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(sum)
     }
 
-    /// Takes a sign; true is minus.
+    /// Takes a sign; `true` means minus.
     fn sign(&mut self) -> Option<bool> {
         if self.take_op("-") {
             Some(true)
@@ -214,7 +216,8 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         match self.peek() {
             Some(Kind::Int { value, .. }) => {
                 let value = i128::from(*value);
-                // A number has at most 64 bits, so as many as memory holds cannot overflow; saturation costs nothing.
+                // Numbers have at most 64 bits, so a sum of all numbers that fit in memory cannot
+                // overflow 128 bits.
                 sum.written = sum.written.saturating_add(if negative { -value } else { value });
                 self.next();
             }
@@ -331,7 +334,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         }
     }
 
-    /// Takes a name, written out or from Rust.
+    /// Takes a name, written or from Rust.
     pub(super) fn name(&mut self, what: &'static str) -> Parsed<Name<V>, S> {
         let name = match self.peek() {
             Some(Kind::Word(word)) => Given::Written(word.clone()),
@@ -342,7 +345,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(name)
     }
 
-    /// `(r1 + 8)`; the parenthesis is still to come.
+    /// `(r1 + 8)`, starting at the parenthesis.
     pub(super) fn address(&mut self) -> Parsed<Address<V>, S> {
         self.expect_op("(", "`(rN + OFF)`")?;
         let address = self.address_inside()?;
@@ -359,7 +362,7 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok(Address { base, off: self.sum_within(Limit::Offset)? })
     }
 
-    /// `u16 *)`, with the type's name and where it stands.
+    /// `u16 *)`: the size, whether it is signed, and the index of the type's token.
     pub(super) fn type_name(&mut self, forms: &'static str) -> Parsed<(Size, bool, usize), S> {
         let at = self.position();
         let Some(word) = self.peek_word() else { return Err(self.expected("a type")) };
@@ -370,6 +373,19 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         self.expect_op("*", "`*)`")?;
         self.expect_op(")", "`)`")?;
         Ok((size, signed, at))
+    }
+
+    /// `u64 *)`: the size, and the width of the registers that it requires.
+    pub(super) fn atomic_type(&mut self) -> Parsed<(Size, Width), S> {
+        let forms = "u32 u64";
+        match self.type_name(forms)? {
+            (Size::B4, false, _) => Ok((Size::B4, Width::W32)),
+            (Size::B8, false, _) => Ok((Size::B8, Width::W64)),
+            (size, signed, at) => {
+                let found = if signed { size.signed() } else { size.unsigned() };
+                Err(self.error_at(at, Problem::Type { found: found.to_owned(), forms }))
+            }
+        }
     }
 
     /// Takes a destination: `+3`, `pc+3`, a label.
