@@ -15,6 +15,7 @@ use loader::{AttachName, LoadError, RelocError, relocate};
 use serde_json::json;
 
 use crate::args::{self, Shared};
+use crate::attach_points::ATTACH_POINTS;
 use crate::failure::Failure;
 use crate::target::target_words;
 use crate::tool::{Session, TOOLS};
@@ -93,8 +94,8 @@ impl Kernel {
             let btf = btf.map(Btf::open).transpose().map_err(LoadError::from).map_err(Failure::failed)?;
             return Ok(Self { target, btf });
         }
-        let btf = loader::kernel_btf(btf).map_err(Failure::failed)?;
-        let mut target = loader::probe(&btf).map_err(Failure::failed)?;
+        let btf = loader::kernel_btf(btf)?;
+        let mut target = loader::probe(&btf, &ATTACH_POINTS).map_err(Failure::failed)?;
         target.access = access.unwrap_or(target.access);
         Ok(Self { target, btf: Some(btf) })
     }

@@ -7,7 +7,9 @@
 
 mod account;
 mod address;
+mod advice;
 mod args;
+mod attach_points;
 #[cfg(test)]
 mod catalogue;
 mod containers;

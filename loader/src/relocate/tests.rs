@@ -1,4 +1,4 @@
-//! Every kind of symbol, on a kernel made for it.
+//! Every kind of symbol, with types made for these tests.
 
 use super::*;
 use bpfasm::{Fragment, Hook, Need, ProgramDef, bpf};
@@ -77,7 +77,7 @@ fn lines(fragment: Fragment) -> Vec<String> {
 }
 
 #[test]
-fn numbers_go_where_the_instruction_takes_them() {
+fn numbers_replace_the_operand_of_the_instruction() {
     let got = text(bpf! {
         r3 += sock.common.port;
         w0 = *(u16 *)(r6 + sock.protocol);
@@ -128,7 +128,7 @@ fn numbers_go_where_the_instruction_takes_them() {
 }
 
 #[test]
-fn bit_fields_are_loaded_whole_and_cut_out() {
+fn bit_fields_are_loaded_whole_and_masked() {
     let got = text(bpf! {
         w1 = *(u8 *)(r6 + sock.state);
         w1 >>= shift(sock.state);
@@ -158,7 +158,7 @@ fn an_access_is_as_wide_as_the_field() {
         (bpf! { w1 = *(u8 *)(r6 + sock.protocol); exit; }, "sock.protocol", 16, 8),
         (bpf! { w1 = *(u32 *)(r6 + sock.next); exit; }, "sock.next", 64, 32),
         (bpf! { *(u8 *)(r6 + sock.protocol) = 1; exit; }, "sock.protocol", 16, 8),
-        // Without a mask, the neighbours' bits would be read too.
+        // Without a mask, the bits of neighbouring fields would be read too.
         (bpf! { w1 = *(u8 *)(r6 + sock.state); exit; }, "sock.state", 5, 8),
         (bpf! { w1 = *(u16 *)(r6 + sock.whole); w1 &= mask(sock.whole); exit; }, "sock.whole", 8, 16),
     ];
@@ -177,7 +177,7 @@ fn an_access_is_as_wide_as_the_field() {
 }
 
 #[test]
-fn what_is_absent_needs_a_guard() {
+fn an_absent_symbol_needs_a_guard() {
     let absent = |fragment| match resolve(fragment) {
         Err(RelocError::Absent { symbol, why, source: Some(source) }) => (symbol, why, source.text),
         other => panic!("{other:?}"),
@@ -191,7 +191,7 @@ fn what_is_absent_needs_a_guard() {
     absent(bpf! { w1 = params(btf_trace_none); exit; });
     absent(bpf! { r1 = enum(flags.NONE); exit; });
     absent(bpf! { call kfunc none; exit; });
-    // Another field's guard is no guard, nor is one whose name merely starts alike.
+    // The guard of another field does not count, even if its name is a prefix.
     absent(bpf! { r1 = exists(sock.gon); r1 = sizeof(sock.gone); exit; });
     let got = text(bpf! {
         w1 = exists(sock.gone);
@@ -223,7 +223,7 @@ fn what_is_absent_needs_a_guard() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn a_value_that_does_not_fit_is_an_error() {
     for fragment in [
         bpf! { w1 = *(u16 *)(r6 + sock.protocol + 40000); exit; },
         bpf! { r1 = enum(flags.HUGE); exit; },
@@ -252,7 +252,7 @@ fn maps_are_resolved_last() {
 }
 
 #[test]
-fn an_index_without_the_name_is_our_mistake() {
+fn an_index_without_the_name_is_a_btf_error() {
     let btf = types();
     let index = btf.index(&Wanted::new()).unwrap();
     let program = Program::link("x", bpf! { r1 = sizeof(sock); exit; }).unwrap();

@@ -12,6 +12,7 @@ use clap::{ArgMatches, Command};
 use loader::{AttachName, HookReport};
 
 use self::host::Host;
+use crate::advice::cure;
 use crate::args::{self, Shared};
 use crate::failure::Failure;
 use crate::room;
@@ -116,7 +117,7 @@ fn lack(attach_option: &HookReport) -> Option<Lack> {
         .without
         .as_ref()
         .map_or_else(|| format!("`{}`", attach_option.hook), ToString::to_string);
-    Some(Lack { what, help: attach_option.refused.iter().find_map(|(_, error)| error.cure()) })
+    Some(Lack { what, help: attach_option.refused.iter().find_map(|(_, error)| cure(error)) })
 }
 
 impl HookState {
@@ -148,7 +149,7 @@ impl Patient {
     /// What would help the tool as a whole.
     fn help(&self) -> Option<&'static str> {
         match &self.verdict {
-            Err(Failure::Refused(error)) => error.cure(),
+            Err(Failure::Refused(error)) => cure(error),
             _ => None,
         }
     }
