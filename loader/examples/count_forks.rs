@@ -9,7 +9,8 @@ use bpfasm::{Attach, Hook, MapDef, MapKind, Need, Object, Program, ProgramDef, b
 use loader::{Loader, kernel_btf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The kernel calls it with (parent, child), both a `struct task_struct *`. It sends the child's pid.
+    // The kernel calls it with (parent, child), both a `struct task_struct *`. It sends the child's
+    // pid.
     let code = bpf! {
         r2 = *(u64 *)(r1 + 8);
         w2 = *(u32 *)(r2 + task_struct.pid);        // the loader looks up the offset in BTF

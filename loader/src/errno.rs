@@ -6,8 +6,8 @@ use nix::libc;
 
 /// The error number of a failed system call. `{}` is the error as text, in lower case.
 ///
-/// It is not `nix`'s type, because `bpf(2)` can return the kernel's internal `ENOTSUPP` (524), which
-/// no C library knows.
+/// It is not `nix`'s type, because `bpf(2)` can return the kernel's internal `ENOTSUPP` (524),
+/// which no C library knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 

@@ -217,6 +217,36 @@ mod tests {
     }
 
     #[test]
+    fn lockdown_is_the_mode_in_brackets() {
+        assert_eq!(selected_mode("none [integrity] confidentiality\n"), Some("integrity"));
+        assert_eq!(selected_mode("[none] integrity confidentiality\n"), Some("none"));
+        for damaged in ["", "none", "none [integrity", "none ]integrity"] {
+            assert_eq!(selected_mode(damaged), None, "{damaged:?}");
+        }
+        assert_eq!(is_confidential(), lockdown().is_some_and(|mode| mode == "confidentiality"));
+    }
+
+    #[test]
+    fn a_file_of_cpus_is_read() {
+        let file = std::env::temp_dir().join(format!("loader-cpus-{}", std::process::id()));
+        std::fs::write(&file, "0-2,5\n").unwrap();
+        let cpus = read_cpus(&file);
+        std::fs::write(&file, "none\n").unwrap();
+        let damaged = read_cpus(&file);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!((cpus, damaged), (Ok(vec![0, 1, 2, 5]), Err(Errno::INVAL)));
+        assert_eq!(read_cpus(&file), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn online_cpus_are_those_of_proc_stat() {
+        let stat = read_small(Path::new("/proc/stat")).unwrap();
+        let numbers =
+            stat.lines().filter_map(|line| line.strip_prefix("cpu")?.split(' ').next()?.parse().ok());
+        assert_eq!(online_cpus(), Ok(numbers.collect()));
+    }
+
+    #[test]
     fn this_machine_has_a_version_and_cpus() {
         assert!(version().unwrap().major >= 4);
         assert!(possible_cpus().unwrap() >= online_cpus().unwrap().len());

@@ -71,7 +71,7 @@ impl fmt::Display for PinnedError {
                 write!(f, "{}, keys of {key_size} bytes, values of {value_size}", KindName(*kind))?;
             }
         }
-        write!(f, "; needed is a pinned hash map, keys of {} bytes", self.key_size)?;
+        write!(f, "; expected a pinned hash map, keys of {} bytes", self.key_size)?;
         for (at, size) in self.value_sizes.iter().enumerate() {
             write!(f, "{}{size}", if at == 0 { ", values of " } else { " or " })?;
         }
@@ -167,16 +167,16 @@ mod tests {
         let array = PinnedFound::Map { kind: 2, key_size: 4, value_size: 16 };
         assert_eq!(
             message(array, &[4, 8]),
-            "/sys/fs/bpf/x: an array map, keys of 4 bytes, values of 16; needed is a pinned hash map, keys of 8 bytes, \
+            "/sys/fs/bpf/x: an array map, keys of 4 bytes, values of 16; expected a pinned hash map, keys of 8 bytes, \
              values of 4 or 8"
         );
         assert_eq!(
             message(PinnedFound::Nothing { errno: Errno::NOENT, hint: None }, &[]),
-            "/sys/fs/bpf/x: no such file or directory (os error 2); needed is a pinned hash map, keys of 8 bytes"
+            "/sys/fs/bpf/x: no such file or directory (os error 2); expected a pinned hash map, keys of 8 bytes"
         );
         let ring = PinnedFound::Map { kind: 27, key_size: 0, value_size: 0 };
         assert!(message(ring, &[]).contains(": a map of type 27, keys of 0 bytes, "));
-        assert!(message(PinnedFound::NotAMap, &[8]).contains(": pinned, but not a map; needed is "));
+        assert!(message(PinnedFound::NotAMap, &[8]).contains(": pinned, but not a map; expected "));
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
         let (mut at, mut a) = (0, 0);
         loop {
             let Insn { code, jt, jf, k } = program[at];
-            let branch = |holds: bool| 1 + usize::from(if holds { jt } else { jf });
+            let branch = |is_true: bool| 1 + usize::from(if is_true { jt } else { jf });
             at += match code {
                 0x20 => {
                     let offset = k as usize;

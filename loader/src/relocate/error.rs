@@ -27,9 +27,9 @@ pub enum RelocError {
         /// The field's path.
         path: Text,
         /// The width of the field on this kernel, in bits.
-        kernel: u32,
+        field_bits: u32,
         /// The width of the load or store, in bits.
-        ours: u32,
+        access_bits: u32,
         /// The statement with the symbol.
         source: Option<Source>,
     },
@@ -97,8 +97,11 @@ impl fmt::Display for RelocError {
         }
         match self {
             Self::Absent { symbol, why, .. } => write!(f, "`{symbol}` is not in this kernel: {why}"),
-            Self::Width { path, kernel, ours, .. } => {
-                write!(f, "`{path}` has {kernel} bits on this kernel, but the program accesses {ours}")
+            Self::Width { path, field_bits, access_bits, .. } => {
+                write!(
+                    f,
+                    "`{path}` has {field_bits} bits on this kernel, but the program accesses {access_bits}"
+                )
             }
             Self::Range { symbol, value, .. } => {
                 write!(f, "`{symbol}` is {value}, which does not fit in the instruction")

@@ -324,7 +324,9 @@ impl<'a> Resolver<'_, 'a> {
         field: &Field,
         site: &Site<'_>,
     ) -> Result<(), RelocError> {
-        let Some(ours) = access(insn) else { return Ok(()) };
+        let Some(size) = access(insn) else { return Ok(()) };
+        let access_bits = size.bits();
+        // A bit-field's `size` is that of its storage unit.
         let whole = field.size.0.saturating_mul(8);
         let fits = match (&field.bits, &field.class) {
             (Some(bits), _) => {
@@ -333,14 +335,13 @@ impl<'a> Resolver<'_, 'a> {
                     .symbols
                     .iter()
                     .any(|(_, symbol)| matches!(symbol, Symbol::BitMask(of) if of == path));
-                ours.bits() == whole && (masked || (bits.shift.0 == 0 && bits.width.0 == whole))
+                access_bits == whole && (masked || (bits.shift.0 == 0 && bits.width.0 == whole))
             }
-            (None, Class::Composite { .. } | Class::Array { .. }) => ours.bits() <= whole,
-            (None, _) => ours.bits() == whole,
+            (None, Class::Composite { .. } | Class::Array { .. }) => access_bits <= whole,
+            (None, _) => access_bits == whole,
         };
-        let kernel = field.bits.map_or(whole, |bits| bits.width.0);
-        let wrong =
-            || RelocError::Width { path: path.clone(), kernel, ours: ours.bits(), source: site.source };
+        let field_bits = field.bits.map_or(whole, |bits| bits.width.0);
+        let wrong = || RelocError::Width { path: path.clone(), field_bits, access_bits, source: site.source };
         fits.then_some(()).ok_or_else(wrong)
     }
 }

@@ -249,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn records_of_other_kinds_are_skipped() {
+        let ring = Ring::new(0);
+        ring.append(5, 8, &[]);
+        ring.append(5, 32, &[0; 24]);
+        ring.sample(b"afterwards, ");
+        assert_eq!(ring.drain(), Ok(vec![Owned::Sample(b"afterwards, ".to_vec())]));
+    }
+
+    #[test]
+    fn the_memory_must_have_the_shape_of_a_buffer() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let is_buffer = |control: usize, data: usize| {
+            PerfBuf::new(Region::of(&words(control)), Region::of(&words(data))).is_some()
+        };
+        assert!(is_buffer(512, 1) && is_buffer(512, 16));
+        assert!(!is_buffer(512, 0) && !is_buffer(512, 3) && !is_buffer(DATA_TAIL / 8, 16));
+    }
+
+    #[test]
     fn a_full_buffer_drains() {
         let ring = Ring::new(16);
         ring.sample(&[3; SIZE - 12]);

@@ -194,6 +194,35 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_must_have_the_shape_of_a_ring() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let is_ring = |position: usize, data: usize| {
+            let position = words(position);
+            RingBuf::new(Region::of(&position), Region::of(&position), Region::of(&words(data))).is_some()
+        };
+        assert!(is_ring(1, 1) && is_ring(1, 16));
+        assert!(!is_ring(1, 0) && !is_ring(1, 3) && !is_ring(0, 16));
+    }
+
+    /// Often enough for the programs, but not for each record: an eighth of the ring.
+    #[test]
+    fn space_is_freed_in_eighths_during_a_drain() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let (consumer, producer, data) = (words(1), words(1), words(32));
+        // Records of 8 and 8 bytes in a ring of 256.
+        for record in 0..8 {
+            data[2 * record].store(8, Ordering::Relaxed);
+        }
+        producer[0].store(8 * 16, Ordering::Relaxed);
+        let mut freed = Vec::new();
+        let view = RingBuf::new(Region::of(&consumer), Region::of(&producer), Region::of(&data)).unwrap();
+        let drained = view.drain(&mut Vec::new(), &mut |_| freed.push(consumer[0].load(Ordering::Relaxed)));
+        assert_eq!(drained.unwrap().records, 8);
+        assert_eq!(freed, [0, 0, 32, 32, 64, 64, 96, 96]);
+        assert_eq!(consumer[0].load(Ordering::Relaxed), 128);
+    }
+
+    #[test]
     fn a_record_that_wraps_is_put_together() {
         let ring = Ring::new(48);
         ring.submit(0, b"starts here, ends there");
@@ -244,7 +273,9 @@ mod tests {
             drained.unwrap().behind
         };
         assert!(!behind(&[]));
-        assert!(behind(&[b"a quarter"]), "16 of 64 bytes and more");
+        assert!(behind(&[b"a quarter"]), "24 of 64 bytes");
+        assert!(behind(&[b"exactly"]), "16 of 64 bytes");
+        assert!(!behind(&[b""]), "8 of 64 bytes");
         assert!(!behind(&[]), "all of it was read");
     }
 

@@ -117,7 +117,7 @@ fn a_wrong_pin_is_refused() -> Outcome {
             try_load(&object).expect_err("no such map").to_string(),
         ];
         for error in errors {
-            let right = "; needed is a pinned hash map, keys of 8 bytes, values of 8";
+            let right = "; expected a pinned hash map, keys of 8 bytes, values of 8";
             assert_eq!(error, format!("{}: {said}{right}", path.display()));
         }
     }
