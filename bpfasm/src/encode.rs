@@ -8,7 +8,6 @@ use std::ops::Deref;
 
 use bpfasm_syntax::limit::Limit;
 
-pub use crate::decode::{DecodeError, decode};
 use crate::insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
 
 /// The slots of one instruction: one, or two for a wide load.

@@ -5,7 +5,7 @@ use std::fmt;
 use bpfasm_syntax::limit::Limit;
 
 use crate::encode::EncodeError;
-use crate::fragment::Source;
+use crate::source::Source;
 use crate::symbol::Text;
 
 /// Why a fragment is no program. `source` says where the statement is, when it has a place.

@@ -5,40 +5,10 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::error::AsmError;
-use crate::insn::{Callee, Dest, Imm64, Insn};
+use crate::insn::{Dest, Insn, Label};
+use crate::source::Source;
 use crate::symbol::{Symbol, Text};
 use crate::text::Line;
-
-/// A place in a fragment that an instruction of it goes to, by the number of its name there ([`Fragment::dest`]).
-///
-/// A name belongs to the block that defines it: the same name in a fragment and in the block around it are two labels. A jump
-/// to a name its own block does not define means the label of the block it is spliced into.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Label(pub(crate) u32);
-
-/// By its number: its name is its fragment's.
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "label {}", self.0)
-    }
-}
-
-/// Where a statement was written, and its text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Source {
-    /// Path as the compiler was given it.
-    pub file: &'static str,
-    /// Line, from 1.
-    pub line: u32,
-    /// The statement.
-    pub text: &'static str,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.line, self.text)
-    }
-}
 
 /// What a [`Label`] stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -237,7 +207,7 @@ impl Fragment {
         self.insns.reserve(inner.insns.len());
         for insn in &inner.insns {
             let mut insn = *insn;
-            if let Some(Dest::Label(label)) = insn_dest_mut(&mut insn) {
+            if let Some(Dest::Label(label)) = insn.dest_mut() {
                 // A number that `inner` has no name for was reported when the instruction was added.
                 *label = labels.get(label.0 as usize).copied().unwrap_or(Label(u32::MAX));
             }
@@ -268,16 +238,5 @@ impl FromIterator<Self> for Fragment {
             all.splice(fragment);
         }
         all
-    }
-}
-
-/// Where an instruction goes, if it goes anywhere.
-pub(crate) fn insn_dest_mut(insn: &mut Insn) -> Option<&mut Dest> {
-    match insn {
-        Insn::Jump { dest, .. }
-        | Insn::JumpIf { dest, .. }
-        | Insn::Call(Callee::Local(dest))
-        | Insn::LoadImm64 { imm: Imm64::CodeAddr(dest), .. } => Some(dest),
-        _ => None,
     }
 }

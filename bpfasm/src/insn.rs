@@ -1,9 +1,9 @@
 //! Instructions as what they mean. Bits live in `encode`, text in `text`.
 
+use std::fmt;
+
 use bpfasm_syntax::limit::Limit;
 pub use bpfasm_syntax::ops::{AluOp, AtomicOp, CmpOp, Reg, Size, SwapKind, Width};
-
-use crate::fragment::Label;
 
 /// The second operand of arithmetic, comparison and store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,6 +12,20 @@ pub enum Operand {
     Reg(Reg),
     /// A constant; 64-bit operations extend its sign.
     Imm(i32),
+}
+
+/// A place in a fragment that an instruction of it goes to, by the number of its name there ([`Fragment::dest`]).
+///
+/// A name belongs to the block that defines it: the same name in a fragment and in the block around it are two labels. A jump
+/// to a name its own block does not define means the label of the block it is spliced into.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Label(pub(crate) u32);
+
+/// By its number: its name is its fragment's.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "label {}", self.0)
+    }
 }
 
 /// Where a jump or a local call goes.
@@ -203,6 +217,16 @@ impl Insn {
     /// Where it goes, if it goes anywhere: the destination of a jump, of a local call, or of the function whose address it loads.
     #[must_use]
     pub const fn dest(&self) -> Option<&Dest> {
+        match self {
+            Self::Jump { dest, .. }
+            | Self::JumpIf { dest, .. }
+            | Self::Call(Callee::Local(dest))
+            | Self::LoadImm64 { imm: Imm64::CodeAddr(dest), .. } => Some(dest),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn dest_mut(&mut self) -> Option<&mut Dest> {
         match self {
             Self::Jump { dest, .. }
             | Self::JumpIf { dest, .. }

@@ -215,7 +215,7 @@
 extern crate self as bpfasm;
 
 pub mod asm;
-mod decode;
+pub mod decode;
 pub mod elf;
 pub mod encode;
 pub mod error;
@@ -229,6 +229,7 @@ pub mod object;
 pub mod program;
 #[doc(hidden)]
 pub mod rt;
+pub mod source;
 pub mod symbol;
 pub mod target;
 mod text;
@@ -239,15 +240,19 @@ pub use bpfasm_syntax::helpers as helper;
 pub use bpfasm_syntax::limit::Limit;
 
 pub use asm::ParseError;
+pub use decode::{DecodeError, decode};
 pub use elf::ElfError;
-pub use encode::{DecodeError, EncodeError, decode, encode};
+pub use encode::{EncodeError, encode};
 pub use error::AsmError;
-pub use fragment::{Fragment, Label, Source};
-pub use insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Reg, Size, SwapKind, Width};
+pub use fragment::Fragment;
+pub use insn::{
+    AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Label, Operand, Reg, Size, SwapKind, Width,
+};
 pub use object::{
     Attach, Detach, FieldType, Hook, Layout, MapDef, MapKind, Member, Need, Object, ProgramDef,
 };
 pub use program::Program;
+pub use source::Source;
 pub use symbol::{Symbol, Text};
 pub use target::{Access, Arch, KernelVersion, Refused, Ring, Target};
 

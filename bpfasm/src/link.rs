@@ -2,7 +2,7 @@
 
 use crate::encode::encode;
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Name, Place, Source, insn_dest_mut};
+use crate::fragment::{Fragment, Name, Place};
 use crate::insn::{Callee, Dest, Imm64, Insn};
 use crate::program::Program;
 use crate::symbol::{Symbol, Text};
@@ -68,7 +68,7 @@ impl Program {
             let source = self.source.get(at).copied().flatten();
             let short = is_short(insn);
             let from = next_slot(at, &starts);
-            let Some(dest) = insn_dest_mut(insn) else { continue };
+            let Some(dest) = insn.dest_mut() else { continue };
             let distance = match dest {
                 Dest::Rel(distance) => i64::from(*distance),
                 Dest::Label(label) => {
@@ -123,10 +123,6 @@ impl Program {
             functions.push((at, label.unwrap_or_else(|| Text::Owned(format!("{name}_{at}")))));
         }
         Ok(functions)
-    }
-
-    pub(crate) fn source_of(&self, at: usize) -> Option<Source> {
-        self.source.get(at).copied().flatten()
     }
 }
 

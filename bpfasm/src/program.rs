@@ -2,8 +2,8 @@
 
 use crate::encode::encode;
 use crate::error::AsmError;
-use crate::fragment::Source;
 use crate::insn::Insn;
+use crate::source::Source;
 use crate::symbol::{Symbol, Text};
 
 /// A program: instructions in order and side tables about them. Indices count instructions, not slots.
@@ -43,5 +43,9 @@ impl Program {
     /// As [`Program::slots`].
     pub fn bytes(&self) -> Result<Vec<u8>, AsmError> {
         Ok(self.slots()?.into_iter().flat_map(u64::to_le_bytes).collect())
+    }
+
+    pub(crate) fn source_of(&self, at: usize) -> Option<Source> {
+        self.source.get(at).copied().flatten()
     }
 }

@@ -5,8 +5,9 @@ use std::borrow::Borrow;
 use bpfasm_syntax::limit::Limit;
 
 use crate::error::AsmError;
-use crate::fragment::{Fragment, Source};
+use crate::fragment::Fragment;
 use crate::insn::{Dest, Insn, Operand, Reg};
+use crate::source::Source;
 use crate::symbol::{Symbol, Text};
 
 pub use std::option::Option::{None, Some};

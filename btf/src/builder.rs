@@ -4,7 +4,8 @@ use std::{collections::HashMap, fmt};
 
 use crate::{
     Bits, Btf, BtfError, Bytes, Endian, IntEncoding, TypeId, Wanted,
-    raw::{self, HEADER_LEN, Head, IntData, Word, kind},
+    endian::Word,
+    raw::{self, HEADER_LEN, Head, IntData, kind},
 };
 
 /// BTF being written. Types are numbered from 1 in the order in which they are added, and may refer to later

@@ -27,18 +27,23 @@
 mod builder;
 #[cfg(test)]
 mod catalogue;
+mod describe;
 mod elf;
+mod endian;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod index;
 mod kernel;
+mod names;
 mod path;
 mod raw;
 mod resolve;
+mod search;
 mod signature;
 mod spec;
 mod strings;
+mod type_table;
 mod types;
 mod walk;
 mod wanted;
@@ -46,11 +51,12 @@ mod wanted;
 use std::fmt;
 
 pub use builder::{BuildError, Builder, EnumeratorDef, Linkage, MemberDef};
+pub use endian::Endian;
 pub use error::{BtfError, Section};
 pub use index::Index;
 pub use path::{FieldPath, PathError, PathFault, Step};
-pub use raw::Endian;
-pub use resolve::{BitField, Class, Field};
+pub use resolve::{BitField, Field};
+pub use search::Class;
 pub use signature::{Func, Param, Tracepoint};
 pub use spec::Btf;
 pub use types::{

@@ -4,50 +4,12 @@
 //! The type section is a sequence of 32-bit words, so it is handled as `&[[u8; 4]]`; every access is checked,
 //! and no length found in the data is believed before the words are there.
 
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
-use crate::{BtfError, Section, TypeId};
-
-/// Byte order of BTF data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Endian {
-    /// Least significant byte first.
-    Little,
-    /// Most significant byte first.
-    Big,
-}
-
-impl Endian {
-    /// That of the machine this was built for, and so of its kernel.
-    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
-
-    #[inline]
-    pub(crate) fn u32(self, word: Word) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(word),
-            Self::Big => u32::from_be_bytes(word),
-        }
-    }
-
-    pub(crate) fn word(self, value: u32) -> Word {
-        match self {
-            Self::Little => value.to_le_bytes(),
-            Self::Big => value.to_be_bytes(),
-        }
-    }
-}
-
-impl fmt::Display for Endian {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Little => "little-endian",
-            Self::Big => "big-endian",
-        })
-    }
-}
-
-/// Four bytes of the type section, byte order not yet applied.
-pub(crate) type Word = [u8; 4];
+use crate::{
+    BtfError, Section, TypeId,
+    endian::{Endian, Word},
+};
 
 /// `BTF_MAGIC`
 const MAGIC: u16 = 0xeb9f;

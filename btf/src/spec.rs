@@ -9,10 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    BtfError, Endian, Index, Section, Wanted, elf,
-    raw::{Header, Word},
-};
+use crate::{BtfError, Endian, Section, elf, endian::Word, raw::Header};
 
 /// One kernel's or one module's type information. Opening it reads the header and nothing else.
 pub struct Btf {
@@ -107,11 +104,6 @@ impl Btf {
     /// What this is split from.
     pub fn base(&self) -> Option<&Arc<Btf>> {
         self.base.as_ref()
-    }
-
-    /// Finds the wanted names in one pass over the types, and keeps nothing of the rest.
-    pub fn index(&self, wanted: &Wanted) -> Result<Index<'_>, BtfError> {
-        Index::build(self, wanted).map_err(|error| self.locate(error))
     }
 
     pub(crate) fn words(&self) -> Result<&[Word], BtfError> {

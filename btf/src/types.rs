@@ -2,7 +2,8 @@
 
 use crate::{
     Bits, BtfError, Bytes, TypeId,
-    raw::{self, Endian, IntData, Record, Word, kind},
+    endian::{Endian, Word},
+    raw::{self, IntData, Record, kind},
     strings::Strings,
 };
 

@@ -6,7 +6,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::raw::{Endian, Record, Word};
+use crate::{
+    endian::{Endian, Word},
+    raw::Record,
+};
 
 /// A record's number, and where it starts.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +173,10 @@ fn guess(words: &[Word], endian: Endian) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::{Mark, STRIDE, Walk, guess};
-    use crate::raw::{Endian, Head, Record, Word, kind};
+    use crate::{
+        endian::{Endian, Word},
+        raw::{Head, Record, kind},
+    };
 
     /// A record of this kind, with a name and so many words behind its head.
     fn record(endian: Endian, name: u32, info: u32, tail: &[u32]) -> Vec<Word> {

@@ -90,6 +90,15 @@ impl Wanted {
         }
     }
 
+    /// Adds the type that a field path starts from: `sock` of `sock.__sk_common.skc_dport`.
+    ///
+    /// The path is not checked here. [`Index::field`](crate::Index::field) reports a malformed one, where the
+    /// caller knows what the path was needed for.
+    pub fn add_field(&mut self, path: &str) {
+        let root = path.split(['.', '[']).next().unwrap_or(path);
+        self.add(Want::Type, root);
+    }
+
     /// The names wanted as `want`, each in the spelling of the data and with no type yet.
     pub(crate) fn table(&self, want: Want) -> Table {
         let mut table = Table::default();

@@ -2,8 +2,6 @@
 
 use btf::{Btf, Index, Wanted};
 
-use crate::relocate::want_root;
-
 /// A member that only kernels have which skip BPF programs in process 1: [`spares_init`].
 const INIT_OWNED: &str = "bpf_prog_aux.init_owned";
 /// The allocator that BPF programs can use in any context, kernel 6.1 (`kernel/bpf/memalloc.c`).
@@ -27,7 +25,7 @@ pub fn spares_init(btf: &Btf) -> Option<bool> {
 /// Adds the names that [`Quirks::of`] looks up.
 pub(crate) fn want(wanted: &mut Wanted) {
     for path in [INIT_OWNED, ALLOCATOR, SPINS] {
-        want_root(wanted, path);
+        wanted.add_field(path);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bpfasm::fragment::Source;
+use bpfasm::Source;
 use bpfasm::program::Program;
 
 use crate::relocate::POISON;

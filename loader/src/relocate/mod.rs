@@ -46,16 +46,16 @@ pub fn want(wanted: &mut Wanted, object: &Object) {
         for (_, symbol) in &def.program.symbols {
             match symbol {
                 Symbol::Field { path, from, .. } => {
-                    want_root(wanted, path);
+                    wanted.add_field(path);
                     if let Some(from) = from {
-                        want_root(wanted, from);
+                        wanted.add_field(from);
                     }
                 }
                 Symbol::Size(path)
                 | Symbol::Exists(path)
                 | Symbol::BitShift(path)
                 | Symbol::BitMask(path) => {
-                    want_root(wanted, path);
+                    wanted.add_field(path);
                 }
                 Symbol::Params(name) => match tracepoint_of(name) {
                     Some(tracepoint) => wanted.add(Want::Tracepoint, tracepoint),
@@ -77,13 +77,6 @@ pub(crate) fn iter_func(target: &str) -> String {
 /// The tracepoint that a typedef `btf_trace_NAME` belongs to (`include/trace/bpf_probe.h`).
 fn tracepoint_of(name: &str) -> Option<&str> {
     name.strip_prefix("btf_trace_")
-}
-
-/// Adds the type that a field's path starts with. A malformed path is reported later, with its
-/// statement, when it is resolved.
-pub(crate) fn want_root(wanted: &mut Wanted, path: &str) {
-    let end = path.bytes().position(|byte| matches!(byte, b'.' | b'['));
-    wanted.add(Want::Type, end.and_then(|end| path.get(..end)).unwrap_or(path));
 }
 
 /// Replaces every symbol except maps by its number. The result's `symbols` has the maps only.

@@ -135,6 +135,24 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         there
     }
 
+    /// Takes one of a table's operators, which may start with the word `s`. A longer run of operators is another operator.
+    pub(crate) fn operator<T: Copy>(&mut self, table: &[(T, &'static str)]) -> Option<T> {
+        let signed = self.peek_word() == Some("s");
+        let Some(Kind::Op(op)) = self.peek_at(usize::from(signed)) else { return None };
+        let found = table.iter().find_map(|&(value, text)| {
+            let rest = if signed { text.strip_prefix('s')? } else { text };
+            (rest == *op).then_some(value)
+        })?;
+        if self.runs_on(usize::from(signed)) {
+            return None;
+        }
+        self.next();
+        if signed {
+            self.next();
+        }
+        Some(found)
+    }
+
     /// Goes past `word` if it is there.
     pub(crate) fn take_word(&mut self, word: &str) -> bool {
         let there = self.peek_word() == Some(word);
@@ -158,6 +176,13 @@ impl<'a, S: Copy, V: Clone> Parser<'a, S, V> {
         let last = self.at.saturating_sub(1).max(start);
         let span = |at: usize| self.tokens.get(at).map_or(self.end, |token| token.span);
         SyntaxError { start: span(start), end: span(last), problem }
+    }
+
+    /// An error about one token that was passed.
+    pub(crate) fn error_at(&self, at: usize, problem: Problem) -> SyntaxError<S> {
+        let mut error = self.error_from(at, problem);
+        error.end = error.start;
+        error
     }
 
     /// The current token is not what should stand here.

@@ -372,6 +372,19 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         Ok((size, signed, at))
     }
 
+    /// `u64 *)`, and the width of the registers that go with it.
+    pub(super) fn atomic_type(&mut self) -> Parsed<(Size, Width), S> {
+        let forms = "u32 u64";
+        match self.type_name(forms)? {
+            (Size::B4, false, _) => Ok((Size::B4, Width::W32)),
+            (Size::B8, false, _) => Ok((Size::B8, Width::W64)),
+            (size, signed, at) => {
+                let found = if signed { size.signed() } else { size.unsigned() };
+                Err(self.error_at(at, Problem::Type { found: found.to_owned(), forms }))
+            }
+        }
+    }
+
     /// Takes a destination: `+3`, `pc+3`, a label.
     pub(super) fn dest(&mut self, limit: Limit) -> Parsed<Dest<V>, S> {
         let signed = |parser: &Self, ahead| parser.is_op_at(ahead, "+") || parser.is_op_at(ahead, "-");

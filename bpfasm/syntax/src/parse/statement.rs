@@ -2,7 +2,7 @@
 
 use super::{Parsed, Parser};
 use crate::ast::{Arg, Callee, Insn, StatementKind};
-use crate::error::{Problem, SyntaxError};
+use crate::error::Problem;
 use crate::helpers;
 use crate::limit::Limit;
 use crate::ops::{AtomicOp, CmpOp, Size, Width};
@@ -66,24 +66,6 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         }
         let dest = self.dest(Limit::Offset)?;
         Ok(Insn::JumpIf { width: left.width, op, dst: left.reg, src, dest })
-    }
-
-    /// Takes one of a table's operators, which may start with the word `s`. A longer run of operators is another operator.
-    pub(super) fn operator<T: Copy>(&mut self, table: &[(T, &'static str)]) -> Option<T> {
-        let signed = self.peek_word() == Some("s");
-        let Some(Kind::Op(op)) = self.peek_at(usize::from(signed)) else { return None };
-        let found = table.iter().find_map(|&(value, text)| {
-            let rest = if signed { text.strip_prefix('s')? } else { text };
-            (rest == *op).then_some(value)
-        })?;
-        if self.runs_on(usize::from(signed)) {
-            return None;
-        }
-        self.next();
-        if signed {
-            self.next();
-        }
-        Some(found)
     }
 
     fn callee(&mut self) -> Parsed<Callee<V>, S> {
@@ -171,25 +153,5 @@ impl<S: Copy, V: Clone> Parser<'_, S, V> {
         // Without 32-bit registers, compilers print `lock *(u32 *)(…) += r2`.
         let src = if size == Size::B4 { self.register()?.reg } else { self.whole_register("`u64`")? };
         Ok(Insn::Atomic { size, op, at, src })
-    }
-
-    /// `u64 *)`, and the width of the registers that go with it.
-    pub(super) fn atomic_type(&mut self) -> Parsed<(Size, Width), S> {
-        let forms = "u32 u64";
-        match self.type_name(forms)? {
-            (Size::B4, false, _) => Ok((Size::B4, Width::W32)),
-            (Size::B8, false, _) => Ok((Size::B8, Width::W64)),
-            (size, signed, at) => {
-                let found = if signed { size.signed() } else { size.unsigned() };
-                Err(self.error_at(at, Problem::Type { found: found.to_owned(), forms }))
-            }
-        }
-    }
-
-    /// An error about one token that was passed.
-    pub(super) fn error_at(&self, at: usize, problem: Problem) -> SyntaxError<S> {
-        let mut error = self.error_from(at, problem);
-        error.end = error.start;
-        error
     }
 }
