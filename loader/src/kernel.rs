@@ -88,7 +88,12 @@ fn selected_mode(modes: &str) -> Option<&str> {
 
 /// Whether the kernel is locked down for confidentiality; false also if that is unknown.
 pub(crate) fn is_confidential() -> bool {
-    lockdown().is_some_and(|mode| mode == "confidentiality")
+    hides_memory(lockdown().as_deref())
+}
+
+/// Whether a lockdown mode forbids programs to read kernel memory by address.
+fn hides_memory(mode: Option<&str>) -> bool {
+    mode == Some("confidentiality")
 }
 
 /// From `utsname.release` (`6.18.44-cloud`) and `utsname.version`.
@@ -223,7 +228,9 @@ mod tests {
         for damaged in ["", "none", "none [integrity", "none ]integrity"] {
             assert_eq!(selected_mode(damaged), None, "{damaged:?}");
         }
-        assert_eq!(is_confidential(), lockdown().is_some_and(|mode| mode == "confidentiality"));
+        assert!(hides_memory(Some("confidentiality")));
+        assert!(!hides_memory(Some("integrity")) && !hides_memory(None));
+        assert_eq!(is_confidential(), hides_memory(lockdown().as_deref()));
     }
 
     #[test]
