@@ -1,11 +1,11 @@
 //! What can go wrong between an object and a running kernel.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bpfasm::error::AsmError;
 use bpfasm::object::Attach;
 use btf::{Absent, BtfError};
+use thiserror::Error;
 
 use crate::attach_name::AttachName;
 use crate::chain::Chain;
@@ -21,12 +21,14 @@ use crate::verifier::VerifierLog;
 /// `{}` is one line, or three if the verifier refused a program: what failed, the statement, the
 /// reason. `{:#}` adds the verifier's whole log. An `errno` is always the kernel's answer, and a
 /// `hint` its probable cause, if one is known.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The running kernel could not be identified.
-    Kernel(KernelError),
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
     /// The kernel has no type information (BTF), so no field can be located.
+    #[error(fmt = message::no_btf)]
     NoBtf {
         /// The file that should have it.
         path: PathBuf,
@@ -34,15 +36,19 @@ pub enum LoadError {
         errno: Errno,
     },
     /// The BTF file given by the caller describes another kernel.
+    #[error("{} has the types of another kernel, and this kernel has its own", path.display())]
     OtherKernel {
         /// The file given by the caller.
         path: PathBuf,
     },
     /// The type information is damaged, or names in it are ambiguous.
-    Btf(BtfError),
+    #[error("{}", Chain(.0))]
+    Btf(#[from] BtfError),
     /// A list of CPUs (`/sys/devices/system/cpu`) could not be read.
+    #[error("list of CPUs in /sys/devices/system/cpu: {0}")]
     Cpus(Errno),
     /// The kernel did not create a map.
+    #[error("create map `{map}`: {errno}{}", Suffix(hint))]
     Map {
         /// The map's name in the object.
         map: String,
@@ -52,22 +58,28 @@ pub enum LoadError {
         hint: Option<Hint>,
     },
     /// The map at a pinned path is missing or does not fit.
-    Pinned(Box<PinnedError>),
+    #[error("{0}")]
+    Pinned(#[source] Box<PinnedError>),
     /// A symbol of a program has no value on this kernel.
+    #[error("program `{program}`: {error}")]
     Reloc {
         /// The program's name.
         program: String,
         /// The symbol and the reason.
+        #[source]
         error: Box<RelocError>,
     },
     /// A program cannot be encoded, for example because a jump is too far.
+    #[error("program `{program}`: {error}")]
     Asm {
         /// The program's name.
         program: String,
         /// The instruction and the reason.
+        #[source]
         error: Box<AsmError>,
     },
     /// The kernel refused to load a program.
+    #[error(fmt = message::load)]
     Load {
         /// The program's name.
         program: String,
@@ -79,6 +91,7 @@ pub enum LoadError {
         hint: Option<Hint>,
     },
     /// The kernel does not have the tracepoint, function or iterator that a program attaches to.
+    #[error("this kernel has {why}")]
     NoTarget {
         /// The attach point.
         attach: Attach,
@@ -86,12 +99,14 @@ pub enum LoadError {
         why: Absent,
     },
     /// The kernel knows this attach point by an id in its own BTF, but the caller gave another BTF.
+    #[error("needs the running kernel's own type information, not that of a file")]
     ForeignBtf {
         /// The attach point.
         attach: Attach,
     },
     /// A program was loaded, but not attached. Callers print it next to its [`AttachName`], which
     /// the message does not repeat.
+    #[error(fmt = message::attach)]
     Attach {
         /// The attach point.
         attach: Attach,
@@ -101,6 +116,7 @@ pub enum LoadError {
         hint: Option<Hint>,
     },
     /// The kernel refused every attach option of a required hook.
+    #[error(fmt = message::no_attach_option)]
     NoAttachOption {
         /// The hook's name.
         hook: String,
@@ -109,6 +125,7 @@ pub enum LoadError {
         refused: Vec<(Attach, LoadError)>,
     },
     /// `fallback_for` does not name an earlier optional hook.
+    #[error("`{hook}` is a fallback for `{earlier}`, which is not an earlier optional hook")]
     FallbackFor {
         /// The hook's name.
         hook: String,
@@ -116,6 +133,7 @@ pub enum LoadError {
         earlier: String,
     },
     /// The reader of a map's events could not be opened.
+    #[error("open ring `{map}`: {errno}{}", Suffix(hint))]
     Ring {
         /// The map's name.
         map: String,
@@ -125,17 +143,20 @@ pub enum LoadError {
         hint: Option<Hint>,
     },
     /// Events were requested from a map that is neither a ring buffer nor a perf event array.
+    #[error("map `{map}` is not an event buffer")]
     NotARing {
         /// The map's name.
         map: String,
     },
     /// The object does not define this map.
+    #[error("no map `{map}`")]
     NoMap {
         /// The name that was looked up.
         map: String,
     },
     /// `inner` of a map is wrong. Only an array of maps has inner maps, it must name at least one,
     /// and each must be a map of the object that has no inner maps itself.
+    #[error("map `{map}` cannot have the inner map `{inner}`")]
     InnerMap {
         /// The outer map's name.
         map: String,
@@ -143,16 +164,19 @@ pub enum LoadError {
         inner: String,
     },
     /// The map was not created, because no loaded program uses it.
+    #[error("no loaded program uses map `{map}`")]
     UnusedMap {
         /// The map's name.
         map: String,
     },
     /// The object has no hook of this name, or the hook is not an iterator.
+    #[error("no iterator `{hook}`")]
     NoHook {
         /// The name that was looked up.
         hook: String,
     },
     /// An iterator failed while it ran.
+    #[error("iterate `{hook}`: {errno}")]
     Iter {
         /// The hook's name.
         hook: String,
@@ -160,6 +184,7 @@ pub enum LoadError {
         errno: Errno,
     },
     /// The kernel refused to describe or run a loaded program, or its license is not a C string.
+    #[error("program `{program}`: {errno}")]
     Program {
         /// The program's name.
         program: String,
@@ -167,6 +192,7 @@ pub enum LoadError {
         errno: Errno,
     },
     /// A probe got neither yes nor no, so it is unknown whether the kernel has a feature.
+    #[error("check for {feature}: {errno}{}", Suffix(hint))]
     Probe {
         /// The feature's name, as in [`crate::features::Report`].
         feature: &'static str,
@@ -177,100 +203,72 @@ pub enum LoadError {
     },
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel(error) => write!(f, "{error}"),
-            Self::NoBtf { path, errno: Errno::NOENT } if path.as_os_str() == KERNEL_BTF => {
-                write!(f, "no type information in {} (CONFIG_DEBUG_INFO_BTF)", path.display())
-            }
-            Self::NoBtf { path, errno } => write!(f, "type information in {}: {errno}", path.display()),
-            Self::OtherKernel { path } => {
-                write!(f, "{} has the types of another kernel, and this kernel has its own", path.display())
-            }
-            Self::Btf(error) => write!(f, "{}", Chain(error)),
-            Self::Cpus(errno) => write!(f, "list of CPUs in /sys/devices/system/cpu: {errno}"),
-            Self::Map { map, errno, hint } => write!(f, "create map `{map}`: {errno}{}", Suffix(hint)),
-            Self::Pinned(error) => write!(f, "{error}"),
-            Self::Reloc { program, error } => write!(f, "program `{program}`: {error}"),
-            Self::Asm { program, error } => write!(f, "program `{program}`: {error}"),
-            Self::Load { program, errno, log, hint } => {
-                write!(f, "load `{program}`: {errno}{}", Suffix(hint))?;
-                match (log.is_empty(), f.alternate()) {
-                    (true, _) => Ok(()),
-                    // The hint already says it, in plainer words than the verifier.
-                    (false, false) if matches!(hint, Some(Hint::Confidential)) => Ok(()),
-                    (false, false) => write!(f, "\n{log}"),
-                    (false, true) => write!(f, "\n{log:#}"),
-                }
-            }
-            Self::NoTarget { why, .. } => write!(f, "this kernel has {why}"),
-            Self::ForeignBtf { .. } => {
-                f.write_str("needs the running kernel's own type information, not that of a file")
-            }
-            Self::Attach { attach: Attach::RawTp(name), errno: Errno::NOENT, .. } => {
-                write!(f, "this kernel has no tracepoint `{name}`")
-            }
-            Self::Attach { errno, hint, .. } => write!(f, "attach: {errno}{}", Suffix(hint)),
-            Self::NoAttachOption { hook, refused } => {
-                write!(f, "no way to see `{hook}` on this kernel")?;
-                for (number, (attach, error)) in refused.iter().enumerate() {
-                    if f.alternate() {
-                        write!(f, "\n  {}: {error:#}", AttachName(attach))?;
-                    } else {
-                        let before = if number == 0 { ": " } else { "; " };
-                        write!(f, "{before}{}: {error}", AttachName(attach))?;
-                    }
-                }
-                Ok(())
-            }
-            Self::FallbackFor { hook, earlier } => {
-                write!(f, "`{hook}` is a fallback for `{earlier}`, which is not an earlier optional hook")
-            }
-            Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Suffix(hint)),
-            Self::NotARing { map } => write!(f, "map `{map}` is not an event buffer"),
-            Self::NoMap { map } => write!(f, "no map `{map}`"),
-            Self::InnerMap { map, inner } => write!(f, "map `{map}` cannot have the inner map `{inner}`"),
-            Self::UnusedMap { map } => write!(f, "no loaded program uses map `{map}`"),
-            Self::NoHook { hook } => write!(f, "no iterator `{hook}`"),
-            Self::Iter { hook, errno } => write!(f, "iterate `{hook}`: {errno}"),
-            Self::Program { program, errno } => write!(f, "program `{program}`: {errno}"),
-            Self::Probe { feature, errno, hint } => {
-                write!(f, "check for {feature}: {errno}{}", Suffix(hint))
-            }
+/// Messages that depend on more than their fields. The functions take references to the fields, in
+/// their order.
+mod message {
+    use std::fmt::{Formatter, Result};
+
+    use super::{Attach, AttachName, Errno, Hint, KERNEL_BTF, LoadError, Path, Suffix, VerifierLog};
+
+    pub(super) fn no_btf(path: &Path, errno: &Errno, f: &mut Formatter<'_>) -> Result {
+        let path_text = path.display();
+        if *errno == Errno::NOENT && path.as_os_str() == KERNEL_BTF {
+            write!(f, "no type information in {path_text} (CONFIG_DEBUG_INFO_BTF)")
+        } else {
+            write!(f, "type information in {path_text}: {errno}")
         }
     }
-}
 
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // `Display` includes the cause's text. The chain serves callers that match on types.
-        match self {
-            Self::Kernel(error) => Some(error),
-            Self::Btf(error) => Some(error),
-            Self::Pinned(error) => Some(&**error),
-            Self::Reloc { error, .. } => Some(&**error),
-            Self::Asm { error, .. } => Some(&**error),
-            _ => None,
+    pub(super) fn load(
+        program: &str,
+        errno: &Errno,
+        log: &VerifierLog,
+        hint: &Option<Hint>,
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        write!(f, "load `{program}`: {errno}{}", Suffix(hint))?;
+        match (log.is_empty(), f.alternate()) {
+            (true, _) => Ok(()),
+            // The hint already says it, in plainer words than the verifier.
+            (false, false) if matches!(hint, Some(Hint::Confidential)) => Ok(()),
+            (false, false) => write!(f, "\n{log}"),
+            (false, true) => write!(f, "\n{log:#}"),
         }
     }
-}
 
-impl From<KernelError> for LoadError {
-    fn from(error: KernelError) -> Self {
-        Self::Kernel(error)
+    pub(super) fn attach(
+        attach: &Attach,
+        errno: &Errno,
+        hint: &Option<Hint>,
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        match (attach, *errno) {
+            (Attach::RawTp(name), Errno::NOENT) => write!(f, "this kernel has no tracepoint `{name}`"),
+            _ => write!(f, "attach: {errno}{}", Suffix(hint)),
+        }
+    }
+
+    pub(super) fn no_attach_option(
+        hook: &str,
+        refused: &[(Attach, LoadError)],
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        write!(f, "no way to see `{hook}` on this kernel")?;
+        for (number, (attach, error)) in refused.iter().enumerate() {
+            if f.alternate() {
+                write!(f, "\n  {}: {error:#}", AttachName(attach))?;
+            } else {
+                let before = if number == 0 { ": " } else { "; " };
+                write!(f, "{before}{}: {error}", AttachName(attach))?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl From<PinnedError> for LoadError {
     fn from(error: PinnedError) -> Self {
         Self::Pinned(Box::new(error))
-    }
-}
-
-impl From<BtfError> for LoadError {
-    fn from(error: BtfError) -> Self {
-        Self::Btf(error)
     }
 }
 

@@ -10,36 +10,25 @@ use bpfasm::target::{Arch, KernelVersion};
 use crate::errno::Errno;
 
 /// The running kernel could not be identified.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
     /// `uname(2)` failed with this error.
+    #[error("uname: {0}")]
     Uname(Errno),
     /// Neither `release` nor `version` of `uname(2)` contains a version.
+    #[error("no kernel version in `{release}`")]
     Version {
         /// `utsname.release`
         release: String,
     },
     /// The machine is neither x86-64 nor arm64.
+    #[error("no programs for `{machine}`, only for x86_64 and aarch64")]
     Machine {
         /// `utsname.machine`
         machine: String,
     },
 }
-
-impl std::fmt::Display for KernelError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Uname(errno) => write!(f, "uname: {errno}"),
-            Self::Version { release } => write!(f, "no kernel version in `{release}`"),
-            Self::Machine { machine } => {
-                write!(f, "no programs for `{machine}`, only for x86_64 and aarch64")
-            }
-        }
-    }
-}
-
-impl std::error::Error for KernelError {}
 
 /// The running kernel's version. `uname(2)` is called once and the result is kept.
 ///
@@ -216,7 +205,8 @@ mod tests {
     fn cpu_lists() {
         assert_eq!(cpu_list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
         assert_eq!(cpu_list("0"), Some(vec![0]));
-        for bad in ["", "1-", "3-1", "x", "0-4294967295", "0,,1"] {
+        assert_eq!(cpu_list("65535"), Some(vec![65535]));
+        for bad in ["", "1-", "3-1", "x", "0-4294967295", "0-65536", "0,,1", "0-3,3", "2,1"] {
             assert_eq!(cpu_list(bad), None, "{bad:?}");
         }
     }

@@ -1,6 +1,5 @@
 //! Maps of a loaded object. Keys and values are plain bytes; a whole map is read in batches.
 
-use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
@@ -16,7 +15,8 @@ use crate::sys::map::{MapSpec, RawMap};
 use crate::sys::open::MapById;
 
 /// A map operation that failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{action} in map `{map}`: {errno}")]
 #[non_exhaustive]
 pub struct MapError {
     /// The map's name.
@@ -26,14 +26,6 @@ pub struct MapError {
     /// The kernel's answer; EINVAL also if the key or the value has the wrong length.
     pub errno: Errno,
 }
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in map `{}`: {}", self.action, self.map, self.errno)
-    }
-}
-
-impl std::error::Error for MapError {}
 
 /// Which entries an update may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

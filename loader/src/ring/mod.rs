@@ -23,16 +23,16 @@
 //!   of a record come before the kernel can see that the space is free and write there again.
 //! - Its own position it loads with `Relaxed`: nothing else writes it.
 //!
-//! Because of this, the bytes between the positions do not change while they are borrowed, and
-//! `sink` gets them as slices without a copy. A damaged position or length is an error, never a
-//! read outside of the buffer.
+//! Because of this, the bytes between the positions do not change while they are borrowed. Records
+//! of a ring buffer are passed on as slices of it; only those that wrap are copied, and those of
+//! perf buffers, to be sorted. A damaged position or length is an error, never a read outside of
+//! the buffer.
 
 pub(crate) mod perf;
 pub(crate) mod ringbuf;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -49,10 +49,11 @@ use perf::{PerfBuf, Record};
 use ringbuf::RingBuf;
 
 /// The memory of an event buffer is damaged, or waiting for events failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
     /// The positions are further apart than the buffer is large.
+    #[error("ring of {size} bytes: producer at {producer} with the consumer at {consumer}")]
     Position {
         /// The position at which the kernel writes next, in bytes since the buffer was created.
         producer: u64,
@@ -62,6 +63,7 @@ pub enum RingError {
         size: u64,
     },
     /// A record is longer than the bytes in the buffer, or too short for its kind.
+    #[error("ring record at {position} claims {length} bytes, but {available} are available")]
     Record {
         /// The position at which it starts.
         position: u64,
@@ -71,27 +73,12 @@ pub enum RingError {
         available: u64,
     },
     /// The memory does not have the size or alignment of an event buffer.
+    #[error("ring memory has the wrong shape")]
     Shape,
     /// `epoll_wait(2)` failed with this error.
+    #[error("wait for ring: {0}")]
     Wait(Errno),
 }
-
-impl fmt::Display for RingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Position { producer, consumer, size } => {
-                write!(f, "ring of {size} bytes: producer at {producer} with the consumer at {consumer}")
-            }
-            Self::Record { position, length, available } => {
-                write!(f, "ring record at {position} claims {length} bytes, but {available} are available")
-            }
-            Self::Shape => f.write_str("ring memory has the wrong shape"),
-            Self::Wait(errno) => write!(f, "wait for ring: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for RingError {}
 
 /// The result of one [`Events::drain`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
