@@ -1,9 +1,9 @@
 //! The system calls that a process may still make after [`confine`], as a seccomp filter: a program
 //! of classic BPF over `struct seccomp_data`.
 //!
-//! The crate `seccompiler` would save 50 lines here. It was measured and not taken: the binary grows
-//! by 13 kB, it always kills the process on a call by another machine's number, and its installation
-//! does not set the flags of [`rights::filter_system_calls`].
+//! The crate `seccompiler` would save 50 lines here. It was measured and not taken: the binary
+//! grows by 13 kB, it always kills the process on a call by another machine's number, and its
+//! installation does not set the flags of [`rights::filter_system_calls`].
 
 use nix::libc::{self, c_long};
 
