@@ -210,16 +210,16 @@ mod tests {
         let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         let (consumer, producer, data) = (words(1), words(1), words(32));
         // Records of 8 and 8 bytes in a ring of 256.
-        for record in 0..8 {
+        for record in 0..7 {
             data[2 * record].store(8, Ordering::Relaxed);
         }
-        producer[0].store(8 * 16, Ordering::Relaxed);
+        producer[0].store(7 * 16, Ordering::Relaxed);
         let mut freed = Vec::new();
         let view = RingBuf::new(Region::of(&consumer), Region::of(&producer), Region::of(&data)).unwrap();
         let drained = view.drain(&mut Vec::new(), &mut |_| freed.push(consumer[0].load(Ordering::Relaxed)));
-        assert_eq!(drained.unwrap().records, 8);
-        assert_eq!(freed, [0, 0, 32, 32, 64, 64, 96, 96]);
-        assert_eq!(consumer[0].load(Ordering::Relaxed), 128);
+        assert_eq!(drained.unwrap().records, 7);
+        assert_eq!(freed, [0, 0, 32, 32, 64, 64, 96]);
+        assert_eq!(consumer[0].load(Ordering::Relaxed), 112, "the rest is freed at the end");
     }
 
     #[test]
