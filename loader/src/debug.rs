@@ -1,7 +1,8 @@
-//! What the kernel is told about an object besides its code: function names, source lines, the members of map entries.
+//! Debug information of an object: function names, source lines, the members of map entries.
 //!
-//! All of it is one BTF object. `bpftool prog dump xlated linum` and the verifier's log show our statements from it, and
-//! `bpftool map dump` our names. It is a courtesy: a kernel that does not take it takes the programs without.
+//! All of it is one BTF object. From it `bpftool prog dump xlated linum` and the verifier's log
+//! show our statements, and `bpftool map dump` shows names. It is optional: if a kernel refuses it,
+//! the programs are loaded without.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,15 +11,15 @@ use std::hash::{BuildHasherDefault, Hasher};
 use bpfasm::{FieldType, Layout, MapDef, MapKind, Object, Program, ProgramDef};
 use btf::{BuildError, Builder, Bytes, IntEncoding, Linkage, MemberDef, TypeId};
 
-use crate::sys::bpf::{FuncInfo, LineInfo};
+use crate::sys::prog::{FuncInfo, LineInfo};
 
-/// The BTF of an object, and what refers to it.
+/// The BTF of an object, and the references to it from programs and maps.
 #[derive(Debug)]
 pub(crate) struct DebugInfo {
     pub(crate) bytes: Vec<u8>,
-    /// In the order of hooks and attach options; nothing of those that are not wanted.
+    /// In the order of hooks and attach options; empty for those that are not wanted.
     pub(crate) programs: Vec<ProgramInfo>,
-    /// Types of key and value, for maps whose kind takes them.
+    /// The ids of the types of key and value, for maps whose kind accepts them.
     pub(crate) maps: Vec<Option<(u32, u32)>>,
 }
 
@@ -30,7 +31,8 @@ pub(crate) struct ProgramInfo {
 }
 
 impl DebugInfo {
-    /// Of the programs whose number, in the order of hooks and attach options, is `wanted`.
+    /// Builds the BTF for the programs whose number, in the order of hooks and attach options, is
+    /// `wanted`.
     pub(crate) fn new(object: &Object, wanted: impl Fn(usize) -> bool) -> Result<Self, BuildError> {
         let mut types = Types::new()?;
         let maps = object.maps.iter().map(|map| types.map(map)).collect::<Result<_, _>>()?;
@@ -42,21 +44,21 @@ impl DebugInfo {
     }
 }
 
-/// A number's type, by its size in bytes.
+/// Integer types: name and size in bytes.
 const INTS: [(&str, u32); 4] = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)];
 
 struct Types {
     builder: Builder,
-    /// As [`INTS`].
+    /// In the order of [`INTS`].
     ints: [TypeId; 4],
-    /// `int (*)(void *ctx)`: what every program and function of ours is.
+    /// `int (*)(void *ctx)`, the type of every program and function.
     proto: TypeId,
-    /// By their length.
+    /// Arrays of bytes, by their length.
     arrays: Vec<(u32, TypeId)>,
-    /// By their name.
+    /// Structs, by their name.
     structs: Vec<(&'static str, TypeId)>,
-    /// Offsets of texts, by their address and length.
-    literals: HashMap<(usize, usize), u32, BuildHasherDefault<Places>>,
+    /// Offsets of source texts, by their address and length.
+    literals: HashMap<(usize, usize), u32, BuildHasherDefault<AddressHasher>>,
 }
 
 impl Types {
@@ -107,7 +109,8 @@ impl Types {
         Ok(id)
     }
 
-    /// A struct of ours, or a number or bytes of that size; `None` if the struct's size is not the map's.
+    /// The type of a key or a value: the struct of `layout`, else an integer or an array of bytes.
+    /// `None` if the struct does not have the size that the map has.
     fn entry(&mut self, layout: Option<&Layout>, size: u32) -> Result<Option<TypeId>, BuildError> {
         match layout {
             Some(layout) if u32::from(layout.size) == size => self.layout(layout).map(Some),
@@ -139,10 +142,11 @@ impl Types {
         Ok(key.zip(value).map(|(key, value)| (key.0, value.0)))
     }
 
-    /// The offset of a text of the source. Told by where the text is, not by what it says: there are hundreds, each several times.
+    /// The offset of a source text. Texts are compared by address, not by content, which is faster:
+    /// there are hundreds, each used several times.
     fn literal(&mut self, text: &'static str) -> Result<u32, BuildError> {
-        let place = (text.as_ptr().addr(), text.len());
-        Ok(match self.literals.entry(place) {
+        let address = (text.as_ptr().addr(), text.len());
+        Ok(match self.literals.entry(address) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => *new.insert(self.builder.append_str(text)?),
         })
@@ -154,14 +158,14 @@ impl Types {
         let mut info = ProgramInfo::default();
         for (at, name) in &program.functions {
             let Some(&insn_off) = slots.get(*at) else { continue };
-            // Static, because older kernels know no other linkage.
+            // Static, because older kernels support no other linkage.
             let type_id = self.builder.func(&identifier(name), self.proto, Linkage::Static)?.0;
             info.funcs.push(FuncInfo { insn_off, type_id });
         }
         for (at, (&insn_off, source)) in slots.iter().zip(&program.source).enumerate() {
             let (file, line, text) = match source {
                 Some(source) => (source.file, source.line, source.text),
-                // Each function must start with a line.
+                // The kernel requires a line at the start of each function.
                 None if program.functions.iter().any(|(start, _)| *start == at) => ("", 0, ""),
                 None => continue,
             };
@@ -178,17 +182,18 @@ impl Types {
     }
 }
 
-/// Hashes addresses and lengths, which nobody chooses: two multiplications instead of two rounds of SipHash.
+/// Hashes addresses and lengths with two multiplications. Protection against chosen keys, as
+/// SipHash gives, is not needed for addresses of literals.
 #[derive(Default)]
-struct Places(u64);
+struct AddressHasher(u64);
 
-impl Hasher for Places {
+impl Hasher for AddressHasher {
     fn write(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|byte| self.write_usize((*byte).into()));
     }
 
     fn write_usize(&mut self, value: usize) {
-        // Of 64 bits here; the constant is any odd number with its bits well mixed.
+        // `usize` has 64 bits here. The constant is any odd number with well mixed bits.
         self.0 = (self.0.rotate_left(26) ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
@@ -197,7 +202,7 @@ impl Hasher for Places {
     }
 }
 
-/// Where each instruction starts, in slots.
+/// The slot at which each instruction starts.
 fn slots(program: &Program) -> Vec<u32> {
     let starts = program.insns.iter().scan(0_u32, |next, insn| {
         let start = *next;
@@ -207,7 +212,7 @@ fn slots(program: &Program) -> Vec<u32> {
     starts.collect()
 }
 
-/// A name that the kernel takes for a function's: a C identifier.
+/// A function name that the kernel accepts: a C identifier.
 fn identifier(name: &str) -> String {
     let mut out: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
@@ -274,7 +279,7 @@ mod tests {
         assert!(
             matches!(info.maps[..], [Some((3, pair)), Some((key, value)), None, None, None] if pair == key && key == value)
         );
-        // What we wrote, our own reader reads.
+        // The `btf` crate reads what was written.
         let btf = btf::Btf::from_source(info.bytes).unwrap();
         let index = btf.index(&btf::Wanted::new().strukt("pair").func("main_prog").func("_2nd")).unwrap();
         assert_eq!(index.field("pair.b").unwrap().found().unwrap().offset, Bytes(8));

@@ -1,15 +1,17 @@
-//! An error number of the kernel, 524 included.
+//! Error numbers of the kernel, including those that no C library knows.
 
 use std::fmt;
 
 use nix::libc;
 
-/// What a system call answered instead of a result.
+/// The error number of a failed system call. `{}` is the error as text, in lower case.
 ///
-/// A type of its own because the kernel's internal `ENOTSUPP` (524) reaches user space from `bpf(2)` and no C library knows it.
+/// It is not `nix`'s type, because `bpf(2)` can return the kernel's internal `ENOTSUPP` (524),
+/// which no C library knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
+/// The errors that this crate distinguishes, named as in `errno(3)` without the `E`.
 #[allow(missing_docs)]
 impl Errno {
     pub const PERM: Self = Self(libc::EPERM);
@@ -25,12 +27,13 @@ impl Errno {
     pub const NOSPC: Self = Self(libc::ENOSPC);
     pub const NOSYS: Self = Self(libc::ENOSYS);
     pub const OPNOTSUPP: Self = Self(libc::EOPNOTSUPP);
-    /// `ENOTSUPP` of the kernel's own `include/linux/errno.h`; what 5.10 on arm64 answers to a trampoline.
+    /// `ENOTSUPP` of the kernel's own `include/linux/errno.h`. For example 5.10 on arm64 returns it
+    /// for a trampoline.
     pub const NOTSUPP: Self = Self(524);
 }
 
 impl Errno {
-    /// The number.
+    /// The positive error number.
     #[must_use]
     pub const fn number(self) -> i32 {
         self.0
@@ -43,7 +46,8 @@ impl Errno {
 }
 
 impl From<&std::io::Error> for Errno {
-    /// An error that did not come from the system counts as `EIO`: something broke that is not the kernel's refusal.
+    /// Takes the number of an error from the operating system. Any other error becomes `EIO`, so
+    /// that it is not mistaken for a refusal by the kernel.
     fn from(error: &std::io::Error) -> Self {
         Self(error.raw_os_error().unwrap_or(libc::EIO))
     }
@@ -88,13 +92,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_no_c_library_knows() {
+    fn enotsupp_has_a_text() {
         assert_eq!(Errno::NOTSUPP.to_string(), "not supported by this kernel (ENOTSUPP, os error 524)");
         assert_eq!(Errno::ACCES.to_string(), "permission denied (os error 13)");
     }
 
     #[test]
-    fn takes_the_number_of_an_io_error() {
+    fn io_errors_keep_their_number() {
         assert_eq!(Errno::from(std::io::Error::from_raw_os_error(28)), Errno::NOSPC);
         assert_eq!(Errno::from(std::io::Error::other("no number")).number(), libc::EIO);
     }

@@ -1,414 +1,295 @@
 //! What can go wrong between an object and a running kernel.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bpfasm::error::AsmError;
 use bpfasm::object::Attach;
 use btf::{Absent, BtfError};
+use thiserror::Error;
 
+use crate::attach_name::AttachName;
+use crate::chain::Chain;
 use crate::errno::Errno;
+use crate::hint::{Hint, Suffix};
 use crate::kernel::{KERNEL_BTF, KernelError};
 use crate::pinned::{PinnedError, PinnedFound};
-use crate::privileges::Capability;
 use crate::relocate::RelocError;
 use crate::verifier::VerifierLog;
 
-/// Why an object is not running.
+/// Why an object could not be loaded, attached or read.
 ///
-/// `{}` is one line, or three where the verifier refused a program: what, which statement, why. `{:#}` adds the verifier's log.
-#[derive(Debug)]
+/// `{}` is one line, or three if the verifier refused a program: what failed, the statement, the
+/// reason. `{:#}` adds the verifier's whole log. An `errno` is always the kernel's answer, and a
+/// `hint` its probable cause, if one is known.
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The running kernel could not be identified.
-    Kernel(KernelError),
-    /// No type information, without which no field has a place.
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+    /// The kernel has no type information (BTF), so no field can be located.
+    #[error(fmt = message::no_btf)]
     NoBtf {
-        /// Where it was looked for.
+        /// The file that should have it.
         path: PathBuf,
-        /// What the file system said.
+        /// Why the file could not be read.
         errno: Errno,
     },
-    /// A file with the types of another kernel.
+    /// The BTF file given by the caller describes another kernel.
+    #[error("{} has the types of another kernel, and this kernel has its own", path.display())]
     OtherKernel {
-        /// The file.
+        /// The file given by the caller.
         path: PathBuf,
     },
-    /// The type information is damaged.
-    Btf(BtfError),
-    /// A list of CPUs could not be read.
+    /// The type information is damaged, or names in it are ambiguous.
+    #[error("{}", Chain(.0))]
+    Btf(#[from] BtfError),
+    /// A list of CPUs (`/sys/devices/system/cpu`) could not be read.
+    #[error("list of CPUs in /sys/devices/system/cpu: {0}")]
     Cpus(Errno),
-    /// A map was not created.
+    /// The kernel did not create a map.
+    #[error("create map `{map}`: {errno}{}", Suffix(hint))]
     Map {
-        /// Its name.
+        /// The map's name in the object.
         map: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
-    /// What stands at a path is not the map that should be pinned there.
-    Pinned(Box<PinnedError>),
-    /// A program cannot be expressed for this kernel.
+    /// The map at a pinned path is missing or does not fit.
+    #[error("{0}")]
+    Pinned(#[source] Box<PinnedError>),
+    /// A symbol of a program has no value on this kernel.
+    #[error("program `{program}`: {error}")]
     Reloc {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// Why.
+        /// The symbol and the reason.
+        #[source]
         error: Box<RelocError>,
     },
-    /// A program cannot be encoded.
+    /// A program cannot be encoded, for example because a jump is too far.
+    #[error("program `{program}`: {error}")]
     Asm {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// Why.
+        /// The instruction and the reason.
+        #[source]
         error: Box<AsmError>,
     },
-    /// The kernel did not take a program.
+    /// The kernel refused to load a program.
+    #[error(fmt = message::load)]
     Load {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
-        /// What the verifier said.
+        /// The verifier's log; empty if the kernel refused before it verified.
         log: Box<VerifierLog>,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
-    /// What a program attaches to is not in this kernel.
+    /// The kernel does not have the tracepoint, function or iterator that a program attaches to.
+    #[error("this kernel has {why}")]
     NoTarget {
-        /// What it attaches to.
+        /// The attach point.
         attach: Attach,
-        /// What exactly is missing.
+        /// The name that is missing.
         why: Absent,
     },
-    /// What a program attaches to goes by a number in the running kernel's BTF, and only another BTF was given.
+    /// The kernel knows this attach point by an id in its own BTF, but the caller gave another BTF.
+    #[error("needs the running kernel's own type information, not that of a file")]
     ForeignBtf {
-        /// What it attaches to.
+        /// The attach point.
         attach: Attach,
     },
-    /// A loaded program was not attached. Shown beside its [`AttachName`], which it does not repeat.
+    /// A program was loaded, but not attached. Callers print it next to its [`AttachName`], which
+    /// the message does not repeat.
+    #[error(fmt = message::attach)]
     Attach {
-        /// What it attaches to.
+        /// The attach point.
         attach: Attach,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
-    /// A hook the tool cannot do without, and no way to it.
+    /// The kernel refused every attach option of a required hook.
+    #[error(fmt = message::no_attach_option)]
     NoAttachOption {
         /// The hook's name.
         hook: String,
-        /// Each way, and why not; first those of the hooks in whose stead it is.
+        /// Each attach option with the reason for its refusal. Options of hooks that this one is a
+        /// fallback for come first.
         refused: Vec<(Attach, LoadError)>,
     },
-    /// A hook in the stead of one that is no optional hook before it.
-    InsteadOf {
+    /// `fallback_for` does not name an earlier optional hook.
+    #[error("`{hook}` is a fallback for `{earlier}`, which is not an earlier optional hook")]
+    FallbackFor {
         /// The hook's name.
         hook: String,
-        /// The one it names.
+        /// The name in `fallback_for`.
         earlier: String,
     },
-    /// A ring was not opened.
+    /// The reader of a map's events could not be opened.
+    #[error("open ring `{map}`: {errno}{}", Suffix(hint))]
     Ring {
-        /// The map.
+        /// The map's name.
         map: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
-    /// A map of another kind, asked for events.
+    /// Events were requested from a map that is neither a ring buffer nor a perf event array.
+    #[error("map `{map}` is not an event buffer")]
     NotARing {
-        /// The map.
+        /// The map's name.
         map: String,
     },
-    /// A map that is not in the object.
+    /// The object does not define this map.
+    #[error("no map `{map}`")]
     NoMap {
-        /// Its name.
+        /// The name that was looked up.
         map: String,
     },
-    /// A map that names another to be put into it, and one of the two is not of that sort: only an array of maps holds maps, it
-    /// has to name at least one, and those are maps of the object that hold none themselves.
+    /// `inner` of a map is wrong. Only an array of maps has inner maps, it must name at least one,
+    /// and each must be a map of the object that has no inner maps itself.
+    #[error("map `{map}` cannot have the inner map `{inner}`")]
     InnerMap {
-        /// Its name.
+        /// The outer map's name.
         map: String,
-        /// The other's; empty where it names none.
+        /// The inner map's name; empty if an array of maps names none.
         inner: String,
     },
-    /// A map of the object that was not created, because no program that was loaded uses it.
+    /// The map was not created, because no loaded program uses it.
+    #[error("no loaded program uses map `{map}`")]
     UnusedMap {
-        /// Its name.
+        /// The map's name.
         map: String,
     },
-    /// A hook that is not in the object, or holds no iterator.
+    /// The object has no hook of this name, or the hook is not an iterator.
+    #[error("no iterator `{hook}`")]
     NoHook {
-        /// Its name.
+        /// The name that was looked up.
         hook: String,
     },
-    /// An iterator did not run.
+    /// An iterator failed while it ran.
+    #[error("iterate `{hook}`: {errno}")]
     Iter {
         /// The hook's name.
         hook: String,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
     },
-    /// A loaded program could not be asked about, or be run.
+    /// The kernel refused to describe or run a loaded program, or its license is not a C string.
+    #[error("program `{program}`: {errno}")]
     Program {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// What the kernel said.
+        /// The kernel's answer; EINVAL for the license.
         errno: Errno,
     },
-    /// Neither yes nor no: whether the kernel has a feature could not be found out.
+    /// A probe got neither yes nor no, so it is unknown whether the kernel has a feature.
+    #[error("check for {feature}: {errno}{}", Suffix(hint))]
     Probe {
-        /// The feature.
+        /// The feature's name, as in [`crate::features::Report`].
         feature: &'static str,
-        /// What the kernel said.
+        /// The kernel's answer.
         errno: Errno,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
 }
 
-/// What may help.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Hint {
-    /// The process lacks these capabilities.
-    Capabilities(Vec<Capability>),
-    /// Maps are charged to `RLIMIT_MEMLOCK`, and the limit could not be lifted.
-    Memlock,
-    /// Perf buffers are charged to `kernel.perf_event_mlock_kb`.
-    PerfMlock,
-    /// tracefs, which has the numbers of tracepoints, is not mounted.
-    Tracefs,
-    /// The kernel is built without kprobes.
-    NoKprobes,
-    /// All capabilities are there, so something else forbids it.
-    Forbidden,
-    /// The kernel is locked down for confidentiality, and a program that reads its memory by address does not load.
-    Confidential,
-}
+/// Messages that depend on more than their fields. The functions take references to the fields, in
+/// their order.
+mod message {
+    use std::fmt::{Formatter, Result};
 
-impl Hint {
-    /// What EPERM means for this process. `None` for any other error.
-    pub(crate) fn for_errno(errno: Errno) -> Option<Self> {
-        if errno != Errno::PERM {
-            return None;
-        }
-        let missing = crate::privileges::missing();
-        Some(if missing.is_empty() { Self::Forbidden } else { Self::Capabilities(missing) })
-    }
-}
+    use super::{Attach, AttachName, Errno, Hint, KERNEL_BTF, LoadError, Path, Suffix, VerifierLog};
 
-impl Hint {
-    /// What to do about it: a command or a setting. `None` where nothing is known to help.
-    #[must_use]
-    pub fn cure(&self) -> Option<&'static str> {
-        match self {
-            Self::Capabilities(missing) if missing.contains(&Capability::SysAdmin) => {
-                Some("run as root, or setcap cap_sys_admin+ep FILE")
-            }
-            Self::Capabilities(_) => Some("run as root, or setcap cap_bpf,cap_perfmon+ep FILE"),
-            Self::Memlock => Some("ulimit -l unlimited"),
-            Self::PerfMlock => Some("a smaller --ring-size, or a larger sysctl kernel.perf_event_mlock_kb"),
-            Self::Tracefs => Some("mount -t tracefs tracefs /sys/kernel/tracing"),
-            Self::Confidential => Some("boot the kernel with lockdown=integrity, or none"),
-            Self::NoKprobes | Self::Forbidden => None,
+    pub(super) fn no_btf(path: &Path, errno: &Errno, f: &mut Formatter<'_>) -> Result {
+        let path_text = path.display();
+        if *errno == Errno::NOENT && path.as_os_str() == KERNEL_BTF {
+            write!(f, "no type information in {path_text} (CONFIG_DEBUG_INFO_BTF)")
+        } else {
+            write!(f, "type information in {path_text}: {errno}")
         }
     }
-}
 
-impl fmt::Display for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Capabilities(missing) => {
-                f.write_str("run as root, or give ")?;
-                for (i, capability) in missing.iter().enumerate() {
-                    write!(f, "{}{capability}", if i == 0 { "" } else { " and " })?;
-                }
-                Ok(())
-            }
-            Self::Memlock => f.write_str("the locked-memory limit is too low (ulimit -l unlimited)"),
-            Self::PerfMlock => f.write_str("the buffers are too large for kernel.perf_event_mlock_kb"),
-            Self::Tracefs => {
-                f.write_str("no events in /sys/kernel/tracing (mount -t tracefs tracefs /sys/kernel/tracing)")
-            }
-            Self::NoKprobes => f.write_str("the kernel is built without kprobes (CONFIG_KPROBE_EVENTS)"),
-            Self::Forbidden => {
-                f.write_str("forbidden by the kernel's lockdown or by a container (seccomp, user namespace)")
-            }
-            Self::Confidential => f.write_str(
-                "under lockdown=confidentiality no program may read the kernel's memory by address \
-                 (bpf_probe_read_kernel)",
-            ),
+    pub(super) fn load(
+        program: &str,
+        errno: &Errno,
+        log: &VerifierLog,
+        hint: &Option<Hint>,
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        write!(f, "load `{program}`: {errno}{}", Suffix(hint))?;
+        match (log.is_empty(), f.alternate()) {
+            (true, _) => Ok(()),
+            // The hint already says it, in plainer words than the verifier.
+            (false, false) if matches!(hint, Some(Hint::Confidential)) => Ok(()),
+            (false, false) => write!(f, "\n{log}"),
+            (false, true) => write!(f, "\n{log:#}"),
         }
     }
-}
 
-/// `: <hint>`, or nothing.
-struct Behind<'a>(&'a Option<Hint>);
-
-impl fmt::Display for Behind<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |hint| write!(f, ": {hint}"))
+    pub(super) fn attach(
+        attach: &Attach,
+        errno: &Errno,
+        hint: &Option<Hint>,
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        match (attach, *errno) {
+            (Attach::RawTp(name), Errno::NOENT) => write!(f, "this kernel has no tracepoint `{name}`"),
+            _ => write!(f, "attach: {errno}{}", Suffix(hint)),
+        }
     }
-}
 
-/// An error and what caused it, on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
+    pub(super) fn no_attach_option(
+        hook: &str,
+        refused: &[(Attach, LoadError)],
+        f: &mut Formatter<'_>,
+    ) -> Result {
+        write!(f, "no way to see `{hook}` on this kernel")?;
+        for (number, (attach, error)) in refused.iter().enumerate() {
+            if f.alternate() {
+                write!(f, "\n  {}: {error:#}", AttachName(attach))?;
+            } else {
+                let before = if number == 0 { ": " } else { "; " };
+                write!(f, "{before}{}: {error}", AttachName(attach))?;
+            }
         }
         Ok(())
     }
 }
 
-/// An attach point as people name it: `tp_btf inet_sock_set_state`.
-pub struct AttachName<'a>(pub &'a Attach);
-
-impl fmt::Display for AttachName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Attach::TpBtf(name) => write!(f, "tp_btf {name}"),
-            Attach::RawTp(name) => write!(f, "raw_tp {name}"),
-            Attach::Fentry(name) => write!(f, "fentry {name}"),
-            Attach::Fexit(name) => write!(f, "fexit {name}"),
-            Attach::Kprobe(name) => write!(f, "kprobe {name}"),
-            Attach::Kretprobe(name) => write!(f, "kretprobe {name}"),
-            Attach::Tracepoints(category, names) => {
-                f.write_str("tracepoint ")?;
-                for (i, name) in names.iter().enumerate() {
-                    write!(f, "{}{category}:{name}", if i == 0 { "" } else { "," })?;
-                }
-                Ok(())
-            }
-            Attach::Iter(name) => write!(f, "iter {name}"),
-            other => write!(f, "{other:?}"),
-        }
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel(error) => write!(f, "{error}"),
-            Self::NoBtf { path, errno: Errno::NOENT } if path == Path::new(KERNEL_BTF) => {
-                write!(
-                    f,
-                    "no type information in {} (CONFIG_DEBUG_INFO_BTF): give it with --btf FILE",
-                    path.display()
-                )
-            }
-            Self::NoBtf { path, errno } => write!(f, "type information in {}: {errno}", path.display()),
-            Self::OtherKernel { path } => write!(
-                f,
-                "{} has the types of another kernel; this one has its own, so leave --btf out",
-                path.display()
-            ),
-            Self::Btf(error) => write!(f, "{}", Chain(error)),
-            Self::Cpus(errno) => write!(f, "list of CPUs in /sys/devices/system/cpu: {errno}"),
-            Self::Map { map, errno, hint } => write!(f, "create map `{map}`: {errno}{}", Behind(hint)),
-            Self::Pinned(error) => write!(f, "{error}"),
-            Self::Reloc { program, error } => write!(f, "program `{program}`: {error}"),
-            Self::Asm { program, error } => write!(f, "program `{program}`: {error}"),
-            Self::Load { program, errno, log, hint } => {
-                write!(f, "load `{program}`: {errno}{}", Behind(hint))?;
-                match (log.is_empty(), f.alternate()) {
-                    (true, _) => Ok(()),
-                    // The verifier only says in its own words what the hint has said.
-                    (false, false) if matches!(hint, Some(Hint::Confidential)) => Ok(()),
-                    (false, false) => write!(f, "\n{log}"),
-                    (false, true) => write!(f, "\n{log:#}"),
-                }
-            }
-            Self::NoTarget { why, .. } => write!(f, "this kernel has {why}"),
-            Self::ForeignBtf { .. } => {
-                f.write_str("needs the running kernel's own type information, not that of a file")
-            }
-            Self::Attach { attach: Attach::RawTp(name), errno: Errno::NOENT, .. } => {
-                write!(f, "this kernel has no tracepoint `{name}`")
-            }
-            Self::Attach { errno, hint, .. } => write!(f, "attach: {errno}{}", Behind(hint)),
-            Self::NoAttachOption { hook, refused } => {
-                write!(f, "no way to see `{hook}` on this kernel")?;
-                for (number, (attach, error)) in refused.iter().enumerate() {
-                    if f.alternate() {
-                        write!(f, "\n  {}: {error:#}", AttachName(attach))?;
-                    } else {
-                        let before = if number == 0 { ": " } else { "; " };
-                        write!(f, "{before}{}: {error}", AttachName(attach))?;
-                    }
-                }
-                Ok(())
-            }
-            Self::InsteadOf { hook, earlier } => {
-                write!(f, "`{hook}` stands in for `{earlier}`, which is no optional hook before it")
-            }
-            Self::Ring { map, errno, hint } => write!(f, "open ring `{map}`: {errno}{}", Behind(hint)),
-            Self::NotARing { map } => write!(f, "map `{map}` holds no events"),
-            Self::NoMap { map } => write!(f, "no map `{map}`"),
-            Self::InnerMap { map, inner } => write!(f, "map `{map}` cannot hold a map `{inner}`"),
-            Self::UnusedMap { map } => write!(f, "no program that was loaded uses map `{map}`"),
-            Self::NoHook { hook } => write!(f, "no iterator `{hook}`"),
-            Self::Iter { hook, errno } => write!(f, "iterate `{hook}`: {errno}"),
-            Self::Program { program, errno } => write!(f, "program `{program}`: {errno}"),
-            Self::Probe { feature, errno, hint } => {
-                write!(f, "could not tell whether the kernel has {feature}: {errno}{}", Behind(hint))
-            }
-        }
-    }
-}
-
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // Display already says what the cause says; the chain is for who wants the types.
-        match self {
-            Self::Kernel(error) => Some(error),
-            Self::Btf(error) => Some(error),
-            Self::Pinned(error) => Some(&**error),
-            Self::Reloc { error, .. } => Some(&**error),
-            Self::Asm { error, .. } => Some(&**error),
-            _ => None,
-        }
-    }
-}
-
-impl From<KernelError> for LoadError {
-    fn from(error: KernelError) -> Self {
-        Self::Kernel(error)
-    }
-}
-
-impl From<BtfError> for LoadError {
-    fn from(error: BtfError) -> Self {
-        Self::Btf(error)
+impl From<PinnedError> for LoadError {
+    fn from(error: PinnedError) -> Self {
+        Self::Pinned(Box::new(error))
     }
 }
 
 impl LoadError {
+    /// The error for a ring that could not be opened, with the cause that `errno` suggests.
     pub(crate) fn ring(map: &str, errno: Errno) -> Self {
         let hint = match Hint::for_errno(errno) {
-            // With all capabilities, what is left is the limit on perf's memory.
+            // The process has all capabilities: the limit on perf's memory remains as the cause.
             Some(Hint::Forbidden) => Some(Hint::PerfMlock),
             other => other,
         };
         Self::Ring { map: map.to_owned(), errno, hint }
     }
 
-    /// Whether it is no answer of the kernel's: the object, or the type information, is wrong in itself.
+    /// Whether the object or the type information is wrong in itself, so that no kernel would
+    /// accept it and no other attach option needs to be tried.
     pub(crate) fn is_mistake(&self) -> bool {
-        // Of two types of one name, nobody knows which is meant. That is so on this kernel, perhaps not on the next.
+        // An ambiguous name belongs to this kernel: the next one may have it once.
         let damaged = |error: &BtfError| !matches!(error.root(), BtfError::Ambiguous { .. });
         match self {
-            Self::Asm { .. } | Self::InsteadOf { .. } | Self::InnerMap { .. } => true,
+            Self::Asm { .. } | Self::FallbackFor { .. } | Self::InnerMap { .. } => true,
             Self::Btf(error) => damaged(error),
             Self::Reloc { error, .. } => match &**error {
                 RelocError::Btf { error, .. } => damaged(error),
@@ -419,8 +300,9 @@ impl LoadError {
         }
     }
 
-    /// What may help, where the kernel has refused one thing.
-    fn hint(&self) -> Option<&Hint> {
+    /// The probable cause, if the kernel refused one operation and the cause is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&Hint> {
         match self {
             Self::Map { hint, .. }
             | Self::Load { hint, .. }
@@ -435,19 +317,33 @@ impl LoadError {
         }
     }
 
-    /// Whether the process may not do BPF work at all, so that no other way need be tried.
+    /// Whether the process lacks the capabilities for BPF, so that every other attempt would fail
+    /// too.
     #[must_use]
     pub fn is_unprivileged(&self) -> bool {
         matches!(self.hint(), Some(Hint::Capabilities(_)))
     }
 
-    /// A command or a setting that would help; of a hook without a way, one for its best way that can be helped.
+    /// A command or a setting that would help. For a hook without an attach option: what would help
+    /// its best option that can be helped.
     #[must_use]
     pub fn cure(&self) -> Option<&'static str> {
         match self {
-            Self::NoBtf { .. } => Some("--btf FILE with the type information of this kernel"),
+            Self::NoBtf { .. } => Some("a file with the type information of this kernel"),
             Self::NoAttachOption { refused, .. } => refused.iter().find_map(|(_, error)| error.cure()),
             _ => self.hint().and_then(Hint::cure),
+        }
+    }
+
+    /// Whether `{}` leaves out lines of a verifier log that `{:#}` shows.
+    #[must_use]
+    pub fn omits_log(&self) -> bool {
+        match self {
+            Self::Load { log, hint, .. } => {
+                log.omitted() > 0 || (!log.is_empty() && *hint == Some(Hint::Confidential))
+            }
+            Self::NoAttachOption { refused, .. } => refused.iter().any(|(_, error)| error.omits_log()),
+            _ => false,
         }
     }
 }
@@ -455,6 +351,7 @@ impl LoadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privileges::Capability;
 
     #[test]
     fn messages_say_what_helps() {
@@ -467,12 +364,12 @@ mod tests {
         );
         assert!(map(Some(Hint::Memlock)).ends_with("(ulimit -l unlimited)"));
         let btf = |path: &str| LoadError::NoBtf { path: path.into(), errno: Errno::NOENT }.to_string();
-        assert!(btf(KERNEL_BTF).ends_with("give it with --btf FILE"));
+        assert_eq!(btf(KERNEL_BTF), format!("no type information in {KERNEL_BTF} (CONFIG_DEBUG_INFO_BTF)"));
         assert_eq!(btf("x.btf"), "type information in x.btf: no such file or directory (os error 2)");
     }
 
     #[test]
-    fn a_hook_without_a_way_tells_of_each() {
+    fn every_refused_attach_option_is_listed() {
         let typed = Attach::TpBtf("a".into());
         let refused = vec![
             (

@@ -1,21 +1,22 @@
-//! What the running kernel has, found out by trying.
+//! Features of the running kernel, found out by trying.
 //!
-//! [`probe`] only loads, because detaching a tracepoint makes the next attach wait for an RCU grace period (4 to 15 ms); the
-//! real attach decides, and the loader goes on to the next attach option. [`doctor`] attaches.
+//! [`probe`] only loads programs, because detaching one from a tracepoint makes the next attach
+//! wait for an RCU grace period (4 to 15 ms). Whether a program attaches is decided when the loader
+//! attaches it: then it can still choose the next attach option. [`doctor`] attaches.
 //!
-//! "Yes" and "no" come only from answers that mean it. Anything else is an error, and no feature is lost to it.
+//! Only answers that mean "yes" or "no" count as such. Any other error is returned, so that for
+//! example a missing capability is not mistaken for a missing feature.
 
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
-use bpfasm::{
-    Access, Attach, Insn, KernelVersion, MapDef, MapKind, Operand, Program, Refused, Reg, Ring, Target, Width,
-};
+use bpfasm::{Access, Attach, KernelVersion, MapDef, MapKind, Refused, Ring, Target};
 use btf::{Btf, Index, Wanted};
 
+use crate::empty_program::empty_program;
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
+use crate::error::LoadError;
+use crate::hint::Hint;
 use crate::kernel_btf::is_own;
 use crate::link::perf::has_kprobes;
 use crate::link::{Close, Link};
@@ -25,109 +26,153 @@ use crate::relocate::iter_func;
 use crate::sys::mmap::page_size;
 use crate::{kernel, privileges, tracefs};
 
-/// A probe: what it is called, the first kernel that could say yes, how to ask.
-struct Feature {
-    name: &'static str,
-    since: KernelVersion,
-    ask: Ask,
+/// Attach points of the running kernel to probe with. The caller chooses them, because whether a
+/// kernel has them depends on its configuration, not on its BPF features.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachPoints<'a> {
+    /// A tracepoint that every kernel in question has, for `tp_btf` and `raw_tp`.
+    pub tracepoint: &'a str,
+    /// A function that every kernel in question has and does not inline, for `fexit` and kprobes.
+    pub function: &'a str,
+    /// Iterators for [`doctor`] to check.
+    pub iterators: &'a [IteratorProbe<'a>],
 }
 
-/// How to ask.
-enum Ask {
-    /// Whether such a map is created.
+/// An iterator to check.
+#[derive(Clone, Copy, Debug)]
+pub struct IteratorProbe<'a> {
+    /// The name in the report: `iter/task_file`.
+    pub name: &'static str,
+    /// The kernel's name of it: `task_file`.
+    pub target: &'a str,
+    /// The first kernel that has it.
+    pub since: KernelVersion,
+}
+
+/// A feature to check.
+struct Feature {
+    name: &'static str,
+    /// The first kernel that can have it.
+    since: KernelVersion,
+    test: Test,
+}
+
+/// How a feature is checked.
+enum Test {
+    /// A map of this kind can be created.
     Map(MapKind),
-    /// Whether an empty program for this is loaded, and, by [`doctor`], attached.
+    /// An empty program for this attach point can be loaded and, by [`doctor`], attached.
     Program(Attach),
-    /// Whether there is a way to kprobes, and, by [`doctor`], whether one is attached.
-    Kprobe,
+    /// Kprobes exist, and, by [`doctor`], one can be attached to this function.
+    Kprobe(String),
 }
 
 const fn v(major: u16, minor: u16) -> KernelVersion {
     KernelVersion { major, minor, patch: 0 }
 }
 
-/// A tracepoint that every kernel with TCP has (since 4.16).
-const TRACEPOINT: &str = "inet_sock_set_state";
-/// A function that no kernel inlines everywhere.
-const FUNCTION: &str = "tcp_set_state";
+fn ring_buffer() -> Feature {
+    Feature { name: "ring buffer", since: v(5, 8), test: Test::Map(MapKind::RingBuf) }
+}
 
-const RINGBUF: Feature = Feature { name: "ring buffer", since: v(5, 8), ask: Ask::Map(MapKind::RingBuf) };
-const TP_BTF: Feature =
-    Feature { name: "tp_btf", since: v(5, 5), ask: Ask::Program(Attach::TpBtf(Cow::Borrowed(TRACEPOINT))) };
-const FEXIT: Feature = Feature {
-    name: "fentry/fexit (trampolines)",
-    since: v(5, 5),
-    ask: Ask::Program(Attach::Fexit(Cow::Borrowed(FUNCTION))),
-};
-const KPROBE: Feature = Feature { name: "kprobe", since: v(4, 1), ask: Ask::Kprobe };
+impl AttachPoints<'_> {
+    fn tp_btf(&self) -> Feature {
+        let test = Test::Program(Attach::TpBtf(self.tracepoint.to_owned().into()));
+        Feature { name: "tp_btf", since: v(5, 5), test }
+    }
 
-/// Everything [`doctor`] asks, in the order in which it is told.
-const FEATURES: [Feature; 8] = [
-    TP_BTF,
-    Feature { name: "raw_tp", since: v(4, 17), ask: Ask::Program(Attach::RawTp(Cow::Borrowed(TRACEPOINT))) },
-    FEXIT,
-    KPROBE,
-    Feature {
-        name: "iter/task_file",
-        since: v(5, 8),
-        ask: Ask::Program(Attach::Iter(Cow::Borrowed("task_file"))),
-    },
-    Feature { name: "iter/tcp", since: v(5, 9), ask: Ask::Program(Attach::Iter(Cow::Borrowed("tcp"))) },
-    RINGBUF,
-    Feature { name: "perf event array", since: v(4, 3), ask: Ask::Map(MapKind::PerfEventArray) },
-];
+    fn raw_tp(&self) -> Feature {
+        let test = Test::Program(Attach::RawTp(self.tracepoint.to_owned().into()));
+        Feature { name: "raw_tp", since: v(4, 17), test }
+    }
 
-/// One line of [`doctor`].
+    fn fexit(&self) -> Feature {
+        let test = Test::Program(Attach::Fexit(self.function.to_owned().into()));
+        Feature { name: "fentry/fexit (trampolines)", since: v(5, 5), test }
+    }
+
+    fn kprobe(&self) -> Feature {
+        Feature { name: "kprobe", since: v(4, 1), test: Test::Kprobe(self.function.to_owned()) }
+    }
+
+    /// All that [`doctor`] checks, in the order of its report.
+    fn features(&self) -> Vec<Feature> {
+        let mut features = vec![self.tp_btf(), self.raw_tp(), self.fexit(), self.kprobe()];
+        features.extend(self.iterators.iter().map(|iterator| Feature {
+            name: iterator.name,
+            since: iterator.since,
+            test: Test::Program(Attach::Iter(iterator.target.to_owned().into())),
+        }));
+        features.push(ring_buffer());
+        let perf = Test::Map(MapKind::PerfEventArray);
+        features.push(Feature { name: "perf event array", since: v(4, 3), test: perf });
+        features
+    }
+
+    /// The names that the probes look up in BTF.
+    fn wanted(&self) -> Wanted {
+        let wanted = Wanted::new().tracepoint(self.tracepoint).func(self.function);
+        self.iterators.iter().fold(wanted, |wanted, iterator| wanted.func(&iter_func(iterator.target)))
+    }
+}
+
+/// The result of one of [`doctor`]'s checks.
 #[derive(Debug)]
 pub struct Report {
-    /// The feature.
+    /// The feature, as messages name it.
     pub name: &'static str,
-    /// The first kernel that could have it.
+    /// The first kernel that can have it.
     pub since: KernelVersion,
-    /// Whether this one has it; why that could not be told.
+    /// Whether this kernel has it, or why that is unknown.
     pub result: Result<bool, LoadError>,
 }
 
-/// What programs may count on here: version, machine, ring, access, trampolines, kprobes.
+/// Describes the running kernel to those who write programs for it: version, machine, event buffer,
+/// memory access, trampolines, kprobes.
 ///
-/// `kprobes` and `trampolines` say that the kernel has them; lockdown may still forbid to attach.
-pub fn probe(btf: &Btf) -> Result<Target, LoadError> {
-    let index = btf.index(&wanted())?;
+/// `kprobes` and `trampolines` say that the kernel has them. Lockdown may still forbid to attach.
+///
+/// # Errors
+/// If a name in `points` is ambiguous in `btf`, or if the kernel's answer is neither yes nor no,
+/// for example because of missing capabilities.
+pub fn probe(btf: &Btf, points: &AttachPoints<'_>) -> Result<Target, LoadError> {
+    let index = btf.index(&points.wanted())?;
     let prober = Prober::new(btf, &index, false)?;
     Ok(Target {
         version: prober.version,
         arch: kernel::arch()?,
-        access: if prober.has(&TP_BTF)? { Access::Typed } else { Access::Probed },
-        ring: if prober.has(&RINGBUF)? { Ring::RingBuf } else { Ring::PerfEventArray },
-        trampolines: prober.has(&FEXIT)?,
-        kprobes: prober.has(&KPROBE)?,
+        access: if prober.has(&points.tp_btf())? { Access::Typed } else { Access::Probed },
+        ring: if prober.has(&ring_buffer())? { Ring::RingBuf } else { Ring::PerfEventArray },
+        trampolines: prober.has(&points.fexit())?,
+        kprobes: prober.has(&points.kprobe())?,
         refused: Refused::default(),
     })
 }
 
-/// Tries everything for real: programs are attached, iterators run. Takes some tens of milliseconds.
-pub fn doctor(btf: &Btf) -> Result<Vec<Report>, LoadError> {
-    let index = btf.index(&wanted())?;
+/// Checks every feature by using it: programs are attached, iterators run. Takes some tens of
+/// milliseconds.
+///
+/// # Errors
+/// If the kernel cannot be identified or `btf` cannot be read. A feature that cannot be checked has
+/// its error in its [`Report`].
+pub fn doctor(btf: &Btf, points: &AttachPoints<'_>) -> Result<Vec<Report>, LoadError> {
+    let index = btf.index(&points.wanted())?;
     let prober = Prober::new(btf, &index, true)?;
-    Ok(FEATURES
+    Ok(points
+        .features()
         .iter()
         .map(|feature| Report { name: feature.name, since: feature.since, result: prober.has(feature) })
         .collect())
 }
 
-/// The names that the probes need of BTF.
-fn wanted() -> Wanted {
-    let wanted = Wanted::new().tracepoint(TRACEPOINT).func(FUNCTION);
-    ["task_file", "tcp"].iter().fold(wanted, |wanted, target| wanted.func(&iter_func(target)))
-}
-
 struct Prober<'a> {
     index: &'a Index<'a>,
-    /// The index is of the running kernel's BTF.
+    /// Whether the index is of the running kernel's own BTF.
     own: bool,
     version: KernelVersion,
+    /// Whether to attach what was loaded.
     attach: bool,
-    /// The memory limit is in force and could not be lifted.
+    /// Maps are charged to a limit that the process could not raise.
     memlock: bool,
 }
 
@@ -141,24 +186,27 @@ impl<'a> Prober<'a> {
     }
 
     fn has(&self, feature: &Feature) -> Result<bool, LoadError> {
-        let outcome = match &feature.ask {
-            Ask::Map(kind) => self.map(*kind),
-            Ask::Program(attach) => self.program(attach)?,
-            Ask::Kprobe if self.attach => self.program(&Attach::Kprobe(FUNCTION.into()))?,
-            Ask::Kprobe => has_kprobes(tracefs::root),
+        let outcome = match &feature.test {
+            Test::Map(kind) => self.map(*kind),
+            Test::Program(attach) => self.program(attach)?,
+            Test::Kprobe(function) if self.attach => {
+                self.program(&Attach::Kprobe(function.clone().into()))?
+            }
+            Test::Kprobe(_) => has_kprobes(tracefs::root),
         };
         outcome.or_else(|errno| {
             let hint = Hint::for_errno(errno);
             let missing = matches!(hint, Some(Hint::Capabilities(_)));
-            match (errno, &feature.ask) {
-                // Known to the kernel as a number that is too high, or as a thing it is built without.
+            match (errno, &feature.test) {
+                // The kernel does not know the number, or is built without the feature.
                 (Errno::INVAL | Errno::NOTSUPP | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV, _) => {
                     Ok(false)
                 }
-                // With all capabilities EPERM is the kernel's policy: as good as not there. A map it may also be the
-                // memory limit for, which is no property of the kernel.
-                (Errno::PERM, Ask::Program(_) | Ask::Kprobe) if !missing => Ok(false),
-                (Errno::ACCES, Ask::Kprobe) if !missing => Ok(false),
+                // If no capability is missing, EPERM is a policy, and the feature cannot be used.
+                // But for a map the cause may also be the memory limit, which says nothing about
+                // the kernel.
+                (Errno::PERM, Test::Program(_) | Test::Kprobe(_)) if !missing => Ok(false),
+                (Errno::ACCES, Test::Kprobe(_)) if !missing => Ok(false),
                 _ => {
                     let hint = if self.memlock && errno == Errno::PERM && !missing {
                         Some(Hint::Memlock)
@@ -179,9 +227,10 @@ impl<'a> Prober<'a> {
         Map::create(&def, None, None, kernel::possible_cpus()?).map(|_| true)
     }
 
-    /// The inner error is the kernel's answer, the outer one is about the question.
+    /// Loads an empty program, and attaches it if this prober does that. The inner error is the
+    /// kernel's answer, the outer one a failure of the check itself.
     fn program(&self, attach: &Attach) -> Result<Result<bool, Errno>, LoadError> {
-        let prepared = match Prepared::new("probe", attach, nothing(), self.index, self.own) {
+        let prepared = match Prepared::new("probe", attach, empty_program("probe"), self.index, self.own) {
             Ok(prepared) => prepared,
             Err(LoadError::NoTarget { .. } | LoadError::ForeignBtf { .. }) => return Ok(Ok(false)),
             Err(error) => return Err(error),
@@ -197,8 +246,8 @@ impl<'a> Prober<'a> {
             if !self.attach {
                 return Ok(());
             }
-            let mut link = Link::new(prog.as_fd(), attach)?;
-            link.park(Close::Waits);
+            let mut link = Link::new(prog.as_fd(), attach, "probe")?;
+            link.defer_close(Close::Waits);
             match link.run_iter() {
                 Some(Err(errno)) => Err(LoadError::Attach { attach: attach.clone(), errno, hint: None }),
                 _ => Ok(()),
@@ -209,15 +258,5 @@ impl<'a> Prober<'a> {
             Err(LoadError::Load { errno, .. } | LoadError::Attach { errno, .. }) => Ok(Err(errno)),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// `r0 = 0; exit;`
-pub(crate) fn nothing() -> Program {
-    Program {
-        insns: vec![Insn::Mov { width: Width::W64, dst: Reg::R0, src: Operand::Imm(0) }, Insn::Exit],
-        source: vec![None, None],
-        functions: vec![(0, "probe".into())],
-        ..Program::default()
     }
 }

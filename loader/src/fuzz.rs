@@ -1,6 +1,6 @@
-//! What must hold of any bytes: the bodies of the fuzz targets, see `tests/fuzz`.
+//! The bodies of the fuzz targets in `tests/fuzz`: properties that must be true for any input.
 
-// A property that does not hold is a panic, for whoever runs the target.
+// A target panics if its property is violated.
 #![allow(clippy::missing_panics_doc)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,25 +12,26 @@ use crate::ring::ringbuf::RingBuf;
 use crate::sys::mmap::Region;
 use crate::verifier::VerifierLog;
 
-/// Words of a ring.
+/// Words of an event buffer.
 const WORDS: usize = 32;
-/// Bytes of a ring.
+/// Bytes of an event buffer.
 const SIZE: u64 = 8 * WORDS as u64;
 /// Words of a perf buffer's first page.
 const CONTROL: usize = 512;
 /// `data_head` and `data_tail` in it.
 const HEAD_AND_TAIL: [usize; 2] = [128, 129];
 
-/// A ring's memory, and what somebody else does to it while it is read: word by word.
+/// The memory of an event buffer, and words that are changed while it is read.
 struct Memory {
-    /// The reader's and the writer's position.
+    /// The positions of the reader and the writer.
     positions: [u64; 2],
     data: Vec<AtomicU64>,
     changes: Vec<(usize, u64)>,
 }
 
 impl Memory {
-    /// Both positions, the ring's words, then changes: a byte that says where, and a word.
+    /// From the fuzzer's input: both positions, the words of the buffer, then changes, each a byte
+    /// that selects the place and a word.
     fn of(data: &[u8]) -> Option<Self> {
         let word = |bytes: &[u8]| {
             let mut word = [0; 8];
@@ -38,7 +39,7 @@ impl Memory {
             u64::from_ne_bytes(word)
         };
         let (consumer, rest) = data.split_at_checked(8)?;
-        // The writer is near, or nothing is read at all; how near is left to the input.
+        // The input only selects a distance, because with most positions nothing would be read.
         let (ahead, rest) = rest.split_at_checked(2)?;
         let (words, changes) = rest.split_at(rest.len().min(8 * WORDS));
         let ring: Vec<_> =
@@ -52,7 +53,8 @@ impl Memory {
         })
     }
 
-    /// Makes the next change, outside of what is being read: that the kernel does not touch before the position has passed it.
+    /// Makes the next change, outside of the record that is being read: the kernel does not write
+    /// there before the reader's position has passed it.
     fn change(&self, done: &mut usize, read: [&[u8]; 2]) {
         let Some((at, word)) = self.changes.get(*done) else { return };
         *done += 1;
@@ -68,7 +70,8 @@ impl Memory {
     }
 }
 
-/// The memory of a ring buffer. Records come from what was between the positions, and the reader's never passes the writer's.
+/// The memory of a ring buffer. Records come from between the positions, and the reader's position
+/// never passes the writer's.
 pub fn ringbuf(data: &[u8]) {
     let Some(memory) = Memory::of(data) else { return };
     let [consumer, producer] = memory.positions.map(|position| vec![AtomicU64::new(position)]);
@@ -83,7 +86,7 @@ pub fn ringbuf(data: &[u8]) {
         if let Some((at, ahead)) = memory.changes.get(done)
             && at % 5 == 0
         {
-            // Also backwards.
+            // The new position may also be lower.
             producer[0].store(end.wrapping_add(ahead & 0xffff), Ordering::Relaxed);
         }
     });
@@ -115,20 +118,20 @@ pub fn perf(data: &[u8]) {
     });
     let passed = control[HEAD_AND_TAIL[1]].load(Ordering::Relaxed).wrapping_sub(tail);
     assert!(passed <= head.wrapping_sub(tail), "{passed}");
-    // An error leaves the position before the record that is wrong.
+    // After an error the position is that of the damaged record.
     assert!(bytes <= passed, "{bytes} of {passed}");
     assert!(drained.is_err() || passed == head.wrapping_sub(tail), "all of it was read");
 }
 
-/// What `/proc`, `/sys` and `uname(2)` say: the first byte says what it is taken for.
+/// Texts from `/proc`, `/sys` and `uname(2)`. The first byte selects the parser.
 pub fn proc(data: &[u8]) {
     let Some((which, text)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(text);
     match which % 2 {
         0 => {
             if let Some(cpus) = crate::kernel::cpu_list(&text) {
-                assert!(!cpus.is_empty() && cpus.len() <= crate::kernel::MOST_CPUS, "{}", cpus.len());
-                assert!(cpus.is_sorted_by(|a, b| a < b), "no CPU twice");
+                assert!(!cpus.is_empty() && cpus.len() <= crate::kernel::MAX_CPUS, "{}", cpus.len());
+                assert!(cpus.is_sorted_by(|a, b| a < b), "no CPU is listed twice");
             }
         }
         _ => {
@@ -140,7 +143,7 @@ pub fn proc(data: &[u8]) {
     }
 }
 
-/// The verifier's log. What is said of it is a statement and a line.
+/// A verifier log. Its summary has at most two lines.
 pub fn verifier(data: &[u8]) {
     let log = VerifierLog::new(&String::from_utf8_lossy(data), &program());
     let short = log.to_string();

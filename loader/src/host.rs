@@ -1,4 +1,7 @@
-//! What the host at hand does not allow, whatever the program is.
+//! Attach points that this host refuses, whatever the program does.
+//!
+//! Objects are cheaper to build and load if such attach options are skipped before their programs
+//! are written. So only questions are asked here that are answered by a file or by one system call.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,37 +10,44 @@ use bpfasm::Attach;
 use bpfasm::object::ProgramDef;
 use bpfasm::target::Refused;
 
+use crate::empty_program::empty_program;
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
-use crate::features::nothing;
+use crate::error::LoadError;
+use crate::hint::Hint;
 use crate::link::perf::has_kprobes;
 use crate::sys::bpf;
-use crate::sys::bpf::{AttachType, ProgLoad, ProgType};
+use crate::sys::prog::{AttachType, ProgLoad, ProgType};
 use crate::verifier::VerifierLog;
 use crate::{kernel, privileges, tracefs};
 
-/// The host at hand. Each question is asked when its answer is first needed, and once.
+/// This host. Each question is asked once, when its answer is first needed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host {
     kprobes: OnceLock<bool>,
-    /// Where it is.
+    /// The directory where tracefs is mounted.
     tracefs: OnceLock<Option<PathBuf>>,
     forbids_trampolines: OnceLock<bool>,
 }
 
 impl Host {
-    /// What no program need be written for. What cannot be told is not refused.
+    /// The attach points that no program needs to be written for. One that could not be checked is
+    /// not among them.
     ///
-    /// Where there are kprobes, nothing more is asked: functions can be traced there, which is better than what else could be
-    /// refused, or stands in for it.
+    /// On a host with kprobes nothing else is checked: functions can be traced there, by
+    /// trampolines or by kprobes, and the tracepoints by perf events are only a fallback for those.
     pub(crate) fn refused(&self) -> Refused {
         if self.kprobes() {
             return Refused::default();
         }
-        Refused { trampolines: self.bars_trampolines(), kprobes: true, tracepoints: self.tracefs().is_none() }
+        Refused {
+            trampolines: self.refuses_trampolines(),
+            kprobes: true,
+            tracepoints: self.tracefs().is_none(),
+        }
     }
 
-    /// The refusal of an attach option that this host would refuse. What is [refused](Host::refused) is among that.
+    /// # Errors
+    /// If this host would refuse the attach option. That includes everything in [`Host::refused`].
     pub(crate) fn check(&self, def: &ProgramDef) -> Result<(), LoadError> {
         let attach = |hint| {
             Err(LoadError::Attach { attach: def.attach.clone(), errno: Errno::NOENT, hint: Some(hint) })
@@ -45,7 +55,7 @@ impl Host {
         match &def.attach {
             Attach::Kprobe(_) | Attach::Kretprobe(_) if !self.kprobes() => attach(Hint::NoKprobes),
             Attach::Tracepoints(..) if self.tracefs().is_none() => attach(Hint::Tracefs),
-            Attach::Fentry(_) | Attach::Fexit(_) if self.bars_trampolines() => Err(LoadError::Load {
+            Attach::Fentry(_) | Attach::Fexit(_) if self.refuses_trampolines() => Err(LoadError::Load {
                 program: def.name.to_string(),
                 errno: Errno::PERM,
                 log: Box::new(VerifierLog::new("", &def.program)),
@@ -63,20 +73,23 @@ impl Host {
         self.tracefs.get_or_init(tracefs::root).as_deref()
     }
 
-    /// Only a host that has no kprobes is asked: it may be as strict about trampolines.
-    fn bars_trampolines(&self) -> bool {
+    /// Checked only on a host without kprobes, because it may forbid trampolines by the same
+    /// policy.
+    fn refuses_trampolines(&self) -> bool {
         !self.kprobes() && *self.forbids_trampolines.get_or_init(|| forbids_trampolines().unwrap_or(false))
     }
 }
 
-/// Whether programs with trampolines are forbidden, by a policy that looks no further. Else the kernel goes on to miss the
-/// function that it should attach to.
+/// Whether a policy forbids programs with trampolines. `None` if that is unknown.
+///
+/// The program names no function (BTF id 0). A policy refuses it with EPERM before the kernel looks
+/// at that; without a policy the kernel complains about the missing function.
 fn forbids_trampolines() -> Option<bool> {
-    // Where programs are charged to a limit, that would be another reason to say no.
+    // Before 5.11 programs count as locked memory, which is another reason for EPERM.
     if privileges::charges_memlock(kernel::version().ok()?) && !privileges::lift_memlock() {
         return None;
     }
-    let slots = nothing().slots().ok()?;
+    let slots = empty_program("probe").slots().ok()?;
     let command = ProgLoad::new(ProgType::Tracing, "probe", &slots, c"GPL")?;
     let refused = bpf(&mut command.attach(AttachType::TraceFentry, 0)).err()?;
     Some(Hint::for_errno(refused) == Some(Hint::Forbidden))
@@ -116,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn refused_attach_points() {
+    fn every_skipped_attach_point_is_refused() {
         for kprobes in [false, true] {
             for tracefs in [false, true] {
                 for trampolines in [false, true] {
                     let host = host(kprobes, tracefs, trampolines);
                     for attach in every_attach() {
-                        let bars = host.refused().refuses(&attach);
-                        assert!(!bars || refusal(&host, attach.clone()).is_some(), "{host:?} {attach:?}");
+                        let skipped = host.refused().refuses(&attach);
+                        assert!(!skipped || refusal(&host, attach.clone()).is_some(), "{host:?} {attach:?}");
                     }
                 }
             }
@@ -131,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused_and_nothing_else() {
+    fn only_missing_attach_points_are_refused() {
         let refused = |host: &Host| -> Vec<usize> {
             every_attach()
                 .into_iter()
@@ -140,7 +153,7 @@ mod tests {
                 .collect()
         };
         assert!(refused(&host(true, true, false)).is_empty());
-        // Where there are kprobes, nobody asks about trampolines.
+        // Trampolines are not checked on a host with kprobes.
         assert!(refused(&host(true, true, true)).is_empty());
         assert_eq!(refused(&host(true, false, false)), [7]);
         assert_eq!(refused(&host(false, true, false)), [5, 6]);
@@ -150,9 +163,9 @@ mod tests {
     #[test]
     fn refusals_say_what_would_help() {
         let strict = host(false, false, true);
-        let said = |at: usize| refusal(&strict, every_attach()[at].clone()).unwrap();
-        assert!(said(3).contains("lockdown"), "{}", said(3));
-        assert!(said(5).contains("CONFIG_KPROBE_EVENTS"), "{}", said(5));
-        assert!(said(7).contains("mount -t tracefs"), "{}", said(7));
+        let message = |at: usize| refusal(&strict, every_attach()[at].clone()).unwrap();
+        assert!(message(3).contains("lockdown"), "{}", message(3));
+        assert!(message(5).contains("CONFIG_KPROBE_EVENTS"), "{}", message(5));
+        assert!(message(7).contains("mount -t tracefs"), "{}", message(7));
     }
 }

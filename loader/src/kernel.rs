@@ -1,4 +1,4 @@
-//! The running kernel: its version, its machine, its BTF.
+//! Facts about the running kernel: version, machine, lockdown, CPUs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,39 +9,31 @@ use bpfasm::target::{Arch, KernelVersion};
 
 use crate::errno::Errno;
 
-/// What a version cannot be read from.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The running kernel could not be identified.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// `uname(2)` failed.
+    /// `uname(2)` failed with this error.
+    #[error("uname: {0}")]
     Uname(Errno),
-    /// Neither `release` nor `version` of `uname(2)` has a version in it.
+    /// Neither `release` nor `version` of `uname(2)` contains a version.
+    #[error("no kernel version in `{release}`")]
     Version {
         /// `utsname.release`
         release: String,
     },
-    /// No programs for this machine.
+    /// The machine is neither x86-64 nor arm64.
+    #[error("no programs for `{machine}`, only for x86_64 and aarch64")]
     Machine {
         /// `utsname.machine`
         machine: String,
     },
 }
 
-impl std::fmt::Display for KernelError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Uname(errno) => write!(f, "uname: {errno}"),
-            Self::Version { release } => write!(f, "no kernel version in `{release}`"),
-            Self::Machine { machine } => {
-                write!(f, "no programs for `{machine}`, only for x86_64 and aarch64")
-            }
-        }
-    }
-}
-
-impl std::error::Error for KernelError {}
-
-/// The running kernel's version, which is asked for once.
+/// The running kernel's version. `uname(2)` is called once and the result is kept.
+///
+/// # Errors
+/// If `uname(2)` fails or contains no version. Errors are not kept.
 pub fn version() -> Result<KernelVersion, KernelError> {
     static VERSION: OnceLock<KernelVersion> = OnceLock::new();
     match VERSION.get() {
@@ -57,7 +49,10 @@ fn ask_version() -> Result<KernelVersion, KernelError> {
         .ok_or_else(|| KernelError::Version { release: release.into_owned() })
 }
 
-/// The machine we run on.
+/// The machine that this crate was built for.
+///
+/// # Errors
+/// If there are no BPF programs for it.
 pub fn arch() -> Result<Arch, KernelError> {
     if cfg!(target_arch = "x86_64") {
         Ok(Arch::X86_64)
@@ -68,29 +63,37 @@ pub fn arch() -> Result<Arch, KernelError> {
     }
 }
 
-/// The lockdown in force: `none`, `integrity` or `confidentiality`. `None` where that cannot be seen, as without securityfs, and
-/// for a kernel that knows none.
+/// The lockdown mode: `none`, `integrity` or `confidentiality`. `None` if it is unknown: securityfs
+/// is not mounted, or the kernel does not support lockdown.
 pub fn lockdown() -> Option<String> {
-    // none [integrity] confidentiality
-    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    let (_, mode) = modes.split_once('[')?;
-    mode.split_once(']').map(|(mode, _)| mode.to_owned())
+    selected_mode(&std::fs::read_to_string("/sys/kernel/security/lockdown").ok()?).map(str::to_owned)
 }
 
-/// Whether the kernel is locked down for confidentiality; false also where that cannot be seen.
+/// The mode in brackets in `none [integrity] confidentiality`.
+fn selected_mode(modes: &str) -> Option<&str> {
+    let (_, mode) = modes.split_once('[')?;
+    mode.split_once(']').map(|(mode, _)| mode)
+}
+
+/// Whether the kernel is locked down for confidentiality; false also if that is unknown.
 pub(crate) fn is_confidential() -> bool {
-    lockdown().is_some_and(|mode| mode == "confidentiality")
+    hides_memory(lockdown().as_deref())
+}
+
+/// Whether a lockdown mode forbids programs to read kernel memory by address.
+fn hides_memory(mode: Option<&str>) -> bool {
+    mode == Some("confidentiality")
 }
 
 /// From `utsname.release` (`6.18.44-cloud`) and `utsname.version`.
 ///
-/// Debian's release names the ABI (`6.1.0-28-amd64`), its version the source (`#1 SMP Debian 6.1.119-1 (2024-11-22)`); a
-/// kprobe program had to carry the latter before 5.0.
+/// Debian's release names the ABI (`6.1.0-28-amd64`), its version the source
+/// (`#1 SMP Debian 6.1.119-1 (2024-11-22)`). Before 5.0 a kprobe program had to carry the latter.
 pub(crate) fn parse_version(release: &str, version: &str) -> Option<KernelVersion> {
     version.split_once("Debian ").and_then(|(_, rest)| numbers(rest)).or_else(|| numbers(release))
 }
 
-/// `6.1.119-1` to 6.1.119; a missing third number is 0.
+/// Reads 6.1.119 from `6.1.119-1`; a missing third number is 0.
 fn numbers(text: &str) -> Option<KernelVersion> {
     let mut parts = text.splitn(3, '.').map(|part| {
         let end = part.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(part.len());
@@ -103,27 +106,28 @@ fn numbers(text: &str) -> Option<KernelVersion> {
     })
 }
 
-/// `LINUX_VERSION_CODE`, in which the third number ends at 255.
+/// `LINUX_VERSION_CODE`. Its third number is at most 255.
 pub(crate) fn version_code(version: KernelVersion) -> u32 {
     (u32::from(version.major) << 16)
         + (u32::from(version.minor.min(255)) << 8)
         + u32::from(version.patch.min(255))
 }
 
-/// Where the kernel shows its BTF.
+/// The file in which the kernel exposes its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// More CPUs than any kernel is built for (CONFIG_NR_CPUS is at most 8192); a longer list is not one.
-pub(crate) const MOST_CPUS: usize = 1 << 16;
+/// CPU numbers from here on are refused as damaged input: CONFIG_NR_CPUS is at most 8192.
+pub(crate) const MAX_CPUS: usize = 1 << 16;
 
-/// CPUs by number, from a list such as `0-3,8`.
+/// CPU numbers from a list such as `0-3,8`. `None` if it is damaged: not numbers, not ascending, or
+/// too large.
 pub(crate) fn cpu_list(text: &str) -> Option<Vec<u32>> {
     let mut cpus: Vec<u32> = Vec::new();
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         let next = cpus.last().map_or(0, |cpu| cpu + 1);
-        if first < next || first > last || last as usize >= MOST_CPUS {
+        if first < next || first > last || last as usize >= MAX_CPUS {
             return None;
         }
         cpus.extend(first..=last);
@@ -131,12 +135,16 @@ pub(crate) fn cpu_list(text: &str) -> Option<Vec<u32>> {
     Some(cpus)
 }
 
-/// What a small file of `/proc` or `/sys` says. The size that such a file claims to have means nothing, so it is not asked for, and
-/// there is room for what is in it from the start: half the system calls.
+/// Reads a small file of `/proc` or `/sys`, with half the system calls of
+/// [`std::fs::read_to_string`]: the size that such a file reports means nothing, so it is not
+/// requested, and the buffer is large enough from the start.
+///
+/// # Errors
+/// If the file cannot be read or is not UTF-8.
 pub fn read_small(file: &Path) -> io::Result<String> {
     const SMALL: usize = 4096;
     let mut text = String::with_capacity(SMALL);
-    // `Take` hides what would be asked for the size.
+    // Through `Take`, `read_to_string` cannot ask for the size.
     File::open(file)?.take(u64::MAX).read_to_string(&mut text)?;
     Ok(text)
 }
@@ -145,12 +153,12 @@ fn read_cpus(file: &Path) -> Result<Vec<u32>, Errno> {
     cpu_list(&read_small(file)?).ok_or(Errno::INVAL)
 }
 
-/// CPUs that run now.
+/// The numbers of the CPUs that are online.
 pub(crate) fn online_cpus() -> Result<Vec<u32>, Errno> {
     read_cpus(Path::new("/sys/devices/system/cpu/online"))
 }
 
-/// How many values a per-CPU map has for a key.
+/// The number of possible CPUs: a per-CPU map has this many values for each key.
 pub(crate) fn possible_cpus() -> Result<usize, Errno> {
     read_cpus(Path::new("/sys/devices/system/cpu/possible")).map(|cpus| cpus.len())
 }
@@ -197,9 +205,42 @@ mod tests {
     fn cpu_lists() {
         assert_eq!(cpu_list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
         assert_eq!(cpu_list("0"), Some(vec![0]));
-        for bad in ["", "1-", "3-1", "x", "0-4294967295", "0,,1"] {
+        assert_eq!(cpu_list("65535"), Some(vec![65535]));
+        for bad in ["", "1-", "3-1", "x", "0-4294967295", "0-65536", "0,,1", "0-3,3", "2,1"] {
             assert_eq!(cpu_list(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn lockdown_is_the_mode_in_brackets() {
+        assert_eq!(selected_mode("none [integrity] confidentiality\n"), Some("integrity"));
+        assert_eq!(selected_mode("[none] integrity confidentiality\n"), Some("none"));
+        for damaged in ["", "none", "none [integrity", "none ]integrity"] {
+            assert_eq!(selected_mode(damaged), None, "{damaged:?}");
+        }
+        assert!(hides_memory(Some("confidentiality")));
+        assert!(!hides_memory(Some("integrity")) && !hides_memory(None));
+        assert_eq!(is_confidential(), hides_memory(lockdown().as_deref()));
+    }
+
+    #[test]
+    fn a_file_of_cpus_is_read() {
+        let file = std::env::temp_dir().join(format!("loader-cpus-{}", std::process::id()));
+        std::fs::write(&file, "0-2,5\n").unwrap();
+        let cpus = read_cpus(&file);
+        std::fs::write(&file, "none\n").unwrap();
+        let damaged = read_cpus(&file);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!((cpus, damaged), (Ok(vec![0, 1, 2, 5]), Err(Errno::INVAL)));
+        assert_eq!(read_cpus(&file), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn online_cpus_are_those_of_proc_stat() {
+        let stat = read_small(Path::new("/proc/stat")).unwrap();
+        let numbers =
+            stat.lines().filter_map(|line| line.strip_prefix("cpu")?.split(' ').next()?.parse().ok());
+        assert_eq!(online_cpus(), Ok(numbers.collect()));
     }
 
     #[test]

@@ -10,16 +10,19 @@ use crate::error::LoadError;
 use crate::kernel::KERNEL_BTF;
 use crate::sys::mmap::constant_file;
 
-/// Opens the kernel's BTF. A kernel that brings none can be described by a file: raw BTF, or an ELF file with a `.BTF` section.
+/// Opens the running kernel's BTF. For a kernel without BTF, `file` has it: raw BTF, or an ELF file
+/// with a `.BTF` section.
 ///
-/// The kernel's own is mapped where that is possible (6.16), so that a pass over it copies nothing; else it is read. A file
-/// is read, because nobody keeps others from changing it under a mapping.
+/// The kernel's own BTF is mapped if the kernel allows that (6.16), so that a pass over it copies
+/// nothing. Otherwise, and for a file, which could change while it is mapped, it is read.
 ///
-/// Where fields are, any BTF of the same build can say. What `tp_btf`, `fentry`, `fexit` and iterators attach to goes by a
-/// number that only the kernel's own has, so with a file those attach options are passed over.
+/// Any BTF of the same build has the right field offsets. But `tp_btf`, `fentry`, `fexit` and
+/// iterators attach by an id that is only valid in the kernel's own BTF, so these attach options
+/// are skipped if the BTF comes from a file.
 ///
 /// # Errors
-/// Also when the file is not the running kernel's, as far as that can be told: fields read in the wrong place look like values.
+/// If the BTF is missing or damaged, or if the file differs from the kernel's own BTF: a field read
+/// at the offset of another kernel would look like a value.
 pub fn kernel_btf(file: Option<&Path>) -> Result<Btf, LoadError> {
     let own = own_btf();
     let Some(path) = file else { return own };
@@ -43,7 +46,7 @@ fn own_btf() -> Result<Btf, LoadError> {
     Ok(btf?.with_path(path))
 }
 
-/// Whether it is the running kernel's own: its numbers are those the kernel takes.
+/// Whether this is the running kernel's own BTF, so that its ids are valid in `bpf(2)`.
 pub(crate) fn is_own(btf: &Btf) -> bool {
     btf.path() == Some(Path::new(KERNEL_BTF))
 }

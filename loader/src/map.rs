@@ -1,37 +1,31 @@
-//! Maps: keys and values as bytes, per-CPU values apart, whole tables in batches.
+//! Maps of a loaded object. Keys and values are plain bytes; a whole map is read in batches.
 
-use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use bpfasm::object::{MapDef, MapKind};
 
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
+use crate::error::LoadError;
+use crate::hint::Hint;
 use crate::pinned;
 use crate::sys::bpf;
-use crate::sys::bpf::{MapById, MapInfo, ObjInfo};
+use crate::sys::info::{MapInfo, ObjInfo};
 use crate::sys::map::{MapSpec, RawMap};
+use crate::sys::open::MapById;
 
 /// A map operation that failed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{action} in map `{map}`: {errno}")]
 #[non_exhaustive]
 pub struct MapError {
-    /// The map.
+    /// The map's name.
     pub map: String,
-    /// What was asked: `look up`, `update`, ….
+    /// The operation, as a verb: `look up`, `update`, ….
     pub action: &'static str,
-    /// What the kernel said; EINVAL also where key or value has the wrong length.
+    /// The kernel's answer; EINVAL also if the key or the value has the wrong length.
     pub errno: Errno,
 }
-
-impl fmt::Display for MapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in map `{}`: {}", self.action, self.map, self.errno)
-    }
-}
-
-impl std::error::Error for MapError {}
 
 /// Which entries an update may touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,16 +38,16 @@ pub enum Update {
     Existing,
 }
 
-/// A map of a loaded object; closed on drop. One that somebody else has pinned can only be read.
+/// A map of a loaded object; closed on drop. A map pinned by another program can only be read.
 #[derive(Debug)]
 pub struct Map {
     raw: RawMap,
     def: MapDef,
-    /// Values for each key: possible CPUs in a per-CPU map, else 1.
+    /// Number of values per key: the number of possible CPUs in a per-CPU map, else 1.
     values: usize,
 }
 
-/// The types of a map's key and value in a BTF object of ours.
+/// The types of a map's key and value in the object's BTF.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MapTypes<'a> {
     pub(crate) btf: BorrowedFd<'a>,
@@ -62,7 +56,8 @@ pub(crate) struct MapTypes<'a> {
 }
 
 impl Map {
-    /// Creates the map. `inner` is a map like those that an array of maps shall hold, `cpus` the number of possible CPUs.
+    /// Creates the map. `inner` is the template for the inner maps of an array of maps, `cpus` the
+    /// number of possible CPUs.
     pub(crate) fn create(
         def: &MapDef,
         types: Option<MapTypes<'_>>,
@@ -90,7 +85,8 @@ impl Map {
         Ok(Self { raw, def, values: if per_cpu { cpus } else { 1 } })
     }
 
-    /// Opens the map that somebody else has pinned at `path`. An update through it is refused.
+    /// Opens the map that another program has pinned at `path`. The kernel refuses updates through
+    /// it.
     pub(crate) fn open(def: &MapDef, path: &Path) -> Result<Self, LoadError> {
         let (fd, info) = pinned::open(path, def.key_size, &[def.value_size])?;
         let found = if info.map_type == MapKind::LruHash.number() { MapKind::LruHash } else { MapKind::Hash };
@@ -99,10 +95,11 @@ impl Map {
         Ok(Self { raw, def, values: 1 })
     }
 
-    /// Opens the hash map of this number, whoever made it, for reading only. To see what another process keeps.
+    /// Opens the hash map with this id (`bpftool map list`) read-only, to inspect a map of another
+    /// process.
     ///
     /// # Errors
-    /// EINVAL for a map of another kind; else what the kernel says: ENOENT when there is none.
+    /// EINVAL for a map of another kind, else the kernel's answer: ENOENT if no map has this id.
     #[doc(alias = "BPF_MAP_GET_FD_BY_ID")]
     pub fn of_id(id: u32) -> Result<Self, Errno> {
         let fd = bpf(&mut MapById::read_only(id))?;
@@ -116,9 +113,9 @@ impl Map {
         Ok(Self { raw: RawMap::opened(fd, &info)?, def, values: 1 })
     }
 
-    /// Bytes of memory that it takes as the kernel says (`memlock` in `/proc/self/fdinfo`): from 6.4 on what is allocated, from
-    /// 5.11 on the size of its entries, before what counts against the limit of locked memory. `None` without `/proc`, and where the
-    /// kernel does not know, as of a ring, which has no entries.
+    /// Bytes of kernel memory of this map (`memlock` in `/proc/self/fdinfo`): since 6.4 what is
+    /// allocated, since 5.11 the size of all entries, before that what counts against the limit of
+    /// locked memory. `None` without `/proc`, and if the kernel reports 0, as for ring buffers.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
         let path = format!("/proc/self/fdinfo/{}", self.raw.as_fd().as_raw_fd());
@@ -127,25 +124,26 @@ impl Map {
         bytes.filter(|bytes| *bytes != 0)
     }
 
-    /// Its name in the object.
+    /// The map's name in the object.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.def.name
     }
 
-    /// Its kind.
+    /// The map's kind. For a pinned map: hash or LRU hash, whichever was found.
     #[must_use]
     pub fn kind(&self) -> MapKind {
         self.def.kind
     }
 
-    /// Entries it has room for; bytes, for a ring buffer.
+    /// The map's capacity in entries; in bytes for a ring buffer.
     #[must_use]
     pub fn max_entries(&self) -> u32 {
         self.def.max_entries
     }
 
-    /// Bytes of a value as [`Map::lookup`] gives it: in a per-CPU map that of every possible CPU, each rounded up to eight.
+    /// Bytes of a value as [`Map::lookup`] returns it. A per-CPU map has a value for every possible
+    /// CPU, each rounded up to a multiple of eight.
     #[must_use]
     pub fn value_len(&self) -> usize {
         self.raw.value_len()
@@ -155,14 +153,15 @@ impl Map {
         move |errno| MapError { map: self.name().to_owned(), action, errno }
     }
 
-    /// The value of a key, if the map has it.
+    /// The value of `key`, or `None` if the map has no such key.
     #[doc(alias = "BPF_MAP_LOOKUP_ELEM")]
     pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MapError> {
         let mut value = vec![0; self.value_len()];
         Ok(self.lookup_into(key, &mut value)?.then_some(value))
     }
 
-    /// Fills `value`, which must be [`Map::value_len`] long; false when the map has no such key.
+    /// Copies the value of `key` to `value`, which must be [`Map::value_len`] bytes long. False if
+    /// the map has no such key.
     pub fn lookup_into(&self, key: &[u8], value: &mut [u8]) -> Result<bool, MapError> {
         match self.raw.lookup(key, value) {
             Ok(()) => Ok(true),
@@ -171,16 +170,15 @@ impl Map {
         }
     }
 
-    /// The values that the CPUs have for a key, if the map has it.
+    /// The value of `key` on each possible CPU, or `None` if the map has no such key.
     pub fn lookup_percpu(&self, key: &[u8]) -> Result<Option<PerCpu>, MapError> {
-        Ok(self.lookup(key)?.map(|bytes| PerCpu { bytes, each: self.each() }))
+        Ok(self.lookup(key)?.map(|bytes| PerCpu { bytes, stride: self.stride() }))
     }
 
-    /// The values of a key as numbers, each summed over all CPUs: what per-CPU counters are read with.
-    ///
-    /// Zeroes when the map has no such key.
+    /// The value of `key` as an array of 64-bit counters, each summed over all CPUs. All zero if
+    /// the map has no such key.
     pub fn sum(&self, key: &[u8]) -> Result<Vec<u64>, MapError> {
-        let words = self.each() / size_of::<u64>();
+        let words = self.stride() / size_of::<u64>();
         let mut sums = vec![0_u64; words];
         if let Some(values) = self.lookup_percpu(key)? {
             for value in values.iter() {
@@ -192,12 +190,13 @@ impl Map {
         Ok(sums)
     }
 
-    /// Bytes between the values of two CPUs.
-    fn each(&self) -> usize {
+    /// Bytes of one CPU's value, including padding.
+    fn stride(&self) -> usize {
         self.value_len().checked_div(self.values).unwrap_or(0)
     }
 
-    /// Sets the value of a key; false when the [`Update`] does not allow it.
+    /// Sets the value of `key`. False if `which` does not allow it: the key exists already, or does
+    /// not exist.
     #[doc(alias = "BPF_MAP_UPDATE_ELEM")]
     pub fn update(&self, key: &[u8], value: &[u8], which: Update) -> Result<bool, MapError> {
         let flags = match which {
@@ -212,7 +211,7 @@ impl Map {
         }
     }
 
-    /// Takes a key out; false when the map has no such key.
+    /// Removes `key` and its value. False if the map has no such key.
     #[doc(alias = "BPF_MAP_DELETE_ELEM")]
     pub fn delete(&self, key: &[u8]) -> Result<bool, MapError> {
         match self.raw.delete(key) {
@@ -222,7 +221,8 @@ impl Map {
         }
     }
 
-    /// The key after `key`, the first one for `None`, and `None` at the end. Starts again when `key` is gone.
+    /// The key after `key`, the first key for `None`, and `None` at the end. If `key` has been
+    /// deleted meanwhile, the kernel starts again with the first key.
     #[doc(alias = "BPF_MAP_GET_NEXT_KEY")]
     pub fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>, MapError> {
         let mut next = vec![0; self.raw.key_len()];
@@ -233,14 +233,15 @@ impl Map {
         }
     }
 
-    /// All entries.
+    /// Reads all entries, in batches if the kernel has them (5.6), else key by key.
     pub fn entries(&self) -> Result<Entries, MapError> {
         self.read_all(false)
     }
 
-    /// All entries, which are then no longer in the map.
+    /// Reads all entries and removes them from the map.
     ///
-    /// Before kernel 5.6, what is added to an entry between reading and deleting it is lost.
+    /// Before kernel 5.6 reading and deleting are two steps. What a program adds to an entry
+    /// between them is lost.
     pub fn take_entries(&self) -> Result<Entries, MapError> {
         self.read_all(true)
     }
@@ -261,13 +262,13 @@ impl Map {
         }
     }
 
-    /// `None` when there are no batches in this kernel, or none for this kind of map.
+    /// `None` if the kernel has no batch operations, or none for this kind of map.
     fn read_batches(&self, take: bool) -> Result<Option<Entries>, Errno> {
-        /// Entries asked for at first; a hash bucket with more makes it grow.
-        const FIRST: usize = 256;
+        /// Entries per batch at first. The buffers grow if one hash bucket has more entries.
+        const FIRST_BATCH: usize = 256;
         let (key_len, value_len) = (self.raw.key_len(), self.value_len());
         let mut entries = self.no_entries();
-        let mut count = FIRST;
+        let mut count = FIRST_BATCH;
         let mut keys = vec![0; count * key_len];
         let mut values = vec![0; count * value_len];
         let mut cursor = self.raw.cursor();
@@ -287,7 +288,8 @@ impl Map {
                     keys.resize(count * key_len, 0);
                     values.resize(count * value_len, 0);
                 }
-                // Only at first: what has been taken is no longer in the map.
+                // Only before the first batch: entries taken by an earlier one are gone from the
+                // map.
                 Err(Errno::INVAL | Errno::NOTSUPP) if entries.is_empty() => return Ok(None),
                 Err(errno) => return Err(errno),
             }
@@ -298,7 +300,8 @@ impl Map {
         let mut entries = self.no_entries();
         let mut value = vec![0; self.value_len()];
         let mut key = self.next_key(None)?;
-        // A key deleted under us makes the kernel start again; nobody has more keys than this.
+        // If the current key is deleted meanwhile, the kernel starts again with the first key. The
+        // bound ends the loop even if this happens again and again.
         let mut left = u64::from(self.max_entries()).saturating_mul(2);
         while let Some(current) = key {
             let next = self.next_key(Some(&current))?;
@@ -315,18 +318,19 @@ impl Map {
         Ok(entries)
     }
 
-    /// Puts another map into a slot of this array of maps, in place of the one that is there.
+    /// Puts `inner` into a slot of this array of maps and returns when no program uses the replaced
+    /// map any more.
     ///
-    /// When this returns, no program still uses the one that was replaced, and none will: `BPF_MAP_UPDATE_ELEM` waits for an
-    /// RCU grace period on maps of maps (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`, since 4.20). So a tool that lets
-    /// its programs count in one of two maps, and reads the one while they use the other, loses no increment. The price is the
-    /// grace period: some milliseconds, up to tens of them. Kernels before 4.20 do not wait.
+    /// `BPF_MAP_UPDATE_ELEM` on maps of maps waits for an RCU grace period, some milliseconds to
+    /// some tens of them (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`, since 4.20). So
+    /// programs can count in one of two maps while the caller reads the other, and no increment is
+    /// lost. Kernels before 4.20 do not wait.
     pub fn set_inner(&self, slot: u32, inner: &Self) -> Result<(), MapError> {
         self.set_fd(slot, inner.as_fd()).map_err(self.failed("replace a map"))
     }
 
-    /// Puts what a descriptor stands for into a slot: a map, or the perf event of a CPU that programs there may send to. The
-    /// slot keeps it alive until it is overwritten or the map is closed.
+    /// Puts a map into a slot of an array of maps, or a CPU's perf event into a slot of a perf
+    /// event array. The slot keeps it alive until it is overwritten or this map is closed.
     pub(crate) fn set_fd(&self, slot: u32, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         self.raw.update(&slot.to_ne_bytes(), &fd.as_raw_fd().to_ne_bytes(), 0)
     }
@@ -338,21 +342,22 @@ impl AsFd for Map {
     }
 }
 
-/// The values of one key, one for each possible CPU.
+/// The values of one key in a per-CPU map, one for each possible CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PerCpu {
     bytes: Vec<u8>,
-    each: usize,
+    stride: usize,
 }
 
 impl PerCpu {
-    /// Each CPU's value, with the kernel's padding to a multiple of eight behind it.
+    /// Each CPU's value, in the order of CPU numbers, padded by the kernel to a multiple of eight
+    /// bytes.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks_exact(self.each.max(1))
+        self.bytes.chunks_exact(self.stride.max(1))
     }
 }
 
-/// Entries read from a map, in no order.
+/// Entries read from a map, in no particular order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entries {
     keys: Vec<u8>,
@@ -362,25 +367,26 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Key and value of each.
+    /// Each entry's key and value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.keys.chunks_exact(self.key_len.max(1)).zip(self.values.chunks_exact(self.value_len.max(1)))
     }
 
-    /// How many there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len().checked_div(self.key_len).unwrap_or(0)
     }
 
-    /// Whether there are none.
+    /// Whether the map had no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 }
 
-/// What it means that a map was not created.
+/// The error for a map that could not be created. `memlock_stuck`: maps are charged to a limit that
+/// the process could not raise.
 pub(crate) fn create_error(def: &MapDef, errno: Errno, memlock_stuck: bool) -> LoadError {
     let hint = match Hint::for_errno(errno) {
         Some(Hint::Forbidden) if memlock_stuck => Some(Hint::Memlock),

@@ -1,4 +1,5 @@
-//! Maps that others have made and pinned in a BPF file system: opened, checked, read by our programs.
+//! Maps that another program has created and pinned in a BPF file system. They are opened and
+//! checked here; BPF programs of an object read them.
 
 use std::ffi::CString;
 use std::fmt;
@@ -9,41 +10,43 @@ use std::path::{Path, PathBuf};
 use bpfasm::MapKind;
 
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
+use crate::hint::Hint;
 use crate::sys::bpf;
-use crate::sys::bpf::{MapInfo, ObjGet, ObjInfo};
+use crate::sys::info::{MapInfo, ObjInfo};
+use crate::sys::open::ObjGet;
 
-/// The kinds that our programs look something up in alike.
+/// The kinds of maps that are accepted. A program looks up a key in either with the same code.
 const KINDS: [MapKind; 2] = [MapKind::Hash, MapKind::LruHash];
 
-/// Why what stands at a path is not the map that is needed. `{}` is one line: what is there, and what is right.
+/// The file at a path is not the map that is needed. `{}` is one line: what was found, and what is
+/// needed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PinnedError {
-    /// The path.
+    /// The path that was opened.
     pub path: PathBuf,
-    /// What is there.
+    /// What was found there.
     pub found: PinnedFound,
-    /// What is right: bytes of a key.
+    /// Needed: bytes of a key.
     pub key_size: u32,
-    /// What is right: bytes of a value, any of these; none for any size at all.
+    /// Needed: bytes of a value, one of these. If empty, every size is accepted.
     pub value_sizes: Vec<u32>,
 }
 
-/// What stands at a path where a pinned map is expected.
+/// What was found at the path of a pinned map.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PinnedFound {
-    /// Nothing that could be opened as something pinned.
+    /// Nothing that the kernel could open as a pinned object.
     Nothing {
-        /// What the kernel said; EINVAL also for a path with a zero byte in it.
+        /// The kernel's answer; EINVAL also for a path that contains a zero byte.
         errno: Errno,
-        /// What may help.
+        /// The probable cause.
         hint: Option<Hint>,
     },
     /// A pinned program or link.
-    NoMap,
-    /// A map.
+    NotAMap,
+    /// A map of the wrong kind or shape.
     Map {
         /// `enum bpf_map_type`.
         kind: u32,
@@ -63,12 +66,12 @@ impl fmt::Display for PinnedError {
             }
             PinnedFound::Nothing { errno, hint: None } => write!(f, "{errno}")?,
             PinnedFound::Nothing { errno, hint: Some(hint) } => write!(f, "{errno}: {hint}")?,
-            PinnedFound::NoMap => f.write_str("pinned, but not a map")?,
+            PinnedFound::NotAMap => f.write_str("pinned, but not a map")?,
             PinnedFound::Map { kind, key_size, value_size } => {
                 write!(f, "{}, keys of {key_size} bytes, values of {value_size}", KindName(*kind))?;
             }
         }
-        write!(f, "; needed is a pinned hash map, keys of {} bytes", self.key_size)?;
+        write!(f, "; expected a pinned hash map, keys of {} bytes", self.key_size)?;
         for (at, size) in self.value_sizes.iter().enumerate() {
             write!(f, "{}{size}", if at == 0 { ", values of " } else { " or " })?;
         }
@@ -78,7 +81,7 @@ impl fmt::Display for PinnedError {
 
 impl std::error::Error for PinnedError {}
 
-/// A kind as people name it.
+/// Displays a number of `enum bpf_map_type` as words.
 struct KindName(u32);
 
 impl fmt::Display for KindName {
@@ -95,26 +98,40 @@ impl fmt::Display for KindName {
     }
 }
 
-/// Whether a hash map, LRU or not, with keys and values of these sizes is pinned at `path`, so that a tool can refuse a wrong
-/// path before anything is loaded. The size of its values, which is one of `value_sizes`; any will do where there are none.
+impl PinnedError {
+    /// Whether the process lacks the capabilities to open pinned maps, so the path may be right.
+    #[must_use]
+    pub fn is_unprivileged(&self) -> bool {
+        matches!(self.found, PinnedFound::Nothing { hint: Some(Hint::Capabilities(_)), .. })
+    }
+}
+
+/// Checks that a hash map, LRU or not, with keys and values of these sizes in bytes is pinned at
+/// `path`, and returns the size of its values. An empty `value_sizes` accepts every size. Callers
+/// use it to refuse a wrong path before anything is loaded.
 ///
 /// # Errors
-/// [`LoadError::Pinned`].
-pub fn check_pinned(path: &Path, key_size: u32, value_sizes: &[u32]) -> Result<u32, LoadError> {
+/// If the path cannot be opened, or has a map of another kind or size.
+pub fn check_pinned(path: &Path, key_size: u32, value_sizes: &[u32]) -> Result<u32, PinnedError> {
     open(path, key_size, value_sizes).map(|(_, info)| info.value_size)
 }
 
-/// Opens such a map, for reading only: what programs do with it is their affair, we change nothing in it.
-pub(crate) fn open(path: &Path, key_size: u32, value_sizes: &[u32]) -> Result<(OwnedFd, MapInfo), LoadError> {
+/// Opens such a map read-only for this process. BPF programs that use the descriptor may still
+/// write.
+pub(crate) fn open(
+    path: &Path,
+    key_size: u32,
+    value_sizes: &[u32],
+) -> Result<(OwnedFd, MapInfo), PinnedError> {
     let wrong = |found| {
         let (path, value_sizes) = (path.to_owned(), value_sizes.to_vec());
-        LoadError::Pinned(Box::new(PinnedError { path, found, key_size, value_sizes }))
+        PinnedError { path, found, key_size, value_sizes }
     };
     let nothing = |errno| wrong(PinnedFound::Nothing { errno, hint: Hint::for_errno(errno) });
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| nothing(Errno::INVAL))?;
     let fd = bpf(&mut ObjGet::read_only(&name)).map_err(nothing)?;
     if !is_map(&fd).map_err(nothing)? {
-        return Err(wrong(PinnedFound::NoMap));
+        return Err(wrong(PinnedFound::NotAMap));
     }
     let mut info = MapInfo::default();
     bpf(&mut ObjInfo::map(fd.as_fd(), &mut info)).map_err(nothing)?;
@@ -129,7 +146,8 @@ pub(crate) fn open(path: &Path, key_size: u32, value_sizes: &[u32]) -> Result<(O
     }
 }
 
-/// Programs and links are pinned too, and what the kernel tells of them begins with other numbers.
+/// Programs and links can be pinned too. `BPF_OBJ_GET_INFO_BY_FD` fills another struct for them, so
+/// it cannot be asked before this is known.
 fn is_map(fd: &OwnedFd) -> Result<bool, Errno> {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     Ok(link.as_os_str() == "anon_inode:bpf-map")
@@ -139,33 +157,33 @@ fn is_map(fd: &OwnedFd) -> Result<bool, Errno> {
 mod tests {
     use super::*;
 
-    fn said(found: PinnedFound, value_sizes: &[u32]) -> String {
+    fn message(found: PinnedFound, value_sizes: &[u32]) -> String {
         let value_sizes = value_sizes.to_vec();
         PinnedError { path: "/sys/fs/bpf/x".into(), found, key_size: 8, value_sizes }.to_string()
     }
 
     #[test]
-    fn messages_say_what_is_there_and_what_is_right() {
+    fn messages_say_what_was_found_and_what_is_needed() {
         let array = PinnedFound::Map { kind: 2, key_size: 4, value_size: 16 };
         assert_eq!(
-            said(array, &[4, 8]),
-            "/sys/fs/bpf/x: an array map, keys of 4 bytes, values of 16; needed is a pinned hash map, keys of 8 bytes, \
+            message(array, &[4, 8]),
+            "/sys/fs/bpf/x: an array map, keys of 4 bytes, values of 16; expected a pinned hash map, keys of 8 bytes, \
              values of 4 or 8"
         );
         assert_eq!(
-            said(PinnedFound::Nothing { errno: Errno::NOENT, hint: None }, &[]),
-            "/sys/fs/bpf/x: no such file or directory (os error 2); needed is a pinned hash map, keys of 8 bytes"
+            message(PinnedFound::Nothing { errno: Errno::NOENT, hint: None }, &[]),
+            "/sys/fs/bpf/x: no such file or directory (os error 2); expected a pinned hash map, keys of 8 bytes"
         );
         let ring = PinnedFound::Map { kind: 27, key_size: 0, value_size: 0 };
-        assert!(said(ring, &[]).contains(": a map of type 27, keys of 0 bytes, "));
-        assert!(said(PinnedFound::NoMap, &[8]).contains(": pinned, but not a map; needed is "));
+        assert!(message(ring, &[]).contains(": a map of type 27, keys of 0 bytes, "));
+        assert!(message(PinnedFound::NotAMap, &[8]).contains(": pinned, but not a map; expected "));
     }
 
     #[test]
-    fn a_path_to_nothing_is_refused() {
+    fn a_missing_path_is_refused() {
         for path in ["/no/such/path", "a\0b"] {
             let error = check_pinned(Path::new(path), 8, &[8]).unwrap_err();
-            assert!(matches!(error, LoadError::Pinned(_)), "{error}");
+            assert!(matches!(error.found, PinnedFound::Nothing { .. }), "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
     }

@@ -1,20 +1,22 @@
-//! What this process may do, and the limit that old kernels charge maps to.
+//! The capabilities of this process, and the memory limit that kernels before 5.11 charge maps to.
 
 use bpfasm::target::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use crate::sys::rights::capabilities;
 
-/// A capability of `capability.h` that this work has a use for.
+/// A capability of `include/uapi/linux/capability.h` that matters for BPF. The value is its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum Capability {
+    /// Includes CAP_BPF and CAP_PERFMON; before 5.8 the only capability for BPF.
     SysAdmin = 21,
-    /// Lifts the memory limit that maps are charged to before 5.11.
+    /// Allows to raise the memory limit that maps are charged to before 5.11.
     SysResource = 24,
-    /// Sees the addresses in `/proc/kallsyms`.
+    /// Shows the addresses in `/proc/kallsyms`.
     Syslog = 34,
+    /// Allows tracing programs and perf events (5.8).
     Perfmon = 38,
+    /// Allows `bpf(2)` (5.8).
     Bpf = 39,
 }
 
@@ -30,8 +32,8 @@ impl std::fmt::Display for Capability {
     }
 }
 
-/// The capabilities that are missing, given the effective set. `CAP_SYS_ADMIN` stands for both others, and before 5.8,
-/// which brought them, it is the only one there is.
+/// The capabilities for BPF that `effective` lacks. `CAP_SYS_ADMIN` includes both others; before
+/// 5.8 they did not exist.
 pub(crate) fn missing_from(effective: u64, version: Option<KernelVersion>) -> Vec<Capability> {
     let has = |capability| has(effective, capability);
     if has(Capability::SysAdmin) {
@@ -48,29 +50,32 @@ fn has(effective: u64, capability: Capability) -> bool {
 }
 
 impl Capability {
-    /// All of them.
+    /// Every capability listed here.
     pub const ALL: [Self; 5] = [Self::Bpf, Self::Perfmon, Self::SysAdmin, Self::Syslog, Self::SysResource];
 
-    /// Those that are in force for this process; `None` when that cannot be found out.
+    /// The effective capabilities of this process, as far as they are listed here. `None` if
+    /// `capget(2)` fails.
     #[must_use]
-    pub fn held() -> Option<Vec<Self>> {
+    pub fn effective() -> Option<Vec<Self>> {
         let effective = capabilities().ok()?.effective;
         Some(Self::ALL.into_iter().filter(|capability| has(effective, *capability)).collect())
     }
 }
 
-/// The capabilities this process would need and has not; empty also when that cannot be found out.
+/// The capabilities for BPF that this process lacks; empty also if `capget(2)` fails.
 pub(crate) fn missing() -> Vec<Capability> {
     capabilities().map(|sets| missing_from(sets.effective, crate::kernel::version().ok())).unwrap_or_default()
 }
 
-/// Before 5.11 maps count as locked memory of the user, and the default limit is too low for any ring.
+/// Whether maps count as locked memory of the user (before 5.11). The default limit (64 KiB) is too
+/// low for an event buffer.
 #[must_use]
 pub fn charges_memlock(version: KernelVersion) -> bool {
     (version.major, version.minor) < (5, 11)
 }
 
-/// Lifts the limit; false when it may not. That need not matter: whether it does, the next map shows.
+/// Removes the limit on locked memory. False if the process may not do that, which only matters if
+/// the next map does not fit.
 pub(crate) fn lift_memlock() -> bool {
     setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_ok()
 }
@@ -80,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_is_missing() {
+    fn missing_capabilities_depend_on_the_kernel() {
         let old = Some(KernelVersion { major: 5, minor: 4, patch: 0 });
         let new = Some(KernelVersion { major: 6, minor: 1, patch: 0 });
         assert_eq!(missing_from(1 << 21, old), []);

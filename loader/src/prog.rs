@@ -1,4 +1,7 @@
-//! Loading one program: without a log, and again with one when the kernel refuses.
+//! Loading one program: first without a log, and again with one if the kernel refuses.
+//!
+//! The log is not requested at once, because the verifier then takes much longer. If the refusal
+//! concerns the source lines and function names, the program is loaded without them.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,14 +11,16 @@ use btf::{Index, Lookup, TypeId};
 
 use crate::debug::ProgramInfo;
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
+use crate::error::LoadError;
+use crate::hint::Hint;
 use crate::kernel;
 use crate::relocate::iter_func;
 use crate::sys::bpf;
-use crate::sys::bpf::{AttachType, BtfLoad, ObjInfo, ProgInfo, ProgLoad, ProgType, TestRun};
+use crate::sys::info::{ObjInfo, ProgInfo};
+use crate::sys::prog::{AttachType, BtfLoad, ProgLoad, ProgType, TestRun};
 use crate::verifier::VerifierLog;
 
-/// A program as the kernel will get it, but for the descriptors of its maps.
+/// A program with everything resolved except the descriptors of its maps.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) name: String,
@@ -26,9 +31,10 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Decides what kind of program an attach point wants; those that go by BTF must be in it.
+    /// Chooses the program type for an attach point, and looks up its BTF id if it needs one.
     ///
-    /// `own` says that the BTF is the running kernel's: in another one the same number may be another tracepoint's.
+    /// `own` says that the index is of the running kernel's BTF. In another BTF the same id may
+    /// belong to another tracepoint or function.
     pub(crate) fn new(
         name: &str,
         attach: &Attach,
@@ -52,7 +58,7 @@ impl Prepared {
             }
             Attach::Kprobe(_) | Attach::Kretprobe(_) => (ProgType::Kprobe, AttachType::None, None),
             Attach::Tracepoints(..) => (ProgType::Tracepoint, AttachType::None, None),
-            // `Attach::RawTp`, and whatever comes: the kernel will say.
+            // `Attach::RawTp`. A kind added later is refused by the kernel.
             _ => (ProgType::RawTracepoint, AttachType::None, None),
         };
         let attach_btf_id = match target {
@@ -65,14 +71,14 @@ impl Prepared {
     }
 }
 
-/// What goes with every program of an object.
+/// The settings that all programs of an object share, and the debug information of one.
 pub(crate) struct LoadOptions<'a> {
     pub(crate) license: &'a CStr,
     /// `LINUX_VERSION_CODE`
     pub(crate) kern_version: u32,
-    /// The object's BTF and what of it is this program's.
+    /// The object's BTF, and the functions and lines of this program.
     pub(crate) debug: Option<(BorrowedFd<'a>, &'a ProgramInfo)>,
-    /// `log_level` of loads that succeed; 0 for none.
+    /// `log_level` for programs that load; 0 requests no log.
     pub(crate) log_level: u32,
 }
 
@@ -81,24 +87,25 @@ pub(crate) struct LoadOptions<'a> {
 pub(crate) struct Prog {
     fd: OwnedFd,
     pub(crate) name: String,
-    /// The verifier's log, if one was asked for.
+    /// The verifier's log; empty unless [`LoadOptions::log_level`] asked for it.
     pub(crate) log: String,
-    /// Why it has no source lines in the kernel, if they were refused.
-    pub(crate) plain: Option<Errno>,
+    /// The reason why the kernel refused the source lines, if it did.
+    pub(crate) without_lines: Option<Errno>,
 }
 
-/// The verifier's log at first, and at most (`kernel/bpf/log.c` of old kernels takes no more).
+/// Bytes of the log buffer at first.
 const FIRST_LOG: usize = 64 << 10;
-const MOST_LOG: usize = (16 << 20) - 1;
-/// `BPF_LOG_LEVEL1`: the instructions on the way to the error.
+/// Bytes of the log buffer at most: old kernels refuse larger ones (`kernel/bpf/log.c`).
+const MAX_LOG: usize = (16 << 20) - 1;
+/// `BPF_LOG_LEVEL1`: the instructions up to the error.
 const LEVEL1: u32 = 1;
-/// `BPF_LOG_STATS` (kernel 5.2): the error without the way to it.
+/// `BPF_LOG_STATS` (kernel 5.2): the error without the instructions before it.
 const STATS: u32 = 4;
-/// What the last line of a whole log starts with.
+/// How the last line of a complete log starts.
 const LAST_LINE: &str = "\nprocessed ";
 
-/// Whether a program reads the kernel's memory by address.
-fn probes(program: &Program) -> bool {
+/// Whether a program reads kernel memory by address.
+fn reads_by_address(program: &Program) -> bool {
     const BPF_PROBE_READ_KERNEL: u32 = 113; // include/uapi/linux/bpf.h
     program.insns.contains(&Insn::Call(Callee::Helper(BPF_PROBE_READ_KERNEL)))
 }
@@ -114,7 +121,7 @@ impl Prog {
         let asm = |error| LoadError::Asm { program: name.clone(), error: Box::new(error) };
         let slots = program.slots().map_err(asm)?;
         let loader = Attempt { prepared, slots: &slots, options };
-        let loaded = |fd, log, plain| Ok(Self { fd, name: name.clone(), log, plain });
+        let loaded = |fd, log, without_lines| Ok(Self { fd, name: name.clone(), log, without_lines });
         let failed = |errno, log: &str, hint| {
             let log = Box::new(VerifierLog::new(log, program));
             LoadError::Load { program: name.clone(), errno, log, hint }
@@ -123,7 +130,8 @@ impl Prog {
             0 => match loader.quiet(options.debug) {
                 Ok(fd) => return loaded(fd, String::new(), None),
                 Err(errno) => match Hint::for_errno(errno) {
-                    // Not by the verifier: of a process with all capabilities it asks for no more.
+                    // A policy refused it, not the verifier, which does not return EPERM to a
+                    // process with all capabilities. A second attempt would only be refused again.
                     Some(Hint::Forbidden) => return Err(failed(errno, "", Some(Hint::Forbidden))),
                     _ => Some(errno),
                 },
@@ -133,16 +141,17 @@ impl Prog {
         let level = if options.log_level == 0 { LEVEL1 } else { options.log_level };
         let (errno, log) = match loader.logged(options.debug, level) {
             (Ok(fd), log) => return loaded(fd, log, None),
-            // The log outgrew every buffer; that is not why the program was refused. Old kernels have kept its beginning
-            // (since 6.4 they keep the end), which does not say why.
+            // The log did not fit the largest buffer, which is not the reason of the refusal.
+            // Kernels before 6.4 keep the beginning of the log, and the reason stands at its end.
             (Err(Errno::NOSPC), log) => {
                 let log = if log.contains(LAST_LINE) { log } else { loader.logged(options.debug, STATS).1 };
                 (refused.unwrap_or(Errno::NOSPC), log)
             }
             (Err(errno), log) => (errno, log),
         };
-        // Source lines are a courtesy. Kernels before 5.0 know none (E2BIG); a log that names them means they are at fault. What
-        // is forbidden is not forbidden for them.
+        // Source lines are optional: a program that fails because of them is loaded without.
+        // Kernels before 5.0 refuse them with E2BIG and no log; later ones name them in the log.
+        // EPERM is never about them.
         let debug_at_fault = (log.is_empty() && errno != Errno::PERM)
             || log.contains("line_info")
             || log.contains("func_info");
@@ -153,9 +162,10 @@ impl Prog {
             return loaded(fd, log, Some(errno));
         }
         let hint = match Hint::for_errno(errno) {
-            // The helper is not there then, which the verifier says in other words on every kernel.
-            None if probes(program) && kernel::is_confidential() => Some(Hint::Confidential),
-            // The verifier's reason is a better one.
+            // Under this lockdown the helper does not exist. How the verifier says that depends on
+            // the kernel.
+            None if reads_by_address(program) && kernel::is_confidential() => Some(Hint::Confidential),
+            // The verifier's reason is more precise.
             Some(Hint::Forbidden) if !log.is_empty() => None,
             other => other,
         };
@@ -166,14 +176,14 @@ impl Prog {
         |errno| LoadError::Program { program: self.name.clone(), errno }
     }
 
-    /// What the kernel says about it.
+    /// The kernel's counts and sizes of this program.
     pub(crate) fn info(&self) -> Result<ProgInfo, LoadError> {
         let mut info = ProgInfo::default();
         bpf(&mut ObjInfo::prog(self.fd.as_fd(), &mut info)).map_err(self.failed())?;
         Ok(info)
     }
 
-    /// Runs it once with these arguments; what it returned.
+    /// Runs the program once with these arguments and returns its return value.
     pub(crate) fn test_run(&self, args: &[u64], cpu: Option<u32>) -> Result<u32, LoadError> {
         let run = TestRun::new(self.fd.as_fd(), args, cpu);
         let mut run = run.ok_or(Errno::BIG).map_err(self.failed())?;
@@ -188,7 +198,7 @@ impl AsFd for Prog {
     }
 }
 
-/// One program, ready to be given to the kernel in several ways.
+/// One program, to be loaded with or without a log and debug information.
 struct Attempt<'a> {
     prepared: &'a Prepared,
     slots: &'a [u64],
@@ -210,7 +220,7 @@ impl<'a> Attempt<'a> {
         bpf(&mut self.command(debug)?)
     }
 
-    /// The log grows until the kernel has said all it has to say.
+    /// Loads with a log, in a buffer that grows until the whole log fits.
     fn logged(
         &self,
         debug: Option<(BorrowedFd<'a>, &'a ProgramInfo)>,
@@ -226,20 +236,20 @@ impl<'a> Attempt<'a> {
                 }
                 Err(errno) => (Err(errno), 0),
             };
-            if matches!(result, Err(Errno::NOSPC)) && size < MOST_LOG {
+            if matches!(result, Err(Errno::NOSPC)) && size < MAX_LOG {
                 let needed = usize::try_from(needed).unwrap_or(0);
-                size = needed.max(size * 4).min(MOST_LOG);
+                size = needed.max(size * 4).min(MAX_LOG);
                 continue;
             }
             let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
             buffer.truncate(end);
-            // Kernel text; if it is cut in the middle of a character, the rest is still of use.
+            // The log may be cut in the middle of a character.
             return (result, String::from_utf8_lossy(&buffer).into_owned());
         }
     }
 }
 
-/// Loads an object's BTF.
+/// Loads an object's BTF and returns its descriptor.
 pub(crate) fn load_btf(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     let mut command = BtfLoad::new(bytes, &mut []).ok_or(Errno::BIG)?;
     bpf(&mut command)

@@ -1,4 +1,4 @@
-//! From the verifier's log to what a person wants to know: its last useful line, and which line of ours it means.
+//! Summarises the verifier's log: its last useful line, and the source line it is about.
 
 use std::fmt;
 
@@ -7,20 +7,21 @@ use bpfasm::program::Program;
 
 use crate::relocate::POISON;
 
-/// What the verifier said about a program it refused.
+/// The verifier's log of a program it refused.
 ///
-/// `{}` is the failing statement and the verifier's last useful line, on two lines; `{:#}` adds the whole log.
+/// `{}` is two lines: the failing statement, and the verifier's last useful line with the number of
+/// lines omitted. `{:#}` has the whole log instead of that number.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VerifierLog {
     text: String,
     message: String,
     source: Option<Source>,
-    /// Lines of the log that `{}` does not show, without statistics.
+    /// The number of lines that `{}` omits, not counting statistics.
     omitted: usize,
 }
 
 impl VerifierLog {
-    /// Reads the log of a load of `program`.
+    /// Reads the log of an attempt to load `program`.
     pub(crate) fn new(text: &str, program: &Program) -> Self {
         let text = text.trim_end_matches(['\0', '\n', ' ']);
         let lines: Vec<&str> = text.lines().collect();
@@ -30,29 +31,35 @@ impl VerifierLog {
         if message.contains(&format!("unknown#{POISON}")) {
             message.push_str(" (a field this kernel lacks, read outside of its `exists`)");
         }
-        let told = lines.iter().filter(|line| !is_statistics(line.trim())).count();
-        Self { text: text.to_owned(), message, source, omitted: told.saturating_sub(shown.len()) }
+        let useful = lines.iter().filter(|line| !is_statistics(line.trim())).count();
+        Self { text: text.to_owned(), message, source, omitted: useful.saturating_sub(shown.len()) }
     }
 
-    /// The whole log.
+    /// The whole log, as the kernel wrote it.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The verifier's last useful line; empty when there was no log.
+    /// The verifier's last useful line, or its last two; empty if there is no log.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The statement the verifier stopped at, if it named one.
+    /// The statement at which the verifier stopped, if the log names one.
     #[must_use]
     pub fn source(&self) -> Option<&Source> {
         self.source.as_ref()
     }
 
-    /// Whether the kernel wrote nothing: it refused before it verified.
+    /// The number of useful lines that `{}` omits and `{:#}` shows.
+    #[must_use]
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    /// Whether the kernel wrote no log, because it refused before it verified.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
@@ -70,14 +77,14 @@ impl fmt::Display for VerifierLog {
         }
         match self.omitted {
             0 => Ok(()),
-            1 => f.write_str(" (1 line omitted, -v shows it)"),
-            n => write!(f, " ({n} lines omitted, -v shows them)"),
+            1 => f.write_str(" (1 line omitted)"),
+            n => write!(f, " ({n} lines omitted)"),
         }
     }
 }
 
-/// The log up to the report that a newer kernel (7.3) puts behind it: the same once more in sentences, the statements around it,
-/// and an advice to whom that may help. Where there is nothing before the report, the report is all there is.
+/// The log without the report that kernel 7.3 appends: the reason once more in sentences, the
+/// statements around it, and advice. If nothing comes before the report, the report itself.
 fn before_report<'a, 'b>(lines: &'b [&'a str]) -> &'b [&'a str] {
     let begin = lines.iter().position(|line| line.starts_with("Verification failed: "));
     let before = begin.and_then(|begin| lines.get(..begin));
@@ -86,14 +93,20 @@ fn before_report<'a, 'b>(lines: &'b [&'a str]) -> &'b [&'a str] {
 
 struct Explanation<'a> {
     lines: Vec<&'a str>,
-    /// The slot the verifier stopped at.
+    /// The instruction slot at which the verifier stopped.
     slot: Option<usize>,
 }
 
-/// One line says what is wrong; a second one where the first only says what was tried, as in
-/// `invalid access to map value, value_size=8 off=8 size=8` and `R0 min value is outside of the allowed memory range`.
-const MOST: usize = 2;
+/// The number of lines in a summary at most. Usually one line has the reason. Sometimes a first
+/// line only says what was tried, and a second has the reason: `invalid access to map value,
+/// value_size=8 off=8 size=8`, then `R0 min value is outside of the allowed memory range`.
+const MAX_LINES: usize = 2;
 
+/// Finds the reason in a log, from its end.
+///
+/// A log lists the instructions that the verifier followed, with the state of the registers between
+/// them, and ends with the reason and some statistics. So the last lines that are neither of these
+/// are the reason, and the last instruction before them is the one that was refused.
 fn explain<'a>(lines: &[&'a str]) -> Explanation<'a> {
     let mut shown: Vec<&str> = Vec::new();
     let mut slot = None;
@@ -104,23 +117,23 @@ fn explain<'a>(lines: &[&'a str]) -> Explanation<'a> {
             break;
         }
         if is_state(line) || is_comment(line) {
-            // The message ends here, counted from the end of the log; the instruction is further up.
+            // The message starts after this line. The instruction is further up.
             complete = !shown.is_empty();
-        } else if !complete && shown.len() < MOST {
+        } else if !complete && shown.len() < MAX_LINES {
             slot = slot.or_else(|| named_instruction(line));
             shown.push(line);
         }
     }
     if shown.is_empty() {
-        // Nothing but instructions and states: better than nothing.
+        // The log has only instructions and states. Its last line is better than nothing.
         shown.extend(lines.iter().map(|line| line.trim()).rfind(|line| !line.is_empty()));
     }
     shown.reverse();
     Explanation { lines: shown, slot }
 }
 
-/// What the verifier says whatever happened: counts at the end, how it tracks precision, and that old kernels do not know our
-/// functions' argument.
+/// Whether a line says nothing about the reason: counts at the end, the tracking of precision, and
+/// that an old kernel does not know the type of our functions' argument.
 fn is_statistics(line: &str) -> bool {
     const STARTS: [&str; 12] = [
         "processed ",
@@ -139,7 +152,7 @@ fn is_statistics(line: &str) -> bool {
     line.is_empty() || STARTS.iter().any(|start| line.starts_with(start))
 }
 
-/// The number in `58: (61) r0 = *(u32 *)(r7 +12)`.
+/// The slot number in `58: (61) r0 = *(u32 *)(r7 +12)`.
 fn instruction(line: &str) -> Option<usize> {
     let (number, rest) = line.split_once(": ")?;
     let code = rest.strip_prefix('(')?.get(..3)?;
@@ -147,7 +160,8 @@ fn instruction(line: &str) -> Option<usize> {
     number.parse().ok()
 }
 
-/// `12: R0_w=scalar() R10=fp0`, `from 5 to 7: R1=ctx() …`, on old kernels ` R0_w=inv(id=0) R10=fp0`; `func#0 @0`, `5: safe`
+/// Whether a line describes the verifier's state: `12: R0_w=scalar() R10=fp0`,
+/// `from 5 to 7: R1=ctx() …`, on old kernels ` R0_w=inv(id=0) R10=fp0`; `func#0 @0`, `5: safe`.
 fn is_state(line: &str) -> bool {
     let text = match line.split_once(':') {
         Some((number, rest)) if number.parse::<usize>().is_ok() => rest.trim_start(),
@@ -160,7 +174,8 @@ fn is_state(line: &str) -> bool {
         || is_register(text)
 }
 
-/// Whether it starts as `R0=` or `R10_w=`; a message about a register has a blank there.
+/// Whether a text starts as `R0=` or `R10_w=`. A message about a register has a blank after its
+/// name.
 fn is_register(text: &str) -> bool {
     let Some(rest) = text.strip_prefix('R') else { return false };
     let name = rest.split_once('=').map_or("", |(name, _)| name);
@@ -168,12 +183,14 @@ fn is_register(text: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// `; r0 = *(u32 *)(r7 + 12) @ mod.rs:58`: our own text, from the line info.
+/// Whether a line is a source line from our debug information: `; r0 = *(u32 *)(r7 + 12) @
+/// mod.rs:58`.
 fn is_comment(line: &str) -> bool {
     line.starts_with(';')
 }
 
-/// The number in `unreachable insn 5`, `jump out of range from insn 3 to 9`, `back-edge from insn 7 to 3`.
+/// The slot number in `unreachable insn 5`, `jump out of range from insn 3 to 9`, `back-edge from
+/// insn 7 to 3`.
 fn named_instruction(line: &str) -> Option<usize> {
     let (_, rest) = line.split_once("insn ")?;
     let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
@@ -294,16 +311,20 @@ mod tests {
     }
 
     #[test]
-    fn shows_the_summary_and_on_request_all() {
+    fn the_alternate_form_adds_the_whole_log() {
         let (_, text) = log!("past_value");
         let log = VerifierLog::new(text, &program(&[1]));
         let short = "  programs/src/x.rs:106: statement\n  invalid access to map value, value_size=8 off=4 size=8; \
                      R0 min value is outside of the allowed memory range";
-        assert_eq!(log.to_string(), format!("{short} (13 lines omitted, -v shows them)"));
+        assert_eq!(log.to_string(), format!("{short} (13 lines omitted)"));
         assert_eq!(format!("{log:#}"), format!("{short}\n{}", text.trim_end()));
         let (_, text) = log!("no_exit");
         let log = VerifierLog::new(text, &program(&[]));
-        assert_eq!(log.to_string(), "  last insn is not an exit or jmp", "statistics are nothing to omit");
+        assert_eq!(
+            log.to_string(),
+            "  last insn is not an exit or jmp",
+            "statistics do not count as omitted"
+        );
     }
 
     #[test]

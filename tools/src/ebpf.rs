@@ -17,6 +17,7 @@ use crate::cli::form::Form;
 use crate::cli::settings::{EbpfOptions, Settings};
 use crate::cli::target::target_words;
 use crate::failure::Failure;
+use crate::host::attach_points::ATTACH_POINTS;
 use crate::tool::{Plan, Tool};
 use crate::tools::TOOLS;
 
@@ -67,7 +68,7 @@ impl Kernel {
             return Ok(Self { target, btf });
         }
         let btf = loader::kernel_btf(btf).map_err(Failure::failed)?;
-        let mut target = loader::probe(&btf).map_err(Failure::failed)?;
+        let mut target = loader::probe(&btf, &ATTACH_POINTS).map_err(Failure::failed)?;
         target.access = access.unwrap_or(target.access);
         Ok(Self { target, btf: Some(btf) })
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use loader::LoadError;
 
+use crate::advice::Advised;
 use crate::messages;
 
 /// Why a run failed.
@@ -25,7 +26,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(why) | Self::Failed(why) => f.write_str(why),
-            Self::Refused(error) => error.fmt(f),
+            Self::Refused(error) => Advised(error).fmt(f),
             Self::ClosedPipe => f.write_str("the reader has closed the pipe"),
         }
     }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod advice;
 mod cli;
 mod doctor;
 mod ebpf;

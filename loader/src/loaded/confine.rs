@@ -1,4 +1,5 @@
-//! What a run gives up once everything is attached: whoever gets hold of the process later finds nothing to use it for.
+//! Dropping privileges once everything is attached, so that an attacker who takes over the process
+//! later can do little with it.
 
 use super::Loaded;
 use crate::errno::Errno;
@@ -11,21 +12,24 @@ use crate::syscalls;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Confined {
-    /// The only capability that is left: the one without which this kernel shows no counters.
+    /// The capability that the process keeps, because this kernel does not let it read maps
+    /// without.
     pub kept: Option<Capability>,
-    /// What could not be given up, and what the kernel said.
+    /// The privileges that could not be dropped, each with the kernel's answer.
     pub failed: Vec<(&'static str, Errno)>,
 }
 
 impl Loaded {
-    /// Gives up, for good and for the whole process, which must have one thread: every capability, the gain of any by starting
-    /// a program, and all system calls but those by which events and maps are read, rows written and links closed.
+    /// Drops, for the rest of the process, every capability, the possibility to gain any by
+    /// `execve(2)`, and all system calls except those that read events and maps, write output and
+    /// close links. Refused system calls fail with EPERM.
     ///
-    /// To be called when all is attached, seeded and open. What is refused from then on fails with EPERM.
+    /// The process must have one thread only, because all this applies to the calling thread. Call
+    /// it when everything is attached and every file is open.
     ///
-    /// One capability stays where the kernel asks for it at each `bpf(2)`: before 5.19 where the sysctl
-    /// `kernel.unprivileged_bpf_disabled` is not 0. The kernel is asked, not its version. So on such a kernel the sysctl must not
-    /// be turned on while a tool runs.
+    /// One capability is kept if the kernel requires it for each `bpf(2)`: before 5.19 if the
+    /// sysctl `kernel.unprivileged_bpf_disabled` is not 0. This is found out by trying. So on such
+    /// a kernel the sysctl must not be switched on while the process runs.
     pub fn confine(&self) -> Confined {
         let mut failed = Vec::new();
         let kept = drop_capabilities(|| self.is_readable()).unwrap_or_else(|errno| {
@@ -39,7 +43,7 @@ impl Loaded {
         Confined { kept, failed }
     }
 
-    /// Whether the process may still read what a run reads: maps, and what the kernel counts about programs.
+    /// Whether the process may still read maps and the kernel's counts of its programs.
     fn is_readable(&self) -> bool {
         let programs = !matches!(self.stats(), Err(LoadError::Program { errno: Errno::PERM, .. }));
         programs
@@ -50,12 +54,14 @@ impl Loaded {
     }
 }
 
-/// Drops all capabilities but the first of those that `is_enough` accepts; which one that is.
+/// Drops all capabilities if `is_enough` then still returns true, else all but one. Returns the one
+/// that is kept.
 fn drop_capabilities(is_enough: impl Fn() -> bool) -> Result<Option<Capability>, Errno> {
-    // Who has no CAP_SETPCAP cannot do this, and needs it least: no capability comes back without an exec.
+    // Without CAP_SETPCAP this fails, which is harmless: the bounding set only matters for an
+    // execve.
     let mut numbers = 0..u64::BITS;
     while numbers.next().is_some_and(|number| rights::drop_bounding(number).is_ok()) {}
-    // Likewise: before 4.3 there are no such.
+    // Fails before 4.3, where there are no ambient capabilities.
     let _ = rights::clear_ambient();
     let permitted = rights::capabilities()?.permitted;
     for kept in [None, Some(Capability::Bpf), Some(Capability::SysAdmin)] {
@@ -63,7 +69,8 @@ fn drop_capabilities(is_enough: impl Fn() -> bool) -> Result<Option<Capability>,
         if permitted & set != set {
             continue;
         }
-        // What is permitted can be taken up again, if this is too little.
+        // Permitted capabilities stay, so that the effective ones can be raised again if these do
+        // not suffice.
         rights::set_capabilities(CapSets { effective: set, permitted, inheritable: 0 })?;
         if is_enough() {
             rights::set_capabilities(CapSets { effective: set, permitted: set, inheritable: 0 })?;

@@ -1,4 +1,28 @@
-//! Which attach option each hook stands on, and which hooks are needed at all.
+//! Which attach option each hook uses, and which hooks are needed at all.
+//!
+//! There are two kinds of fallback:
+//!
+//! - **Attach options of one hook.** They see the same thing in different ways, best first: for
+//!   example `tp_btf`, then `raw_tp`, then a kprobe. The loader takes the first that the kernel
+//!   accepts.
+//! - **Fallback hooks.** A hook may be a fallback for an earlier, optional hook: it sees something
+//!   less precise, and is only loaded if no attach option of the earlier hook is accepted.
+//!   Fallbacks form chains: `c` for `b`, `b` for `a`. If `a` is attached, `b` is unneeded and so is
+//!   `c`.
+//!
+//! The kernel can refuse an option at two moments: when its program is loaded, and when it is
+//! attached. All hooks are loaded first, in the order of the object, because most refusals come
+//! from the verifier and nothing is attached yet that would have to be detached. Then they are
+//! attached in the same order. If attaching fails, the hook's next option is loaded and attached at
+//! once. Because a fallback hook always comes after the hook it stands in for, it is known by then
+//! whether it is needed. That can change once: an option that loaded may still fail to attach, and
+//! if it was the last one of its hook, the fallback hook is loaded while the others are attached
+//! already.
+//!
+//! Everything that needs the kernel's BTF is resolved before, for all options ([`prepare`]). A
+//! later attempt then only has to fill in the descriptors of maps. Two errors end the search,
+//! because no other option could succeed or its success would hide a defect: missing capabilities,
+//! and mistakes in the object itself.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -12,8 +36,12 @@ use crate::link::{Close, Link};
 use crate::prog::{LoadOptions, Prepared, Prog};
 use crate::relocate::{Answers, relocate_with, resolve_maps};
 
-/// Resolves all symbols but maps, of every attach option that this host may have: it may be needed later, when the BTF is no longer at
-/// hand.
+/// Resolves all symbols except maps, in every attach option that this host may accept. An option
+/// may be needed later, when the BTF is no longer available.
+///
+/// # Errors
+/// If the object or the BTF is wrong in itself. An option that this kernel lacks is not an error
+/// here.
 pub(super) fn prepare(
     object: &Object,
     index: &Index<'_>,
@@ -29,7 +57,8 @@ pub(super) fn prepare(
             None => None,
             Some(wanted) => {
                 let optional = |hook: &Hook| hook.name == *wanted && hook.need == Need::Optional;
-                let missing = || LoadError::InsteadOf { hook: name.to_string(), earlier: wanted.to_string() };
+                let missing =
+                    || LoadError::FallbackFor { hook: name.to_string(), earlier: wanted.to_string() };
                 Some(earlier.position(optional).ok_or_else(missing)?)
             }
         };
@@ -43,7 +72,7 @@ pub(super) fn prepare(
             };
             let prepared = host
                 .check(def)
-                .and_then(|()| written(def))
+                .and_then(|()| require_code(def))
                 .and_then(|()| relocated())
                 .and_then(|program| Prepared::new(&def.name, &def.attach, program, index, own));
             let prepared = match prepared {
@@ -53,65 +82,66 @@ pub(super) fn prepare(
             ready.push(AttachOption { attach: def.attach.clone(), number, prepared });
             number += 1;
         }
-        // Taken from the end.
+        // Options are popped from the end.
         ready.reverse();
         hooks.push(HookState {
             fallback_for,
             detach: detach.clone(),
             tried: false,
-            rest: ready,
+            untried: ready,
             active: None,
         });
     }
     Ok(hooks)
 }
 
-/// A program that was not written is none of an attach option that the host would take.
-fn written(def: &ProgramDef) -> Result<(), LoadError> {
-    let missing = || LoadError::Asm { program: def.name.to_string(), error: Box::new(AsmError::Empty) };
-    if def.program.insns.is_empty() { Err(missing()) } else { Ok(()) }
+/// An empty program is only allowed on an attach option that the host is known to refuse: callers
+/// need not write programs for those.
+fn require_code(def: &ProgramDef) -> Result<(), LoadError> {
+    if !def.program.insns.is_empty() {
+        return Ok(());
+    }
+    Err(LoadError::Asm { program: def.name.to_string(), error: Box::new(AsmError::Empty) })
 }
 
-/// A hook's way down the ladder.
+/// A hook, the attach option it uses, and those that can still be tried.
 #[derive(Debug)]
 pub(super) struct HookState {
-    /// The place of the hook in whose stead it is, before its own.
+    /// The index of the hook that this one is a fallback for; less than its own.
     fallback_for: Option<usize>,
     pub(super) detach: Detach,
-    /// Whether the first attach option was tried.
+    /// Whether any attach option was tried.
     tried: bool,
-    /// AttachOptions not tried yet, the best one last.
-    rest: Vec<AttachOption>,
+    /// Attach options not tried yet, the best one last.
+    untried: Vec<AttachOption>,
     pub(super) active: Option<Active>,
 }
 
+/// An attach option that was not tried yet.
 #[derive(Debug)]
 struct AttachOption {
     attach: Attach,
-    /// Its place among all attach options of the object.
+    /// Its index among all attach options of the object.
     number: usize,
     prepared: Box<Result<Prepared, LoadError>>,
 }
 
 impl HookState {
-    /// Makes sure that nobody waits longer for the hook's end than for what its programs do.
-    pub(super) fn park(&mut self) {
+    /// Lets the kernel detach the hook in the background if the hook allows that ([`Detach`]).
+    pub(super) fn defer_close(&mut self) {
         let close = if self.detach == Detach::Waited { Close::Waits } else { Close::Returns };
         if let Some(link) = self.active.as_mut().and_then(|active| active.link.as_mut()) {
-            link.park(close);
+            link.defer_close(close);
         }
     }
 
     /// The numbers of the attach options that can be tried.
-    pub(super) fn open(&self) -> impl Iterator<Item = usize> {
-        self.rest
-            .iter()
-            .filter(|attach_option| attach_option.prepared.is_ok())
-            .map(|attach_option| attach_option.number)
+    pub(super) fn usable(&self) -> impl Iterator<Item = usize> {
+        self.untried.iter().filter(|option| option.prepared.is_ok()).map(|option| option.number)
     }
 }
 
-/// The attach option a hook stands on. The link is dropped first.
+/// The attach option that a hook uses. The link is dropped before the program.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) link: Option<Link>,
@@ -120,12 +150,12 @@ pub(super) struct Active {
 }
 
 impl Loaded {
-    /// Loads the hook, unless that was tried already, or it is not needed because the one in whose stead it is holds so far.
+    /// Loads the hook, unless that was tried already, or the hook it is a fallback for is loaded.
     pub(super) fn load_hook(&mut self, at: usize) -> Result<(), LoadError> {
         let Some(hook) = self.hooks.get(at) else { return Ok(()) };
         let unneeded = hook.fallback_for.is_some_and(|earlier| {
-            let held = self.hooks.get(earlier).is_some_and(|hook| hook.active.is_some());
-            held || self.reports.get(earlier).is_some_and(|report| report.unneeded)
+            let loaded = self.hooks.get(earlier).is_some_and(|hook| hook.active.is_some());
+            loaded || self.reports.get(earlier).is_some_and(|report| report.unneeded)
         });
         let untried = !hook.tried;
         if let Some(report) = self.reports.get_mut(at) {
@@ -134,13 +164,16 @@ impl Loaded {
         if untried && !unneeded { self.load_next(at) } else { Ok(()) }
     }
 
-    /// Loads the hook's next attach option that the kernel takes. An error if there is none and the hook is required.
+    /// Loads the next attach option that the kernel accepts.
+    ///
+    /// # Errors
+    /// If there is none and the hook is required, or if the error ends the search.
     fn load_next(&mut self, at: usize) -> Result<(), LoadError> {
         let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
             return Ok(());
         };
         hook.tried = true;
-        while let Some(AttachOption { attach, number, prepared }) = hook.rest.pop() {
+        while let Some(AttachOption { attach, number, prepared }) = hook.untried.pop() {
             if let Ok(prepared) = &*prepared {
                 let btf = self.btf.as_ref().map(AsFd::as_fd);
                 self.maps.create_used(&prepared.program, btf, &mut self.notes)?;
@@ -165,13 +198,13 @@ impl Loaded {
             });
             match loaded {
                 Ok(prog) => {
-                    if let Some(errno) = prog.plain {
+                    if let Some(errno) = prog.without_lines {
                         self.notes.push(Note::SourceLines { program: prog.name.clone(), errno });
                     }
                     hook.active = Some(Active { link: None, prog, attach });
                     return Ok(());
                 }
-                // No other way would be open either, or it would only hide what is wrong with this one.
+                // Every other option would fail for the same reason, or would hide the defect.
                 Err(error) if error.is_unprivileged() || error.is_mistake() => return Err(error),
                 Err(error) => report.refused.push((attach, error)),
             }
@@ -185,7 +218,7 @@ impl Loaded {
         }
     }
 
-    /// Takes the reasons against the hook, behind those against the hooks in whose stead it is.
+    /// Takes the refusals of the hook, after those of the hooks that it is a fallback for.
     fn refusals(&mut self, at: usize) -> Vec<(Attach, LoadError)> {
         let earlier = self.hooks.get(at).and_then(|hook| hook.fallback_for);
         let mut refused = earlier.map(|earlier| self.refusals(earlier)).unwrap_or_default();
@@ -195,15 +228,15 @@ impl Loaded {
         refused
     }
 
-    /// Attaches the hook, going down its attach options where the kernel refuses.
+    /// Attaches the hook. If the kernel refuses, the next attach option is loaded and attached.
     pub(super) fn attach_hook(&mut self, at: usize) -> Result<(), LoadError> {
-        // The hook in whose stead it is may have fallen while that was attached.
+        // The hook that this one is a fallback for may have failed to attach meanwhile.
         self.load_hook(at)?;
         while let Some(hook) = self.hooks.get_mut(at)
             && let Some(active) = &hook.active
             && active.link.is_none()
         {
-            let result = Link::new(active.prog.as_fd(), &active.attach);
+            let result = Link::new(active.prog.as_fd(), &active.attach, &self.name);
             let attach = active.attach.clone();
             let (Some(hook), Some(report)) = (self.hooks.get_mut(at), self.reports.get_mut(at)) else {
                 break;
@@ -253,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_stands_in_for_an_optional_one_before_it() {
+    fn a_fallback_names_an_earlier_optional_hook() {
         let chain = vec![
             hook("a", Need::Optional),
             hook("other", Need::Required),
@@ -264,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_to_stand_in_for_is_a_mistake() {
+    fn a_fallback_for_any_other_hook_is_a_mistake() {
         let wrong = |hooks: Vec<Hook>| {
             let error = prepared(hooks).unwrap_err();
             assert!(error.is_mistake(), "{error}");
             error.to_string()
         };
         let itself = hook("b", Need::Optional).fallback_for("b");
-        assert_eq!(wrong(vec![itself]), "`b` stands in for `b`, which is no optional hook before it");
+        assert_eq!(wrong(vec![itself]), "`b` is a fallback for `b`, which is not an earlier optional hook");
         wrong(vec![hook("b", Need::Optional).fallback_for("a")]);
         wrong(vec![hook("b", Need::Optional).fallback_for("a"), hook("a", Need::Optional)]);
         wrong(vec![hook("a", Need::Required), hook("b", Need::Optional).fallback_for("a")]);

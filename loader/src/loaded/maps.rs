@@ -1,25 +1,28 @@
-//! The maps of an object. Each is created when the first program that uses it is about to be loaded, so that one which only
-//! an untried attach option names costs nothing; what only takes turns in an array of maps, when everything is attached.
+//! The maps of an object.
+//!
+//! A map is created when the first program that uses it is about to be loaded, so a map that only
+//! an untried attach option names costs nothing. The inner maps of an array of maps are created
+//! when everything is attached; only the first one is needed earlier, as the template of the array.
 
 use std::os::fd::BorrowedFd;
 
 use bpfasm::object::BPF_F_NO_PREALLOC;
 use bpfasm::{MapDef, MapKind, Object, Program, Symbol, Text};
 
-use super::Note;
+use super::report::Note;
 use crate::debug::DebugInfo;
 use crate::errno::Errno;
 use crate::error::LoadError;
 use crate::kernel;
 use crate::map::{Map, MapTypes, create_error};
 
-/// The maps of an object, those that are there and those that may come.
+/// The maps of an object, created or not.
 #[derive(Debug)]
 pub(super) struct Maps {
     slots: Vec<Slot>,
-    /// Possible CPUs.
+    /// The number of possible CPUs.
     cpus: usize,
-    /// Whether maps are charged to a limit that could not be lifted.
+    /// Whether maps are charged to a limit that the process could not raise.
     memlock_stuck: bool,
 }
 
@@ -32,7 +35,8 @@ struct Slot {
 }
 
 impl Maps {
-    /// Creates none yet. `grow` says that those that may ([`MapDef::grows`]) shall.
+    /// Takes the definitions; creates no map. `grow` says that maps with [`MapDef::grows`] allocate
+    /// their entries one by one.
     pub(super) fn new(
         object: &Object,
         debug: Option<&DebugInfo>,
@@ -51,7 +55,8 @@ impl Maps {
         Ok(Self { slots: slots.collect(), cpus, memlock_stuck })
     }
 
-    /// Creates what a program uses, as far as it is not there yet. Names of no map are left to who resolves them.
+    /// Creates the maps that a program uses and that do not exist yet. A name that is not a map of
+    /// the object is ignored here; resolving it reports the error.
     pub(super) fn create_used(
         &mut self,
         program: &Program,
@@ -72,7 +77,7 @@ impl Maps {
         self.slots.iter().position(|slot| slot.def.name == name)
     }
 
-    /// Creates what may be put into arrays of maps that are there.
+    /// Creates the inner maps of the arrays of maps that exist.
     pub(super) fn create_inner(
         &mut self,
         btf: Option<BorrowedFd<'_>>,
@@ -85,8 +90,8 @@ impl Maps {
         places.into_iter().try_for_each(|at| self.create(at, btf, notes))
     }
 
-    /// Creates a map unless it is there, an array of maps after the first of those that may be put into it, whose shape it takes;
-    /// or opens it where it is pinned.
+    /// Creates a map unless it exists, or opens it if it is pinned. An array of maps takes its
+    /// shape from its first inner map, which is created before.
     fn create(
         &mut self,
         at: usize,
@@ -114,7 +119,7 @@ impl Maps {
         Ok(())
     }
 
-    /// The places of the maps that are put into an array of maps; no other map has any.
+    /// The indices of a map's inner maps; empty unless it is an array of maps.
     fn inner(&self, def: &MapDef) -> Result<Vec<usize>, LoadError> {
         let wrong = |inner: &str| LoadError::InnerMap { map: def.name.to_string(), inner: inner.to_owned() };
         let is_array = def.kind == MapKind::ArrayOfMaps;
@@ -130,12 +135,15 @@ impl Maps {
         def.inner.iter().map(place).collect()
     }
 
-    /// Those that are there and that are ours.
+    /// The maps that exist and were created by this process.
     pub(super) fn created(&self) -> impl Iterator<Item = &Map> {
         self.slots.iter().filter(|slot| slot.def.pinned.is_none()).filter_map(|slot| slot.map.as_ref())
     }
 
-    /// The map of that name, which has to be there already.
+    /// The map of that name.
+    ///
+    /// # Errors
+    /// If the object does not define it, or if it does not exist yet.
     pub(super) fn get(&self, name: &str) -> Result<&Map, LoadError> {
         let slot = self.place(name).and_then(|at| self.slots.get(at));
         let slot = slot.ok_or_else(|| LoadError::NoMap { map: name.to_owned() })?;
@@ -144,7 +152,7 @@ impl Maps {
 }
 
 impl Slot {
-    /// With the types of the entries where the kernel takes them.
+    /// Creates the map with the types of its entries, or without if the kernel refuses these.
     fn create(
         &self,
         btf: Option<BorrowedFd<'_>>,

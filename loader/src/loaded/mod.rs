@@ -27,10 +27,10 @@ use crate::quirks::Quirks;
 use crate::relocate::wanted;
 use crate::ring::Events;
 use crate::sys::bpf;
-use crate::sys::bpf::EnableStats;
+use crate::sys::info::EnableStats;
 use crate::{kernel, privileges};
 
-/// Loads objects. Plain settings; the work is in [`Loader::load`].
+/// Settings with which objects are loaded; [`Loader::load`] does it.
 #[derive(Clone, Debug)]
 pub struct Loader<'b> {
     btf: &'b Btf,
@@ -39,46 +39,54 @@ pub struct Loader<'b> {
     perf_bytes: usize,
 }
 
-/// What every ring of ours is, unless the tool says otherwise: 256 KiB for each CPU.
+/// Bytes of each CPU's perf buffer unless the caller chooses another size.
 const PERF_BYTES: usize = 256 << 10;
 
 impl<'b> Loader<'b> {
-    /// With the types of the kernel that runs, from [`crate::kernel_btf`].
+    /// A loader for the running kernel, whose types are in `btf` ([`crate::kernel_btf`]).
     #[must_use]
     pub fn new(btf: &'b Btf) -> Self {
         Self { btf, host: Host::default(), log_level: 0, perf_bytes: PERF_BYTES }
     }
 
-    /// What no program need be written for on this host.
+    /// The kinds of attach points that this host refuses, so that no program needs to be written
+    /// for them.
     #[must_use]
     pub fn refused(&self) -> Refused {
         self.host.refused()
     }
 
-    /// The verifier's `log_level` for programs that load; see [`Loaded::logs`]. 4 gives statistics, 2 every instruction.
-    /// A program that does not load is always logged.
+    /// The verifier's `log_level` for programs that load, see [`Loaded::logs`]: 4 gives statistics,
+    /// 2 every instruction. The log of a program that does not load is always in its error.
     #[must_use]
     pub fn verifier_log(mut self, level: u32) -> Self {
         self.log_level = level;
         self
     }
 
-    /// Bytes of each CPU's buffer, where events travel in perf buffers; rounded up to a power of two of pages.
+    /// The size in bytes of each CPU's perf buffer, rounded up to a power of two of pages. The
+    /// default is 256 KiB. Ring buffers have their size in the object.
     #[must_use]
     pub fn perf_buffer(mut self, bytes: usize) -> Self {
         self.perf_bytes = bytes;
         self
     }
 
-    /// Loads, for each hook that is needed, the first attach option that the kernel takes, with the maps it uses. Attaches nothing.
+    /// Loads, for each hook that is needed, the first attach option that the kernel accepts, and
+    /// creates the maps it uses. Attaches nothing.
     ///
-    /// A map is created when the first program that uses it is about to be loaded. That this fails is an error whether or
-    /// not the hook is required.
+    /// # Errors
+    /// If every attach option of a required hook is refused, if a map cannot be created (whether or
+    /// not its hook is required), or if the object or the BTF is wrong in itself.
     pub fn load(&self, object: &Object) -> Result<Loaded, LoadError> {
         self.load_indexed(object, &self.btf.index(&wanted(object))?)
     }
 
-    /// As [`Loader::load`], with an index of at least the names of [`crate::relocate::want`].
+    /// As [`Loader::load`], with an index that has at least the names of [`crate::relocate::want`].
+    /// It saves a second pass over the BTF if the caller looks up names of its own.
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
     pub fn load_indexed(&self, object: &Object, index: &Index<'_>) -> Result<Loaded, LoadError> {
         let version = kernel::version()?;
         let mut notes = Vec::new();
@@ -93,8 +101,8 @@ impl<'b> Loader<'b> {
         let hooks = prepare(object, index, is_own(self.btf), &self.host)?;
         let license = CString::new(&*object.license)
             .map_err(|_| LoadError::Program { program: object.name.to_string(), errno: Errno::INVAL })?;
-        let open: Vec<usize> = hooks.iter().flat_map(HookState::open).collect();
-        let debug = DebugInfo::new(object, |number| open.contains(&number));
+        let usable: Vec<usize> = hooks.iter().flat_map(HookState::usable).collect();
+        let debug = DebugInfo::new(object, |number| usable.contains(&number));
         let debug = debug.map_err(|error| notes.push(Note::DebugInfo(error))).ok();
         let btf = debug
             .as_ref()
@@ -110,6 +118,7 @@ impl<'b> Loader<'b> {
             refused: Vec::new(),
         });
         let mut loaded = Loaded {
+            name: object.name.to_string(),
             reports: reports.collect(),
             hooks,
             maps,
@@ -129,14 +138,17 @@ impl<'b> Loader<'b> {
     }
 }
 
-/// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were opened from it.
+/// An object in the kernel. Dropping it detaches and closes everything, except [`Events`] that were
+/// opened from it.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The object's name.
+    name: String,
     reports: Vec<HookReport>,
-    /// As `reports`.
+    /// In the order of `reports`.
     hooks: Vec<HookState>,
     maps: Maps,
-    /// The object's BTF, needed when another attach option is loaded.
+    /// The object's BTF, for attach options that are loaded later.
     btf: Option<OwnedFd>,
     programs: Vec<ProgramInfo>,
     notes: Vec<Note>,
@@ -144,7 +156,7 @@ pub struct Loaded {
     kern_version: u32,
     log_level: u32,
     perf_bytes: usize,
-    /// What links counted that are detached now.
+    /// The counts of links that are detached now.
     detached_missed: u64,
 }
 
@@ -152,57 +164,64 @@ impl Loaded {
     /// A map by its name in the object.
     ///
     /// # Errors
-    /// [`LoadError::UnusedMap`] for a map that no program loaded so far uses, which was therefore not created.
+    /// [`LoadError::NoMap`] if the object does not define it, [`LoadError::UnusedMap`] if no
+    /// program loaded so far uses it, so that it was not created.
     pub fn map(&self, name: &str) -> Result<&Map, LoadError> {
         self.maps.get(name)
     }
 
-    /// Whether the object has the map, and a program that was loaded uses it.
+    /// Whether the object defines the map and a loaded program uses it.
     #[must_use]
     pub fn has_map(&self, name: &str) -> bool {
         self.maps.get(name).is_ok()
     }
 
-    /// The maps that were created, in the object's order.
+    /// The maps that were created, in the object's order. Pinned maps are not among them.
     pub fn maps(&self) -> impl Iterator<Item = &Map> {
         self.maps.created()
     }
 
-    /// Opens the ring of a map, whichever kind it is.
+    /// Opens the reader of an event buffer, which is a ring buffer or a perf event array.
     ///
-    /// A ring buffer keeps what comes before. A perf event array has no memory of its own: it gets a buffer for each CPU that is
-    /// online now, which has to be done before [`Loaded::attach`], or the first events are lost. On a CPU that comes later,
-    /// programs find no buffer, and count that as lost.
+    /// A ring buffer keeps events that were sent before it was opened. A perf event array has no
+    /// memory of its own: opening allocates a buffer for each CPU that is online now. So open it
+    /// before [`Loaded::attach`], or the first events are lost. On a CPU that comes online later,
+    /// programs find no buffer, and their events are lost.
+    ///
+    /// # Errors
+    /// If the map does not exist or is of another kind, or if the kernel refuses the memory.
     pub fn events(&self, map: &str) -> Result<Events, LoadError> {
         Events::open(self.map(map)?, self.perf_bytes)
     }
 
-    /// Attaches every hook that is needed, in order, going down its attach options where the kernel refuses. Then creates what may be put
-    /// into arrays of maps.
+    /// Attaches every hook that is needed, in the object's order. If the kernel refuses, the hook's
+    /// next attach option is loaded and attached. Then creates the inner maps of arrays of maps.
     ///
     /// # Errors
-    /// When no attach option of a required hook that is needed holds. What was attached stays so until `self` is dropped.
+    /// If every attach option of a required hook is refused, or a map cannot be created. Hooks that
+    /// were attached before stay attached until `self` is dropped.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         for at in 0..self.hooks.len() {
             self.attach_hook(at)?;
         }
-        self.hooks.iter_mut().for_each(HookState::park);
+        self.hooks.iter_mut().for_each(HookState::defer_close);
         self.maps.create_inner(self.btf.as_ref().map(AsFd::as_fd), &mut self.notes)
     }
 
-    /// Which way each hook took, in the object's order.
+    /// A report on each hook, in the object's order.
     #[must_use]
     pub fn hooks(&self) -> &[HookReport] {
         &self.reports
     }
 
-    /// What did not work and was no reason to stop.
+    /// What did not work but was not a reason to stop.
     #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// The verifier's logs by program, where [`Loader::verifier_log`] asked for them.
+    /// Each program's name and verifier log; the logs are empty unless [`Loader::verifier_log`]
+    /// asked for them.
     pub fn logs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.active().map(|(_, active)| (active.prog.name.as_str(), active.prog.log.as_str()))
     }
@@ -218,8 +237,12 @@ impl Loaded {
         self.active().find(|(report, _)| report.hook == hook).map(|(_, active)| active)
     }
 
-    /// Runs an iterator to its end; what its program wrote. `None` when the hook is optional and the kernel has no way to it,
-    /// and when it is not needed. To be called after [`Loaded::attach`].
+    /// Runs an iterator to its end and returns what its program wrote. `None` if the hook is not
+    /// attached: it is optional and was refused, or it is unneeded. Call it after
+    /// [`Loaded::attach`].
+    ///
+    /// # Errors
+    /// If the object has no such hook, or it is not an iterator, or the kernel stops it.
     pub fn run_iter(&self, hook: &str) -> Result<Option<Vec<u8>>, LoadError> {
         let known = self.reports.iter().any(|report| report.hook == hook);
         let link = self.active_of(hook).and_then(|active| active.link.as_ref());
@@ -231,7 +254,10 @@ impl Loaded {
         }
     }
 
-    /// What the kernel counts about each program.
+    /// The kernel's statistics of each program.
+    ///
+    /// # Errors
+    /// If the kernel refuses to describe a program.
     pub fn stats(&self) -> Result<Vec<ProgStats>, LoadError> {
         self.active()
             .map(|(report, active)| {
@@ -251,12 +277,17 @@ impl Loaded {
             .collect()
     }
 
-    /// Runs that the kernel skipped, of all programs; `None` before 5.12, which does not count them. Those of kprobes and of system
-    /// calls' tracepoints are among them from 6.7 on. What is skipped while a kprobe is being detached may not be.
+    /// The number of runs that the kernel skipped, of all programs together. `None` before 5.12,
+    /// which does not count them. Those of kprobes and of system call tracepoints are included
+    /// since 6.7. Runs skipped while a kprobe is being detached may be missing.
+    ///
+    /// # Errors
+    /// If the kernel refuses to describe a program.
     pub fn missed(&self) -> Result<Option<u64>, LoadError> {
-        /// `recursion_misses` in `struct bpf_prog_info`, as `LINUX_VERSION_CODE`.
-        const COUNTED: u32 = 5 << 16 | 12 << 8;
-        if self.kern_version < COUNTED {
+        /// The first kernel with `recursion_misses` in `struct bpf_prog_info`, as
+        /// `LINUX_VERSION_CODE`.
+        const COUNTED_SINCE: u32 = 5 << 16 | 12 << 8;
+        if self.kern_version < COUNTED_SINCE {
             return Ok(None);
         }
         let programs = self.stats()?.iter().map(|stats| stats.missed).sum::<u64>();
@@ -267,25 +298,35 @@ impl Loaded {
         self.active().filter_map(|(_, active)| active.link.as_ref()).map(Link::missed).sum()
     }
 
-    /// Runs the program of a raw tracepoint hook once with these arguments (kernel 5.10), on `cpu` if one is given; what it
-    /// returned. For tests: events come exactly when asked for.
+    /// Runs the program of a raw tracepoint hook once with these arguments (kernel 5.10), on `cpu`
+    /// if one is given, and returns its return value. For tests, which need an event at a certain
+    /// moment.
+    ///
+    /// # Errors
+    /// If no such hook is loaded, or the kernel cannot run it.
     #[doc(alias = "BPF_PROG_TEST_RUN")]
     pub fn test_run(&self, hook: &str, args: &[u64], cpu: Option<u32>) -> Result<u32, LoadError> {
         let active = self.active_of(hook).ok_or_else(|| LoadError::NoHook { hook: hook.to_owned() })?;
         active.prog.test_run(args, cpu)
     }
 
-    /// Detaches every hook, or makes sure that nothing comes from it any more ([`Detach`]); maps and programs stay. A drain after
-    /// this is the last one that can find anything.
+    /// Detaches every hook, as its [`Detach`] says: some may run for a moment longer, but send no
+    /// more events. Maps and programs stay, so counters can still be read.
+    ///
+    /// A run ends in this order: detach, drain the events once more, read maps and counters. What
+    /// programs sent before they were detached is in the event buffer, and nothing can be added to
+    /// it, so that drain is complete. Reading counters before it would count events that no drain
+    /// returned.
     pub fn detach(&mut self) {
-        // A link's own count goes with it.
+        // Closing a link loses its count.
         self.detached_missed += self.links_missed();
         for hook in &mut self.hooks {
             let Some(active) = &mut hook.active else { continue };
             if let Detach::StoppedBy(map) = &hook.detach
                 && let Ok(map) = self.maps.get(map)
             {
-                // An array takes any value at 0. A map of another kind is not one that its programs look into.
+                // Index 0 of an array always exists, so this cannot fail for the kind of map that
+                // `StoppedBy` names.
                 let _ = map.update(&[0; 4], &STOPPED.to_ne_bytes(), Update::Any);
             }
             active.link = None;
@@ -293,16 +334,20 @@ impl Loaded {
     }
 }
 
-/// See [`Detach::StoppedBy`].
+/// The value that stops programs, see [`Detach::StoppedBy`].
 const STOPPED: u32 = 1;
 
-/// Counting of runs and run times, for as long as it is held.
+/// The kernel counts runs and run times of all programs until this is dropped.
 #[derive(Debug)]
 pub struct StatsGuard {
     _fd: OwnedFd,
 }
 
-/// Makes the kernel count runs and run times of all programs (kernel 5.8), which costs each run some ten nanoseconds.
+/// Makes the kernel count runs and run times of all programs (kernel 5.8). That costs some ten
+/// nanoseconds per run.
+///
+/// # Errors
+/// If the kernel does not support it or the process lacks CAP_SYS_ADMIN.
 #[doc(alias = "BPF_ENABLE_STATS")]
 pub fn enable_stats() -> Result<StatsGuard, Errno> {
     bpf(&mut EnableStats { stats_type: 0 }).map(|fd| StatsGuard { _fd: fd })

@@ -1,4 +1,4 @@
-//! What is told about an object in the kernel.
+//! Reports on a loaded object: notes, hooks, statistics.
 
 use std::fmt;
 
@@ -8,30 +8,31 @@ use btf::BuildError;
 use crate::errno::Errno;
 use crate::error::LoadError;
 
-/// Something that did not work and was no reason to stop, for `-v`.
+/// Something that did not work but was not a reason to stop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Note {
-    /// The memory limit was not lifted; maps were created nonetheless.
+    /// The limit on locked memory could not be raised, but the maps fit.
     Memlock,
-    /// What the kernel's first process does is not seen, nor what interrupts it ([`crate::spares_init`]).
+    /// This kernel runs no BPF programs in process 1 ([`crate::spares_init`]).
     SparesInit,
-    /// The object's BTF could not be built: no function names, source lines or map members in the kernel.
+    /// The object's BTF could not be built, so the kernel has no function names, source lines and
+    /// map members.
     DebugInfo(BuildError),
-    /// The kernel did not take the object's BTF; the same is missing.
+    /// The kernel refused the object's BTF; the same things are missing.
     Btf(Errno),
     /// A map was created without the types of its members.
     MapTypes {
-        /// The map.
+        /// The map's name.
         map: String,
-        /// What the kernel said to them.
+        /// The kernel's answer.
         errno: Errno,
     },
     /// A program was loaded without source lines.
     SourceLines {
-        /// The program.
+        /// The program's name.
         program: String,
-        /// What the kernel said to them.
+        /// The kernel's answer.
         errno: Errno,
     },
 }
@@ -40,9 +41,10 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SparesInit => f.write_str(
-                "this kernel leaves out what happens in process 1 and in what interrupts it, and counts none of it as missed",
+                "this kernel does not run BPF programs in PID 1, or in interrupts taken while PID 1 runs, and does not \
+                 count the skips",
             ),
-            Self::Memlock => f.write_str("the locked-memory limit was not lifted, and was not needed"),
+            Self::Memlock => f.write_str("the locked-memory limit could not be raised, but all maps fit"),
             Self::DebugInfo(error) => write!(f, "no source lines in the kernel: {error}"),
             Self::Btf(errno) => write!(f, "no source lines in the kernel: load BTF: {errno}"),
             Self::MapTypes { map, errno } => {
@@ -55,45 +57,48 @@ impl fmt::Display for Note {
     }
 }
 
-/// Which way a hook took.
+/// Which attach option a hook uses, and why not a better one.
 #[derive(Debug)]
 pub struct HookReport {
     /// The hook's name.
     pub hook: Text,
-    /// Whether the tool needs it.
+    /// Whether loading fails without it.
     pub need: Need,
-    /// The hook in whose stead it is.
+    /// The name of the hook that this one is a fallback for.
     pub fallback_for: Option<Text>,
-    /// What a user does without where no way holds.
+    /// What is missing if no attach option is accepted, as a phrase that follows "without".
     pub without: Option<Text>,
-    /// Whether that one, or one further up, is seen, so that this one is not tried. It may become false as long as
-    /// [`Loaded::attach`](crate::Loaded::attach) has not returned.
+    /// Whether this hook is not tried, because the hook it is a fallback for, or an earlier one in
+    /// the chain, is used. It may become false until [`Loaded::attach`](crate::Loaded::attach) has
+    /// returned.
     pub unneeded: bool,
-    /// Where it is attached; `None` before [`Loaded::attach`](crate::Loaded::attach), and where it is not needed or no way held.
+    /// The attach point in use. `None` before [`Loaded::attach`](crate::Loaded::attach), and if the
+    /// hook is unneeded or every option was refused.
     pub taken: Option<Attach>,
-    /// The better ways that the kernel refused.
+    /// The better attach options, each with the reason for its refusal.
     pub refused: Vec<(Attach, LoadError)>,
 }
 
 /// What the kernel counts about a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProgStats {
-    /// The hook it stands for.
+    /// The name of the hook that the program belongs to.
     pub hook: Text,
-    /// Its name.
+    /// The program's name.
     pub name: String,
-    /// Its number in the kernel (`bpftool prog show id`).
+    /// The program's id in the kernel (`bpftool prog show id`).
     pub id: u32,
-    /// Runs, while [`enable_stats`](crate::enable_stats) is held.
+    /// The number of runs while statistics were on ([`enable_stats`](crate::enable_stats)).
     pub run_count: u64,
-    /// Nanoseconds in them.
+    /// The duration of these runs together, in nanoseconds.
     pub run_time_ns: u64,
-    /// Times it was not run because it, or a map operation, was already running on that CPU (kernel 5.12).
+    /// How often the kernel skipped the program because it, or a map operation, was already running
+    /// on that CPU (kernel 5.12, else 0).
     pub missed: u64,
-    /// Slots after the verifier's rewriting.
+    /// Instruction slots of eight bytes after the verifier's rewriting.
     pub slots: u32,
     /// Bytes of machine code.
     pub jited_bytes: u32,
-    /// Instructions the verifier looked at (kernel 5.16).
+    /// Instructions that the verifier processed (kernel 5.16, else 0).
     pub verified: u32,
 }

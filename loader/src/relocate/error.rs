@@ -1,77 +1,81 @@
-//! Why a program has no numbers on this kernel.
+//! Why a symbol of a program has no value on this kernel.
 
 use std::fmt;
 
 use bpfasm::{Source, Text};
 use btf::{Absent, BtfError};
 
-/// Why a program has no numbers on this kernel.
+use crate::chain::Chain;
+
+/// Why a symbol of a program has no value on this kernel. `{}` starts with file and line of the
+/// statement, if it is known.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RelocError {
-    /// The kernel has no such field, type, enumerator or function, and the program does not ask whether it `exists`.
+    /// The kernel has no such field, type, enumerator or function, and the program does not check
+    /// that it `exists`.
     Absent {
         /// The symbol as written.
         symbol: String,
-        /// What exactly is missing.
+        /// The name that is missing.
         why: Absent,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// A load or a store that is not as wide as the field.
+    /// A load or a store is not as wide as the field.
     Width {
-        /// The field.
+        /// The field's path.
         path: Text,
-        /// Bits of the field.
-        kernel: u32,
-        /// Bits of the load.
-        ours: u32,
-        /// The statement.
+        /// The width of the field on this kernel, in bits.
+        field_bits: u32,
+        /// The width of the load or store, in bits.
+        access_bits: u32,
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// A value that the instruction cannot hold.
+    /// The value does not fit in the instruction.
     Range {
         /// The symbol as written.
         symbol: String,
-        /// Its value.
+        /// The symbol's value.
         value: i64,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// A symbol in an instruction that has no place for it.
+    /// The symbol stands in an instruction that has no operand for it.
     Place {
         /// The symbol as written.
         symbol: String,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// A `const` the object does not define.
+    /// The object does not define this `const`.
     Const {
-        /// Its name.
+        /// The constant's name.
         name: Text,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// A map the object does not define.
+    /// The object does not define this map.
     Map {
-        /// Its name.
+        /// The map's name.
         name: Text,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
-    /// The BTF is damaged, or the question was put wrongly.
+    /// The BTF is damaged, a name in it is ambiguous, or the symbol is not a valid path.
     Btf {
         /// The symbol as written.
         symbol: String,
-        /// What BTF said.
+        /// The error of the lookup.
         error: BtfError,
-        /// The statement.
+        /// The statement with the symbol.
         source: Option<Source>,
     },
 }
 
 impl RelocError {
-    /// The statement it is about.
+    /// The statement with the symbol.
     #[must_use]
     pub fn place(&self) -> Option<&Source> {
         match self {
@@ -93,16 +97,19 @@ impl fmt::Display for RelocError {
         }
         match self {
             Self::Absent { symbol, why, .. } => write!(f, "`{symbol}` is not in this kernel: {why}"),
-            Self::Width { path, kernel, ours, .. } => {
-                write!(f, "`{path}` has {kernel} bits on this kernel, the program moves {ours}")
+            Self::Width { path, field_bits, access_bits, .. } => {
+                write!(
+                    f,
+                    "`{path}` has {field_bits} bits on this kernel, but the program accesses {access_bits}"
+                )
             }
             Self::Range { symbol, value, .. } => {
-                write!(f, "`{symbol}` is {value}, more than the instruction holds")
+                write!(f, "`{symbol}` is {value}, which does not fit in the instruction")
             }
-            Self::Place { symbol, .. } => write!(f, "`{symbol}` has no place in this instruction"),
+            Self::Place { symbol, .. } => write!(f, "this instruction cannot use `{symbol}`"),
             Self::Const { name, .. } => write!(f, "the constant `{name}` is not defined"),
             Self::Map { name, .. } => write!(f, "the map `{name}` is not defined"),
-            Self::Btf { symbol, error, .. } => write!(f, "`{symbol}`: {}", crate::error::Chain(error)),
+            Self::Btf { symbol, error, .. } => write!(f, "`{symbol}`: {}", Chain(error)),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Symbols to numbers. No kernel is asked: the answers come from BTF, so a listing for any described kernel needs no privileges.
+//! Replaces the symbols of a program by numbers, which come from BTF. No system call is made, so a
+//! program can be relocated for any kernel whose BTF is at hand, without privileges.
 //!
-//! Two steps, because maps have numbers only once they exist: [`relocate`] resolves everything but maps, and the loader puts
-//! their descriptors in just before a program is loaded.
+//! There are two steps, because maps have descriptors only once they exist: [`relocate`] resolves
+//! everything else, and the loader fills in the descriptors just before it loads a program.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,13 +16,15 @@ mod error;
 
 pub use error::RelocError;
 
-/// The immediate of `call` that stands where a field is absent and the program says, by `exists`, that it is prepared for it.
+/// The helper number of the `call` that replaces an instruction with an absent field, if the
+/// program is prepared for that by `exists`.
 ///
-/// The verifier never looks at it: it follows only the branch that the constant from `exists` leaves. Should a program read
-/// the field outside of that branch, the verifier names this number, and `verifier` says what it means.
+/// The verifier never sees it, because it only follows the branch that the constant from `exists`
+/// selects. If a program reads the field outside of that branch, the verifier's message has this
+/// number, and [`VerifierLog`](crate::VerifierLog) explains it.
 pub const POISON: u32 = 0x0bad_2310;
 
-/// The names that an object's symbols and attach points need of BTF.
+/// The names that an object's symbols and attach points look up in BTF.
 #[must_use]
 pub fn wanted(object: &Object) -> Wanted {
     let mut wanted = Wanted::new();
@@ -29,7 +32,8 @@ pub fn wanted(object: &Object) -> Wanted {
     wanted
 }
 
-/// Adds the names that an object needs of BTF, and the loader for it, so that one pass can serve several.
+/// Adds the names that an object looks up in BTF, and those that the loader looks up for it. One
+/// pass over the BTF can then serve several users.
 pub fn want(wanted: &mut Wanted, object: &Object) {
     quirks::want(wanted);
     for def in object.hooks.iter().flat_map(|hook| &hook.attach_options) {
@@ -65,25 +69,30 @@ pub fn want(wanted: &mut Wanted, object: &Object) {
     }
 }
 
-/// The kernel function that stands for an iterator (`DEFINE_BPF_ITER_FUNC` in `include/linux/bpf.h`).
+/// The kernel function that declares an iterator (`DEFINE_BPF_ITER_FUNC` in `include/linux/bpf.h`).
 pub(crate) fn iter_func(target: &str) -> String {
     format!("bpf_iter_{target}")
 }
 
-/// The tracepoint whose typedef this name is (`include/trace/bpf_probe.h`).
+/// The tracepoint that a typedef `btf_trace_NAME` belongs to (`include/trace/bpf_probe.h`).
 fn tracepoint_of(name: &str) -> Option<&str> {
     name.strip_prefix("btf_trace_")
 }
 
-/// Puts numbers in place of every symbol but maps, which alone are left in the result's `symbols`.
+/// Replaces every symbol except maps by its number. The result's `symbols` has the maps only.
 ///
-/// A field or an enumerator that the kernel lacks is an error, unless the program asks whether it, or something it is part of,
-/// `exists`: then the instruction becomes [`POISON`], in a branch that the program itself makes unreachable.
+/// If the program checks by `exists` that a field or an enumerator is there, or something it is
+/// part of, an absent one is not an error: the instruction becomes a call of [`POISON`], in a
+/// branch that the program itself makes unreachable.
+///
+/// # Errors
+/// If a symbol is absent and not checked for, does not fit in its instruction, or accesses a field
+/// with the wrong width.
 pub fn relocate(program: &Program, index: &Index<'_>, consts: &[(Text, i32)]) -> Result<Program, RelocError> {
     relocate_with(program, &Answers::new(index), consts)
 }
 
-/// As [`relocate`], for programs that share what was found for others.
+/// As [`relocate`], for several programs that share their lookups.
 pub(crate) fn relocate_with<'a>(
     program: &'a Program,
     answers: &Answers<'a>,
@@ -104,7 +113,7 @@ pub(crate) fn relocate_with<'a>(
     Ok(out)
 }
 
-/// Puts descriptors in place of the maps that [`relocate`] left.
+/// Replaces the maps that [`relocate`] left by their descriptors.
 pub(crate) fn resolve_maps(
     program: &mut Program,
     mut fd_of: impl FnMut(&str) -> Option<i32>,
@@ -147,14 +156,14 @@ impl Site<'_> {
     }
 }
 
-/// What a symbol stands for.
+/// The value of a symbol.
 enum Value {
     Number(i64),
-    /// Not there, and the program is prepared for that.
+    /// The symbol is absent, and the program is prepared for that.
     Poison,
 }
 
-/// What was found for paths so far. The programs of an object name the same few fields over and over.
+/// The results of lookups so far. The programs of an object name the same few fields many times.
 pub(crate) struct Answers<'a> {
     index: &'a Index<'a>,
     fields: RefCell<Vec<(&'a str, Answer)>>,
@@ -199,7 +208,7 @@ impl<'a> Resolver<'_, 'a> {
             Value::Number(value) => put(insn, value, site),
             Value::Poison => {
                 *insn = match insn {
-                    // It must keep its two slots, or every jump across it is off.
+                    // It must keep its two slots, or every jump across it would change its target.
                     Insn::LoadImm64 { dst, .. } => {
                         Insn::LoadImm64 { dst: *dst, imm: Imm64::Value(u64::from(POISON)) }
                     }
@@ -234,7 +243,7 @@ impl<'a> Resolver<'_, 'a> {
                 None => return Ok(Value::Poison),
             },
             Symbol::BitMask(path) => match self.field(path, site)? {
-                // A field that is none on this kernel is all of its bits.
+                // On this kernel it is not a bit-field, so its mask is all of its bits.
                 Some(field) => field.bits.map_or_else(
                     || {
                         1_i64
@@ -269,7 +278,7 @@ impl<'a> Resolver<'_, 'a> {
         Ok(Value::Number(number))
     }
 
-    /// How many values a tracepoint or a function takes.
+    /// The number of arguments of a tracepoint or a function.
     fn params(&self, name: &str, site: &Site<'_>) -> Result<usize, RelocError> {
         let lookup = match tracepoint_of(name) {
             Some(tracepoint) => {
@@ -280,7 +289,7 @@ impl<'a> Resolver<'_, 'a> {
         present(lookup.map_err(|error| site.btf(error))?, site)
     }
 
-    /// The field; `None` when it is absent and the program is prepared for that.
+    /// The field, or `None` if it is absent and the program is prepared for that.
     fn field(&self, path: &'a str, site: &Site<'a>) -> Result<Option<Rc<Field>>, RelocError> {
         match self.answers.field(path).map_err(|error| site.btf(error))? {
             Lookup::Found(field) => Ok(Some(field)),
@@ -289,7 +298,7 @@ impl<'a> Resolver<'_, 'a> {
         }
     }
 
-    /// Whether the program asks for the existence of the field or of something it is part of.
+    /// Whether the program checks by `exists` for `path` or for something it is part of.
     fn guarded(&self, path: &str) -> bool {
         self.program.symbols.iter().any(|(_, symbol)| match symbol {
             Symbol::Exists(asked) => path
@@ -299,8 +308,8 @@ impl<'a> Resolver<'_, 'a> {
         })
     }
 
-    /// A load or store through a field moves the whole field and nothing else. Parts of an array or a struct may be moved;
-    /// of a bit-field, what holds it, if the program cuts it out with its `mask`.
+    /// Checks that a load or store accesses the whole field and nothing else. Part of an array or a
+    /// struct is allowed. So is the storage unit of a bit-field, if the program uses its `mask`.
     fn check_width(
         &self,
         insn: &Insn,
@@ -308,7 +317,9 @@ impl<'a> Resolver<'_, 'a> {
         field: &Field,
         site: &Site<'_>,
     ) -> Result<(), RelocError> {
-        let Some(ours) = access(insn) else { return Ok(()) };
+        let Some(size) = access(insn) else { return Ok(()) };
+        let access_bits = size.bits();
+        // A bit-field's `size` is that of its storage unit.
         let whole = field.size.0.saturating_mul(8);
         let fits = match (&field.bits, &field.class) {
             (Some(bits), _) => {
@@ -317,14 +328,13 @@ impl<'a> Resolver<'_, 'a> {
                     .symbols
                     .iter()
                     .any(|(_, symbol)| matches!(symbol, Symbol::BitMask(of) if of == path));
-                ours.bits() == whole && (masked || (bits.shift.0 == 0 && bits.width.0 == whole))
+                access_bits == whole && (masked || (bits.shift.0 == 0 && bits.width.0 == whole))
             }
-            (None, Class::Composite { .. } | Class::Array { .. }) => ours.bits() <= whole,
-            (None, _) => ours.bits() == whole,
+            (None, Class::Composite { .. } | Class::Array { .. }) => access_bits <= whole,
+            (None, _) => access_bits == whole,
         };
-        let kernel = field.bits.map_or(whole, |bits| bits.width.0);
-        let wrong =
-            || RelocError::Width { path: path.clone(), kernel, ours: ours.bits(), source: site.source };
+        let field_bits = field.bits.map_or(whole, |bits| bits.width.0);
+        let wrong = || RelocError::Width { path: path.clone(), field_bits, access_bits, source: site.source };
         fits.then_some(()).ok_or_else(wrong)
     }
 }
@@ -336,7 +346,7 @@ fn present<T>(lookup: Lookup<T>, site: &Site<'_>) -> Result<T, RelocError> {
     }
 }
 
-/// How much an instruction moves from or to memory.
+/// The width of an instruction's memory access, if it has one.
 fn access(insn: &Insn) -> Option<Size> {
     match insn {
         Insn::Load { size, .. } | Insn::Store { size, .. } | Insn::Atomic { size, .. } => Some(*size),
@@ -344,7 +354,8 @@ fn access(insn: &Insn) -> Option<Size> {
     }
 }
 
-/// Writes a value where [`Symbol`] says it goes: the offset of what touches memory, the immediate of everything else.
+/// Writes a value into the operand that [`Symbol`] describes: the offset of a memory access, the
+/// immediate of any other instruction.
 fn put(insn: &mut Insn, value: i64, site: &Site<'_>) -> Result<(), RelocError> {
     let imm = || i32::try_from(value).map_err(|_| site.range(value));
     match insn {

@@ -1,4 +1,4 @@
-//! Every kind of symbol, on a kernel made for it.
+//! Every kind of symbol, with types made for these tests.
 
 use super::*;
 use bpfasm::{Fragment, Hook, Need, ProgramDef, bpf};
@@ -6,7 +6,7 @@ use btf::{Absent, Bits, Btf, Builder, Bytes, IntEncoding, MemberDef, TypeId};
 
 /// ```c
 /// struct common { u32 family; u16 port; u8 addr[16]; };
-/// struct sock { struct common common; u16 protocol; u32 :3, state:5, :8, whole:8; void *next; };
+/// struct sock { struct common common; u16 protocol; u32 low:3, state:5, :8, whole:8; void *next; };
 /// enum flags { DONE = 3, ODD = -2, HUGE = 1 << 40 };
 /// ```
 fn types() -> Btf {
@@ -28,6 +28,7 @@ fn types() -> Btf {
         &[
             at("common", common, 0),
             at("protocol", int16, 24),
+            bits("low", 28 * 8, 3),
             bits("state", 28 * 8 + 3, 5),
             bits("whole", 28 * 8 + 16, 8),
             at("next", pointer, 32),
@@ -39,6 +40,7 @@ fn types() -> Btf {
     b.func("do_it", proto, btf::Linkage::Static).unwrap();
     let proto = b.func_proto(int32, &[("sk", pointer), ("flags", int32)]).unwrap();
     b.func("accept", proto, btf::Linkage::Static).unwrap();
+    b.func("bpf_iter_sockets", proto, btf::Linkage::Static).unwrap();
     let traced =
         b.func_proto(TypeId::VOID, &[("__data", pointer), ("skb", pointer), ("location", pointer)]).unwrap();
     let traced = b.ptr(traced).unwrap();
@@ -77,7 +79,7 @@ fn lines(fragment: Fragment) -> Vec<String> {
 }
 
 #[test]
-fn numbers_go_where_the_instruction_takes_them() {
+fn numbers_replace_the_operand_of_the_instruction() {
     let got = text(bpf! {
         r3 += sock.common.port;
         w0 = *(u16 *)(r6 + sock.protocol);
@@ -128,7 +130,7 @@ fn numbers_go_where_the_instruction_takes_them() {
 }
 
 #[test]
-fn bit_fields_are_loaded_whole_and_cut_out() {
+fn bit_fields_are_loaded_whole_and_masked() {
     let got = text(bpf! {
         w1 = *(u8 *)(r6 + sock.state);
         w1 >>= shift(sock.state);
@@ -150,22 +152,68 @@ fn bit_fields_are_loaded_whole_and_cut_out() {
     assert_eq!(got, want);
 }
 
+/// The macro writes no symbol there, but the crate's users can.
+#[test]
+fn packet_offsets_and_helper_numbers_take_symbols() {
+    let answer = || Symbol::Const("ANSWER".into());
+    let program = Program {
+        insns: vec![
+            Insn::LoadPacket { size: Size::B2, index: None, off: 0 },
+            Insn::Call(Callee::Helper(0)),
+            Insn::Exit,
+        ],
+        source: vec![None; 3],
+        symbols: vec![(0, answer()), (1, answer())],
+        ..Program::default()
+    };
+    let btf = types();
+    let index = btf.index(&Wanted::new()).unwrap();
+    let relocated = relocate(&program, &index, &[("ANSWER".into(), 42)]).unwrap();
+    assert!(matches!(relocated.insns[0], Insn::LoadPacket { off: 42, .. }));
+    assert!(matches!(relocated.insns[1], Insn::Call(Callee::Helper(42))));
+    let exit = Program { insns: vec![Insn::Exit], symbols: vec![(0, answer())], ..program };
+    let error = relocate(&exit, &index, &[("ANSWER".into(), 42)]);
+    assert!(matches!(error, Err(RelocError::Place { .. })), "{error:?}");
+}
+
+#[test]
+fn attach_points_are_looked_up_with_the_symbols() {
+    let btf = types();
+    let found = |attach: Attach, is_found: fn(&Index<'_>) -> bool| {
+        let mut object = object(bpf! { r0 = 0; exit; });
+        object.hooks[0].attach_options[0].attach = attach;
+        is_found(&btf.index(&wanted(&object)).unwrap())
+    };
+    let do_it = |index: &Index<'_>| index.func("do_it").is_ok_and(|found| found.is_found());
+    assert!(found(Attach::Fentry("do_it".into()), do_it));
+    assert!(found(Attach::Fexit("do_it".into()), do_it));
+    assert!(!found(Attach::Kprobe("do_it".into()), do_it), "a kprobe has no BTF id");
+    assert!(found(Attach::TpBtf("free".into()), |index| {
+        index.tracepoint("free").is_ok_and(|found| found.is_found())
+    }));
+    assert!(found(Attach::Iter("sockets".into()), |index| {
+        index.func("bpf_iter_sockets").is_ok_and(|found| found.is_found())
+    }));
+    assert_eq!(iter_func("tcp"), "bpf_iter_tcp");
+}
+
 #[test]
 fn an_access_is_as_wide_as_the_field() {
     type Case = (Fragment, &'static str, u32, u32);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (bpf! { w1 = *(u32 *)(r6 + sock.protocol); exit; }, "sock.protocol", 16, 32),
         (bpf! { w1 = *(u8 *)(r6 + sock.protocol); exit; }, "sock.protocol", 16, 8),
         (bpf! { w1 = *(u32 *)(r6 + sock.next); exit; }, "sock.next", 64, 32),
         (bpf! { *(u8 *)(r6 + sock.protocol) = 1; exit; }, "sock.protocol", 16, 8),
-        // Without a mask, the neighbours' bits would be read too.
+        // Without a mask, the bits of neighbouring fields would be read too.
         (bpf! { w1 = *(u8 *)(r6 + sock.state); exit; }, "sock.state", 5, 8),
+        (bpf! { w1 = *(u8 *)(r6 + sock.low); exit; }, "sock.low", 3, 8),
         (bpf! { w1 = *(u16 *)(r6 + sock.whole); w1 &= mask(sock.whole); exit; }, "sock.whole", 8, 16),
     ];
-    for (fragment, field, field_bits, access_bits) in cases {
+    for (fragment, field, expected_field, expected_access) in cases {
         match resolve(fragment) {
-            Err(RelocError::Width { path, kernel, ours, source: Some(_) }) => {
-                assert_eq!((&*path, kernel, ours), (field, field_bits, access_bits));
+            Err(RelocError::Width { path, field_bits, access_bits, source: Some(_) }) => {
+                assert_eq!((&*path, field_bits, access_bits), (field, expected_field, expected_access));
             }
             other => panic!("{field}: {other:?}"),
         }
@@ -177,7 +225,7 @@ fn an_access_is_as_wide_as_the_field() {
 }
 
 #[test]
-fn what_is_absent_needs_a_guard() {
+fn an_absent_symbol_needs_a_guard() {
     let absent = |fragment| match resolve(fragment) {
         Err(RelocError::Absent { symbol, why, source: Some(source) }) => (symbol, why, source.text),
         other => panic!("{other:?}"),
@@ -191,7 +239,7 @@ fn what_is_absent_needs_a_guard() {
     absent(bpf! { w1 = params(btf_trace_none); exit; });
     absent(bpf! { r1 = enum(flags.NONE); exit; });
     absent(bpf! { call kfunc none; exit; });
-    // Another field's guard is no guard, nor is one whose name merely starts alike.
+    // The guard of another field does not count, even if its name is a prefix.
     absent(bpf! { r1 = exists(sock.gon); r1 = sizeof(sock.gone); exit; });
     let got = text(bpf! {
         w1 = exists(sock.gone);
@@ -223,7 +271,7 @@ fn what_is_absent_needs_a_guard() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn a_value_that_does_not_fit_is_an_error() {
     for fragment in [
         bpf! { w1 = *(u16 *)(r6 + sock.protocol + 40000); exit; },
         bpf! { r1 = enum(flags.HUGE); exit; },
@@ -252,7 +300,7 @@ fn maps_are_resolved_last() {
 }
 
 #[test]
-fn an_index_without_the_name_is_our_mistake() {
+fn an_index_without_the_name_is_a_btf_error() {
     let btf = types();
     let index = btf.index(&Wanted::new()).unwrap();
     let program = Program::link("x", bpf! { r1 = sizeof(sock); exit; }).unwrap();

@@ -1,15 +1,38 @@
-//! Events from programs: one reader, whichever ring the kernel has.
+//! Reading the events that programs send, from a ring buffer or from perf buffers.
 //!
-//! No program wakes the reader for an event: that is the dearest thing it could do. The reader calls [`Events::drain`] on a
-//! bounded period of its own choice; [`Events`] as a descriptor becomes readable only when a program asks for it (ring
-//! buffer: `BPF_RB_FORCE_WAKEUP`) or half a perf buffer has been written.
+//! Programs should not wake the reader for each event, because the wake-up costs many times more
+//! than the event. The caller calls [`Events::drain`] periodically. [`Events`] as a descriptor
+//! becomes readable only if a program asks for it (ring buffer: `BPF_RB_FORCE_WAKEUP`) or if half a
+//! perf buffer is full.
+//!
+//! # Memory ordering
+//!
+//! Both buffers are memory shared with the kernel: a writer's position, a reader's position, and
+//! records between them. Programs write on other CPUs at the same time, so the order of loads and
+//! stores matters:
+//!
+//! - The reader loads the writer's position with `Acquire`. It pairs with the kernel's release
+//!   (ring buffer) or barrier (perf buffer) before it moves the position. So everything that was
+//!   written before the position moved, headers in the ring buffer and whole records in a perf
+//!   buffer, is visible.
+//! - In the ring buffer that is not enough: a position says that space was reserved, not that the
+//!   record is complete. Each header has a busy bit, which the kernel clears with an atomic
+//!   exchange when the program submits. The reader loads the header with `Acquire` as well, so that
+//!   the record's bytes are visible if the bit is clear. It stops at the first busy record.
+//! - The reader stores its own position with `Release`, after `sink` has returned. So all its reads
+//!   of a record come before the kernel can see that the space is free and write there again.
+//! - Its own position it loads with `Relaxed`: nothing else writes it.
+//!
+//! Because of this, the bytes between the positions do not change while they are borrowed. Records
+//! of a ring buffer are passed on as slices of it; only those that wrap are copied, and those of
+//! perf buffers, to be sorted. A damaged position or length is an error, never a read outside of
+//! the buffer.
 
 pub(crate) mod perf;
 pub(crate) mod ringbuf;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,74 +44,64 @@ use crate::error::LoadError;
 use crate::kernel;
 use crate::map::Map;
 use crate::sys;
-use crate::sys::mmap::{Mapping, page_size};
+use crate::sys::mmap::{Mapping, PerfMapping, page_size};
 use perf::{PerfBuf, Record};
 use ringbuf::RingBuf;
 
-/// Ring memory that does not make sense. Ring memory is input, so this is an error and no panic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The memory of an event buffer is damaged, or waiting for events failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
-    /// More bytes in the ring than it has.
+    /// The positions are further apart than the buffer is large.
+    #[error("ring of {size} bytes: producer at {producer} with the consumer at {consumer}")]
     Position {
-        /// Where the kernel writes next.
+        /// The position at which the kernel writes next, in bytes since the buffer was created.
         producer: u64,
-        /// Where we read next.
+        /// The position at which the reader reads next, likewise.
         consumer: u64,
-        /// Bytes of the ring.
+        /// The size of the buffer in bytes.
         size: u64,
     },
-    /// A record longer than what is in the ring, or too short for its kind.
+    /// A record is longer than the bytes in the buffer, or too short for its kind.
+    #[error("ring record at {position} claims {length} bytes, but {available} are available")]
     Record {
-        /// Where it starts.
+        /// The position at which it starts.
         position: u64,
-        /// The length it claims.
+        /// The length in its header, in bytes.
         length: u64,
-        /// Bytes from there to the kernel's position.
-        room: u64,
+        /// The number of bytes from its start to the kernel's position.
+        available: u64,
     },
-    /// The memory is not shaped as a ring.
+    /// The memory does not have the size or alignment of an event buffer.
+    #[error("ring memory has the wrong shape")]
     Shape,
-    /// Waiting for a wake-up failed.
+    /// `epoll_wait(2)` failed with this error.
+    #[error("wait for ring: {0}")]
     Wait(Errno),
 }
 
-impl fmt::Display for RingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Position { producer, consumer, size } => {
-                write!(f, "ring of {size} bytes: producer at {producer} with the consumer at {consumer}")
-            }
-            Self::Record { position, length, room } => {
-                write!(f, "ring record at {position} claims {length} bytes, {room} are there")
-            }
-            Self::Shape => f.write_str("ring memory has the wrong shape"),
-            Self::Wait(errno) => write!(f, "wait for ring: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for RingError {}
-
-/// What one [`Events::drain`] found.
+/// The result of one [`Events::drain`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Drained {
-    /// Records handed out.
+    /// The number of records passed to `sink`.
     pub records: u64,
-    /// Records for which the kernel found no room in a perf buffer. A ring buffer's losses are known to the program alone,
-    /// which counts them itself.
+    /// The number of records that did not fit in a perf buffer, as the kernel counts them. Records
+    /// that do not fit in a ring buffer are only known to the program, which has to count them.
     pub lost: u64,
-    /// A quarter of the ring has filled up again meanwhile. Programs wake the reader when that quarter is passed, and it is
-    /// passed already: without another drain at once nobody would.
+    /// Whether a quarter of the ring buffer has been filled again during the drain. Call it again
+    /// at once: a program that wakes the reader when a quarter is full will not do so, because that
+    /// moment has passed. Always false for perf buffers.
     pub behind: bool,
 }
 
-/// The reader of a map of events. Closed on drop; it keeps the map's memory alive, not the programs.
+/// The reader of an event buffer; closed on drop. It keeps the map's memory alive, but not the
+/// programs.
 #[derive(Debug)]
 pub struct Events {
     rings: Rings,
-    /// Holds every ring's descriptor, edge-triggered: a ring buffer is "readable" as long as it holds anything, and
-    /// level-triggered that would wake the reader for each event while it lags behind.
+    /// Watches every buffer's descriptor, edge-triggered. A ring buffer is "readable" as long as it
+    /// is not empty; level-triggered that would end every wait at once while the reader lags
+    /// behind.
     epoll: Epoll,
 }
 
@@ -98,24 +111,25 @@ enum Rings {
     Perf { buffers: Vec<PerfRing>, page: usize, batch: Batch },
 }
 
-/// One CPU's buffer. The event is closed with it.
+/// One CPU's perf buffer and its perf event.
 #[derive(Debug)]
 struct PerfRing {
-    memory: Mapping,
-    /// Held, because closing it ends the event.
+    memory: PerfMapping,
+    /// Kept open, because closing it disables the event.
     _event: OwnedFd,
 }
 
-/// Samples of all CPUs, to be sorted. Kept between drains so that the memory is.
+/// Samples of all CPUs, to be sorted. Reused by the next drain to save allocations.
 #[derive(Default, Debug)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Leading word, start in `bytes`, length.
+    /// Of each record: its leading word, its start in `bytes`, its length.
     records: Vec<(u64, usize, usize)>,
 }
 
 impl Events {
-    /// Opens the ring of `map`; `perf_bytes` is the size of each CPU's perf buffer, where there is one.
+    /// Opens the event buffer `map`. `perf_bytes` is the size of each CPU's buffer if it is a perf
+    /// event array.
     pub(crate) fn open(map: &Map, perf_bytes: usize) -> Result<Self, LoadError> {
         let failed = |errno: Errno| LoadError::ring(map.name(), errno);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| failed(error.into()))?;
@@ -145,12 +159,11 @@ impl Events {
                 for cpu in kernel::online_cpus().map_err(LoadError::Cpus)? {
                     let event = match sys::perf::open(&sys::perf::Attr::bpf_output(watermark), cpu) {
                         Ok(event) => event,
-                        // Went offline since the list was read.
+                        // The CPU went offline after the list was read.
                         Err(Errno::NODEV) => continue,
                         Err(errno) => return Err(failed(errno)),
                     };
-                    let memory = Mapping::new(event.as_fd(), 0, page + bytes, true)
-                        .map_err(|error| failed(error.into()))?;
+                    let memory = PerfMapping::new(event.as_fd(), page + bytes).map_err(failed)?;
                     sys::perf::enable(event.as_fd()).map_err(failed)?;
                     map.set_fd(cpu, event.as_fd()).map_err(failed)?;
                     watch(event.as_fd())?;
@@ -163,12 +176,17 @@ impl Events {
         Ok(Self { rings, epoll })
     }
 
-    /// Hands every complete record to `sink`, without waiting, and says how many there were.
+    /// Passes every complete record to `sink`, without waiting for more.
     ///
-    /// Records of perf buffers are sorted by their leading `u64` (each event of ours starts with its time) and may have up
-    /// to seven bytes of the kernel's padding behind them. Records of a ring buffer come in the order of their reservation.
+    /// Records of a ring buffer come in the order of their reservation. Records of perf buffers are
+    /// collected from all CPUs and sorted by their leading `u64`, so events should start with a
+    /// timestamp. They may be followed by up to seven bytes of the kernel's padding.
+    ///
+    /// # Errors
+    /// If the memory is damaged. Records before the damaged one have been passed to `sink` if they
+    /// come from a ring buffer.
     pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<Drained, RingError> {
-        // Taken before the rings are looked at: what arrives later rings again.
+        // Wake-ups are consumed before the buffers are read: one for a later record is not lost.
         self.wait(Duration::ZERO)?;
         match &mut self.rings {
             Rings::RingBuf { consumer, producer, page, wrapped } => {
@@ -190,7 +208,8 @@ impl Events {
         }
     }
 
-    /// Bytes of address space that the rings take here: the same memory as the kernel's, or for perf buffers all there is.
+    /// The number of bytes that this process maps. For a ring buffer it is the memory of the map;
+    /// perf buffers have no other memory.
     #[must_use]
     pub fn mapped_bytes(&self) -> usize {
         match &self.rings {
@@ -199,7 +218,11 @@ impl Events {
         }
     }
 
-    /// Waits until a program asks for the reader or `timeout` is over; true if a program asked. A signal ends it early.
+    /// Waits until a program wakes the reader, a perf buffer is half full, or `timeout` is over.
+    /// False after a timeout and after a signal.
+    ///
+    /// # Errors
+    /// If `epoll_wait(2)` fails for any other reason.
     pub fn wait(&self, timeout: Duration) -> Result<bool, RingError> {
         let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::MAX);
         let mut woken = [EpollEvent::empty(); 64];
@@ -212,7 +235,8 @@ impl Events {
 }
 
 impl AsFd for Events {
-    /// For an epoll set of the reader's: readable when a program asks for a drain. [`Events::drain`] clears it.
+    /// A descriptor for the caller's own epoll set. It is readable when [`Events::wait`] would
+    /// return true; [`Events::drain`] resets it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
@@ -224,7 +248,7 @@ impl Batch {
         self.records.clear();
     }
 
-    /// Takes what is in a buffer; how many records the kernel says it lost there.
+    /// Copies all samples of a buffer. Returns the number of records that the kernel lost there.
     fn take(&mut self, buffer: &PerfBuf<'_>) -> Result<u64, RingError> {
         let mut lost = 0;
         buffer.drain(&mut |record| match record {
@@ -239,13 +263,14 @@ impl Batch {
         self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(second);
         let record = self.bytes.get(start..).unwrap_or_default();
-        // A record too short to have a time comes first.
+        // A record that is too short for a timestamp sorts first.
         let time = record.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         self.records.push((time, start, record.len()));
     }
 
+    /// Passes all records to `sink` in the order of time, and returns their number.
     fn hand_out(&mut self, sink: &mut dyn FnMut(&[u8])) -> u64 {
-        // Stable: records of one CPU with the same time keep their order.
+        // The sort is stable: records of one CPU with the same time keep their order.
         self.records.sort_by_key(|&(time, ..)| time);
         for &(_, start, len) in &self.records {
             sink(self.bytes.get(start..start + len).unwrap_or_default());

@@ -1,7 +1,8 @@
-//! One CPU's perf buffer (`struct perf_event_mmap_page`, `include/uapi/linux/perf_event.h`): positions and bytes, no system call.
+//! One CPU's perf buffer (`struct perf_event_mmap_page`, `include/uapi/linux/perf_event.h`) as
+//! plain memory, without system calls.
 //!
-//! A record starts with `struct perf_event_header`. Of those there are, only samples (`bpf_perf_event_output`) and the
-//! kernel's count of what it lost are of interest.
+//! A record starts with `struct perf_event_header`. Only samples (`bpf_perf_event_output`) and
+//! counts of lost records are read. Memory ordering is explained in [`super`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,17 +20,17 @@ const DATA_TAIL: usize = 1032;
 /// `sizeof(struct perf_event_header)`
 const HEADER: u64 = 8;
 
-/// A record that is of interest.
+/// A record that is passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Record<'a> {
-    /// What a program sent: one slice, and what is behind the buffer's end. The kernel pads it, so it may be up to seven
-    /// bytes longer than what was sent.
+    /// The bytes that a program sent: up to the end of the buffer, and the rest from its start. The
+    /// kernel pads them, so there may be up to seven bytes more than were sent.
     Sample(&'a [u8], &'a [u8]),
-    /// So many records found no room.
+    /// The number of records that did not fit in the buffer.
     Lost(u64),
 }
 
-/// A perf buffer's memory.
+/// A view of a perf buffer's memory.
 #[doc(alias = "BPF_MAP_TYPE_PERF_EVENT_ARRAY")]
 pub(crate) struct PerfBuf<'a> {
     head: &'a AtomicU64,
@@ -39,16 +40,17 @@ pub(crate) struct PerfBuf<'a> {
 }
 
 impl<'a> PerfBuf<'a> {
-    /// `control` is the first page, `data` the rest. `None` when the memory does not have that shape.
+    /// `control` is the first page, `data` the pages after it. `None` if a size is wrong.
     pub(crate) fn new(control: Region<'a>, data: Region<'a>) -> Option<Self> {
         let size = u64::try_from(data.len()).ok()?;
         (size.is_power_of_two() && size >= HEADER).then_some(())?;
         Some(Self { head: control.u64_at(DATA_HEAD)?, tail: control.u64_mut_at(DATA_TAIL)?, data, size })
     }
 
-    /// Hands out every record there is, in order; their space is given back at the end, even when `sink` panics.
+    /// Passes every record to `sink`, in order. Their space is freed at the end, or when `sink`
+    /// panics.
     pub(crate) fn drain(&self, sink: &mut dyn FnMut(Record<'_>)) -> Result<(), RingError> {
-        // Only this side writes the tail.
+        // Only the reader writes the tail.
         let start = self.tail.load(Ordering::Relaxed);
         // Pairs with the kernel's barrier between writing records and moving the head.
         let end = self.head.load(Ordering::Acquire);
@@ -63,14 +65,14 @@ impl<'a> PerfBuf<'a> {
         Ok(())
     }
 
-    /// Hands out the record at `at` and returns its length.
+    /// Passes the record at `at` to `sink` and returns its length.
     fn record(&self, at: u64, end: u64, sink: &mut dyn FnMut(Record<'_>)) -> Result<u64, RingError> {
-        let room = end.wrapping_sub(at);
-        let bad = |length| RingError::Record { position: at, length, room };
+        let available = end.wrapping_sub(at);
+        let bad = |length| RingError::Record { position: at, length, available };
         let [t0, t1, t2, t3, _, _, s0, s1] = self.word(at).ok_or(bad(0))?.to_ne_bytes();
         let kind = u32::from_ne_bytes([t0, t1, t2, t3]);
         let length = u64::from(u16::from_ne_bytes([s0, s1]));
-        if length < HEADER || length % 8 != 0 || length > room {
+        if length < HEADER || length % 8 != 0 || length > available {
             return Err(bad(length));
         }
         match kind {
@@ -96,7 +98,7 @@ impl<'a> PerfBuf<'a> {
                 }
                 sink(Record::Lost(self.word(at.wrapping_add(HEADER + 8)).ok_or(bad(length))?));
             }
-            // Throttling and the like.
+            // Throttling and other kinds that do not concern BPF.
             _ => {}
         }
         Ok(length)
@@ -106,7 +108,7 @@ impl<'a> PerfBuf<'a> {
         usize::try_from(at & (self.size - 1)).ok()
     }
 
-    /// The word at a position that is a multiple of eight, so it does not wrap.
+    /// The word at a position. It does not wrap, because positions are multiples of eight.
     fn word(&self, at: u64) -> Option<u64> {
         Some(self.data.u64_at(self.offset(at)?)?.load(Ordering::Relaxed))
     }
@@ -115,13 +117,14 @@ impl<'a> PerfBuf<'a> {
         let offset = self.offset(at)?;
         let length = usize::try_from(length).ok()?;
         let first = length.min(self.data.len().checked_sub(offset)?);
-        // SAFETY: both are between tail and head: written, and not reused by the kernel before the tail has passed them,
-        // which happens after `sink` has returned.
+        // SAFETY: both slices are between tail and head: the kernel has written them and does not
+        // write there again before the tail has passed them, which is stored after `sink` has
+        // returned.
         unsafe { Some((self.data.bytes(offset, first)?, self.data.bytes(0, length - first)?)) }
     }
 }
 
-/// Our position; published on drop.
+/// The reader's position; stored on drop.
 struct Tail<'a> {
     word: &'a AtomicU64,
     at: u64,
@@ -129,7 +132,8 @@ struct Tail<'a> {
 
 impl Drop for Tail<'_> {
     fn drop(&mut self) {
-        // Reads of the data come before the store, as the comment in `struct perf_event_mmap_page` asks.
+        // All reads of the data come before this store, as the comment in `struct
+        // perf_event_mmap_page` requires.
         self.word.store(self.at, Ordering::Release);
     }
 }
@@ -245,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn records_of_other_kinds_are_skipped() {
+        let ring = Ring::new(0);
+        ring.append(5, 8, &[]);
+        ring.append(5, 32, &[0; 24]);
+        ring.sample(b"afterwards, ");
+        assert_eq!(ring.drain(), Ok(vec![Owned::Sample(b"afterwards, ".to_vec())]));
+    }
+
+    #[test]
+    fn the_memory_must_have_the_shape_of_a_buffer() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let is_buffer = |control: usize, data: usize| {
+            PerfBuf::new(Region::of(&words(control)), Region::of(&words(data))).is_some()
+        };
+        assert!(is_buffer(512, 1) && is_buffer(512, 16));
+        assert!(!is_buffer(512, 0) && !is_buffer(512, 3) && !is_buffer(DATA_TAIL / 8, 16));
+    }
+
+    #[test]
     fn a_full_buffer_drains() {
         let ring = Ring::new(16);
         ring.sample(&[3; SIZE - 12]);
@@ -266,10 +289,10 @@ mod tests {
         ] {
             let ring = Ring::new(0);
             ring.append(kind, size, &raw.to_ne_bytes());
-            // The head is where an honest record would have put it, so only the record's own claim is wrong.
+            // The head is right for a record of 24 bytes, so only the record's own length is wrong.
             ring.control[DATA_HEAD / 8].store(24, Ordering::Relaxed);
             assert!(
-                matches!(ring.drain(), Err(RingError::Record { position: 0, room: 24, .. })),
+                matches!(ring.drain(), Err(RingError::Record { position: 0, available: 24, .. })),
                 "type {kind} size {size} raw {raw}"
             );
             assert_eq!(ring.tail(), 0);

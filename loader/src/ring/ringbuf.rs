@@ -1,8 +1,12 @@
-//! The ring buffer of all CPUs (`kernel/bpf/ringbuf.c`, kernel 5.8): positions and bytes, no system call.
+//! The ring buffer of all CPUs (`kernel/bpf/ringbuf.c`, kernel 5.8) as plain memory, without system
+//! calls.
 //!
-//! A record is a header of eight bytes, whose first word is the length with two flags, and the data, rounded up to eight.
-//! The kernel offers the data pages twice in a row, so that a record that wraps is still one slice. We map them once and copy the
-//! one record in thousands that wraps: every mapped page counts as memory of ours.
+//! A record is a header of eight bytes, whose first word is the length with two flags, and the
+//! data, padded to a multiple of eight. Memory ordering is explained in [`super`].
+//!
+//! The kernel lets readers map the data pages twice in a row, so that a record that wraps is still
+//! one slice. Here they are mapped once, and the one record in thousands that wraps is copied,
+//! because every mapped page counts as memory of the process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +15,12 @@ use crate::sys::mmap::Region;
 
 /// `BPF_RINGBUF_BUSY_BIT`: reserved and not yet submitted.
 const BUSY: u32 = 1 << 31;
-/// `BPF_RINGBUF_DISCARD_BIT`: given up by the program.
+/// `BPF_RINGBUF_DISCARD_BIT`: discarded by the program.
 const DISCARD: u32 = 1 << 30;
 /// `BPF_RINGBUF_HDR_SZ`
 const HEADER: u64 = 8;
 
-/// A ring buffer's memory.
+/// A view of a ring buffer's memory.
 #[doc(alias = "BPF_MAP_TYPE_RINGBUF")]
 pub(crate) struct RingBuf<'a> {
     consumer: &'a AtomicU64,
@@ -26,24 +30,25 @@ pub(crate) struct RingBuf<'a> {
 }
 
 impl<'a> RingBuf<'a> {
-    /// `consumer` is the page that holds our position, `producer` the page that holds the kernel's, `data` the ring.
-    /// `None` when the memory does not have that shape.
+    /// `consumer` is the page with the reader's position, `producer` the page with the kernel's,
+    /// `data` the records. `None` if a size is wrong.
     pub(crate) fn new(consumer: Region<'a>, producer: Region<'a>, data: Region<'a>) -> Option<Self> {
         let size = u64::try_from(data.len()).ok()?;
         (size.is_power_of_two() && size >= HEADER).then_some(())?;
         Some(Self { consumer: consumer.u64_mut_at(0)?, producer: producer.u64_at(0)?, data, size })
     }
 
-    /// Hands out every record that is complete, in order, and gives their space back.
+    /// Passes every complete record to `sink`, in order, and frees their space.
     ///
-    /// It stops at a record still being written: the ones behind it wait for the next call, spinning for it would not.
-    /// `wrapped` is room for records that have to be put together.
+    /// It stops at a record that is still being written. That one and those after it are left for
+    /// the next call; waiting here could take as long as the program's CPU is interrupted.
+    /// `wrapped` is a buffer for records that wrap.
     pub(crate) fn drain(
         &self,
         wrapped: &mut Vec<u8>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Drained, RingError> {
-        // Only this side writes the consumer position.
+        // Only the reader writes the consumer position.
         let start = self.consumer.load(Ordering::Relaxed);
         // Pairs with the kernel's release after it has written a record's header.
         let end = self.producer.load(Ordering::Acquire);
@@ -55,17 +60,18 @@ impl<'a> RingBuf<'a> {
         let mut drained = Drained::default();
         while position.at != end {
             let at = position.at;
-            let room = end.wrapping_sub(at);
-            let bad = |length| RingError::Record { position: at, length, room };
+            let available = end.wrapping_sub(at);
+            let bad = |length| RingError::Record { position: at, length, available };
             let offset = usize::try_from(at & (self.size - 1)).map_err(|_| bad(0))?;
-            // Pairs with the exchange that clears the busy bit: what the program wrote is visible after it.
+            // Pairs with the exchange that clears the busy bit: the program's data is visible after
+            // it.
             let header = self.data.u32_at(offset).ok_or(bad(0))?.load(Ordering::Acquire);
             if header & BUSY != 0 {
                 break;
             }
             let length = u64::from(header & !DISCARD);
             let total = HEADER + length.next_multiple_of(8);
-            if total > room {
+            if total > available {
                 return Err(bad(length));
             }
             if header & DISCARD == 0 {
@@ -73,8 +79,8 @@ impl<'a> RingBuf<'a> {
                     usize::try_from(at.wrapping_add(HEADER) & (self.size - 1)).map_err(|_| bad(length))?;
                 let len = usize::try_from(length).map_err(|_| bad(length))?;
                 let first = len.min(self.data.len() - start);
-                // SAFETY: the record is submitted, and the kernel does not reuse its space before the consumer position
-                // has passed it, which happens after `sink` has returned.
+                // SAFETY: the record is submitted, and the kernel does not write there again before
+                // the consumer position has passed it, which is stored after `sink` has returned.
                 let (head, tail) =
                     unsafe { (self.data.bytes(start, first), self.data.bytes(0, len - first)) };
                 let (head, tail) = head.zip(tail).ok_or(bad(length))?;
@@ -89,7 +95,8 @@ impl<'a> RingBuf<'a> {
                 drained.records += 1;
             }
             position.at = at.wrapping_add(total);
-            // Often enough that producers find room during a long drain, seldom enough that they keep their cache line.
+            // Often enough that programs find free space during a long drain, and seldom enough
+            // that the cache line of the position is not taken from them for each record.
             if position.at.wrapping_sub(position.published) >= self.size / 8 {
                 position.publish();
             }
@@ -99,7 +106,7 @@ impl<'a> RingBuf<'a> {
     }
 }
 
-/// The consumer position. Published on drop, so space comes back even when a record's reader panics.
+/// The consumer position. Stored on drop, so the space of records is freed even if `sink` panics.
 struct Position<'a> {
     word: &'a AtomicU64,
     at: u64,
@@ -127,7 +134,7 @@ mod tests {
 
     const SIZE: usize = 64;
 
-    /// A ring in memory of our own.
+    /// A ring buffer in ordinary memory.
     struct Ring {
         consumer: Vec<AtomicU64>,
         producer: Vec<AtomicU64>,
@@ -149,7 +156,7 @@ mod tests {
             }
         }
 
-        /// Writes a record as the kernel does and moves its position.
+        /// Writes a record as the kernel does, and moves the producer position.
         fn submit(&self, flags: u32, record: &[u8]) {
             let at = self.producer[0].load(Ordering::Relaxed);
             let length = u32::try_from(record.len()).unwrap();
@@ -176,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_records_in_order_and_their_space_back() {
+    fn passes_records_in_order_and_frees_their_space() {
         let ring = Ring::new(0);
         assert_eq!(ring.drain(), Ok(vec![]));
         ring.submit(0, b"one");
@@ -184,6 +191,35 @@ mod tests {
         assert_eq!(ring.drain(), Ok(vec![b"one".to_vec(), b"twenty-three bytes long".to_vec()]));
         assert_eq!(ring.consumed(), 16 + 32);
         assert_eq!(ring.drain(), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_memory_must_have_the_shape_of_a_ring() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let is_ring = |position: usize, data: usize| {
+            let position = words(position);
+            RingBuf::new(Region::of(&position), Region::of(&position), Region::of(&words(data))).is_some()
+        };
+        assert!(is_ring(1, 1) && is_ring(1, 16));
+        assert!(!is_ring(1, 0) && !is_ring(1, 3) && !is_ring(0, 16));
+    }
+
+    /// Often enough for the programs, but not for each record: an eighth of the ring.
+    #[test]
+    fn space_is_freed_in_eighths_during_a_drain() {
+        let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let (consumer, producer, data) = (words(1), words(1), words(32));
+        // Records of 8 and 8 bytes in a ring of 256.
+        for record in 0..7 {
+            data[2 * record].store(8, Ordering::Relaxed);
+        }
+        producer[0].store(7 * 16, Ordering::Relaxed);
+        let mut freed = Vec::new();
+        let view = RingBuf::new(Region::of(&consumer), Region::of(&producer), Region::of(&data)).unwrap();
+        let drained = view.drain(&mut Vec::new(), &mut |_| freed.push(consumer[0].load(Ordering::Relaxed)));
+        assert_eq!(drained.unwrap().records, 7);
+        assert_eq!(freed, [0, 0, 32, 32, 64, 64, 96]);
+        assert_eq!(consumer[0].load(Ordering::Relaxed), 112, "the rest is freed at the end");
     }
 
     #[test]
@@ -222,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn says_when_a_quarter_has_filled_up_meanwhile() {
+    fn reports_that_a_quarter_has_been_filled_meanwhile() {
         let ring = Ring::new(0);
         let behind = |meanwhile: &[&[u8]]| {
             ring.submit(0, b"seen");
@@ -237,12 +273,14 @@ mod tests {
             drained.unwrap().behind
         };
         assert!(!behind(&[]));
-        assert!(behind(&[b"a quarter"]), "16 of 64 bytes and more");
-        assert!(!behind(&[]), "all of it was handed out");
+        assert!(behind(&[b"a quarter"]), "24 of 64 bytes");
+        assert!(behind(&[b"exactly"]), "16 of 64 bytes");
+        assert!(!behind(&[b""]), "8 of 64 bytes");
+        assert!(!behind(&[]), "all of it was read");
     }
 
     #[test]
-    fn skips_what_a_program_discarded() {
+    fn skips_discarded_records() {
         let ring = Ring::new(0);
         ring.submit(DISCARD, b"no");
         ring.submit(0, b"yes");
@@ -256,9 +294,9 @@ mod tests {
         ring.submit(0, b"fine");
         ring.put(16, &1000u32.to_ne_bytes());
         ring.producer[0].store(32, Ordering::Relaxed);
-        let error = RingError::Record { position: 16, length: 1000, room: 16 };
+        let error = RingError::Record { position: 16, length: 1000, available: 16 };
         assert_eq!(ring.drain(), Err(error));
-        assert_eq!(ring.consumed(), 16, "what came before is consumed");
+        assert_eq!(ring.consumed(), 16, "the records before it are consumed");
         assert_eq!(ring.drain(), Err(error), "and the error does not go away");
     }
 
@@ -282,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn space_comes_back_when_the_reader_panics() {
+    fn space_is_freed_when_the_sink_panics() {
         let ring = Ring::new(0);
         ring.submit(0, b"good");
         ring.submit(0, b"bad");
@@ -297,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_gives_records_or_an_error() {
+    fn no_header_makes_the_reader_go_too_far() {
         for header in (0..=32).chain([0x3fff_ffff, 0x7fff_ffff, 0x8000_0000, u32::MAX, DISCARD, DISCARD | 48])
         {
             let ring = Ring::new(40);

@@ -1,5 +1,6 @@
-//! Perf buffers of any number of CPUs in plain memory, filled as the kernel fills them and read by the code that reads the
-//! kernel's: what reading them costs on a machine larger than the one at hand.
+//! Perf buffers of any number of CPUs in ordinary memory, to measure what reading them costs on a
+//! machine larger than the one at hand. They are filled as the kernel does it, and read by the same
+//! code as the kernel's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ struct Memory {
 }
 
 impl PerfBuffers {
-    /// Empty buffers of at least so many bytes each.
+    /// Empty buffers of at least `bytes` bytes each.
     #[must_use]
     pub fn new(cpus: usize, bytes: usize) -> Self {
         let words = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
@@ -33,16 +34,17 @@ impl PerfBuffers {
         Self { buffers: buffers.collect(), batch: Batch::default() }
     }
 
-    /// Appends a sample of so many words to a CPU's buffer, its time first and zeros behind it. What finds no room is dropped,
-    /// as by the kernel; whether there was room.
+    /// Appends a sample of `words` 64-bit words to a CPU's buffer: its time, then zeros. False if
+    /// it does not fit; then it is dropped, as by the kernel.
     pub fn append(&self, cpu: usize, time: u64, words: u16) -> bool {
         self.buffers.get(cpu).is_some_and(|memory| memory.append(time, words))
     }
 
-    /// As [`Events::drain`](super::Events::drain): every record in the order of time; how many there were.
+    /// As [`Events::drain`](super::Events::drain): passes every record to `sink` in the order of
+    /// time, and returns their number.
     ///
     /// # Errors
-    /// None for what [`PerfBuffers::append`] wrote.
+    /// Never for records that [`PerfBuffers::append`] wrote.
     pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<u64, RingError> {
         self.batch.clear();
         for Memory { control, data } in &self.buffers {
@@ -54,8 +56,9 @@ impl PerfBuffers {
 }
 
 impl Memory {
-    /// The layout is that of `PERF_RECORD_SAMPLE` with `PERF_SAMPLE_RAW`: header, length, bytes, padded to a word. The length
-    /// stands in the lower half of a word, so the sample's own words are out of step with the buffer's.
+    /// Writes `PERF_RECORD_SAMPLE` with `PERF_SAMPLE_RAW`: header, length, bytes, padding. The
+    /// length takes the lower half of a word, so the words of the sample are not aligned to those
+    /// of the buffer.
     fn append(&self, time: u64, words: u16) -> bool {
         let raw = u64::from(words) * 8 + 4;
         let record = raw + 12;
@@ -86,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_appended_comes_out_by_time_until_the_buffer_is_full() {
+    fn samples_are_read_in_the_order_of_time_until_a_buffer_is_full() {
         let mut buffers = PerfBuffers::new(3, 4096);
         for round in 0..5 {
             let start = round << 40;
@@ -102,7 +105,7 @@ mod tests {
             assert_eq!(times, (start + 1..=start + 60).collect::<Vec<_>>());
         }
         let fit = (0..100).filter(|time| buffers.append(0, *time, 12)).count();
-        assert_eq!(fit, 4096 / (12 * 8 + 16), "and what finds no room is dropped");
+        assert_eq!(fit, 4096 / (12 * 8 + 16), "samples that do not fit are dropped");
         assert!(!buffers.append(3, 0, 12), "there is no such CPU");
     }
 }

@@ -1,14 +1,15 @@
-//! Map commands. They live behind [`RawMap`] because the kernel takes the lengths of key and value from the map, not from the
-//! call: only who knows the map's sizes can check a buffer.
+//! Commands on maps. The kernel takes the lengths of key and value from the map, not from the call.
+//! So all commands go through [`RawMap`], which knows these lengths and checks every buffer.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::bpf::{MapCreate, MapInfo, object_name};
+use super::info::MapInfo;
+use super::name::{OBJ_NAME_LEN, object_name};
 use super::ptr::{UserFd, UserPtr};
 use super::{Command, bpf, layout};
 use crate::errno::Errno;
 
-/// What `BPF_MAP_CREATE` needs.
+/// The parameters of `BPF_MAP_CREATE`.
 pub(crate) struct MapSpec<'a> {
     /// `enum bpf_map_type`
     pub(crate) map_type: u32,
@@ -17,12 +18,38 @@ pub(crate) struct MapSpec<'a> {
     pub(crate) max_entries: u32,
     pub(crate) flags: u32,
     pub(crate) name: &'a str,
-    /// BTF object, id of the key's type, id of the value's.
+    /// A BTF object, the id of the key's type, and the id of the value's type.
     pub(crate) btf: Option<(BorrowedFd<'a>, u32, u32)>,
-    /// A map like those that a map of maps holds.
+    /// The template for the inner maps of a map of maps.
     pub(crate) inner: Option<BorrowedFd<'a>>,
-    /// Possible CPUs when the map has a value for each, else `None`.
+    /// The number of possible CPUs if the map has a value for each, else `None`.
     pub(crate) per_cpu: Option<usize>,
+}
+
+/// `BPF_MAP_CREATE`
+#[repr(C)]
+struct MapCreate<'a> {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: UserFd<'a>,
+    numa_node: u32,
+    map_name: [u8; OBJ_NAME_LEN],
+    map_ifindex: u32,
+    btf_fd: UserFd<'a>,
+    btf_key_type_id: u32,
+    btf_value_type_id: u32,
+    /// `btf_vmlinux_value_type_id`; it pads the struct to a multiple of eight bytes.
+    unused: u32,
+}
+layout!(MapCreate<'_>, size 64, map_name at 28, btf_fd at 48, btf_value_type_id at 56);
+
+// SAFETY: the layout is checked above, and it has no address.
+unsafe impl Command for MapCreate<'_> {
+    const CMD: u32 = 0;
+    type Out = OwnedFd;
 }
 
 /// `BPF_MAP_LOOKUP_ELEM`, `_UPDATE_ELEM`, `_DELETE_ELEM`, `_GET_NEXT_KEY`
@@ -31,7 +58,7 @@ struct Elem<'a, const CMD: u32> {
     map_fd: UserFd<'a>,
     pad: u32,
     key: UserPtr<'a>,
-    /// Or `next_key`.
+    /// The value, or the next key.
     value: UserPtr<'a>,
     flags: u64,
 }
@@ -42,7 +69,8 @@ const UPDATE: u32 = 2;
 const DELETE: u32 = 3;
 const NEXT_KEY: u32 = 4;
 
-// SAFETY: laid out as checked above; `RawMap` alone builds it, from buffers whose lengths it has checked against the map's.
+// SAFETY: the layout is checked above. Only `RawMap` builds it, from buffers whose lengths it has
+// checked.
 unsafe impl<const CMD: u32> Command for Elem<'_, CMD> {
     const CMD: u32 = CMD;
     type Out = ();
@@ -65,24 +93,26 @@ layout!(BatchAttr<'_, 0>, size 56, keys at 16, count at 32, map_fd at 36, flags 
 const LOOKUP_BATCH: u32 = 24;
 const LOOKUP_AND_DELETE_BATCH: u32 = 25;
 
-// SAFETY: laid out as checked above; `RawMap::batch` alone builds it, from buffers it has sized for `count` entries.
+// SAFETY: the layout is checked above. Only `RawMap::batch_of` builds it, with a `count` for which
+// all buffers are large enough.
 unsafe impl<const CMD: u32> Command for BatchAttr<'_, CMD> {
     const CMD: u32 = CMD;
     type Out = ();
 }
 
-/// Where a batch left off. The kernel writes 4 bytes (hash) or a key (the others).
+/// The position after a batch, for the next one. The kernel writes 4 bytes (hash) or a key (other
+/// kinds).
 pub(crate) struct Cursor {
     token: Vec<u8>,
     next: Vec<u8>,
     started: bool,
 }
 
-/// What one batch gave.
+/// The result of one batch.
 pub(crate) struct Batch {
-    /// Entries in the buffers.
+    /// The number of entries in the buffers.
     pub(crate) count: usize,
-    /// There are no more.
+    /// Whether it was the last one.
     pub(crate) last: bool,
 }
 
@@ -95,6 +125,7 @@ pub(crate) struct RawMap {
 }
 
 impl RawMap {
+    /// Creates a map.
     pub(crate) fn create(spec: &MapSpec<'_>) -> Result<Self, Errno> {
         let len = |size: u32| usize::try_from(size).map_err(|_| Errno::INVAL);
         let value_size = len(spec.value_size)?;
@@ -124,18 +155,19 @@ impl RawMap {
         Ok(Self { fd, key_len, value_len })
     }
 
-    /// A map that somebody else has made, whose keys and values have these sizes, and which has one value for each key.
+    /// A map that another program has created, with one value for each key. `info` has its sizes.
     pub(crate) fn opened(fd: OwnedFd, info: &MapInfo) -> Result<Self, Errno> {
         let len = |size: u32| usize::try_from(size).map_err(|_| Errno::INVAL);
         Ok(Self { fd, key_len: len(info.key_size)?, value_len: len(info.value_size)? })
     }
 
-    /// Bytes of a key.
+    /// The size of a key in bytes.
     pub(crate) fn key_len(&self) -> usize {
         self.key_len
     }
 
-    /// Bytes of a value as it is looked up: of all CPUs, where each has its own.
+    /// The size in bytes of a value as a lookup returns it: in a per-CPU map the values of all
+    /// CPUs.
     pub(crate) fn value_len(&self) -> usize {
         self.value_len
     }
@@ -153,7 +185,8 @@ impl RawMap {
         Ok(Elem { map_fd, pad: 0, key: UserPtr::read(key), value, flags })
     }
 
-    /// Fills `value`; ENOENT when the key is not there. EINVAL when a buffer is not as long as the map wants.
+    /// Copies the value of `key` to `value`. ENOENT if the map has no such key, EINVAL if a buffer
+    /// has the wrong length.
     pub(crate) fn lookup(&self, key: &[u8], value: &mut [u8]) -> Result<(), Errno> {
         if value.len() != self.value_len {
             return Err(Errno::INVAL);
@@ -161,7 +194,7 @@ impl RawMap {
         bpf(&mut self.elem::<LOOKUP>(key, UserPtr::write(value), 0)?)
     }
 
-    /// `flags` are `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST`.
+    /// Sets the value of `key`. `flags` is `BPF_ANY`, `BPF_NOEXIST` or `BPF_EXIST`.
     pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), Errno> {
         if value.len() != self.value_len {
             return Err(Errno::INVAL);
@@ -169,11 +202,13 @@ impl RawMap {
         bpf(&mut self.elem::<UPDATE>(key, UserPtr::read(value), flags)?)
     }
 
+    /// Removes `key`. ENOENT if the map has no such key.
     pub(crate) fn delete(&self, key: &[u8]) -> Result<(), Errno> {
         bpf(&mut self.elem::<DELETE>(key, UserPtr::NULL, 0)?)
     }
 
-    /// The key after `key`, the first one when there is no such key or none is given; ENOENT at the end.
+    /// Copies the key after `key` to `next`, or the first one if `key` is not given or not in the
+    /// map. ENOENT at the end.
     pub(crate) fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<(), Errno> {
         if next.len() != self.key_len {
             return Err(Errno::INVAL);
@@ -188,15 +223,21 @@ impl RawMap {
         bpf(&mut attr)
     }
 
-    /// A cursor before the first entry.
-    pub(crate) fn cursor(&self) -> Cursor {
-        let room = self.key_len.max(size_of::<u64>());
-        Cursor { token: vec![0; room], next: vec![0; room], started: false }
+    /// The size in bytes of a cursor's buffers, enough for every kind of map.
+    fn token_len(&self) -> usize {
+        self.key_len.max(size_of::<u64>())
     }
 
-    /// Entries from the cursor on, as many as both buffers hold; with `delete` they are taken out of the map.
+    /// A cursor before the first entry.
+    pub(crate) fn cursor(&self) -> Cursor {
+        let len = self.token_len();
+        Cursor { token: vec![0; len], next: vec![0; len], started: false }
+    }
+
+    /// Copies entries from the cursor on, as many as fit in both buffers. With `delete` they are
+    /// also removed from the map.
     ///
-    /// ENOSPC when they do not hold one bucket of the table.
+    /// ENOSPC if one bucket of the hash table does not fit.
     pub(crate) fn batch(
         &self,
         cursor: &mut Cursor,
@@ -217,10 +258,10 @@ impl RawMap {
         keys: &mut [u8],
         values: &mut [u8],
     ) -> Result<Batch, Errno> {
-        let room = self.key_len.max(size_of::<u64>());
+        let token_len = self.token_len();
         let fits = |len: usize, each: usize| len.checked_div(each).unwrap_or(0);
         let count = fits(keys.len(), self.key_len).min(fits(values.len(), self.value_len));
-        if cursor.token.len() < room || cursor.next.len() < room {
+        if cursor.token.len() < token_len || cursor.next.len() < token_len {
             return Err(Errno::INVAL);
         }
         let mut attr = BatchAttr::<CMD> {

@@ -1,14 +1,22 @@
-//! Memory that a kernel writes while we read it.
+//! Memory that the kernel writes while this process reads it.
+//!
+//! Ring buffers and BTF are mapped by `memmap2`. Perf buffers are mapped by `nix`: their first page
+//! is not file content but a control block that both sides write.
 
+use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{Mmap, MmapOptions, MmapRaw};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A mapping of a ring; unmapped on drop.
+use crate::errno::Errno;
+
+/// A mapping of a part of a ring buffer; unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     map: MmapRaw,
@@ -25,10 +33,10 @@ impl Mapping {
         Ok(Self { map, writable })
     }
 
-    /// All of it.
+    /// The whole mapping.
     pub(crate) fn region(&self) -> Region<'_> {
         Region {
-            // A mapping is never at address 0; if it were, an empty region is the safe answer.
+            // A mapping is never at address 0. If it were, an empty region would be safe.
             base: NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
             len: if self.map.as_ptr().is_null() { 0 } else { self.map.len() },
             writable: self.writable,
@@ -37,7 +45,48 @@ impl Mapping {
     }
 }
 
-/// A view of memory that others may change at any time: no reference to its bytes exists, except to atomics.
+/// A mapping of a perf buffer, control page and data; unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct PerfMapping {
+    base: NonNull<c_void>,
+    len: usize,
+}
+
+impl PerfMapping {
+    /// Maps the buffer of a perf event. `len` is one page and a power of two of pages; the first
+    /// mapping of an event makes the kernel allocate the buffer.
+    #[doc(alias = "mmap")]
+    pub(crate) fn new(event: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
+        let length = NonZeroUsize::new(len).ok_or(Errno::INVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses an address where nothing is mapped, so no existing memory
+        // changes.
+        let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, event, 0) }?;
+        Ok(Self { base, len })
+    }
+
+    /// The whole mapping.
+    pub(crate) fn region(&self) -> Region<'_> {
+        Region { base: self.base.cast(), len: self.len, writable: true, memory: PhantomData }
+    }
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread. All access goes through `Region`,
+// which only gives out atomics, and bytes under the conditions of `Region::bytes`.
+unsafe impl Send for PerfMapping {}
+// SAFETY: as above.
+unsafe impl Sync for PerfMapping {}
+
+impl Drop for PerfMapping {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped these bytes. Every `Region` of them borrows `self`, so none is left.
+        // An error would leave the memory mapped, which is harmless.
+        let _ = unsafe { munmap(self.base, self.len) };
+    }
+}
+
+/// A view of memory that the kernel may change at any time. No reference to its bytes exists except
+/// to atomics, and to bytes that [`Region::bytes`] requires not to change.
 #[derive(Clone, Copy)]
 pub(crate) struct Region<'a> {
     base: NonNull<u8>,
@@ -47,7 +96,7 @@ pub(crate) struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// A view of memory of our own.
+    /// A view of ordinary memory.
     #[cfg(any(test, fuzzing, feature = "simulation"))]
     pub(crate) fn of(words: &'a [AtomicU64]) -> Self {
         Self {
@@ -58,18 +107,19 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Bytes in view.
+    /// The number of bytes in view.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// A part of it.
+    /// The part of `len` bytes at `offset`, or `None` if it is not within this region.
     pub(crate) fn part(self, offset: usize, len: usize) -> Option<Self> {
         let end = offset.checked_add(len)?;
         if end > self.len {
             return None;
         }
-        // SAFETY: `offset` is within the region, so the result is in the same mapping or one past its end.
+        // SAFETY: `offset` is at most `self.len`, so the result is in the same mapping or one past
+        // its end.
         let base = unsafe { self.base.add(offset) };
         Some(Self { base, len, ..self })
     }
@@ -79,13 +129,14 @@ impl<'a> Region<'a> {
         place.is_aligned().then_some(place)
     }
 
-    /// The 32-bit word at `offset`; to be read only.
+    /// The 32-bit word at `offset`, for loads only: the memory may be mapped read-only.
     pub(crate) fn u32_at(self, offset: usize) -> Option<&'a AtomicU32> {
-        // SAFETY: within the mapping, which outlives 'a, and aligned; whoever else touches it does so with whole-word accesses.
+        // SAFETY: the word is aligned and within the mapping, which outlives 'a. The kernel only
+        // uses accesses of whole words there.
         self.place(offset).map(|place| unsafe { place.as_ref() })
     }
 
-    /// The 64-bit word at `offset`; to be read only.
+    /// The 64-bit word at `offset`, for loads only.
     pub(crate) fn u64_at(self, offset: usize) -> Option<&'a AtomicU64> {
         // SAFETY: as in `u32_at`.
         self.place(offset).map(|place| unsafe { place.as_ref() })
@@ -100,21 +151,24 @@ impl<'a> Region<'a> {
     ///
     /// # Safety
     ///
-    /// Nobody writes these bytes while the result is in use.
+    /// The kernel does not write these bytes during 'a.
     pub(crate) unsafe fn bytes(self, offset: usize, len: usize) -> Option<&'a [u8]> {
         let part = self.part(offset, len)?;
-        // SAFETY: within the mapping, which outlives 'a; the caller promises that nobody writes here.
+        // SAFETY: the bytes are within the mapping, which outlives 'a; the caller promises that
+        // they do not change.
         Some(unsafe { std::slice::from_raw_parts(part.base.as_ptr(), part.len) })
     }
 }
 
-/// Maps a file of the kernel's that never changes: its own BTF. Privately, for `btf_sysfs_vmlinux_mmap` refuses `MAP_SHARED`.
+/// Maps a file of the kernel that never changes: its own BTF. The mapping is private, because
+/// `btf_sysfs_vmlinux_mmap` refuses `MAP_SHARED`.
 pub(crate) fn constant_file(file: &std::fs::File) -> io::Result<Mmap> {
-    // SAFETY: /sys/kernel/btf/vmlinux is a read-only part of the kernel image; nobody can write or shorten it.
+    // SAFETY: /sys/kernel/btf/vmlinux is a read-only part of the kernel image. It cannot be written
+    // or truncated.
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
-/// Bytes of a page.
+/// The page size in bytes; 4096 if it is unknown.
 pub(crate) fn page_size() -> usize {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()

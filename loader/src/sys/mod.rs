@@ -1,13 +1,18 @@
-//! The kernel's side of the crate: the only place that makes raw system calls or touches mapped memory.
+//! The system-call layer: the only module that makes raw system calls or accesses mapped memory.
 //!
-//! Every function here is safe to call. What the kernel reads or writes is borrowed for as long as it may ([`ptr::UserPtr`]),
-//! lengths travel with their slices, and file descriptors are owned ([`OwnedFd`]) or borrowed ([`UserFd`]).
+//! Its functions are safe to call. Memory that the kernel reads or writes is borrowed for as long
+//! as it does that ([`ptr::UserPtr`]), lengths are taken from slices, and file descriptors are
+//! owned ([`OwnedFd`]) or borrowed ([`ptr::UserFd`]).
 
-pub(crate) mod bpf;
 pub(crate) mod deferred_close;
+pub(crate) mod info;
+pub(crate) mod link;
 pub(crate) mod map;
 pub(crate) mod mmap;
+mod name;
+pub(crate) mod open;
 pub(crate) mod perf;
+pub(crate) mod prog;
 pub(crate) mod ptr;
 pub(crate) mod rights;
 
@@ -21,20 +26,22 @@ use crate::errno::Errno;
 ///
 /// # Safety
 ///
-/// `Self` is `repr(C)`, laid out as the kernel's `union bpf_attr` is for `CMD`, without padding. Each address in it is valid
-/// for what the command reads or writes there, for as long as `Self` lives. `Out` is what the command's return value means.
+/// `Self` is `repr(C)` without padding, and its layout is that of the kernel's `union bpf_attr` for
+/// `CMD`. Each address in it is valid for the reads and writes of the command as long as `Self`
+/// exists. `Out` is the meaning of the command's return value.
 pub(crate) unsafe trait Command {
-    /// Its number, `enum bpf_cmd`.
+    /// The command's number in `enum bpf_cmd`.
     const CMD: u32;
-    /// What it returns.
+    /// The meaning of the return value: a descriptor, or nothing.
     type Out: FromRet;
 }
 
-/// A return value that is not an error.
+/// The result of a successful system call.
 pub(crate) trait FromRet: Sized {
     /// # Safety
     ///
-    /// `ret` is what a successful call returned; where `Self` owns a file descriptor, it is a new one that nobody else owns.
+    /// `ret` is the return value of a successful call. If `Self` owns a file descriptor, `ret` is a
+    /// new one that has no other owner.
     unsafe fn from_ret(ret: c_long) -> Result<Self, Errno>;
 }
 
@@ -45,14 +52,14 @@ impl FromRet for () {
 }
 
 impl FromRet for OwnedFd {
-    /// Descriptor 0 is moved: many fields of `bpf_attr` read 0 as "none given".
+    /// Moves descriptor 0 to a higher number, because many fields of `bpf_attr` read 0 as "none".
     unsafe fn from_ret(ret: c_long) -> Result<Self, Errno> {
         let raw = i32::try_from(ret).map_err(|_| Errno::INVAL)?;
-        // SAFETY: the caller promises a new descriptor that nobody else owns.
+        // SAFETY: the caller promises a new descriptor without another owner.
         let fd = unsafe { Self::from_raw_fd(raw) };
         if fd.as_raw_fd() == 0 {
             return nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))
-                // SAFETY: fcntl has just made this descriptor.
+                // SAFETY: fcntl has just created this descriptor.
                 .map(|raw| unsafe { Self::from_raw_fd(raw) })
                 .map_err(Errno::from);
         }
@@ -60,32 +67,46 @@ impl FromRet for OwnedFd {
     }
 }
 
-/// `BPF_PROG_LOAD` answers EAGAIN while a signal is pending; so often it is asked again.
-const AGAIN: u32 = 8;
+/// How often a command is repeated after EAGAIN, which `BPF_PROG_LOAD` returns while a signal is
+/// pending.
+const MAX_REPEATS: u32 = 8;
 
 /// `int bpf(int cmd, union bpf_attr *attr, unsigned int size)`
 ///
-/// Fields that a kernel does not know must be zero, or it answers E2BIG; shorter structs than it knows are always taken.
+/// A kernel refuses a struct with E2BIG if fields that it does not know are not zero. It accepts
+/// shorter structs than it knows.
 pub(crate) fn bpf<C: Command>(attr: &mut C) -> Result<C::Out, Errno> {
-    let mut again = 0;
+    let mut repeats = 0;
     loop {
-        // SAFETY: `Command` promises the layout and that every address inside is valid for the call.
+        // SAFETY: `Command` promises the layout, and that every address in it is valid for the
+        // call.
         let ret = unsafe {
             libc::syscall(libc::SYS_bpf, c_long::from(C::CMD), std::ptr::from_mut(attr), size_of::<C>())
         };
         if ret >= 0 {
-            // SAFETY: the call succeeded, and `Command::Out` is what its return value means.
+            // SAFETY: the call succeeded, and `Command` promises that `Out` is the meaning of its
+            // result.
             return unsafe { C::Out::from_ret(ret) };
         }
         let errno = Errno::last();
-        again += 1;
-        if errno != Errno::AGAIN || again > AGAIN {
+        repeats += 1;
+        if errno != Errno::AGAIN || repeats > MAX_REPEATS {
             return Err(errno);
         }
     }
 }
 
-/// Checks a struct against `include/uapi/linux/*.h`, where the numbers come from.
+/// The size of `T` as a `__u32`. A type of 256 bytes or more does not compile.
+pub(crate) const fn record_size<T>() -> u32 {
+    assert!(size_of::<T>() < 256);
+    // The assertion above makes this exact.
+    #[allow(clippy::cast_possible_truncation)]
+    let size = size_of::<T>() as u32;
+    size
+}
+
+/// Checks the size of a struct and the offsets of its fields against `include/uapi/linux/*.h`, from
+/// which the numbers are taken.
 macro_rules! layout {
     ($name:ty, size $size:literal, $($field:ident at $offset:literal),+) => {
         const _: () = {

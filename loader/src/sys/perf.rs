@@ -1,4 +1,4 @@
-//! `perf_event_open(2)`: rings of old kernels, kprobes and tracepoints.
+//! `perf_event_open(2)`: perf buffers, kprobes and tracepoints.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,8 @@ use super::ptr::UserPtr;
 use super::{FromRet, layout};
 use crate::errno::Errno;
 
-/// `struct perf_event_attr` as of `PERF_ATTR_SIZE_VER1` (kernel 2.6.33); every later one takes it.
+/// `struct perf_event_attr` with the fields of `PERF_ATTR_SIZE_VER1` (kernel 2.6.33). Every later
+/// kernel accepts it.
 #[repr(C)]
 pub(crate) struct Attr<'a> {
     event_type: u32,
@@ -36,7 +37,7 @@ const TYPE_TRACEPOINT: u32 = 2;
 const SW_BPF_OUTPUT: u64 = 10;
 /// `PERF_SAMPLE_RAW`
 const SAMPLE_RAW: u64 = 1 << 10;
-/// The `watermark` bit: wake by bytes, not by events.
+/// The `watermark` bit: `wakeup_watermark` counts bytes, not events.
 const WATERMARK: u64 = 1 << 14;
 /// `PERF_FLAG_FD_CLOEXEC`
 const FD_CLOEXEC: c_ulong = 1 << 3;
@@ -59,7 +60,8 @@ impl<'a> Attr<'a> {
         }
     }
 
-    /// What `bpf_perf_event_output` writes; the reader is woken each time this many bytes have been written.
+    /// The event that `bpf_perf_event_output` writes to. The reader is woken each time `watermark`
+    /// bytes have been written.
     pub(crate) fn bpf_output(watermark: u32) -> Self {
         Self {
             sample_type: SAMPLE_RAW,
@@ -69,24 +71,27 @@ impl<'a> Attr<'a> {
         }
     }
 
-    /// A tracepoint by the number in its `id` file.
+    /// A tracepoint, by the number in its `id` file in tracefs.
     pub(crate) fn tracepoint(id: u64) -> Self {
         Self::new(TYPE_TRACEPOINT, id)
     }
 
-    /// A kprobe through the PMU of this number; `config` selects the return probe.
+    /// A kprobe. `pmu` is the type number of the kprobe PMU; a bit of `config` selects a return
+    /// probe.
     pub(crate) fn kprobe(pmu: u32, config: u64, function: &'a CStr) -> Self {
         Self { config1: UserPtr::c_str(function), ..Self::new(pmu, config) }
     }
 }
 
-/// `int perf_event_open(struct perf_event_attr *attr, pid_t pid, int cpu, int group_fd, unsigned long flags)` for all tasks on one CPU.
+/// Opens a perf event for all tasks on one CPU: `int perf_event_open(struct perf_event_attr *attr,
+/// pid_t pid, int cpu, int group_fd, unsigned long flags)`.
 ///
-/// Tracepoints and kprobes run their BPF program on every CPU, whichever was named here.
+/// The BPF program of a tracepoint or a kprobe runs on every CPU, whichever is given here.
 pub(crate) fn open(attr: &Attr<'_>, cpu: u32) -> Result<OwnedFd, Errno> {
     let all_tasks: c_long = -1;
     let no_group: c_long = -1;
-    // SAFETY: `attr` has the size it says it has, and its address field, where the type has one, is a borrowed C string.
+    // SAFETY: `attr` has the size in its `size` field. Its only address is NULL or a borrowed C
+    // string.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -109,18 +114,19 @@ const IOC_ENABLE: c_ulong = 0x2400;
 /// `PERF_EVENT_IOC_SET_BPF`
 const IOC_SET_BPF: c_ulong = 0x4004_2408;
 
-/// Runs `prog` at the event, for as long as that is open. The way of kernels that have no link for perf events.
+/// Attaches `prog` to the event until that is closed. For kernels that have no link for perf events
+/// (before 5.15).
 pub(crate) fn set_bpf(event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> Result<(), Errno> {
     ioctl(event, IOC_SET_BPF, prog.as_raw_fd())
 }
 
-/// Starts an event.
+/// Enables an event.
 pub(crate) fn enable(event: BorrowedFd<'_>) -> Result<(), Errno> {
     ioctl(event, IOC_ENABLE, 0)
 }
 
 fn ioctl(event: BorrowedFd<'_>, request: c_ulong, arg: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: both requests take an integer, not an address. musl declares the request as an int.
+    // SAFETY: both requests take an integer, not an address. (musl declares the request as an int.)
     let ret = unsafe { libc::ioctl(event.as_raw_fd(), request as _, arg) };
     if ret < 0 { Err(Errno::last()) } else { Ok(()) }
 }

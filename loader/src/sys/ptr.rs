@@ -1,9 +1,10 @@
-//! Addresses and descriptors as the kernel takes them, with the lifetimes of what they point to.
+//! Addresses and descriptors in the kernel's structs, with the lifetimes of the memory and files
+//! they refer to.
 
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A type the kernel may fill with any bytes, and that has no padding.
+/// A type that the kernel may fill with any bytes.
 ///
 /// # Safety
 ///
@@ -17,7 +18,7 @@ unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u64 {}
 
-/// `__aligned_u64`: an address for the kernel, 0 for none. Borrows what it points to.
+/// `__aligned_u64`: an address, or 0 for none. Borrows the memory at that address.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(crate) struct UserPtr<'a> {
@@ -28,7 +29,8 @@ pub(crate) struct UserPtr<'a> {
 impl<'a> UserPtr<'a> {
     pub(crate) const NULL: Self = Self { address: 0, borrow: PhantomData };
 
-    /// For the kernel to read. The address of an empty slice is not given: the kernel takes any address for a wish.
+    /// Memory for the kernel to read. NULL for an empty slice, because the kernel treats any other
+    /// address as data.
     pub(crate) fn read<T>(from: &'a [T]) -> Self {
         if from.is_empty() {
             return Self::NULL;
@@ -36,7 +38,7 @@ impl<'a> UserPtr<'a> {
         Self { address: from.as_ptr().expose_provenance() as u64, borrow: PhantomData }
     }
 
-    /// For the kernel to write.
+    /// Memory for the kernel to write. NULL for an empty slice.
     pub(crate) fn write<T: Plain>(to: &'a mut [T]) -> Self {
         if to.is_empty() {
             return Self::NULL;
@@ -44,13 +46,14 @@ impl<'a> UserPtr<'a> {
         Self { address: to.as_mut_ptr().expose_provenance() as u64, borrow: PhantomData }
     }
 
-    /// For the kernel to read a C string.
+    /// A C string for the kernel to read.
     pub(crate) fn c_str(from: &'a std::ffi::CStr) -> Self {
         Self::read(from.to_bytes_with_nul())
     }
 }
 
-/// A file descriptor in a `__u32` field of `bpf_attr`; 0 for none, which is why no descriptor of ours is 0.
+/// A file descriptor in a `__u32` field of `bpf_attr`, or 0 for none. That is why
+/// `OwnedFd::from_ret` moves descriptor 0.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(crate) struct UserFd<'a> {
@@ -62,7 +65,7 @@ impl<'a> UserFd<'a> {
     pub(crate) const NONE: Self = Self { raw: 0, borrow: PhantomData };
 
     pub(crate) fn new(fd: BorrowedFd<'a>) -> Self {
-        // A borrowed descriptor is never negative (that is its type's invariant), so nothing changes here.
+        // A borrowed descriptor is never negative, so this does not change its value.
         Self { raw: fd.as_raw_fd().unsigned_abs(), borrow: PhantomData }
     }
 }

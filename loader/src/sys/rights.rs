@@ -1,12 +1,12 @@
-//! What a process can give up for good: capabilities (`capset(2)`), rights that come with a program (`prctl(2)`), system calls
-//! (`seccomp(2)`). All of this is of the calling thread, and the tools have only one.
+//! Dropping privileges for good: capabilities (`capset(2)`), gaining privileges by `execve(2)`
+//! (`prctl(2)`), system calls (`seccomp(2)`). All of them concern the calling thread only.
 
 use nix::libc::{self, c_int, c_ulong};
 
 use super::layout;
 use crate::errno::Errno;
 
-/// The sets of `capabilities(7)`, a bit for each capability.
+/// The sets of `capabilities(7)`, with a bit for each capability.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct CapSets {
     pub(crate) effective: u64,
@@ -23,7 +23,7 @@ struct CapHeader {
 }
 layout!(CapHeader, size 8, pid at 4);
 
-/// `struct __user_cap_data_struct`: one for capabilities 0 to 31, one for those after them.
+/// `struct __user_cap_data_struct`: one struct for capabilities 0 to 31, one for 32 to 63.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct CapData {
@@ -36,11 +36,11 @@ layout!(CapData, size 12, permitted at 4, inheritable at 8);
 /// `_LINUX_CAPABILITY_VERSION_3`
 const CAP_VERSION: u32 = 0x2008_0522;
 
-/// The caller's sets.
+/// The capability sets of the calling thread.
 pub(crate) fn capabilities() -> Result<CapSets, Errno> {
     let mut header = CapHeader { version: CAP_VERSION, pid: 0 };
     let mut data = [CapData::default(); 2];
-    // SAFETY: both are laid out as checked above, and version 3 fills two of the latter.
+    // SAFETY: the layout of both structs is checked above, and version 3 fills two of the latter.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let set = |part: fn(&CapData) -> u32| u64::from(part(&data[0])) | u64::from(part(&data[1])) << 32;
     Ok(CapSets {
@@ -50,38 +50,39 @@ pub(crate) fn capabilities() -> Result<CapSets, Errno> {
     })
 }
 
-/// Sets the caller's sets, which can only become smaller.
+/// Sets the capability sets of the calling thread. The permitted set can only become smaller.
 pub(crate) fn set_capabilities(sets: CapSets) -> Result<(), Errno> {
     let mut header = CapHeader { version: CAP_VERSION, pid: 0 };
-    #[allow(clippy::cast_possible_truncation, reason = "the upper half is shifted down, or is in the other")]
+    #[allow(clippy::cast_possible_truncation, reason = "each struct takes one half")]
     let data = [0, 32].map(|shift| CapData {
         effective: (sets.effective >> shift) as u32,
         permitted: (sets.permitted >> shift) as u32,
         inheritable: (sets.inheritable >> shift) as u32,
     });
-    // SAFETY: both are laid out as checked above, and version 3 reads two of the latter.
+    // SAFETY: the layout of both structs is checked above, and version 3 reads two of the latter.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })
 }
 
-/// No program that this process might start can have the capability. EINVAL when the kernel has no capability of that number.
+/// Removes a capability from the bounding set: no program started by `execve(2)` can have it.
+/// EINVAL if the kernel has no capability of that number.
 pub(crate) fn drop_bounding(capability: u32) -> Result<(), Errno> {
     prctl(libc::PR_CAPBSET_DROP, capability.into())
 }
 
-/// No program that this process might start keeps a capability it has not itself.
+/// Clears the ambient set: no program started by `execve(2)` inherits a capability from it.
 pub(crate) fn clear_ambient() -> Result<(), Errno> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs().into())
 }
 
-/// No program that this process might start has more rights than this process.
+/// No program started by `execve(2)` gains privileges, for example by a set-user-ID bit.
 pub(crate) fn no_new_privileges() -> Result<(), Errno> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-/// The requests above take one number, and want zeroes behind it.
+/// The requests above take one number. The kernel requires the other arguments to be zero.
 fn prctl(request: c_int, arg: c_ulong) -> Result<(), Errno> {
     let zero: c_ulong = 0;
-    // SAFETY: numbers only, no address.
+    // SAFETY: the arguments are numbers, not addresses.
     check(unsafe { libc::prctl(request, arg, zero, zero, zero) }.into())
 }
 
@@ -90,24 +91,27 @@ fn prctl(request: c_int, arg: c_ulong) -> Result<(), Errno> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Insn {
     pub(crate) code: u16,
-    /// Instructions to skip where a comparison holds.
+    /// The number of instructions to skip if a comparison is true.
     pub(crate) jt: u8,
-    /// And where it does not.
+    /// The number of instructions to skip if it is false.
     pub(crate) jf: u8,
     pub(crate) k: u32,
 }
 layout!(Insn, size 8, jt at 2, jf at 3, k at 4);
 
-/// From now on each system call is first put to this program. What it refuses goes to the audit log, where there is one.
+/// From now on the kernel runs this program before each system call. Refused calls are written to
+/// the audit log, if there is one.
 ///
-/// For code that is not trusted, kernels before 5.16 would also turn speculation off, which makes this process slower; ours is.
+/// `SPEC_ALLOW`: kernels before 5.16 would otherwise turn off speculative execution for this
+/// process, which makes it slower and only helps against untrusted code.
 pub(crate) fn filter_system_calls(program: &[Insn]) -> Result<(), Errno> {
     let fprog = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::BIG)?,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     let flags = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    // SAFETY: `filter` has `len` instructions laid out as checked above; the kernel copies them and writes nothing.
+    // SAFETY: `filter` has `len` instructions, whose layout is checked above. The kernel copies
+    // them and does not write there.
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })
 }
 

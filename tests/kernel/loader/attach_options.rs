@@ -191,7 +191,7 @@ fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
         Hook::new("two", Need::Optional, vec![raw_tp("two", TRACEPOINT, nothing())]),
     ];
     let error = try_load(&object(later, Vec::new())).expect_err("a hook in the stead of a later one");
-    assert!(matches!(error, LoadError::InsteadOf { .. }), "{error:#}");
+    assert!(matches!(error, LoadError::FallbackFor { .. }), "{error:#}");
     Ok(())
 }
 

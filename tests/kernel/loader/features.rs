@@ -4,16 +4,16 @@ use bpfasm::{Access, KernelVersion, Ring};
 use kernel_tests::gate::running_version;
 use kernel_tests::runner::{Outcome, Test};
 
-use super::kernel;
+use super::{POINTS, kernel};
 
 pub const TESTS: &[Test] = &[("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
 
 /// What attaches was promised, and no kernel has what came after it.
 fn probe_agrees_with_doctor() -> Outcome {
-    let target = loader::probe(&kernel()).unwrap_or_else(|e| panic!("{e:#}"));
+    let target = loader::probe(&kernel(), &POINTS).unwrap_or_else(|e| panic!("{e:#}"));
     let KernelVersion { major, minor, .. } = target.version;
     assert_eq!((u32::from(major), u32::from(minor)), running_version());
-    let reports = loader::doctor(&kernel()).unwrap_or_else(|e| panic!("{e:#}"));
+    let reports = loader::doctor(&kernel(), &POINTS).unwrap_or_else(|e| panic!("{e:#}"));
     let has = |name: &str| {
         let report = reports.iter().find(|report| report.name.starts_with(name)).expect(name);
         let has = *report.result.as_ref().unwrap_or_else(|e| panic!("{name}: {e:#}"));

@@ -33,6 +33,9 @@ pub const TESTS: &[&[Test]] = &[
 
 /// A raw tracepoint that every kernel with TCP has since 4.16, and that is quiet.
 const TRACEPOINT: &str = "inet_sock_set_state";
+/// Attach points that every kernel has, to ask for features with.
+const POINTS: loader::AttachPoints<'_> =
+    loader::AttachPoints { tracepoint: TRACEPOINT, function: "tcp_set_state", iterators: &[] };
 
 /// The hook and the program of an object that needs only one.
 const ONLY: &str = "test";

@@ -122,6 +122,6 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
     let refused = &only_hook(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");
     assert_eq!(run(&loaded, &[0], None), 2);
-    assert_eq!(loader::probe(&file).expect("a target").access, Access::Probed);
+    assert_eq!(loader::probe(&file, &super::POINTS).expect("a target").access, Access::Probed);
     Ok(())
 }

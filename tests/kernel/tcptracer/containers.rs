@@ -192,8 +192,8 @@ fn wrong_maps() -> Outcome {
     let directory = bpf_file_system();
     let [four, eight] = [4, 8].map(|size| Set::new(directory.join(format!("of{size}")), size));
     let line = refused(&["--cgroupmap", four.path()]);
-    assert!(line.contains("a hash map, keys of 8 bytes, values of 4; needed is"), "{line}");
+    assert!(line.contains("a hash map, keys of 8 bytes, values of 4; expected"), "{line}");
     let line = refused(&["--mntnsmap", eight.path()]);
-    assert!(line.contains("a hash map, keys of 8 bytes, values of 8; needed is"), "{line}");
+    assert!(line.contains("a hash map, keys of 8 bytes, values of 8; expected"), "{line}");
     Ok(())
 }

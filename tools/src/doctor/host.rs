@@ -10,6 +10,7 @@ use loader::{Capability, LoadError, kernel};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::utsname::uname;
 
+use crate::host::attach_points::ATTACH_POINTS;
 use crate::host::kallsyms;
 
 /// The settings in `/proc/sys/kernel` that decide who may trace.
@@ -64,7 +65,7 @@ impl Host {
         let uname = uname().ok();
         let shown = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
         let (types, spares_init, features) = match kernel_btf {
-            Ok(btf) => (Ok(Types::of(&btf)), loader::spares_init(&btf), loader::doctor(&btf)),
+            Ok(btf) => (Ok(Types::of(&btf)), loader::spares_init(&btf), loader::doctor(&btf, &ATTACH_POINTS)),
             Err(error) => (Err(error), None, Ok(Vec::new())),
         };
         Self {
@@ -72,7 +73,7 @@ impl Host {
             arch: shown(uname.as_ref().map(nix::sys::utsname::UtsName::machine)),
             version: version.map(|KernelVersion { major, minor, patch }| format!("{major}.{minor}.{patch}")),
             lockdown: kernel::lockdown(),
-            capabilities: Capability::held().map(|held| held.iter().map(ToString::to_string).collect()),
+            capabilities: Capability::effective().map(|held| held.iter().map(ToString::to_string).collect()),
             memlock,
             settings: SETTINGS.map(|name| (name, setting(name))),
             types,

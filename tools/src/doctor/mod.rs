@@ -12,6 +12,7 @@ use clap::{ArgMatches, Command};
 use loader::{AttachName, HookReport};
 
 use self::host::Host;
+use crate::advice::cure;
 use crate::cli::args;
 use crate::cli::command::of_tool;
 use crate::cli::settings::{LoadOptions, Settings};
@@ -109,7 +110,7 @@ fn limitation(hook: &HookReport) -> Option<Limitation> {
         return None;
     }
     let what = hook.without.as_ref().map_or_else(|| format!("`{}`", hook.hook), ToString::to_string);
-    Some(Limitation { what, help: hook.refused.iter().find_map(|(_, error)| error.cure()) })
+    Some(Limitation { what, help: hook.refused.iter().find_map(|(_, error)| cure(error)) })
 }
 
 impl HookState {
@@ -141,7 +142,7 @@ impl Examined {
     /// What helps if the tool cannot run.
     fn help(&self) -> Option<&'static str> {
         match &self.verdict {
-            Err(Failure::Refused(error)) => error.cure(),
+            Err(Failure::Refused(error)) => cure(error),
             _ => None,
         }
     }

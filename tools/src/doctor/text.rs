@@ -6,6 +6,7 @@ use loader::features::Report;
 
 use super::host::{Host, Memlock, Types};
 use super::{Examined, Findings};
+use crate::advice::Advised;
 
 /// Width of the first column.
 const WIDTH: usize = 14;
@@ -56,7 +57,7 @@ fn of_host(host: &Host, text: &mut String) {
     line(text, "settings", format_args!("{}", settings.join(" ")));
     match &host.types {
         Ok(Types { path, bytes }) => line(text, "types (BTF)", format_args!("{path}, {bytes} bytes")),
-        Err(error) => line(text, "types (BTF)", format_args!("{error}")),
+        Err(error) => line(text, "types (BTF)", format_args!("{}", Advised(error))),
     }
     if host.spares_init == Some(true) {
         line(

@@ -1,5 +1,6 @@
 //! What a run asks of the host besides the kernel's programs and maps.
 
+pub mod attach_points;
 pub mod journal;
 pub mod kallsyms;
 pub mod open_sockets;

@@ -1,4 +1,9 @@
-//! Provokes the messages of `tools/ERRORS.md` that are this crate's: an error of each kind, made by hand.
+//! Compares this crate's messages with `tools/ERRORS.md`: builds an error of each kind and checks
+//! that it has an entry, and that each entry has an error.
+//!
+//! This is a unit test, not an integration test, for two reasons. The errors are `non_exhaustive`,
+//! so only this crate can build them all. And only within the crate does [`kind`] fail to compile
+//! if a variant is added without a message here.
 
 use bpfasm::error::AsmError;
 use bpfasm::object::Attach;
@@ -6,7 +11,8 @@ use btf::Absent;
 use test_support::messages;
 
 use crate::errno::Errno;
-use crate::error::{Hint, LoadError};
+use crate::error::LoadError;
+use crate::hint::Hint;
 use crate::kernel::{KERNEL_BTF, KernelError};
 use crate::map::MapError;
 use crate::pinned::{PinnedError, PinnedFound};
@@ -28,7 +34,7 @@ fn attach() -> Attach {
 fn errors() -> Vec<LoadError> {
     let pinned = PinnedError {
         path: "/sys/fs/bpf/x".into(),
-        found: PinnedFound::NoMap,
+        found: PinnedFound::NotAMap,
         key_size: 8,
         value_sizes: vec![8],
     };
@@ -56,7 +62,7 @@ fn errors() -> Vec<LoadError> {
         LoadError::Attach { attach: Attach::RawTp("t".into()), errno: Errno::NOENT, hint: None },
         LoadError::Attach { attach: attach(), errno: NO, hint: None },
         LoadError::NoAttachOption { hook: text("h"), refused: vec![(attach(), LoadError::Cpus(NO))] },
-        LoadError::InsteadOf { hook: text("h"), earlier: text("e") },
+        LoadError::FallbackFor { hook: text("h"), earlier: text("e") },
         LoadError::Ring { map: text("m"), errno: NO, hint: None },
         LoadError::NotARing { map: text("m") },
         LoadError::NoMap { map: text("m") },
@@ -69,7 +75,7 @@ fn errors() -> Vec<LoadError> {
     ]
 }
 
-/// What each hint is given with.
+/// An error of the kind that has this hint.
 fn hinted(hint: Hint) -> LoadError {
     let some = Some(hint.clone());
     match hint {
@@ -82,13 +88,14 @@ fn hinted(hint: Hint) -> LoadError {
     }
 }
 
-/// Fails to compile when there is another kind: then it belongs into [`errors`] and into the catalogue.
+/// The position of an error's kind in [`errors`]. Fails to compile if a variant is added: then it
+/// belongs there and in `tools/ERRORS.md`.
 fn kind(error: &LoadError) -> Option<usize> {
     Some(match error {
         LoadError::Kernel(_) => 0,
         LoadError::NoBtf { .. } => 1,
         LoadError::OtherKernel { .. } => 2,
-        // That is btf's to say.
+        // Tested in the `btf` crate.
         LoadError::Btf(_) => return None,
         LoadError::Cpus(_) => 3,
         LoadError::Map { .. } => 4,
@@ -100,7 +107,7 @@ fn kind(error: &LoadError) -> Option<usize> {
         LoadError::ForeignBtf { .. } => 10,
         LoadError::Attach { .. } => 11,
         LoadError::NoAttachOption { .. } => 12,
-        LoadError::InsteadOf { .. } => 13,
+        LoadError::FallbackFor { .. } => 13,
         LoadError::Ring { .. } => 14,
         LoadError::NotARing { .. } => 15,
         LoadError::NoMap { .. } => 16,
@@ -114,7 +121,7 @@ fn kind(error: &LoadError) -> Option<usize> {
 }
 
 #[test]
-fn each_message_of_the_loader_is_in_the_catalogue() {
+fn every_message_is_in_errors_md() {
     let errors = errors();
     let mut kinds: Vec<usize> = errors.iter().filter_map(kind).collect();
     kinds.dedup();
@@ -132,11 +139,11 @@ fn each_message_of_the_loader_is_in_the_catalogue() {
     let map = MapError { map: text("m"), action: "look up", errno: NO };
     let rings = [
         RingError::Position { producer: 1, consumer: 0, size: 0 },
-        RingError::Record { position: 0, length: 0, room: 0 },
+        RingError::Record { position: 0, length: 0, available: 0 },
         RingError::Shape,
         RingError::Wait(NO),
     ];
-    let said: Vec<(String, &str)> =
+    let provoked: Vec<(String, &str)> =
         loads.chain([(map.to_string(), "1")]).chain(rings.map(|error| (error.to_string(), "1"))).collect();
-    messages::check(&["Kernel"], &said, &[]);
+    messages::check(&["Kernel"], &provoked, &[]);
 }
