@@ -219,6 +219,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 // The expansion of `bpf!` refers to `::bpfasm`, also within this crate.
 extern crate self as bpfasm;

@@ -27,6 +27,7 @@
 //!
 //! [`Documentation/bpf/btf.rst`]: https://docs.kernel.org/bpf/btf.html
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod builder;
 mod describe;

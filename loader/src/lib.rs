@@ -24,6 +24,7 @@
 //! complete program.
 
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("64-bit kernels only: addresses and positions are u64 throughout");

@@ -3,6 +3,7 @@
 //! `bpfasm` describes the language.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod emit;
 mod lower;

@@ -6,6 +6,7 @@
 //! statements of the tokens, and the caller turns statements into instructions or into code.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod ast;
 pub mod error;

@@ -86,6 +86,17 @@ mod tests {
         assert_eq!(shown(b"a\",\"pid\":1 =cmd()"), "a\",\"pid\":1 =cmd()", "each format quotes by itself");
     }
 
+    /// Text without anything to escape takes a shorter path.
+    #[test]
+    fn written_as_displayed() {
+        let texts = ["", "nginx", " ~", "a\\b", "a\nb", "\x7f", "\u{e9}", "tcp_v4_rcv+0x1b"];
+        for text in texts.map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"a\x1f"]) {
+            let mut written = Vec::new();
+            Escaped(text).write_to(&mut written);
+            assert_eq!(String::from_utf8(written).expect("UTF-8"), Escaped(text).to_string());
+        }
+    }
+
     #[test]
     fn a_message_keeps_its_own_lines_only() {
         let shown = |text| Message(text).to_string();

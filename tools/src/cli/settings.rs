@@ -71,7 +71,6 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Reads them.
     pub fn read(matches: &ArgMatches) -> Self {
         Self {
             btf: matches.get_one("btf").cloned(),
@@ -103,7 +102,6 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Reads them.
     pub fn read(matches: &ArgMatches) -> Self {
         Self {
             duration: matches.get_one("duration").copied(),

@@ -14,7 +14,6 @@ use crate::failure::Failure;
 use crate::selftest::check::{Check, Scenario};
 use crate::tool::{Context, Plan, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcpconnlat",
     about: "Latency of outgoing TCP connects: from the SYN to the answer",

@@ -15,7 +15,6 @@ use crate::host::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::check::{Check, Scenario};
 use crate::tool::{Context, Plan, Preexisting, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcplife",
     about: "Lifespan of TCP sessions: owner, addresses, bytes each way, duration",

@@ -19,7 +19,6 @@ use crate::host::open_sockets::{OpenSockets, Tuple};
 use crate::selftest::check::{Check, Scenario};
 use crate::tool::{Context, KernelTypes, MapSource, Plan, Preexisting, Report, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool =
     Tool { name: "tcpretrans", about: "Retransmissions, by event or counted by flow", args, plan, selftest };
 

@@ -20,7 +20,6 @@ use crate::selftest::check::{Check, Scenario};
 use crate::selftest::expect::Row;
 use crate::tool::{MapContent, MapSource, Plan, Preexisting, Report, Schedule, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool { name: "tcpsubnet", about: "Bytes sent to subnets", args, plan, selftest };
 
 /// Subnets without a command line: loopback, the private networks, and the rest of IPv4.

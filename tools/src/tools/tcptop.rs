@@ -18,7 +18,6 @@ use crate::failure::Failure;
 use crate::selftest::check::{Check, Scenario};
 use crate::tool::{MapSource, Plan, Preexisting, Report, Schedule, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcptop",
     about: "Bytes sent and received by connection and process, busiest first",

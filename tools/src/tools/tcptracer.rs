@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::selftest::check::{Check, Scenario};
 use crate::tool::{Context, Plan, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcptracer",
     about: "TCP connections as processes open, accept and close them",

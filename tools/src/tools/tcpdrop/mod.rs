@@ -22,7 +22,6 @@ use crate::selftest::check::{Check, Scenario};
 use crate::selftest::expect;
 use crate::tool::{Context, KernelTypes, Limitation, Plan, Preexisting, Report, RowShortfall, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcpdrop",
     about: "TCP packets that the kernel drops, with the reason and the kernel's stack",

@@ -19,7 +19,6 @@ use crate::selftest::check::{Check, Scenario};
 use crate::selftest::expect;
 use crate::tool::{Context, Plan, Preexisting, Session, Tool};
 
-/// The tool.
 pub static TOOL: Tool = Tool {
     name: "tcpstates",
     about: "Changes of TCP state, with the time spent in the state before",
