@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
+use crate::map;
 use crate::stack_layout::SCRATCH;
 
 /// The name that programs know the set of cgroups by.
@@ -103,12 +104,9 @@ fn read(path: &'static str, failed: &'static str) -> Fragment {
 }
 
 /// Jumps to `reject` unless the key on the stack is in the map.
-fn member_of(map: &'static str, reject: &'static str) -> Fragment {
+fn member_of(set: &'static str, reject: &'static str) -> Fragment {
     bpf! {
-        r1 = map {map} ll;
-        r2 = r10;
-        r2 += {SCRATCH};
-        call bpf_map_lookup_elem;
+        ..map::lookup(set, SCRATCH);
         if r0 == 0 goto {reject};
     }
 }

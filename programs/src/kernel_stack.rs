@@ -8,6 +8,7 @@ use bpfasm::target::Target;
 use bpfasm::{Fragment, Reg, bpf};
 
 use crate::emit::{self, Length, Record};
+use crate::map;
 use crate::stack_layout::{EVENT, ZERO, at};
 
 /// The map's name.
@@ -44,10 +45,7 @@ pub fn emit(target: &Target, ring_bytes: u32, event: Layout) -> Fragment {
     }
     let length = Length::InRegister { reg: Reg::R6, most: event.size + STACK_ROOM - 1 };
     bpf! {
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {ZERO};
-        call bpf_map_lookup_elem;
+        ..map::lookup(MAP, ZERO);
         if r0 == 0 goto plain;
         r8 = r0;
         w1 = *(u32 *)(r8 + {BUSY});

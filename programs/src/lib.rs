@@ -22,22 +22,30 @@
 
 #![forbid(unsafe_code)]
 
-pub mod array;
+use bpfasm::object::{Hook, MapDef, Object};
+
+pub mod accept;
+pub mod actor;
 pub mod cgroup;
 pub mod containers;
 pub mod emit;
 pub mod endpoints;
 pub mod filter;
+pub mod flows;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod hook;
 pub mod kernel_stack;
 pub mod layout;
+pub mod map;
+pub mod open_sockets;
 pub mod outcome;
 pub mod owner;
 pub mod owner_hooks;
 pub mod packet;
 pub mod sock;
 pub mod stack_layout;
+pub mod state_change;
 pub mod state_tool;
 pub mod stats;
 pub mod stop_flag;
@@ -57,3 +65,9 @@ pub mod trie;
 
 /// What every program declares to the kernel. Most helpers are for GPL-compatible programs only.
 pub const LICENSE: &str = "Dual MIT/GPL";
+
+/// A tool's object.
+#[must_use]
+pub fn object(name: &'static str, hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
+    Object { name: name.into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() }
+}

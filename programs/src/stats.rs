@@ -9,11 +9,8 @@ use std::mem::offset_of;
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::array;
 use crate::layout::layout;
-
-/// The name of the map of a tool that adds up by flow. Where there is one, `lost_map` is about it, else about the table of sockets.
-pub const FLOWS: &str = "flows";
+use crate::map::only_value;
 
 layout! {
     /// One CPU's counters; the value of the map [`MAP`].
@@ -97,10 +94,10 @@ impl Count {
     }
 }
 
-/// `r7` = this CPU's counters; see [`array::only`] for `out`. Leaves 0 at [`crate::stack_layout::ZERO`].
+/// `r7` = this CPU's counters; see [`only_value`] for `out`. Leaves 0 at [`ZERO`](crate::stack_layout::ZERO).
 pub fn open(out: &'static str) -> Fragment {
     bpf! {
-        ..array::only(MAP, out);
+        ..only_value(MAP, out);
         r7 = r0;
     }
 }

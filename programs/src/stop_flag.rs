@@ -3,7 +3,7 @@
 use bpfasm::object::{Detach, MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::array;
+use crate::map::only_value;
 
 /// The map's name.
 pub const MAP: &str = "stopped";
@@ -23,7 +23,7 @@ pub fn detach() -> Detach {
 /// Jumps to `out` once the tool has detached. Clobbers `r0` to `r5`.
 pub fn unless_stopped(out: &'static str) -> Fragment {
     bpf! {
-        ..array::only(MAP, out);
+        ..only_value(MAP, out);
         w1 = *(u32 *)(r0 + 0);
         if w1 != 0 goto {out};
     }

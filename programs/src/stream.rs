@@ -6,17 +6,18 @@
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Attach, Hook, Need};
-use bpfasm::target::{Access, Arch, Target};
+use bpfasm::object::{Hook, Need};
+use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
+use crate::hook::Function;
 use crate::layout::layout;
-use crate::owner;
+use crate::open_sockets;
 use crate::sock::Sock;
 use crate::stack_layout::{self, entry};
-use crate::state_tool::{NEWSTATE, OLDSTATE};
+use crate::state_change::{self, NEWSTATE, OLDSTATE};
 use crate::stats::{self, Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfExists, IfFull};
 use crate::tcp::State;
 
 layout! {
@@ -136,16 +137,10 @@ fn as_it_is(sock: Sock) -> Fragment {
     }
 }
 
-/// The hooks that keep the table. The last is to be run once everything is attached ([`owner::SNAPSHOT_HOOK`]).
+/// The hooks that keep the table. The last is to be run once everything is attached ([`open_sockets::HOOK`]).
 pub fn table_hooks(target: &Target) -> Result<[Hook; 3], AsmError> {
-    let born = table::tracepoint_hook(
-        "state change",
-        Need::Required,
-        "inet_sock_set_state",
-        target,
-        born(Sock::new(target.access)),
-    )?;
-    let open = owner::walk_hook(&|sock| as_it_is(sock))?
+    let born = state_change::hook(target, born(Sock::new(target.access)))?;
+    let open = open_sockets::hook(&|sock| as_it_is(sock))?
         .without("the first of what a connection carries that was open at the start");
     Ok([table::destroy_hook()?, born, open])
 }
@@ -167,10 +162,7 @@ fn born(sock: Sock) -> Fragment {
         r6 = *(u64 *)(r9 + 0);                          // sk
         ..table::key();
         ..sock.tcp("out");
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto out;
-        ..stats::open("out");
-        ..count(Count::Untracked);
+        ..table::enter_built(IfFull::SocketLost, "out");
     out:
         r0 = 0;
         exit;
@@ -190,34 +182,18 @@ pub fn release_hook(
     target: &Target,
     moved: &dyn Fn(Sock) -> Fragment,
 ) -> Result<Hook, AsmError> {
-    let mut attach_options = Vec::new();
-    if target.trampolines {
-        let first = bpf! { r6 = *(u64 *)(r1 + 0); };
-        let attach = Attach::Fentry(RELEASE.into());
-        attach_options.push(table::attach_option(target, "release_fentry", attach, || {
-            released(&first, Sock::new(Access::Typed), moved)
-        })?);
-    }
-    if target.kprobes {
-        let register = match target.arch {
-            Arch::X86_64 => "pt_regs.di",
-            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
-        };
-        let first = bpf! { r6 = *(u64 *)(r1 + field {register}); };
-        let attach = Attach::Kprobe(RELEASE.into());
-        attach_options.push(table::attach_option(target, "release_kprobe", attach, || {
-            released(&first, Sock::new(Access::Probed), moved)
-        })?);
-    }
-    Ok(Hook::new(name, Need::Required, attach_options))
+    let program = |access| released(Sock::new(access), moved);
+    let options = RELEASE.at_entry(target, Access::Typed, &Fragment::new(), &program)?;
+    Ok(Hook::new(name, Need::Required, options))
 }
 
-const RELEASE: &str = "tcp_release_cb";
+/// `void tcp_release_cb(struct sock *sk)`
+const RELEASE: Function =
+    Function { name: "tcp_release_cb", trampoline: "release_fentry", kprobe: "release_kprobe" };
 
-/// `first` leaves the first argument in `r6`.
-fn released(first: &Fragment, sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
+/// The program on [`RELEASE`], with the socket in `r6`.
+fn released(sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
     bpf! {
-        ..first;
         ..table::key();
         ..sock.tcp("out");
         // Before and after a connection, and once a FIN is in the sequence, its numbers tell of no bytes.

@@ -10,9 +10,9 @@ use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::IpNet;
 
 use crate::endpoints::{Endpoint, Endpoints};
-use crate::stack_layout;
 use crate::subnet::canonical;
 use crate::tcp::AF_INET;
+use crate::{map, stack_layout};
 
 /// The name of the map of IPv4 subnets: a key is the length of the prefix (`u32`) and the address, a value a number (`u32`).
 pub const V4: &str = "subnets4";
@@ -81,13 +81,10 @@ pub fn first(endpoints: Endpoints, side: Endpoint, number: i16) -> Fragment {
 }
 
 /// With the address on the stack. Jumps to `wanted` or to `none`.
-fn look_up(map: &'static str, bits: i32, number: i16) -> Fragment {
+fn look_up(trie: &'static str, bits: i32, number: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {KEY}) = {bits};
-        r1 = map {map} ll;
-        r2 = r10;
-        r2 += {KEY};
-        call bpf_map_lookup_elem;
+        ..map::lookup(trie, KEY);
         if r0 == 0 goto none;
         w1 = *(u32 *)(r0 + 0);
         *(u32 *)(r10 + {number}) = w1;

@@ -11,7 +11,7 @@ use loader::{Drained, Events, Loaded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use programs::{emit, stats};
+use programs::{emit, flows};
 use rows::time::{Clock, Zone};
 use rows::{Column, Output, Page, Value};
 
@@ -271,7 +271,7 @@ impl Told {
                 "the ring is full and events are being lost; --ring-size makes it larger"
             });
         }
-        let (sockets, counts) = if loaded.has_map(stats::FLOWS) {
+        let (sockets, counts) = if loaded.has_map(flows::MAP) {
             (seen.untracked, seen.lost_map)
         } else {
             (seen.untracked.max(seen.lost_map), 0)

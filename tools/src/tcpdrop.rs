@@ -11,7 +11,7 @@ use bpfasm::target::Target;
 use btf::{Index, Wanted};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use loader::Loaded;
-use programs::owner;
+use programs::open_sockets;
 use programs::tcpdrop::{self, Event, Options};
 use rows::escape::Escaped;
 use rows::time::{Clock, Zone};
@@ -153,7 +153,7 @@ impl Session for Drops {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.owners { &[owner::SNAPSHOT_HOOK] } else { &[] }
+        if self.options.owners { &[open_sockets::HOOK] } else { &[] }
     }
 
     fn hold(&mut self, held: OpenSockets) {

@@ -4,7 +4,7 @@ use bpfasm::AsmError;
 use bpfasm::object::Object;
 use bpfasm::target::Target;
 use clap::{ArgMatches, Command};
-use programs::owner;
+use programs::open_sockets;
 use programs::tcplife::{self, Event, Options, Role};
 use rows::time::{Clock, SinceFirst};
 use rows::{Column, Format, Page, Value};
@@ -104,7 +104,7 @@ impl Session for Life {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.existing { &[owner::SNAPSHOT_HOOK] } else { &[] }
+        if self.options.existing { &[open_sockets::HOOK] } else { &[] }
     }
 
     fn hold(&mut self, held: OpenSockets) {

@@ -9,7 +9,7 @@ use btf::{Index, Wanted};
 use clap::{ArgMatches, Command};
 use loader::Loaded;
 use nix::errno::Errno;
-use programs::owner;
+use programs::open_sockets;
 use programs::tcp::AF_INET6;
 use programs::tcpretrans::{self, Event, Flow, Kind, Options, Tally};
 use rows::time::Clock;
@@ -149,7 +149,7 @@ impl Session for Retransmissions {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        if self.options.owners { &[owner::SNAPSHOT_HOOK] } else { &[] }
+        if self.options.owners { &[open_sockets::HOOK] } else { &[] }
     }
 
     fn hold(&mut self, held: OpenSockets) {

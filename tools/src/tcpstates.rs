@@ -4,7 +4,7 @@ use bpfasm::AsmError;
 use bpfasm::object::Object;
 use bpfasm::target::Target;
 use clap::{ArgMatches, Command};
-use programs::owner;
+use programs::open_sockets;
 use programs::tcp::State;
 use programs::tcpstates::{self, Event, Options};
 use rows::time::{Clock, SinceFirst};
@@ -124,7 +124,7 @@ impl Session for States {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SNAPSHOT_HOOK]
+        &[open_sockets::HOOK]
     }
 
     fn hold(&mut self, held: OpenSockets) {

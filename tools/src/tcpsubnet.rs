@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command};
 use ipnet::IpNet;
 use loader::{Loaded, Update};
 use programs::tcpsubnet::{self, MAX_COMPARED, Options};
-use programs::{owner, subnet, trie};
+use programs::{open_sockets, subnet, trie};
 use rows::time::{LocalDate, LocalTime, Zone};
 use rows::{Column, Format, Page, Value};
 
@@ -204,7 +204,7 @@ impl Session for Subnet {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SNAPSHOT_HOOK]
+        &[open_sockets::HOOK]
     }
 
     fn asks_for_owners(&self) -> bool {

@@ -11,9 +11,9 @@ use bpfasm::target::Target;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use loader::Loaded;
-use programs::owner;
+use programs::open_sockets;
 use programs::tcp::AF_INET;
-use programs::tcptop::{self, FLOWS, Flow, Options, TURNS, Traffic};
+use programs::tcptop::{self, FLOWS, Flow, INTERVAL_MAPS, Options, Traffic};
 use rows::time::{LocalTime, Zone};
 use rows::{Column, Format, Page, Value};
 
@@ -137,7 +137,7 @@ impl Top {
     /// What there was since the last report, most first.
     fn take(&mut self, loaded: &Loaded, last: bool) -> Result<Vec<(Flow, Traffic)>, Failure> {
         let map = |name| loaded.map(name).map_err(Failure::failed);
-        let [this, other] = [self.turn, 1 - self.turn].map(|turn| TURNS[turn]);
+        let [this, other] = [self.turn, 1 - self.turn].map(|turn| INTERVAL_MAPS[turn]);
         if !last {
             // Nobody adds to the one that it replaces any more.
             map(FLOWS)?.set_inner(0, map(other)?).map_err(Failure::failed)?;
@@ -266,7 +266,7 @@ impl Session for Top {
     }
 
     fn seeds(&self) -> &'static [&'static str] {
-        &[owner::SNAPSHOT_HOOK]
+        &[open_sockets::HOOK]
     }
 
     fn asks_for_owners(&self) -> bool {

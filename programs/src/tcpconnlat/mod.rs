@@ -17,9 +17,10 @@ use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfFull};
 use crate::tcp::State;
 
 /// What a command line asks for.
@@ -75,6 +76,12 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
     // The kernel chooses the local port after the change to SYN_SENT; all else is known then, and what is not wanted takes no
     // room in the table.
     let (at_connect, at_answer) = options.filter.clone().split_local_ports();
+    let entry = bpf! {
+        ..owner::into_new_entry(sock, Rank::Used);
+        ..at_connect.owner(entry!(pid), "filtered");
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {entry!(begin)}) = r0;
+    };
     bpf! {
         ..begin(sock, "out");
         w1 = *(u32 *)(r9 + {OLDSTATE});
@@ -108,15 +115,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
 
     connecting:
         ..at_connect.socket(sock, "filtered");
-        ..table::clear(Entry::LAYOUT);
-        ..owner::into_new_entry(sock, Rank::Used);
-        ..at_connect.owner(entry!(pid), "filtered");
-        call bpf_ktime_get_ns;
-        *(u64 *)(r10 + {entry!(begin)}) = r0;
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto aggregated;
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::enter(Entry::LAYOUT, entry, IfFull::EventLost, "aggregated");
         goto out;
 
     aggregated:

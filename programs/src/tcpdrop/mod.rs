@@ -17,7 +17,7 @@ use crate::sock::Sock;
 use crate::stack_layout::{ENTRY, SCRATCH, event};
 use crate::stats::{self, Count, count, only_if};
 use crate::tcp::{IPPROTO_TCP, SOCK_STREAM, State};
-use crate::{LICENSE, emit, kernel_stack, owner_hooks, table};
+use crate::{emit, hook, kernel_stack, owner_hooks, table};
 
 /// A reason in the kernel's words: an enum, and one of its values.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,10 +56,10 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     }
     if options.owners {
         maps.push(table::map(Owner::LAYOUT, options.max_sockets));
-        hooks = owner_hooks::hooks(target)?;
+        hooks = owner_hooks::all(target)?;
     }
-    hooks.push(table::tracepoint_hook("drop", Need::Required, "kfree_skb", target, drop(options, target))?);
-    Ok(Object { name: "tcpdrop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    hooks.push(hook::tracepoint("drop", Need::Required, "kfree_skb", target, drop(options, target))?);
+    Ok(crate::object("tcpdrop", hooks, maps))
 }
 
 /// Where the context has the arguments: they are eight bytes apart.
@@ -100,7 +100,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
         ..hide_purged(options, false);
         ..find_socket(sock, target.access);
         *(u8 *)(r10 + {event!(state)}) = 0;
-        ..owner::nobody_into_event(event!(pid), event!(comm));
+        ..owner::unknown_into_event(event!(pid), event!(comm));
         *(u16 *)(r10 + {event!(sent)}) = 0;
         if r6 == 0 goto device;
         ..describe(options, sock);

@@ -15,11 +15,13 @@ use crate::filter::Filter;
 use crate::layout::layout;
 use crate::outcome;
 use crate::owner::{self, Rank};
+use crate::owner_hooks::{self, Fill};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfFull};
 use crate::tcp::State;
 
 /// What a command line asks for.
@@ -70,8 +72,8 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
         destroyed: None,
-        learn: owner::hooks(target)?,
-        snapshot: options.existing.then_some(snapshot_entry as owner::Fill),
+        learn: owner_hooks::improve(target)?,
+        snapshot: options.existing.then_some(snapshot_entry as Fill),
     }
     .object(target)
 }
@@ -111,10 +113,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
     born:
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {entry!(birth)}) = r0;
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto aggregated;
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::enter_built(IfFull::EventLost, "aggregated");
         goto out;
 
     closed:

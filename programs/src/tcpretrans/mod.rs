@@ -4,7 +4,7 @@ mod event;
 
 use std::mem::offset_of;
 
-use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::object::{Need, Object};
 use bpfasm::reg::{R1, R6};
 use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Size, bpf};
@@ -16,8 +16,8 @@ use crate::owner::{self, Owner};
 use crate::sock::Sock;
 use crate::stack_layout::event;
 use crate::stats::{self, Count, count, only_if};
-use crate::table::{self, IfExists};
-use crate::{LICENSE, emit, owner_hooks, stack_layout};
+use crate::table;
+use crate::{emit, flows, hook, owner_hooks};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// The map of counts: a [`Tally`] by [`Flow`].
-pub const FLOWS: &str = stats::FLOWS;
+pub const FLOWS: &str = flows::MAP;
 
 /// `ICSK_TIME_LOSS_PROBE`, include/net/inet_connection_sock.h: the timer that is due is that of a probe.
 const ICSK_TIME_LOSS_PROBE: i32 = 5;
@@ -51,28 +51,23 @@ const ERR: i16 = 16;
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut hooks = if options.owners { owner_hooks::hooks(target)? } else { Vec::new() };
-    let mut own = |hook, tracepoint, body| -> Result<(), AsmError> {
-        hooks.push(table::tracepoint_hook(hook, Need::Required, tracepoint, target, body)?);
+    let mut hooks = if options.owners { owner_hooks::all(target)? } else { Vec::new() };
+    let mut own = |name, tracepoint, body| -> Result<(), AsmError> {
+        hooks.push(hook::tracepoint(name, Need::Required, tracepoint, target, body)?);
         Ok(())
     };
     own("retransmission", "tcp_retransmit_skb", retransmit_skb(options, target))?;
     own("SYN-ACK retransmission", "tcp_retransmit_synack", retransmit_synack(options, target))?;
     let mut maps = vec![stats::map()];
     maps.push(if options.count {
-        flows(options.max_sockets)
+        flows::map(FLOWS, Flow::LAYOUT, Tally::LAYOUT, options.max_sockets)
     } else {
         emit::map(target.ring, options.ring_bytes)
     });
     if options.owners {
         maps.push(table::map(Owner::LAYOUT, options.max_sockets));
     }
-    Ok(Object { name: "tcpretrans".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
-}
-
-fn flows(max_entries: u32) -> MapDef {
-    let plain = MapDef::new(FLOWS, MapKind::Hash, Flow::SIZE.into(), Tally::SIZE.into(), max_entries);
-    MapDef { key: Some(Flow::LAYOUT), value: Some(Tally::LAYOUT), grows: true, ..plain }
+    Ok(crate::object("tcpretrans", hooks, maps))
 }
 
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`, the last one from 6.17 on; before, it is
@@ -137,7 +132,7 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
         ..whose(
             options,
             owner::stored_into_event(event!(pid), event!(comm)),
-            owner::nobody_into_event(event!(pid), event!(comm)),
+            owner::unknown_into_event(event!(pid), event!(comm)),
         );
         ..filter.owner(event!(pid), "filtered");
     };
@@ -268,27 +263,14 @@ fn tell(options: &Options, target: &Target, rest: Fragment) -> Fragment {
 
 /// Adds the event to its flow.
 fn tally() -> Fragment {
-    let lookup = || {
-        bpf! {
-            r1 = map {FLOWS} ll;
-            r2 = r10;
-            r2 += {stack_layout::EVENT};
-            call bpf_map_lookup_elem;
-        }
-    };
+    let load_map = || bpf! { r1 = map {FLOWS} ll; };
     bpf! {
-        ..lookup();
+        ..flows::lookup(load_map());
         if r0 != 0 goto add;
         // Another CPU may enter the same flow meanwhile: both add to what is there then.
         ..table::clear(Tally::LAYOUT);
-        r1 = map {FLOWS} ll;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        r3 = r10;
-        r3 += {stack_layout::ENTRY};
-        r4 = {IfExists::Keep as i32};
-        call bpf_map_update_elem;
-        ..lookup();
+        ..flows::store(load_map());
+        ..flows::lookup(load_map());
         if r0 == 0 goto full;
     add:
         r1 = 1;

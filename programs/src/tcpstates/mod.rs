@@ -15,11 +15,12 @@ use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count, only_if};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
-use crate::{emit, stack_layout};
+use crate::{emit, owner_hooks, stack_layout};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,7 +58,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
         destroyed: None,
-        learn: owner::hooks(target)?,
+        learn: owner_hooks::improve(target)?,
         // Nothing to complete: an entry without a last change.
         snapshot: Some(|_| Fragment::new()),
     }

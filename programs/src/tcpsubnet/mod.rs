@@ -12,7 +12,7 @@ use crate::endpoints::{Endpoint, Endpoints};
 use crate::filter::Filter;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
-use crate::{LICENSE, stack_layout, stream, subnet, table, trie};
+use crate::{hook, map, stack_layout, stream, subnet, table, trie};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +34,7 @@ pub const MAP: &str = "bytes";
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let mut hooks = vec![
-        table::tracepoint_hook(
+        hook::tracepoint(
             SEND,
             Need::Optional,
             "sock_send_length",
@@ -44,14 +44,14 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         .without(stream::WITHOUT_SEND),
     ];
     let release = stream::release_hook("sent bytes", target, &|sock| add(options, sock))?;
-    let instead = [release].into_iter().chain(stream::table_hooks(target)?);
-    hooks.extend(instead.map(|hook| hook.fallback_for(SEND)));
+    let fallbacks = [release].into_iter().chain(stream::table_hooks(target)?);
+    hooks.extend(fallbacks.map(|hook| hook.fallback_for(SEND)));
     let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
     let mut maps = vec![stats::map(), counters(options.subnets.len()), table];
     if options.subnets.len() > MAX_COMPARED {
         maps.extend(trie::maps(options.subnets.len()));
     }
-    Ok(Object { name: "tcpsubnet".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    Ok(crate::object("tcpsubnet", hooks, maps))
 }
 
 /// The hook that kernels have since 6.3. The others are for those before.
@@ -81,10 +81,7 @@ fn add(options: &Options, sock: Sock) -> Fragment {
         ..stats::open("out");
         ..count(Count::Seen);
         ..only_wanted(options, sock);
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {SUBNET};
-        call bpf_map_lookup_elem;
+        ..map::lookup(MAP, SUBNET);
         if r0 == 0 goto out;                            // there is a counter for each
         r1 = *(u64 *)(r10 + {stream::MOVED});
         lock *(u64 *)(r0 + 0) += r1;

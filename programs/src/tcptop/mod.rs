@@ -20,7 +20,7 @@ use crate::owner::{self, COMM_LEN};
 use crate::sock::Sock;
 use crate::stack_layout;
 use crate::stats::{self, Count, count, only_if};
-use crate::{LICENSE, stream, table};
+use crate::{flows, hook, map, stream, table};
 
 /// Where the caller's flow is built.
 macro_rules! flow {
@@ -47,10 +47,10 @@ pub struct Options {
     pub max_sockets: u32,
 }
 
-/// The array of maps in whose only slot the map of the current interval is; the first of [`TURNS`] while it is empty.
-pub const FLOWS: &str = stats::FLOWS;
+/// The array of maps in whose only slot the map of the current interval is; the first of [`INTERVAL_MAPS`] while it is empty.
+pub const FLOWS: &str = flows::MAP;
 /// The maps that take turns there. Keys are [`Flow`], values [`Traffic`].
-pub const TURNS: [&str; 2] = ["flows0", "flows1"];
+pub const INTERVAL_MAPS: [&str; 2] = ["flows0", "flows1"];
 
 /// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
@@ -62,7 +62,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         }
     };
     let [destroyed, born, open] = stream::table_hooks(target)?;
-    let tracepoint = |hook, need, name, body| table::tracepoint_hook(hook, need, name, target, body);
+    let tracepoint = |hook, need, name, body| hook::tracepoint(hook, need, name, target, body);
     let hooks = vec![
         destroyed,
         born,
@@ -72,19 +72,16 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
         open,
     ];
-    let flows = |name| MapDef {
-        key: Some(Flow::LAYOUT),
-        value: Some(Traffic::LAYOUT),
-        grows: true,
-        ..MapDef::new(name, MapKind::Hash, Flow::SIZE.into(), Traffic::SIZE.into(), options.max_sockets)
+    let slot = MapDef {
+        inner: INTERVAL_MAPS.map(Into::into).into(),
+        ..MapDef::new(FLOWS, MapKind::ArrayOfMaps, 4, 4, 1)
     };
-    let [even, odd] = TURNS;
-    let slot =
-        MapDef { inner: TURNS.map(Into::into).into(), ..MapDef::new(FLOWS, MapKind::ArrayOfMaps, 4, 4, 1) };
-    let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
-    let mut maps = vec![stats::map(), table, slot, flows(even), flows(odd)];
+    let mut maps = vec![stats::map(), table::map(stream::Entry::LAYOUT, options.max_sockets), slot];
+    maps.extend(
+        INTERVAL_MAPS.map(|name| flows::map(name, Flow::LAYOUT, Traffic::LAYOUT, options.max_sockets)),
+    );
     maps.extend(options.containers.maps());
-    Ok(Object { name: "tcptop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    Ok(crate::object("tcptop", hooks, maps))
 }
 
 /// The hook that kernels have since 6.3.
@@ -141,6 +138,7 @@ fn current_if_owned(sock: Sock) -> Fragment {
 
 /// Adds [`stream::MOVED`] bytes to a member of the traffic of the socket in `r6`, or jumps to `out`. The flow knows its process.
 fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
+    let load_map = || bpf! { r1 = r8; };
     bpf! {
         ..stats::open("out");
         ..count(Count::Seen);
@@ -153,26 +151,17 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
         *(u16 *)(r10 + {flow!(lport)}) = w1;
 
-        r1 = map {FLOWS} ll;
-        r2 = r10;
-        r2 += {stack_layout::ZERO};
-        call bpf_map_lookup_elem;
+        ..map::lookup(FLOWS, stack_layout::ZERO);
         r8 = r0;
-        if r8 != 0 goto turned;
-        r8 = map {TURNS[0]} ll;
-    turned:
-        ..lookup();
+        if r8 != 0 goto have_map;
+        r8 = map {INTERVAL_MAPS[0]} ll;
+    have_map:
+        ..flows::lookup(load_map());
         if r0 != 0 goto known;
         ..begin(sock, member);
-        r1 = r8;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        r3 = r10;
-        r3 += {stack_layout::ENTRY};
-        r4 = {table::IfExists::Keep as i32};
-        call bpf_map_update_elem;
+        ..flows::store(load_map());
         if w0 == 0 goto added;
-        ..lookup();                                     // another CPU may have been first
+        ..flows::lookup(load_map());                    // another CPU may have been first
         if r0 == 0 goto full;
     known:
         r1 = *(u64 *)(r10 + {stream::MOVED});
@@ -182,16 +171,6 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         goto out;
     full:
         ..count(Count::LostMap);
-    }
-}
-
-/// `r0` = the traffic of the flow in the map in `r8`, or 0.
-fn lookup() -> Fragment {
-    bpf! {
-        r1 = r8;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        call bpf_map_lookup_elem;
     }
 }
 

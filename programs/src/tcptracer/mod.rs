@@ -1,12 +1,11 @@
 //! tcptracer: one event for each connection that a process opens, accepts or closes.
 
-mod accept;
 mod event;
 mod state;
 
 use bpfasm::object::Object;
 use bpfasm::target::{Access, Target};
-use bpfasm::{AsmError, Fragment, Reg, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::{Event, Kind};
 use crate::containers::Containers;
@@ -16,7 +15,8 @@ use crate::layout::layout;
 use crate::sock::Sock;
 use crate::stack_layout::event;
 use crate::state_tool::StateTool;
-use crate::{emit, owner, stop_flag};
+use crate::stats::only_if;
+use crate::{accept, actor, emit, owner, stop_flag};
 
 /// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,7 +75,7 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state::change(options, target),
         destroyed: Some(state::destroyed(options, target)),
-        learn: accept::hooks(options, target)?,
+        learn: accept::hooks(target, &|sock| accepted(options, target, sock))?,
         snapshot: None,
     }
     .object(target)?;
@@ -87,27 +87,29 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 impl Options {
     /// Jumps to `reject` unless the current task is wanted. For moments in process context.
     fn actor(&self, reject: &'static str) -> Fragment {
-        let uid = self.uid.map(|uid| {
-            bpf! {
-                call bpf_get_current_uid_gid;
-                if w0 != {uid.cast_signed()} goto {reject};
-            }
-        });
-        bpf! {
-            ..self.filter.current(reject);
-            ..uid;
-            ..self.containers.current(reject);
-        }
+        actor::wanted(&self.filter, self.uid, &self.containers, reject)
     }
 }
 
-/// Writes what happened, and that it was the current task, into the event.
+/// An accept, as [`accept::hooks`] finds it.
+fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
+    let checks = bpf! {
+        ..options.actor("filtered");
+        ..options.filter.socket(sock, "filtered");
+    };
+    let any = !checks.is_empty();
+    bpf! {
+        ..only_if(checks, any);
+        ..by_current(target.access, Kind::Accept);
+        ..tell(options, target, sock);
+    }
+}
+
+/// Writes what happened, and that the current task did it, into the event.
 fn by_current(access: Access, kind: Kind) -> Fragment {
     bpf! {
         *(u16 *)(r10 + {event!(kind)}) = {kind as i32};
-        ..owner::current(access, Reg::R10, event!(pid), event!(comm));
-        call bpf_get_current_uid_gid;
-        *(u32 *)(r10 + {event!(uid)}) = w0;
+        ..actor::into_event(access, event!(pid), event!(comm), event!(uid));
     }
 }
 

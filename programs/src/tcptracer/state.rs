@@ -9,7 +9,7 @@ use super::{Entry, Event, Kind, Options, Stage, by_current, tell};
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::{SHUTDOWN_MASK, State};
@@ -79,8 +79,7 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
         ..count(Count::Filtered);
         goto out;
     lost:
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::count_lost_event();
     out:
         r0 = 0;
         exit;
@@ -112,7 +111,7 @@ fn connected(options: &Options) -> Fragment {
         bpf! {
             w1 = *(u32 *)(r9 + {OLDSTATE});
             if w1 != {State::SYN_SENT.0} goto filtered;
-            ..owner::nobody_into_event(event!(pid), event!(comm));
+            ..owner::unknown_into_event(event!(pid), event!(comm));
             *(u32 *)(r10 + {event!(uid)}) = 0;
         }
     } else {
