@@ -1,16 +1,19 @@
 //! Accepts: the moments when a process gets a connection out of a listener's queue.
 //!
-//! The kernel has no tracepoint for accepts, so this module attaches to functions, and falls back on system calls:
+//! The kernel has no tracepoint for accepts, so this module attaches to functions, and falls back
+//! on system calls:
 //!
-//! 1. [`functions`]: `security_sock_graft`, which gives the new socket to the accepting process. Kernels without
-//!    CONFIG_SECURITY_NETWORK lack it. Its program also runs in a task that was already waiting when tracing began.
+//! 1. [`functions`]: `security_sock_graft`, which gives the new socket to the accepting process.
+//!    Kernels without CONFIG_SECURITY_NETWORK lack it. Its program also runs in a task that was
+//!    already waiting when tracing began.
 //! 2. [`functions`]: the result of `inet_csk_accept`.
-//! 3. [`hooks`] only: where the system calls `accept` and `accept4` return, and where io_uring completes an accept. There
-//!    the kernel only tells the new file descriptor, so the program walks from the current task's descriptors to the
-//!    socket.
+//! 3. [`hooks`] only: where the system calls `accept` and `accept4` return, and where io_uring
+//!    completes an accept. There the kernel only tells the new file descriptor, so the program
+//!    walks from the current task's descriptors to the socket.
 //!
-//! A tool that only improves what it knows about a socket takes [`functions`]: without them it goes on, and learns the
-//! owner later. A tool whose events are accepts takes [`hooks`], which attaches on every kernel.
+//! A tool that only improves what it knows about a socket takes [`functions`]: without them it goes
+//! on, and learns the owner later. A tool whose events are accepts takes [`hooks`], which attaches
+//! on every kernel.
 
 use std::borrow::Cow;
 
@@ -34,8 +37,8 @@ const ACCEPT: Function =
 
 /// Attach options on the functions that know the accepted socket in the accepting process.
 ///
-/// A program begins with `first`, which must leave `r1` alone. It ends with `program`, which gets the socket in `r6` and
-/// reads it with the access that it is given.
+/// A program begins with `first`, which must leave `r1` alone. It ends with `program`, which gets
+/// the socket in `r6` and reads it with the access that it is given.
 pub fn functions(
     target: &Target,
     first: &Fragment,
@@ -56,9 +59,9 @@ const IORING_OP_ACCEPT: i32 = 13;
 
 /// Hooks for a tool whose events are accepts. Its object needs the map [`stop_flag::map`].
 ///
-/// `event` is the tool's part of the program. It runs in the accepting task, with the TCP socket in `r6`, the context in
-/// `r9` and the event counted as seen. It has to count what becomes of the event, and may jump to `out`, where the
-/// program ends.
+/// `event` is the tool's part of the program. It runs in the accepting task, with the TCP socket in
+/// `r6`, the context in `r9` and the event counted as seen. It has to count what becomes of the
+/// event, and may jump to `out`, where the program ends.
 pub fn hooks(target: &Target, event: &dyn Fn(Sock) -> Fragment) -> Result<Vec<Hook>, AsmError> {
     // Most programs end with the same long fragment, which is built once.
     let probed = accepted(event, Sock::new(Access::Probed));
@@ -80,11 +83,12 @@ pub fn hooks(target: &Target, event: &dyn Fn(Sock) -> Fragment) -> Result<Vec<Ho
     let functions = functions(target, &keep_context, &program)?;
     let mut hooks = vec![
         Hook::new(ACCEPTED, Need::Optional, functions)
-            .without("accepts by 32-bit processes, of MPTCP, and by io_uring several at a time or into fixed files")
+            .without("accepts by 32-bit processes, of MPTCP, and by io_uring if repeated or into fixed files")
             .detach(stop_flag::detach()),
     ];
-    // A program on any tracepoint of a system call slows all system calls down, and one on the tracepoint of every
-    // system call slows them down most. So the two specific tracepoints come first.
+    // A program on any tracepoint of a system call slows all system calls down, and one on the
+    // tracepoint of every system call slows them down most. So the two specific tracepoints come
+    // first.
     let calls = ["sys_exit_accept", "sys_exit_accept4"].map(Text::from);
     let attach = Attach::Tracepoints("syscalls".into(), calls.into());
     let option = attach_option(target, "accept_returns", attach, || accept_returned(&by_descriptor))?;
@@ -121,7 +125,8 @@ fn accepted(event: &dyn Fn(Sock) -> Fragment, sock: Sock) -> Fragment {
     }
 }
 
-/// `syscalls:sys_exit_accept` and `sys_exit_accept4`, whose record has `__syscall_nr` and then `ret`.
+/// `syscalls:sys_exit_accept` and `sys_exit_accept4`, whose record has `__syscall_nr` and then
+/// `ret`.
 fn accept_returned(by_descriptor: &Fragment) -> Fragment {
     bpf! {
         r9 = r1;
@@ -138,8 +143,8 @@ fn accept_returned(by_descriptor: &Fragment) -> Fragment {
 /// `sys_exit(struct pt_regs *regs, long ret)`, for every system call.
 fn any_call_returned(target: &Target, by_descriptor: &Fragment) -> Fragment {
     let regs = Sock::new(target.access);
-    // A task that runs 32-bit code numbers its system calls differently. The width of the field that tells so differs
-    // between kernels, so it is read by a probe read.
+    // A task that runs 32-bit code numbers its system calls differently. The width of the field
+    // that tells so differs between kernels, so it is read by a probe read.
     let probed = Sock::new(Access::Probed);
     let is_accept = match target.arch {
         Arch::X86_64 => bpf! {
@@ -172,8 +177,8 @@ fn any_call_returned(target: &Target, by_descriptor: &Fragment) -> Fragment {
     }
 }
 
-/// `io_uring_complete`. Before 5.17 the tracepoint does not say which operation completed. No kernel says so for an
-/// accept that is to be repeated (multishot).
+/// `io_uring_complete`. Before 5.17 the tracepoint does not say which operation completed. No
+/// kernel says so for an accept that is to be repeated (multishot).
 fn io_uring_completed(by_descriptor: &Fragment) -> Fragment {
     let sock = Sock::new(Access::Probed);
     bpf! {
@@ -198,10 +203,11 @@ fn io_uring_completed(by_descriptor: &Fragment) -> Fragment {
     }
 }
 
-/// `r6` = the socket behind the current task's file descriptor in `r8`, and on with `accepted`. Jumps to `out` if the
-/// file is not a socket.
+/// `r6` = the socket behind the current task's file descriptor in `r8`, and on with `accepted`.
+/// Jumps to `out` if the file is not a socket.
 ///
-/// Every step is a probe read. A failed read yields 0, and reading at 0 fails again, so one check at the end is enough.
+/// Every step is a probe read. A failed read yields 0, and reading at 0 fails again, so one check
+/// at the end is enough.
 fn accepted_descriptor(accepted: &Fragment) -> Fragment {
     let sock = Sock::new(Access::Probed);
     bpf! {

@@ -1,7 +1,7 @@
 //! The process that acts: the current task, at moments in process context.
 //!
-//! For events that are a process's own doing, such as an accept. Whose a socket is at any other moment is the subject of
-//! [`crate::owner`].
+//! For events that are a process's own doing, such as an accept. Whose a socket is at any other
+//! moment is the subject of [`crate::owner`].
 
 use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, bpf};
@@ -10,7 +10,8 @@ use crate::containers::Containers;
 use crate::filter::Filter;
 use crate::owner;
 
-/// Jumps to `reject` unless the current task's process, user and container are wanted. Clobbers `r0` to `r5`.
+/// Jumps to `reject` unless the current task's process, user and container are wanted. Clobbers
+/// `r0` to `r5`.
 pub fn wanted(filter: &Filter, uid: Option<u32>, containers: &Containers, reject: &'static str) -> Fragment {
     let uid = uid.map(|uid| {
         bpf! {
@@ -25,8 +26,8 @@ pub fn wanted(filter: &Filter, uid: Option<u32>, containers: &Containers, reject
     }
 }
 
-/// Writes the current task's process, name and user into an event: to `pid`, `comm` and `uid` bytes from `r10`. Clobbers
-/// `r0` to `r5`.
+/// Writes the current task's process, name and user into an event: to `pid`, `comm` and `uid` bytes
+/// from `r10`. Clobbers `r0` to `r5`.
 pub fn into_event(access: Access, pid: i16, comm: i16, uid: i16) -> Fragment {
     bpf! {
         ..owner::current(access, Reg::R10, pid, comm);

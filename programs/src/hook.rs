@@ -1,6 +1,7 @@
 //! Building hooks: a program, and the ways to attach it.
 //!
-//! A hook names its attach options in order of preference. The loader takes the first one that this kernel accepts.
+//! A hook names its attach options in order of preference. The loader takes the first one that this
+//! kernel accepts.
 
 use bpfasm::object::{Attach, Hook, Need, ProgramDef};
 use bpfasm::target::{Access, Arch, Target};
@@ -8,8 +9,8 @@ use bpfasm::{AsmError, Fragment, Program, bpf};
 
 use crate::stack_layout::SCRATCH;
 
-/// One attach option of a hook. Its program stays empty if the host is known to refuse the attach point
-/// ([`Refused`](bpfasm::target::Refused)).
+/// One attach option of a hook. Its program stays empty if the host is known to refuse the attach
+/// point ([`Refused`](bpfasm::target::Refused)).
 pub fn attach_option(
     target: &Target,
     name: &'static str,
@@ -36,9 +37,10 @@ pub fn tracepoint(
     one_program(hook, need, name, attach, body)
 }
 
-/// A hook with one program on one tracepoint that needs no types: it reads nothing through its arguments, or reads by
-/// probe reads on every target. Such a program loads in half the time, because for a typed one the kernel searches its
-/// BTF for the tracepoint (`bpf_check_attach_target`, kernel 6.12).
+/// A hook with one program on one tracepoint that needs no types: it reads nothing through its
+/// arguments, or reads by probe reads on every target. Such a program loads in half the time,
+/// because for a typed one the kernel searches its BTF for the tracepoint
+/// (`bpf_check_attach_target`, kernel 6.12).
 pub fn untyped_tracepoint(
     hook: &'static str,
     need: Need,
@@ -59,7 +61,8 @@ fn one_program(
     Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
-/// A kernel function to attach to, and the names of the two programs that do: by trampoline and by kprobe.
+/// A kernel function to attach to, and the names of the two programs that do: by trampoline and by
+/// kprobe.
 pub struct Function {
     /// The kernel's name of the function.
     pub name: &'static str,
@@ -72,9 +75,10 @@ pub struct Function {
 impl Function {
     /// Attach options at the function's entry, for the ways that the target has.
     ///
-    /// A program is: `first`, which leaves `r1` alone; `r6` = the function's first argument, a pointer; and `body`,
-    /// which is to read through that pointer with the access that it is given. A trampoline hands over a pointer that
-    /// the verifier knows the type of: there, that access is `trampoline_access`.
+    /// A program is: `first`, which leaves `r1` alone; `r6` = the function's first argument, a
+    /// pointer; and `body`, which is to read through that pointer with the access that it is given.
+    /// A trampoline hands over a pointer that the verifier knows the type of: there, that access is
+    /// `trampoline_access`.
     pub fn at_entry(
         &self,
         target: &Target,
@@ -108,9 +112,9 @@ impl Function {
         Ok(options)
     }
 
-    /// Attach options at the function's return, for the ways that the target has. A program is: `first`, which leaves
-    /// `r1` alone; `r6` = the result, a pointer that can only be read by probe reads; and `body`. It ends without
-    /// `body` if the result is 0.
+    /// Attach options at the function's return, for the ways that the target has. A program is:
+    /// `first`, which leaves `r1` alone; `r6` = the result, a pointer that can only be read by
+    /// probe reads; and `body`. It ends without `body` if the result is 0.
     pub fn at_return(
         &self,
         target: &Target,
@@ -119,7 +123,8 @@ impl Function {
     ) -> Result<Vec<ProgramDef>, AsmError> {
         let mut options = Vec::new();
         if target.trampolines {
-            // bpf_get_func_ret (kernel 5.17) finds the result however many arguments the function has.
+            // bpf_get_func_ret (kernel 5.17) finds the result however many arguments the function
+            // has.
             options.push(attach_option(target, self.trampoline, Attach::Fexit(self.name.into()), || {
                 bpf! {
                     ..first;

@@ -4,7 +4,8 @@ use bpfasm::{Fragment, bpf};
 
 use crate::stack_layout;
 
-/// `r0` = the address of the value whose key lies `key` bytes from `r10`, or 0. Clobbers `r1` to `r5`.
+/// `r0` = the address of the value whose key lies `key` bytes from `r10`, or 0. Clobbers `r1` to
+/// `r5`.
 pub fn lookup(map: &'static str, key: i16) -> Fragment {
     lookup_in(bpf! { r1 = map {map} ll; }, key)
 }
@@ -19,8 +20,9 @@ pub fn lookup_in(load_map: Fragment, key: i16) -> Fragment {
     }
 }
 
-/// `r0` = the address of the only value of an array (this CPU's, if the array is per CPU). It always exists, but the
-/// verifier insists on a branch for the case that it does not: that one goes to `out`.
+/// `r0` = the address of the only value of an array (this CPU's, if the array is per CPU). It
+/// always exists, but the verifier insists on a branch for the case that it does not: that one goes
+/// to `out`.
 pub fn only_value(map: &'static str, out: &'static str) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {stack_layout::ZERO}) = 0;

@@ -1,8 +1,9 @@
 //! The TCP sockets that processes already have open when tracing begins.
 //!
-//! An iterator over all tasks' files (`iter/task_file`, kernel 5.8) enters them in the table, in all network namespaces. The
-//! loader runs the iterator after all other hooks have attached, so that no socket can slip in between. Sockets that other
-//! hooks entered in the meantime are left as they are.
+//! An iterator over all tasks' files (`iter/task_file`, kernel 5.8) enters them in the table, in
+//! all network namespaces. The loader runs the iterator after all other hooks have attached, so
+//! that no socket can slip in between. Sockets that other hooks entered in the meantime are left as
+//! they are.
 
 use bpfasm::object::{Attach, Hook, Need, ProgramDef};
 use bpfasm::reg::R1;
@@ -23,19 +24,19 @@ const S_IFMT: i32 = 0o170_000;
 /// include/uapi/linux/stat.h
 const S_IFSOCK: i32 = 0o140_000;
 
-/// The hook.
-///
-/// `build` builds the entry at [`stack_layout::ENTRY`](crate::stack_layout::ENTRY), with the socket in `r6`, read by the
-/// given [`Sock`], and the task that has it open in `r9`. It may jump to `skip`, and clobber all registers.
+/// `build` builds the entry at [`stack_layout::ENTRY`](crate::stack_layout::ENTRY), with the socket
+/// in `r6`, read by the given [`Sock`], and the task that has it open in `r9`. It may jump to
+/// `skip`, and clobber all registers.
 pub fn hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
-    // The helper tells a socket's file from any other, and the verifier knows the type of its result (kernel 5.11).
+    // The helper tells a socket's file from any other, and the verifier knows the type of its
+    // result (kernel 5.11).
     let by_helper = bpf! {
         call bpf_sock_from_file;
         if r0 == 0 goto skip;
         r6 = *(u64 *)(r0 + socket.sk);
     };
-    // Without the helper, the inode's type tells, and the file's private data is a mere address. A socket that was opened
-    // by its path (O_PATH) has no private data, and reads as 0.
+    // Without the helper, the inode's type tells, and the file's private data is a mere address. A
+    // socket that was opened by its path (O_PATH) has no private data, and reads as 0.
     let by_inode = bpf! {
         r2 = *(u64 *)(r1 + file.f_inode);
         if r2 == 0 goto skip;
@@ -55,8 +56,8 @@ pub fn hook(build: &dyn Fn(Sock) -> Fragment) -> Result<Hook, AsmError> {
     Ok(Hook::new(HOOK, Need::Optional, options))
 }
 
-/// The program, which the iterator calls for each open file: `find` gets the file in `r1`, and leaves its socket in `r6`
-/// or jumps to `skip`.
+/// The program, which the iterator calls for each open file: `find` gets the file in `r1`, and
+/// leaves its socket in `r6` or jumps to `skip`.
 fn step(find: Fragment, build: &dyn Fn(Sock) -> Fragment, sock: Sock) -> Fragment {
     bpf! {
         r9 = *(u64 *)(r1 + bpf_iter__task_file.task);

@@ -2,24 +2,28 @@
 //!
 //! # When the owner is known
 //!
-//! A state change, a retransmission or a drop often happens in a soft interrupt. The current task is then whichever one
-//! was interrupted, and has nothing to do with the socket. So a tool does not ask "who is running?" when it sends an
-//! event. It records the owner at the moments when the current task certainly acts for the socket, keeps that in the
-//! table, and uses it for every later event of the socket.
+//! A state change, a retransmission or a drop often happens in a soft interrupt. The current task
+//! is then whichever one was interrupted, and has nothing to do with the socket. So a tool does not
+//! ask "who is running?" when it sends an event. It records the owner at the moments when the
+//! current task certainly acts for the socket, keeps that in the table, and uses it for every later
+//! event of the socket.
 //!
 //! Two kinds of moments are certain:
 //!
-//! - The hook only runs in process context, for the process that makes the system call: accept, send, receive. The hooks
-//!   are in [`crate::owner_hooks`].
-//! - `sk->sk_lock.owned` is set. Only a task that makes a system call on the socket sets it. While it is set, the kernel
-//!   does not process packets of this socket but puts them into its backlog, so a state change at that time is made by
-//!   the task that holds the lock. [`unless_owned`] is this test.
+//! - The hook only runs in process context, for the process that makes the system call: accept,
+//!   send, receive. The hooks are in `owner_hooks`.
+//! - `sk->sk_lock.owned` is set. Only a task that makes a system call on the socket sets it. While
+//!   it is set, the kernel does not process packets of this socket but puts them into its backlog,
+//!   so a state change at that time is made by the task that holds the lock. (It also processes the
+//!   backlog, just before it gives the lock back. It acts for the socket then, too.)
+//!   [`unless_owned`] is this test.
 //!
-//! It is *not* a certain moment if the hook is about another socket than the locked one, or does not need the lock: there,
-//! a task on another CPU may hold it. See [`stored_into_event`].
+//! It is *not* a certain moment if the hook is about another socket than the locked one, or does
+//! not need the lock: there, a task on another CPU may hold it. See [`stored_into_event`].
 //!
-//! Two moments can name different processes: a server accepts a connection and passes it on to a worker, or a child
-//! process closes the copy that it inherited. The better moment wins, see [`Rank`].
+//! Two moments can name different processes: a server accepts a connection and passes it on to a
+//! worker, or a child process closes the copy that it inherited. The better moment wins, see
+//! [`Rank`].
 
 use std::mem::offset_of;
 
@@ -80,8 +84,8 @@ const PID: usize = offset_of!(Owner, pid);
 const RANK: usize = offset_of!(Owner, rank);
 const COMM: usize = offset_of!(Owner, comm);
 
-/// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8` or `r10`. Clobbers `r0`
-/// to `r5`.
+/// Writes the current task's process and name to `pid` and `comm` bytes from `base`, which is `r8`
+/// or `r10`. Clobbers `r0` to `r5`.
 pub(crate) fn current(access: Access, base: Reg, pid: i16, comm: i16) -> Fragment {
     let by_helpers = bpf! {
         call bpf_get_current_pid_tgid;
@@ -93,7 +97,8 @@ pub(crate) fn current(access: Access, base: Reg, pid: i16, comm: i16) -> Fragmen
         call bpf_get_current_comm;
     };
     match access {
-        // The name takes two loads. Its helper (which calls `strscpy_pad`) takes longer than anything else in a run.
+        // The name takes two loads. Its helper (which calls `strscpy_pad`) takes longer than
+        // anything else in a run.
         Access::Typed => bpf! {
             w0 = exists(bpf_func_id.BPF_FUNC_get_current_task_btf); // kernel 5.11
             if w0 == 0 goto no_helper;
@@ -132,8 +137,8 @@ fn copy_comm(from: Reg, from_off: i16, to: Reg, to_off: i16) -> Fragment {
     }
 }
 
-/// Jumps to `label` unless the current task acts for the socket, which it does if the socket's lock is held. See the
-/// module's documentation for where this is true.
+/// Jumps to `label` unless the current task acts for the socket, which it does if the socket's lock
+/// is held. See the module's documentation for where this is true.
 pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     bpf! {
         ..sock.load(R1, Size::B4, "sock.sk_lock.owned");
@@ -141,8 +146,8 @@ pub fn unless_owned(sock: Sock, label: &'static str) -> Fragment {
     }
 }
 
-/// Writes the current task into the entry that is being built at [`stack_layout::ENTRY`], if the task acts for the socket.
-/// Otherwise leaves the entry without an owner.
+/// Writes the current task into the entry that is being built at [`stack_layout::ENTRY`], if the
+/// task acts for the socket. Otherwise leaves the entry without an owner.
 pub fn into_new_entry(sock: Sock, rank: Rank) -> Fragment {
     bpf! {
         ..unless_owned(sock, "no_owner");
@@ -165,7 +170,8 @@ const fn new_entry(offset: usize) -> i16 {
     stack_layout::at(stack_layout::ENTRY, offset)
 }
 
-/// Writes the current task into the entry at `r8`, if the task acts for the socket and the entry has no owner of this rank.
+/// Writes the current task into the entry at `r8`, if the task acts for the socket and the entry
+/// has no owner of this rank.
 pub fn into_entry(sock: Sock, rank: Rank) -> Fragment {
     bpf! {
         ..current_into_entry(sock.access(), rank, "done", unless_owned(sock, "done"));
@@ -173,11 +179,11 @@ pub fn into_entry(sock: Sock, rank: Rank) -> Fragment {
     }
 }
 
-/// Writes the current task into the entry at `r8`; jumps to `done` if the entry has an owner of this rank already. `check`
-/// runs in between, and may jump to `done` as well.
+/// Writes the current task into the entry at `r8`; jumps to `done` if the entry has an owner of
+/// this rank already. `check` runs in between, and may jump to `done` as well.
 ///
-/// The members are written one by one, and another CPU may read them meanwhile. The rank is written last, so a reader of
-/// an entry that had no owner sees either no owner or all of it.
+/// The members are written one by one, and another CPU may read them meanwhile. The rank is written
+/// last, so a reader of an entry that had no owner sees either no owner or all of it.
 pub(crate) fn current_into_entry(
     access: Access,
     rank: Rank,
@@ -193,10 +199,11 @@ pub(crate) fn current_into_entry(
     }
 }
 
-/// Writes the owner into an event: `pid` and `comm` are offsets from `r10`. Pid 0 means that the owner is unknown.
+/// Writes the owner into an event: `pid` and `comm` are offsets from `r10`. Pid 0 means that the
+/// owner is unknown.
 ///
-/// The owner comes from the entry at `r8`. If `r8` is 0, or the entry has no owner, it is the current task, if that acts for
-/// the socket.
+/// The owner comes from the entry at `r8`. If `r8` is 0, or the entry has no owner, it is the
+/// current task, if that acts for the socket.
 pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     bpf! {
         if r8 == 0 goto not_stored;
@@ -210,8 +217,8 @@ pub fn into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-/// Writes the process that acts into an event: the current task if it acts for the socket, else the owner from the entry at
-/// `r8`. Pid 0 if there is neither.
+/// Writes the process that acts into an event: the current task if it acts for the socket, else the
+/// owner from the entry at `r8`. Pid 0 if there is neither.
 pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..unless_owned(sock, "not_acting");
@@ -223,7 +230,8 @@ pub fn actor_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-/// Writes the current task into an event if it acts for the socket, else pid 0. For tools without a table.
+/// Writes the current task into an event if it acts for the socket, else pid 0. For tools without a
+/// table.
 pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..unknown_into_event(pid, comm);
@@ -233,8 +241,9 @@ pub fn acting_into_event(sock: Sock, pid: i16, comm: i16) -> Fragment {
     }
 }
 
-/// Writes the owner from the entry at `r8` into an event; pid 0 if `r8` is 0 or the entry has no owner. For moments at which
-/// the lock proves nothing, because another task, on another CPU, may hold it.
+/// Writes the owner from the entry at `r8` into an event; pid 0 if `r8` is 0 or the entry has no
+/// owner. For moments at which the lock proves nothing, because another task, on another CPU, may
+/// hold it.
 pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         ..unknown_into_event(pid, comm);
@@ -246,7 +255,8 @@ pub fn stored_into_event(pid: i16, comm: i16) -> Fragment {
     }
 }
 
-/// Writes the owner from the entry at `r8` into an event; pid 0 and no name if the entry has no owner. Clobbers `r1`.
+/// Writes the owner from the entry at `r8` into an event; pid 0 and no name if the entry has no
+/// owner. Clobbers `r1`.
 pub fn entry_into_event(pid: i16, comm: i16) -> Fragment {
     bpf! {
         w1 = *(u32 *)(r8 + {PID});

@@ -1,9 +1,11 @@
-//! The hooks that find out who owns a socket. [`crate::owner`] has the record they fill in, and how it is read.
+//! The hooks that find out who owns a socket. [`crate::owner`] has the record they fill in, and how
+//! it is read.
 //!
-//! A tool that follows sockets anyway enters each of them itself, and adds [`improve`] and [`open_sockets`]. A tool whose own
-//! events are others, such as dropped packets, takes [`all`]: a table of nothing but owners, and the hooks that keep it.
+//! A tool that follows sockets anyway enters each of them itself, and adds [`improve`] and
+//! [`open_sockets`]. A tool whose own events are others, such as dropped packets, takes [`all`]: a
+//! table of nothing but owners, and the hooks that keep it.
 
-use bpfasm::object::{Detach, Hook, Layout, Need};
+use bpfasm::object::{Detach, Hook, Layout, MapDef, Need};
 use bpfasm::target::{Access, KernelVersion, Target};
 use bpfasm::{AsmError, Fragment, bpf};
 
@@ -14,20 +16,21 @@ use crate::table::{self, IfFull};
 use crate::tcp::State;
 use crate::{accept, hook, open_sockets};
 
-/// Hooks that name an owner, or a better one, after a socket's birth: its first send and receive, and its accept.
+/// Hooks that name an owner, or a better one, after a socket's birth: its first send and receive,
+/// and its accept.
 pub fn improve(target: &Target) -> Result<Vec<Hook>, AsmError> {
     let mut hooks = Vec::new();
-    // sock_send_length(struct sock *sk, int ret, int flags) and sock_recv_length, kernel 6.3: always in the process that
-    // makes the system call.
+    // sock_send_length(struct sock *sk, int ret, int flags) and sock_recv_length, kernel 6.3:
+    // always in the process that makes the system call.
     for (name, tracepoint) in [("first send", "sock_send_length"), ("first receive", "sock_recv_length")] {
         let body = bpf! {
             r6 = *(u64 *)(r1 + 0);                      // sk
             ..name_current(target.access, Rank::Used);
         };
-        hooks
-            .push(hook::untyped_tracepoint(name, Need::Optional, tracepoint, body)?.without(
-                "the process that uses an accepted connection, if another one accepts or closes it",
-            ));
+        hooks.push(
+            hook::untyped_tracepoint(name, Need::Optional, tracepoint, body)?
+                .without("the owner of a connection that one process accepts and another one uses"),
+        );
     }
     hooks.push(accept(target)?);
     Ok(hooks)
@@ -44,12 +47,13 @@ fn accept(target: &Target) -> Result<Hook, AsmError> {
     } else {
         "the owner of an accepted connection until a process sends or receives on it"
     };
-    // The tool stops reading the table before it detaches, so nothing has to wait for these programs.
+    // Once the tool detaches, no event needs what these programs write, so nothing waits for them.
     Ok(Hook::new("accept", Need::Optional, options).without(missing).detach(Detach::Unwaited))
 }
 
-/// A program's body that names the current task as the owner of the socket whose address is in `r6`, if the table has
-/// the socket and no owner of this rank. For moments in process context, where there is no need to look at the lock.
+/// A program's body that names the current task as the owner of the socket whose address is in
+/// `r6`, if the table has the socket and no owner of this rank. For moments in process context,
+/// where there is no need to look at the lock.
 fn name_current(access: Access, rank: Rank) -> Fragment {
     bpf! {
         ..table::key();
@@ -62,11 +66,12 @@ fn name_current(access: Access, rank: Rank) -> Fragment {
     }
 }
 
-/// How the entry of a socket that was open before is completed. Gets the socket in `r6`, read by the given [`Sock`]; may
-/// jump to `skip`, and clobber all registers.
+/// How the entry of a socket that was open before is completed. Gets the socket in `r6`, read by
+/// the given [`Sock`]; may jump to `skip`, and clobber all registers.
 pub type Fill = fn(Sock) -> Fragment;
 
-/// Enters the sockets that are open when tracing begins, with their owners, and completes each entry with `fill`.
+/// Enters the sockets that are open when tracing begins, with their owners, and completes each
+/// entry with `fill`.
 pub fn open_sockets(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let build = |sock| {
         bpf! {
@@ -81,10 +86,11 @@ pub fn open_sockets(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
 
 /// The hooks that keep a table of owners, for tools that have no other table of sockets.
 ///
-/// Every socket is entered at its birth, gets its owner at the moment when that is certain, and is deleted when the kernel
-/// destroys it. These events are not the tool's own, so the account only counts sockets that the table has no space for.
+/// Every socket is entered at its birth, gets its owner at the moment when that is certain, and is
+/// deleted when the kernel destroys it. These events are not the tool's own, so the account only
+/// counts sockets that the table has no space for.
 ///
-/// The map is `table::map(Owner::LAYOUT, …)`. The last hook has to run after everything is attached
+/// The map is [`map`]. The last hook has to run after everything is attached
 /// ([`open_sockets::HOOK`]).
 pub fn all(target: &Target) -> Result<Vec<Hook>, AsmError> {
     let mut hooks = vec![table::destroy_hook()?];
@@ -92,6 +98,12 @@ pub fn all(target: &Target) -> Result<Vec<Hook>, AsmError> {
     hooks.push(state_change::hook(target, state_change(Sock::new(target.access)))?);
     hooks.push(open_sockets(Owner::LAYOUT, |_| Fragment::new())?);
     Ok(hooks)
+}
+
+/// The table of owners, for `max_sockets` sockets.
+#[must_use]
+pub fn map(max_sockets: u32) -> MapDef {
+    table::map(Owner::LAYOUT, max_sockets)
 }
 
 /// The program on `inet_sock_set_state`.
@@ -107,9 +119,9 @@ fn state_change(sock: Sock) -> Fragment {
         w1 = *(u32 *)(r9 + {OLDSTATE});
         w2 = *(u32 *)(r9 + {NEWSTATE});
         if w1 == {State::CLOSE.0} goto new;
-        if w1 != {State::LISTEN.0} goto known;
+        if w1 != {State::LISTEN.0} goto existing;
         if w2 == {State::SYN_RECV.0} goto new;          // a new connection, which may reuse an old address
-    known:
+    existing:
         ..table::lookup();
         if r8 == 0 goto out;
         ..owner::into_entry(sock, Rank::Closed);

@@ -1,4 +1,5 @@
-//! The tracepoint of state changes: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`.
+//! The tracepoint of state changes: `inet_sock_set_state(const struct sock *sk, const int oldstate,
+//! const int newstate)`.
 
 use bpfasm::object::{Hook, Need};
 use bpfasm::target::Target;
@@ -20,8 +21,9 @@ pub fn hook(target: &Target, program: Fragment) -> Result<Hook, AsmError> {
 
 /// How the program of a tool begins whose events are state changes.
 ///
-/// Keeps the context in `r9`, makes the socket in `r6` readable, stores its key and counts the event as seen. Jumps to
-/// `out` if the state does not change, and if the socket is not a TCP socket.
+/// Keeps the context in `r9`, makes the socket in `r6` readable, stores its key and counts the
+/// event as seen. Jumps to `out` if the state does not change, and if the socket is not a TCP
+/// socket.
 pub fn begin(sock: Sock, out: &'static str) -> Fragment {
     bpf! {
         r9 = r1;

@@ -1,5 +1,6 @@
-//! What tools have in common that follow sockets from state to state: the table, whose sockets they are, and one program of
-//! their own on `inet_sock_set_state`.
+//! Tools that follow sockets from state to state, and send an event at some of the changes. They
+//! share the table, the hooks that find owners, and the order of hooks; each has a program of its
+//! own on `inet_sock_set_state`.
 
 use bpfasm::object::{Hook, Layout, Object};
 use bpfasm::target::Target;
@@ -8,37 +9,35 @@ use bpfasm::{AsmError, Fragment};
 use crate::owner_hooks::{self, Fill};
 use crate::{emit, state_change, stats, table};
 
-/// Such a tool.
 pub struct StateTool {
-    /// Its name.
     pub name: &'static str,
-    /// What it keeps of a socket.
+    /// What the table has for each socket.
     pub entry: Layout,
-    /// How many sockets the table has room for.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
-    /// Its program on `inet_sock_set_state`.
+    /// The program on `inet_sock_set_state`.
     pub state_change: Fragment,
-    /// Its program on `tcp_destroy_sock`, where there is more to do than to delete the entry.
+    /// The program on `tcp_destroy_sock`, if it does more than delete the entry.
     pub destroyed: Option<Fragment>,
-    /// Hooks that complete an entry after the socket's birth: [`owner::hooks`], where its owner is not known from the start.
-    pub learn: Vec<Hook>,
-    /// How the entry of a socket that was open before is completed, if such are wanted.
-    pub snapshot: Option<Fill>,
+    /// Hooks that attach before the one on state changes, such as [`owner_hooks::improve`].
+    pub other_hooks: Vec<Hook>,
+    /// How the entry of a socket that was open at the start is completed. `None`: such sockets are
+    /// not entered.
+    pub open_sockets: Option<Fill>,
 }
 
 impl StateTool {
-    /// Its programs and maps.
     pub fn object(self, target: &Target) -> Result<Object, AsmError> {
         let mut hooks = vec![match self.destroyed {
             None => table::destroy_hook()?,
             Some(program) => table::destroyed_hook(target, program)?,
         }];
-        hooks.extend(self.learn);
-        // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
+        hooks.extend(self.other_hooks);
+        // Entries are made by this hook. It attaches after the hooks that complete an entry, so
+        // that these see every entry, and before the walk over open sockets, so that the walk finds
+        // every socket that this hook does not.
         hooks.push(state_change::hook(target, self.state_change)?);
-        if let Some(fill) = self.snapshot {
+        if let Some(fill) = self.open_sockets {
             hooks.push(owner_hooks::open_sockets(self.entry, fill)?);
         }
         let maps = vec![

@@ -1,17 +1,18 @@
 //! The table of sockets: what earlier events leave for later ones, by the socket's address.
 //!
-//! The kernel gives the address of a dead socket to a new one within microseconds. An entry left behind would therefore be
-//! taken for the new socket's. Three rules prevent that:
+//! The kernel gives the address of a dead socket to a new one within microseconds. An entry left
+//! behind would therefore be taken for the new socket's. Three rules prevent that:
 //!
 //! 1. At a socket's birth, its entry is stored with [`IfExists::Replace`], whatever is there.
-//! 2. Later hooks look the entry up and change it in place. The hook that enters sockets which were open before can run at
-//!    the same time as all others, so it uses [`IfExists::Keep`].
+//! 2. Later hooks look the entry up and change it in place. The hook that enters sockets which were
+//!    open before can run at the same time as all others, so it uses [`IfExists::Keep`].
 //! 3. When the kernel destroys the socket, its entry is deleted ([`destroy_hook`]).
 //!
-//! The table has a fixed size. A socket for which it has no space is counted ([`IfFull`]), and its later events find no
-//! entry.
+//! The table has a fixed size. A socket for which it has no space is counted ([`IfFull`]), and its
+//! later events find no entry.
 //!
-//! In tools that show owners, each entry starts with the socket's owner ([`owner`](crate::owner)); the rest is the tool's.
+//! In tools that show owners, each entry starts with the socket's owner ([`owner`](crate::owner));
+//! the rest is the tool's.
 
 use bpfasm::object::{Hook, Layout, MapDef, MapKind, Need};
 use bpfasm::reg::R6;
@@ -21,21 +22,21 @@ use bpfasm::{AsmError, Fragment, bpf};
 use crate::stats::{self, Count, count};
 use crate::{hook, map, stack_layout};
 
-/// The map's name.
 pub const MAP: &str = "sockets";
 
 /// The map, for `max_entries` sockets whose entries have this layout.
 ///
-/// All its memory is allocated at the start. With a map that grows ([`MapDef::grows`]), each connection of a storm takes one
-/// to two microseconds longer, in the interrupts that refill the kernel's allocator.
+/// All its memory is allocated at the start. With a map that grows ([`MapDef::grows`]), each
+/// connection of a storm takes one to two microseconds longer, in the interrupts that refill the
+/// kernel's allocator.
 #[must_use]
 pub fn map(value: Layout, max_entries: u32) -> MapDef {
     let plain = MapDef::new(MAP, MapKind::Hash, 8, value.size.into(), max_entries);
     MapDef { value: Some(value), ..plain }
 }
 
-/// Stores the key, which is the address in `r6`. Has to come before [`Sock::tcp`](crate::sock::Sock::tcp), which changes
-/// what the verifier takes `r6` for.
+/// Stores the key, which is the address in `r6`. Has to come before
+/// [`Sock::tcp`](crate::sock::Sock::tcp), which changes what the verifier takes `r6` for.
 pub fn key() -> Fragment {
     bpf! { *(u64 *)(r10 + {stack_layout::KEY}) = {R6}; }
 }
@@ -75,12 +76,13 @@ pub fn store(if_exists: IfExists) -> Fragment {
 pub enum IfFull {
     /// The event itself, which was to be kept in the entry. It has been counted as seen.
     EventLost,
-    /// Only the socket's entry: the program has no event of the tool's, and has not opened the counters.
+    /// Only the socket's entry: the program has no event of the tool's, and has not opened the
+    /// counters.
     SocketLost,
 }
 
-/// Enters a socket at its birth: clears the entry, lets `build` fill it in, and stores it. Jumps to `stored`, or counts the
-/// loss if the table is full.
+/// Enters a socket at its birth: clears the entry, lets `build` fill it in, and stores it. Jumps to
+/// `stored`, or counts the loss if the table is full.
 pub fn enter(entry: Layout, build: Fragment, if_full: IfFull, stored: &'static str) -> Fragment {
     bpf! {
         ..clear(entry);
@@ -149,7 +151,8 @@ const DESTROYED: &str = "socket destroyed";
 /// `tcp_destroy_sock(struct sock *sk)`
 const DESTROY: &str = "tcp_destroy_sock";
 
-/// The same hook for a tool that has more to do then: `program` has to delete the entry ([`forget`]).
+/// The same hook for a tool that has more to do then: `program` has to delete the entry
+/// ([`forget`]).
 pub fn destroyed_hook(target: &Target, program: Fragment) -> Result<Hook, AsmError> {
     hook::tracepoint(DESTROYED, Need::Required, DESTROY, target, program)
 }

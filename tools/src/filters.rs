@@ -85,7 +85,7 @@ pub fn read(matches: &ArgMatches) -> Filter {
         local_ports: ports("localport"),
         remote_ports: ports("remoteport"),
         // A program with code that nothing leads to is refused.
-        subnets: if subnet::hold_everything(&subnets) { Vec::new() } else { subnets },
+        subnets: if subnet::contain_everything(&subnets) { Vec::new() } else { subnets },
         netns: matches.get_one("netns").copied(),
         cgroup: matches.get_one("cgroup").copied(),
     }
