@@ -5,7 +5,7 @@
 //! the events that fill the ring past a quarter.
 //!
 //! Asking how full the ring is costs a helper call. In a large ring only some of a CPU's events
-//! ask, at least every 64th ([`WakeupCheck`]).
+//! ask, at least every 64th (`WakeupCheck`).
 
 use bpfasm::object::{Layout, MapDef, MapKind};
 use bpfasm::target::{Ring, Target};

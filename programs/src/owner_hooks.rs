@@ -2,7 +2,7 @@
 //! it is read.
 //!
 //! A tool that follows sockets anyway enters each of them itself, and adds [`improve`] and
-//! [`open_sockets`]. A tool whose own events are others, such as dropped packets, takes [`all`]: a
+//! [`preexisting`]. A tool whose own events are others, such as dropped packets, takes [`all`]: a
 //! table of nothing but owners, and the hooks that keep it.
 
 use bpfasm::object::{Detach, Hook, Layout, MapDef, Need};
@@ -72,7 +72,7 @@ pub type Fill = fn(Sock) -> Fragment;
 
 /// Enters the sockets that are open when tracing begins, with their owners, and completes each
 /// entry with `fill`.
-pub fn open_sockets(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
+pub fn preexisting(entry: Layout, fill: Fill) -> Result<Hook, AsmError> {
     let build = |sock| {
         bpf! {
             ..table::clear(entry);
@@ -96,7 +96,7 @@ pub fn all(target: &Target) -> Result<Vec<Hook>, AsmError> {
     let mut hooks = vec![table::destroy_hook()?];
     hooks.extend(improve(target)?);
     hooks.push(state_change::hook(target, state_change(Sock::new(target.access)))?);
-    hooks.push(open_sockets(Owner::LAYOUT, |_| Fragment::new())?);
+    hooks.push(preexisting(Owner::LAYOUT, |_| Fragment::new())?);
     Ok(hooks)
 }
 
@@ -132,5 +132,30 @@ fn state_change(sock: Sock) -> Fragment {
     out:
         r0 = 0;
         exit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpfasm::target::{Arch, Refused, Ring};
+
+    use super::*;
+
+    #[test]
+    fn a_missing_accept_hook_is_described_for_this_kernel() {
+        let missing = |minor| {
+            let target = Target {
+                version: KernelVersion { major: 6, minor, patch: 0 },
+                arch: Arch::X86_64,
+                access: Access::Typed,
+                ring: Ring::RingBuf,
+                trampolines: true,
+                kprobes: true,
+                refused: Refused::default(),
+            };
+            accept(&target).expect("links").without.expect("described").to_string()
+        };
+        assert!(missing(2).ends_with("until a process closes it"), "no hook sees the first send");
+        assert!(missing(3).ends_with("until a process sends or receives on it"));
     }
 }

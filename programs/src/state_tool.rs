@@ -38,7 +38,7 @@ impl StateTool {
         // every socket that this hook does not.
         hooks.push(state_change::hook(target, self.state_change)?);
         if let Some(fill) = self.open_sockets {
-            hooks.push(owner_hooks::open_sockets(self.entry, fill)?);
+            hooks.push(owner_hooks::preexisting(self.entry, fill)?);
         }
         let maps = vec![
             emit::map(target.ring, self.ring_bytes),
