@@ -1,19 +1,19 @@
-//! Is a socket of a cgroup.
+//! Testing whether a socket belongs to a cgroup of version 2, the unified hierarchy.
 //!
-//! The socket's own cgroup (`sock.sk_cgrp_data`) is asked, not the current task's: it is known in a soft interrupt as well. It is
-//! the unified hierarchy's (version 2). No helper of tracing programs knows it, so the chain of pointers is followed by probe
-//! reads, which lockdown=confidentiality forbids.
+//! What counts is the socket's own cgroup (`sock.sk_cgrp_data`), because that is known in a soft
+//! interrupt as well. Tracing programs have no helper for it, so the program follows the pointers
+//! by probe reads, which lockdown=confidentiality forbids.
 
 use bpfasm::reg::R10;
 use bpfasm::{Fragment, Reg, bpf};
 
 use crate::stack_layout::{CGROUP, SCRATCH};
 
-/// How many levels below the wanted cgroup a socket is still found.
+/// A socket is found up to this many levels below the wanted cgroup.
 pub const MAX_DEPTH: usize = 16;
 
-/// Jumps to `reject` unless the cgroup of the socket in `sk`, or one it lies in, has this number, which is the inode of its
-/// directory. Clobbers `r0` to `r5`.
+/// Jumps to `reject` unless the cgroup of the socket in `sk`, or one that contains it, has this ID,
+/// which is the inode of its directory. Clobbers `r0` to `r5`.
 pub fn goto_unless_in(sk: Reg, id: u64, reject: &'static str) -> Fragment {
     let mut levels = Fragment::new();
     for level in 0..=MAX_DEPTH {
@@ -24,7 +24,7 @@ pub fn goto_unless_in(sk: Reg, id: u64, reject: &'static str) -> Fragment {
                 ..read(CGROUP);
                 r3 = *(u64 *)(r10 + {CGROUP});
                 if r3 == 0 goto {reject};               // that was the root
-                r3 -= cgroup.self;                      // the parent is known by this member
+                r3 -= cgroup.self;                      // the pointer is to this member of the parent
                 *(u64 *)(r10 + {CGROUP}) = r3;
             });
         }
@@ -41,8 +41,8 @@ pub fn goto_unless_in(sk: Reg, id: u64, reject: &'static str) -> Fragment {
         });
     }
     bpf! {
-        // The first member, whatever its type: a pointer since 5.15, before it a number that holds one, or with the lowest bit
-        // set a class of version 1.
+        // The first member of sk_cgrp_data, whatever its type. Since 5.15 it is the pointer;
+        // before, a number that is the pointer, or something of version 1 if the lowest bit is set.
         r3 = {sk};
         r3 += sock.sk_cgrp_data;
         ..read(CGROUP);
@@ -55,7 +55,7 @@ pub fn goto_unless_in(sk: Reg, id: u64, reject: &'static str) -> Fragment {
     }
 }
 
-/// Reads eight bytes at `r3` to the stack; a failed read leaves 0.
+/// Copies eight bytes at `r3` to the stack; 0 if they cannot be read.
 fn read(to: i16) -> Fragment {
     bpf! {
         r1 = {R10};

@@ -1,50 +1,51 @@
-//! Which containers a command line wants: sets of cgroups and mount namespaces that somebody else keeps in pinned maps, as the
-//! BCC tools take them. Their members may change while a tool runs.
+//! Filters by container: sets of cgroups or mount namespaces in BPF hash maps that another program
+//! has pinned, as in BCC. The sets may change while a tool runs.
 //!
-//! The current task is asked, so this is for moments in process context only.
+//! The current task is tested, so these filters only work for events in process context.
 
 use std::path::PathBuf;
 
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
+use crate::map;
 use crate::stack_layout::SCRATCH;
 
-/// The name that programs know the set of cgroups by.
+/// The name of the map of cgroups in our programs.
 const CGROUPS: &str = "cgroups";
-/// The name that programs know the set of mount namespaces by.
+/// The name of the map of mount namespaces in our programs.
 const MOUNT_NAMESPACES: &str = "mount_ns";
 
-/// Bytes of a key of both maps: the number of a cgroup (the inode of its directory), or of a mount namespace.
+/// Bytes of a key of both maps: the inode of a cgroup's directory, or of a mount namespace.
 pub const KEY_SIZE: u32 = 8;
-/// Bytes of a value of a map of cgroups. What they hold does not matter.
+/// Bytes of a value of a map of cgroups. Its content does not matter.
 pub const CGROUP_VALUE_SIZE: u32 = 8;
 /// Bytes of a value of a map of mount namespaces.
 pub const MOUNT_NAMESPACE_VALUE_SIZE: u32 = 4;
 
-/// Paths of such maps in a BPF file system.
+/// The paths of the maps in a BPF file system.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Containers {
-    /// Only tasks in one of these cgroups (version 2) itself, not in one below.
+    /// Only tasks in one of these cgroups (version 2) itself, not in a cgroup below it.
     pub cgroups: Option<PathBuf>,
     /// Only tasks in one of these mount namespaces.
     pub mount_namespaces: Option<PathBuf>,
 }
 
 impl Containers {
-    /// Whether nothing is asked for, so that every task is wanted.
+    /// Whether no filter is set, so that every task passes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The maps, for the object's own.
+    /// The maps that the object needs.
     #[must_use]
     pub fn maps(&self) -> Vec<MapDef> {
         let map = |name, path: &Option<PathBuf>, value_size| {
             path.clone().map(|path| MapDef {
                 pinned: Some(path),
-                // How many entries it has is not ours to say.
+                // Its owner decides on the number of entries, so this one does not matter.
                 ..MapDef::new(name, MapKind::Hash, KEY_SIZE, value_size, 1)
             })
         };
@@ -57,8 +58,9 @@ impl Containers {
         .collect()
     }
 
-    /// Jumps to `reject` unless the current task is in a wanted container. A task whose mount namespace cannot be known, such as
-    /// one that has left it because it is about to end, is taken to be in a wanted one. Clobbers `r0` to `r5`.
+    /// Jumps to `reject` unless the current task is in one of the containers. If its mount
+    /// namespace is unknown, the task passes: it has left its namespaces because it is about to
+    /// end. Clobbers `r0` to `r5`.
     pub fn current(&self, reject: &'static str) -> Fragment {
         let cgroup = self.cgroups.as_ref().map(|_| {
             bpf! {
@@ -77,7 +79,7 @@ impl Containers {
                 r3 += nsproxy.mnt_ns;
                 ..read("nsproxy.mnt_ns", "unknown");
                 r3 = *(u64 *)(r10 + {SCRATCH});
-                *(u64 *)(r10 + {SCRATCH}) = 0;          // the number has four bytes, the key eight
+                *(u64 *)(r10 + {SCRATCH}) = 0;          // the inode has four bytes, the key eight
                 r3 += mnt_namespace.ns.inum;
                 ..read("mnt_namespace.ns.inum", "unknown");
                 ..member_of(MOUNT_NAMESPACES, reject);
@@ -91,7 +93,7 @@ impl Containers {
     }
 }
 
-/// Reads a field at `r3` to the stack, or jumps to `failed`.
+/// Copies a field at `r3` to the stack, or jumps to `failed`.
 fn read(path: &'static str, failed: &'static str) -> Fragment {
     bpf! {
         r1 = r10;
@@ -103,12 +105,9 @@ fn read(path: &'static str, failed: &'static str) -> Fragment {
 }
 
 /// Jumps to `reject` unless the key on the stack is in the map.
-fn member_of(map: &'static str, reject: &'static str) -> Fragment {
+fn member_of(set: &'static str, reject: &'static str) -> Fragment {
     bpf! {
-        r1 = map {map} ll;
-        r2 = r10;
-        r2 += {SCRATCH};
-        call bpf_map_lookup_elem;
+        ..map::lookup(set, SCRATCH);
         if r0 == 0 goto {reject};
     }
 }

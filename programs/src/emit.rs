@@ -1,7 +1,11 @@
-//! Sending an event, without waking anybody.
+//! Sending an event without waking the reader.
 //!
-//! Waking the reader is by far the dearest thing a program can do, so it is left to the reader's own clock. Only a ring that is
-//! filling up faster than the reader comes round wakes it: a few of the events that carry the ring past a quarter.
+//! Waking the reader is by far the most expensive thing a program can do, so the reader looks into
+//! the ring by its own clock. It is woken only when the ring fills up faster than that: by a few of
+//! the events that fill the ring past a quarter.
+//!
+//! Asking how full the ring is costs a helper call. In a large ring only some of a CPU's events
+//! ask, at least every 64th (`WakeupCheck`).
 
 use bpfasm::object::{Layout, MapDef, MapKind};
 use bpfasm::target::{Ring, Target};
@@ -10,7 +14,6 @@ use bpfasm::{Fragment, Reg, bpf};
 use crate::stack_layout;
 use crate::stats::{Count, count};
 
-/// The map's name.
 pub const MAP: &str = "events";
 
 /// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h.
@@ -24,7 +27,7 @@ const BPF_F_CURRENT_CPU: i32 = -1;
 /// `BPF_RINGBUF_HDR_SZ`, include/uapi/linux/bpf.h.
 const BPF_RINGBUF_HDR_SZ: u32 = 8;
 
-/// The map, of `bytes` bytes; a perf event array gets its sizes from the reader.
+/// The map: a ring of `bytes` bytes, or a perf event array, whose buffers the reader creates.
 #[must_use]
 pub fn map(ring: Ring, bytes: u32) -> MapDef {
     let (kind, key_size, value_size, max_entries) = match ring {
@@ -34,7 +37,8 @@ pub fn map(ring: Ring, bytes: u32) -> MapDef {
     MapDef::new(MAP, kind, key_size, value_size, max_entries)
 }
 
-/// Sends the event at [`stack_layout::EVENT`] and counts it as reported or lost. `r9` is the context.
+/// Sends the event at [`stack_layout::EVENT`] and counts it as reported or lost. Uses `r7`, this
+/// CPU's counters, and `r9`, the context.
 pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
     assert!(layout.size <= stack_layout::EVENT_MAX);
     send(
@@ -44,35 +48,32 @@ pub fn emit(target: &Target, ring_bytes: u32, layout: Layout) -> Fragment {
     )
 }
 
-/// What is sent.
+/// The bytes to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// What its place counts from: `r10`, or a register that helper calls leave alone.
+    /// `r10`, or another register that helper calls do not clobber.
     pub base: Reg,
-    /// Bytes from there.
+    /// The distance from there.
     pub off: i16,
-    /// How long it is.
     pub length: Length,
 }
 
-/// How many bytes something has.
+/// A number of bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
-    /// Always as many.
     Fixed(u16),
-    /// As many as a register says that helper calls leave alone.
     InRegister {
-        /// The register.
+        /// A register that helper calls do not clobber.
         reg: Reg,
-        /// What it says at most, as the verifier knows.
-        most: u16,
+        /// The largest value that the verifier deduces for it.
+        max: u16,
     },
 }
 
 impl Length {
-    const fn most(self) -> u16 {
+    const fn max(self) -> u16 {
         match self {
-            Self::Fixed(bytes) | Self::InRegister { most: bytes, .. } => bytes,
+            Self::Fixed(bytes) | Self::InRegister { max: bytes, .. } => bytes,
         }
     }
 
@@ -84,48 +85,51 @@ impl Length {
     }
 }
 
-/// When an event looks how full the ring is.
+/// When an event checks whether to wake the reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Look {
-    /// Which events of a CPU do: a power of two, which divides the number of those before it. To look costs a call.
+struct WakeupCheck {
+    /// An event of a CPU checks if this power of two divides the number of the CPU's events before
+    /// it.
     every: u32,
-    /// From a quarter of the ring on, so many bytes in which one that looks wakes the reader.
+    /// The reader is woken if the ring is filled by a quarter, or by up to this many bytes more.
     window: u32,
 }
 
-impl Look {
-    /// For a ring of records of at most `most` bytes.
+impl WakeupCheck {
+    /// For a ring whose records have at most `max` bytes.
     ///
-    /// The window is wide enough that what several CPUs send cannot step over it: where all look, four records; else sixteen looks,
-    /// by whichever CPUs, in a tenth of the ring.
-    fn at(ring_bytes: u32, most: u16) -> Self {
-        let record = u32::from(most).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ;
+    /// The window is wide enough that the events of several CPUs cannot jump over it unchecked. If
+    /// every event checks, it is as wide as four records. Otherwise it has space for sixteen
+    /// checks, by whichever CPUs, and is about a tenth of the ring.
+    fn new(ring_bytes: u32, max: u16) -> Self {
+        let record = u32::from(max).next_multiple_of(8) + BPF_RINGBUF_HDR_SZ;
         let every = 1 << (ring_bytes / 160 / record).max(1).ilog2().min(6);
         Self { every, window: record * if every == 1 { 4 } else { every * 16 } }
     }
 }
 
-/// Sends a record and counts it as reported or lost. `r9` is the context, and `r7` this CPU's counters.
+/// Sends a record and counts it as reported or lost. Uses `r7`, this CPU's counters, and `r9`, the
+/// context.
 pub fn send(target: &Target, ring_bytes: u32, record: Record) -> Fragment {
     let Record { base, off, length } = record;
     let output = match target.ring {
         Ring::RingBuf => {
-            let Look { every, window } = Look::at(ring_bytes, length.most());
-            let now_and_then = (every > 1).then(|| {
+            let WakeupCheck { every, window } = WakeupCheck::new(ring_bytes, length.max());
+            let unless_due = (every > 1).then(|| {
                 bpf! {
                     r1 = *(u64 *)(r7 + {Count::Reported.offset()});
-                    if r1 & {every - 1} goto quietly;
+                    if r1 & {every - 1} goto no_wakeup;
                 }
             });
             bpf! {
-                ..now_and_then;
+                ..unless_due;
                 r1 = map {MAP} ll;
                 r2 = {BPF_RB_AVAIL_DATA};
                 call bpf_ringbuf_query;
                 r4 = {BPF_RB_FORCE_WAKEUP};
                 r0 -= {ring_bytes / 4};
                 if r0 < {window} goto send;
-            quietly:
+            no_wakeup:
                 r4 = {BPF_RB_NO_WAKEUP};
             send:
                 r1 = map {MAP} ll;
@@ -158,16 +162,16 @@ pub fn send(target: &Target, ring_bytes: u32, record: Record) -> Fragment {
 
 #[cfg(test)]
 mod tests {
-    use super::Look;
+    use super::WakeupCheck;
 
     #[test]
-    fn large_rings_are_looked_at_now_and_then() {
-        assert_eq!(Look::at(4096, 88), Look { every: 1, window: 4 * 96 });
-        assert_eq!(Look::at(64 << 10, 88), Look { every: 4, window: 4 * 16 * 96 });
-        assert_eq!(Look::at(1 << 20, 84), Look { every: 64, window: 64 * 16 * 96 });
-        assert_eq!(Look::at(1 << 30, 84), Look { every: 64, window: 64 * 16 * 96 });
-        for (ring_bytes, most) in [(4096, 1100), (32 << 10, 8), (1 << 20, 8), (1 << 20, 1100)] {
-            let Look { every, window } = Look::at(ring_bytes, most);
+    fn events_of_large_rings_check_rarely() {
+        assert_eq!(WakeupCheck::new(4096, 88), WakeupCheck { every: 1, window: 4 * 96 });
+        assert_eq!(WakeupCheck::new(64 << 10, 88), WakeupCheck { every: 4, window: 4 * 16 * 96 });
+        assert_eq!(WakeupCheck::new(1 << 20, 84), WakeupCheck { every: 64, window: 64 * 16 * 96 });
+        assert_eq!(WakeupCheck::new(1 << 30, 84), WakeupCheck { every: 64, window: 64 * 16 * 96 });
+        for (ring_bytes, max) in [(4096, 1100), (32 << 10, 8), (1 << 20, 8), (1 << 20, 1100)] {
+            let WakeupCheck { every, window } = WakeupCheck::new(ring_bytes, max);
             assert!(every.is_power_of_two() && every <= 64);
             assert!(every == 1 || window <= ring_bytes / 8, "{window} of {ring_bytes}");
         }

@@ -1,24 +1,24 @@
-//! The two ends of a connection, wherever a program has them: in the socket, or already written into an event.
+//! The two endpoints of a connection, read from the socket or from an event that has them already.
 
 use bpfasm::{Fragment, Reg, Size, bpf};
 
 use crate::sock::Sock;
 use crate::tcp::AF_INET;
 
-/// Where they are read from.
+/// Where endpoints are read from.
 #[derive(Clone, Copy, Debug)]
 pub enum Endpoints {
     /// The socket in `r6`.
     Sock(Sock),
-    /// A struct of ours.
+    /// One of our structs, such as an event.
     Event(Place),
 }
 
-/// Where a struct has them: offsets from a register. Addresses have 16 bytes, an IPv4 address in the first four; ports are in
-/// network order.
+/// Where a struct has the endpoints: offsets from a register. Addresses have 16 bytes, an IPv4
+/// address takes the first four. Ports are in network order.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// What the offsets count from: `r10`, or a register that helper calls leave alone.
+    /// `r10`, or another register that helper calls do not clobber.
     pub base: Reg,
     /// `u16`, `AF_INET` or `AF_INET6`
     pub family: i16,
@@ -30,11 +30,11 @@ pub struct Place {
     pub lport: i16,
     /// `u16`
     pub rport: i16,
-    /// `u32`, 0 where it is not known
+    /// `u32`, 0 if unknown
     pub netns: i16,
 }
 
-/// Where the caller's `Event` on the stack has the ends of its connection.
+/// Where the caller's `Event` on the stack has the endpoints of its connection.
 macro_rules! event_endpoints {
     () => {
         $crate::endpoints::Place {
@@ -50,12 +50,13 @@ macro_rules! event_endpoints {
 }
 pub(crate) use event_endpoints;
 
-/// Writes the ends of the socket in `r6` into an event on the stack. Clobbers `r0` to `r5`.
+/// Writes the endpoints of the socket in `r6` into an event on the stack. Clobbers `r0` to `r5`.
 pub fn into_event(sock: Sock, event: Place) -> Fragment {
     into_event_with(sock, event, Endpoints::Sock(sock).port(Endpoint::Local))
 }
 
-/// The same of what is no whole socket (see [`Sock::request`]): `local_port` leaves that in `w1`, in network order.
+/// As [`into_event`], for a request socket, which lacks the field with the local port (see
+/// [`Sock::request`]): `local_port` leaves the port in `w1`, in network order.
 pub fn into_event_with(sock: Sock, event: Place, local_port: Fragment) -> Fragment {
     assert_eq!(event.base, Reg::R10, "addresses go to the stack");
     let from = Endpoints::Sock(sock);
@@ -72,21 +73,20 @@ pub fn into_event_with(sock: Sock, event: Place, local_port: Fragment) -> Fragme
     }
 }
 
-/// One of them.
+/// One end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endpoint {
-    /// This host's.
     Local,
-    /// The other's.
     Remote,
 }
 
-/// `::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2: eighty zero bits, sixteen ones. The second four-byte word of three.
+/// An IPv4 address in an IPv6 one is `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2): eighty zero bits,
+/// sixteen ones, and the address. This is the third of the four 32-bit words.
 const MAPPED_PREFIX: u32 = 0xffff_u32 << 16;
 const _: () = assert!(cfg!(target_endian = "little"), "the constant above is for little-endian targets");
 
 impl Endpoints {
-    /// `w1` = the family.
+    /// `w1` = the address family.
     pub fn family(self) -> Fragment {
         match self {
             Self::Sock(sock) => sock.common(Reg::R1, Size::B2, "sock_common.skc_family"),
@@ -97,7 +97,7 @@ impl Endpoints {
     /// `w1` = the port, in network order.
     pub fn port(self, side: Endpoint) -> Fragment {
         match (self, side) {
-            // Not skc_num: that one is 0 once the port is given back, which is before the change to CLOSE.
+            // Not skc_num, which becomes 0 when the port is given back, before the change to CLOSE.
             (Self::Sock(sock), Endpoint::Local) => sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport"),
             (Self::Sock(sock), Endpoint::Remote) => sock.common(Reg::R1, Size::B2, "sock_common.skc_dport"),
             (Self::Event(Place { base, lport, .. }), Endpoint::Local) => {
@@ -109,7 +109,7 @@ impl Endpoints {
         }
     }
 
-    /// `dst` = the IPv4 address of an end of `AF_INET`. Clobbers nothing else.
+    /// `dst` = an IPv4 address, if the family is `AF_INET`. Clobbers nothing else.
     pub fn ipv4(self, side: Endpoint, dst: Reg) -> Fragment {
         match (self, side) {
             (Self::Sock(sock), Endpoint::Local) => sock.common(dst, Size::B4, "sock_common.skc_rcv_saddr"),
@@ -118,7 +118,8 @@ impl Endpoints {
         }
     }
 
-    /// `dst` = a part of the address of an end of `AF_INET6`, `addend` bytes into it. Clobbers nothing else.
+    /// `dst` = a part of an address, `addend` bytes into it, if the family is `AF_INET6`. Clobbers
+    /// nothing else.
     pub fn ipv6(self, side: Endpoint, dst: Reg, size: Size, addend: i16) -> Fragment {
         match (self, side) {
             (Self::Sock(sock), Endpoint::Local) => {
@@ -131,7 +132,7 @@ impl Endpoints {
         }
     }
 
-    /// `w1` = the number of the network namespace, as `/proc/PID/ns/net` shows it.
+    /// `w1` = the inode of the network namespace, as `/proc/PID/ns/net` shows it.
     pub fn netns(self) -> Fragment {
         match self {
             Self::Sock(sock) => sock.netns(),
@@ -139,8 +140,8 @@ impl Endpoints {
         }
     }
 
-    /// Jumps to `label` when the connection carries IPv6, or when it carries IPv4; an AF_INET6 socket with mapped addresses
-    /// carries IPv4. Clobbers `r1`.
+    /// Jumps to `label` if the connection's packets are IPv6 (`ipv6`), or if they are IPv4 (not
+    /// `ipv6`). An `AF_INET6` socket with IPv4-mapped addresses sends IPv4. Clobbers `r1`.
     pub fn goto_if_ipv6(self, ipv6: bool, label: &'static str) -> Fragment {
         let (on_v6, on_v4) = if ipv6 { (label, "done") } else { ("done", label) };
         bpf! {
@@ -152,7 +153,8 @@ impl Endpoints {
         }
     }
 
-    /// Jumps to `label` unless an end of `AF_INET6` is a mapped IPv4 address, whose four bytes are then the last. Clobbers `r1`.
+    /// Jumps to `label` unless an `AF_INET6` address is a mapped IPv4 address, which is then in the
+    /// last four bytes. Clobbers `r1`.
     pub fn goto_unless_mapped(self, side: Endpoint, label: &'static str) -> Fragment {
         bpf! {
             ..self.ipv6(side, Reg::R1, Size::B8, 0);

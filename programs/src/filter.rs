@@ -1,4 +1,4 @@
-//! Which sockets a command line wants. What is not asked for costs no instruction.
+//! The filters that all tools share. A filter that is not set costs no instruction.
 
 use bpfasm::reg::R6;
 use bpfasm::{Fragment, Reg, bpf};
@@ -11,53 +11,54 @@ use crate::subnet;
 
 /// The IP version on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum Family {
     V4,
     V6,
 }
 
-/// What all tools can filter by.
+/// The filters. A socket has to pass all that are set.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Filter {
     /// Only sockets of this process.
     pub pid: Option<u32>,
-    /// Only this IP version. A socket of `AF_INET6` that talks to a mapped address talks IPv4.
+    /// Only this IP version. An `AF_INET6` socket with IPv4-mapped addresses counts as IPv4.
     pub family: Option<Family>,
-    /// Only these local ports; empty: any.
+    /// Only these local ports. Empty: any.
     pub local_ports: Vec<u16>,
-    /// Only these remote ports; empty: any.
+    /// Only these remote ports. Empty: any.
     pub remote_ports: Vec<u16>,
-    /// Only connections with an end, this one or the other, in one of these; empty: any. Not to
-    /// [hold everything](subnet::hold_everything).
+    /// Only connections whose local or remote address is in one of these. Empty: any. Must not
+    /// [contain every address](subnet::contain_everything).
     pub subnets: Vec<IpNet>,
-    /// Only this network namespace, by the number of `/proc/PID/ns/net`.
+    /// Only this network namespace, by the inode that `/proc/PID/ns/net` shows.
     pub netns: Option<u32>,
-    /// Only sockets of this cgroup (version 2) and those below it, by the inode of its directory.
+    /// Only sockets of this cgroup (version 2) and the cgroups below it, by the inode of its
+    /// directory.
     pub cgroup: Option<u64>,
 }
 
-/// More ports than this do not fit a program next to everything else.
+/// The most ports of each kind for which a program stays within the limit of old kernels.
 pub const MAX_PORTS: usize = 1024;
 
-/// More subnets than this do not either.
+/// The most subnets for which it does.
 pub const MAX_SUBNETS: usize = 64;
 
 impl Filter {
-    /// Whether nothing is asked for, so that everything is wanted.
+    /// Whether no filter is set, so that everything passes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What can be told of a socket that is about to connect, and what only once it has a local port.
+    /// Splits the filters into those that can be applied to a socket that is about to connect, and
+    /// those that need its local port, which it gets later.
     #[must_use]
     pub fn split_local_ports(mut self) -> (Self, Self) {
         let local_ports = std::mem::take(&mut self.local_ports);
         (self, Self { local_ports, ..Self::default() })
     }
 
-    /// Jumps to `reject` unless the socket in `r6` is wanted, whoever it belongs to.
+    /// Jumps to `reject` unless the socket in `r6` passes all filters but the one by process.
     pub fn socket(&self, sock: Sock, reject: &'static str) -> Fragment {
         bpf! {
             ..self.endpoints(Endpoints::Sock(sock), reject);
@@ -65,7 +66,7 @@ impl Filter {
         }
     }
 
-    /// Jumps to `reject` unless family, ports, addresses and network namespace are wanted.
+    /// Jumps to `reject` unless family, ports, addresses and network namespace pass.
     pub fn endpoints(&self, endpoints: Endpoints, reject: &'static str) -> Fragment {
         let mut fragment = Fragment::new();
         if let Some(family) = self.family {
@@ -80,12 +81,12 @@ impl Filter {
             }
         }
         if !self.subnets.is_empty() {
-            let found = |_| bpf! { goto held; };
+            let found = |_| bpf! { goto in_subnet; };
             fragment.splice(bpf! {
                 ..subnet::first(endpoints, Endpoint::Remote, &self.subnets, &found);
                 ..subnet::first(endpoints, Endpoint::Local, &self.subnets, &found);
                 goto {reject};
-            held:
+            in_subnet:
             });
         }
         if let Some(netns) = self.netns {
@@ -97,13 +98,13 @@ impl Filter {
         fragment
     }
 
-    /// Jumps to `reject` unless the cgroup of the socket in `sk` is wanted. A socket keeps the cgroup of the process that made
-    /// it, an accepted one that of its listener.
+    /// Jumps to `reject` unless the cgroup of the socket in `sk` passes. A socket keeps the cgroup
+    /// of the process that created it; an accepted one has its listener's.
     pub fn cgroup(&self, sk: Reg, reject: &'static str) -> Fragment {
         self.cgroup.map(|id| cgroup::goto_unless_in(sk, id, reject)).into()
     }
 
-    /// Jumps to `reject` unless the process number `pid` bytes from `r10` is wanted.
+    /// Jumps to `reject` unless the process ID at `pid` bytes from `r10` passes.
     pub fn owner(&self, pid: i16, reject: &'static str) -> Fragment {
         match self.pid {
             None => Fragment::new(),
@@ -114,7 +115,7 @@ impl Filter {
         }
     }
 
-    /// Jumps to `reject` unless the current task's process is wanted. For moments in process context.
+    /// Jumps to `reject` unless the current task's process passes. For moments in process context.
     pub fn current(&self, reject: &'static str) -> Fragment {
         match self.pid {
             None => Fragment::new(),
@@ -127,8 +128,8 @@ impl Filter {
     }
 }
 
-/// Jumps to `reject` unless `w1`, a port as it is on the wire, is one of `ports`: a search tree, so that many ports cost
-/// little more than a few.
+/// Jumps to `reject` unless `w1`, a port in network order, is one of `ports`. Compiles to a search
+/// tree, so that many ports cost little more than a few.
 fn any_of(ports: &[u16], reject: &'static str) -> Fragment {
     let mut wire: Vec<u16> = ports.iter().map(|port| port.to_be()).collect();
     wire.sort_unstable();
@@ -139,7 +140,8 @@ fn any_of(ports: &[u16], reject: &'static str) -> Fragment {
     }
 }
 
-/// Jumps to `wanted` or to `reject`. Below five a comparison each is as fast as splitting.
+/// Jumps to `wanted` or to `reject`. Fewer than five ports are compared one by one, which is as
+/// fast as splitting.
 fn search(sorted: &[u16], reject: &'static str) -> Fragment {
     if sorted.len() < 5 {
         let mut fragment = Fragment::new();

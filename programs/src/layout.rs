@@ -1,14 +1,15 @@
-//! Structs that programs and readers share: one definition gives the offsets a program stores at, the shape the kernel is told,
-//! and the decoding of the bytes that come back.
+//! Structs that programs write and tools read. One definition gives the offsets that a program
+//! stores at, the type that the kernel is told for its BTF, and the decoding of the bytes that come
+//! back.
 
 use bpfasm::object::FieldType;
 
-/// A member that can stand in a `layout!` struct.
+/// The type of a member of a `layout!` struct.
 pub trait Wire: Sized {
-    /// Its shape, for the kernel's BTF.
-    const PRIM: FieldType;
+    /// The type for the kernel's BTF.
+    const FIELD_TYPE: FieldType;
 
-    /// Takes it out of `bytes` at `offset`, in the host's byte order; `None` when it would reach past the end.
+    /// Reads a value at `offset`, in the host's byte order; `None` if it would reach past the end.
     fn read(bytes: &[u8], offset: usize) -> Option<Self>;
 }
 
@@ -20,7 +21,7 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 macro_rules! wire_int {
     ($($int:ident $ty:ident),*) => {$(
         impl Wire for $int {
-            const PRIM: FieldType = FieldType::$ty;
+            const FIELD_TYPE: FieldType = FieldType::$ty;
 
             fn read(bytes: &[u8], offset: usize) -> Option<Self> {
                 array(bytes, offset).map(Self::from_ne_bytes)
@@ -32,7 +33,7 @@ wire_int!(u8 U8, u16 U16, u32 U32, u64 U64);
 
 impl<const N: usize> Wire for [u8; N] {
     #[allow(clippy::cast_possible_truncation, reason = "a constant: a longer array does not compile")]
-    const PRIM: FieldType = {
+    const FIELD_TYPE: FieldType = {
         assert!(N <= u16::MAX as usize);
         FieldType::Bytes(N as u16)
     };
@@ -42,10 +43,13 @@ impl<const N: usize> Wire for [u8; N] {
     }
 }
 
-/// Defines a `#[repr(C)]` struct with `LAYOUT`, `SIZE` and `decode`. A struct with hidden padding does not compile: padding is
-/// what a program forgets to initialise.
+/// Defines a `#[repr(C)]` struct with `LAYOUT`, `SIZE` and `decode`.
 ///
-/// Offsets for a program come from [`std::mem::offset_of!`].
+/// A struct with hidden padding does not compile, because a program could not initialise the
+/// padding, and the verifier of old kernels refuses to send uninitialised bytes.
+///
+/// Offsets for a program come from [`std::mem::offset_of!`], see also
+/// [`stack_layout`](crate::stack_layout).
 macro_rules! layout {
     (
         $(#[$meta:meta])*
@@ -66,14 +70,14 @@ macro_rules! layout {
         );
 
         impl $name {
-            /// Its size in bytes.
+            /// The size in bytes.
             pub const SIZE: u16 = {
                 assert!(size_of::<$name>() <= 512);
                 #[allow(clippy::cast_possible_truncation, reason = "512 at most")]
                 { size_of::<$name>() as u16 }
             };
 
-            /// Its shape, for the kernel's BTF.
+            /// The layout for the kernel's BTF.
             pub const LAYOUT: ::bpfasm::object::Layout = ::bpfasm::object::Layout {
                 name: $kernel_name,
                 size: Self::SIZE,
@@ -83,11 +87,11 @@ macro_rules! layout {
                         #[allow(clippy::cast_possible_truncation, reason = "less than SIZE")]
                         { ::std::mem::offset_of!($name, $field) as u16 }
                     },
-                    ty: <$type as $crate::layout::Wire>::PRIM,
+                    ty: <$type as $crate::layout::Wire>::FIELD_TYPE,
                 }),*],
             };
 
-            /// Takes it out of the bytes a program wrote; `None` when there are too few.
+            /// Decodes the bytes that a program wrote; `None` if there are too few.
             #[must_use]
             pub fn decode(bytes: &[u8]) -> Option<Self> {
                 Some(Self {
@@ -104,17 +108,11 @@ mod tests {
     use super::*;
 
     layout! {
-        /// A struct for the tests.
         pub struct Sample as "sample" {
-            /// Eight bytes.
             pub wide: u64,
-            /// Four raw bytes.
             pub raw: [u8; 4],
-            /// Two bytes.
             pub half: u16,
-            /// One byte.
             pub one: u8,
-            /// And one more, so that nothing is padded.
             pub last: u8,
         }
     }
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_bytes_are_no_sample() {
+    fn too_few_bytes_are_refused() {
         for length in 0..usize::from(Sample::SIZE) {
             assert_eq!(Sample::decode(&vec![0; length]), None, "{length} bytes");
         }
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_told_the_same_shape() {
+    fn the_layout_has_the_same_offsets() {
         let members: Vec<_> =
             Sample::LAYOUT.members.iter().map(|member| (member.name, member.offset, member.ty)).collect();
         assert_eq!(

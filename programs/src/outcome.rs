@@ -1,31 +1,29 @@
-//! What became of a connection, or of the attempt to open one.
+//! The outcome of a connection, or of the attempt to open one.
 
 use bpfasm::{Fragment, Reg, Size, bpf};
 
 use crate::sock::Sock;
 use crate::tcp::SHUTDOWN_MASK;
 
-/// How it went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The other side answered, and it was established.
     Established,
-    /// A session that ended by FINs.
+    /// The connection ended by FINs.
     Closed,
-    /// Ended by a reset from the other side.
+    /// The peer ended the connection by a reset.
     Reset,
-    /// Ended by a reset from this side, or given up before it was established.
+    /// This host ended the connection by a reset, or gave up before it was established.
     Aborted,
-    /// Never established: the port is closed.
+    /// The connection was never established: the port is closed.
     Refused,
-    /// The other side stopped answering.
+    /// The peer did not answer any more.
     Timeout,
-    /// There is no way to the other side.
+    /// There is no route to the peer.
     Unreachable,
 }
 
 impl Outcome {
-    /// The word for machines and people.
+    /// The word in rows and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,14 +37,15 @@ impl Outcome {
         }
     }
 
-    /// What `sock.sk_err` of a socket that changes to CLOSE tells, a positive errno; `None` where it tells nothing, and the
-    /// other side did nothing to end it.
+    /// The outcome that `sock.sk_err`, a positive errno, of a socket that changes to CLOSE tells.
+    /// `None` if the peer did nothing to end the connection.
     #[must_use]
     pub const fn of_error(err: u32) -> Option<Self> {
         Some(match err {
             errno::ECONNREFUSED => Self::Refused,
             errno::ETIMEDOUT => Self::Timeout,
-            // What ICMP says in words of its own: icmp_err_convert, net/ipv4/icmp.c, and tab_unreach, net/ipv6/icmp.c.
+            // Errors from ICMP: icmp_err_convert, net/ipv4/icmp.c, and tab_unreach,
+            // net/ipv6/icmp.c.
             errno::EACCES
             | errno::ENONET
             | errno::EPROTO
@@ -55,36 +54,41 @@ impl Outcome {
             | errno::ENETUNREACH
             | errno::EHOSTDOWN
             | errno::EHOSTUNREACH => Self::Unreachable,
-            // The kernel says EPIPE for a reset that meets a socket whose other side had sent its FIN.
+            // The kernel sets EPIPE for a reset that follows the peer's FIN.
             errno::ECONNRESET | errno::EPIPE => Self::Reset,
             _ => return None,
         })
     }
 }
 
-/// Writes into an event on the stack why the socket in `r6` changes to CLOSE: at `err` (`u32`) its `sock.sk_err`, a positive errno,
-/// and at `err_taken` (`u8`), which is 0 so far, 1 if there is none because a process may have taken it.
+/// Writes into an event on the stack why the socket in `r6` changes to CLOSE: at `err` (`u32`) its
+/// `sock.sk_err`, a positive errno, and at `err_taken` (`u8`), which is 0 before, 1 if there may
+/// have been an error that a process has taken.
 ///
-/// `getsockopt(SO_ERROR)` takes an error without the socket's lock, so also between the moments when the kernel sets it and
-/// changes the state. There is nobody to do that where no process has the socket (`sk_socket`): it waits to be accepted, or was
-/// closed. And there is no error where the task that runs ends the connection of its own accord: it holds the lock, and has
-/// closed the socket, or there are no packets that it handles before it gives the lock back.
+/// `getsockopt(SO_ERROR)` returns the error and resets it to 0, without the socket's lock. So it
+/// can do that between the kernel's setting the error and changing the state, and a 0 is ambiguous.
+/// It certainly means "no error" in two cases:
+///
+/// - No process has the socket (`sk_socket` is 0), because it waits to be accepted or was closed.
+/// - The current task ends the connection itself. It holds the lock, and either it has closed the
+///   socket, or the backlog is empty, so that it is not handling packets while it gives the lock
+///   back.
 pub(crate) fn into_event(sock: Sock, err: i16, err_taken: i16) -> Fragment {
     bpf! {
         ..sock.load(Reg::R1, Size::B4, "sock.sk_err");
         *(u32 *)(r10 + {err}) = w1;
-        if w1 != 0 goto known;
+        if w1 != 0 goto certain;
         ..sock.load(Reg::R1, Size::B8, "sock.sk_socket");
-        if r1 == 0 goto known;
+        if r1 == 0 goto certain;
         ..sock.load(Reg::R1, Size::B4, "sock.sk_lock.owned");
-        if w1 == 0 goto unknown;
+        if w1 == 0 goto ambiguous;
         ..sock.load(Reg::R1, Size::B1, "sock.sk_shutdown");
-        if w1 == {SHUTDOWN_MASK} goto known;
+        if w1 == {SHUTDOWN_MASK} goto certain;
         ..sock.load(Reg::R1, Size::B4, "sock.sk_backlog.len");
-        if w1 == 0 goto known;
-    unknown:
+        if w1 == 0 goto certain;
+    ambiguous:
         *(u8 *)(r10 + {err_taken}) = 1;
-    known:
+    certain:
     }
 }
 

@@ -1,8 +1,12 @@
-//! Reading the headers of a packet, whatever the kernel has made of it so far.
+//! Reading the headers of a packet, at any stage of the kernel's processing.
 //!
-//! The offset of the network header is all that is taken from the `struct sk_buff`: that of the transport header is set late,
-//! and points to the IP header until then. What lies in the packet is read by probe reads in either access, and never from
-//! behind the end of what was received.
+//! Of the `struct sk_buff`, only the offset of the network header can be relied on. The offset of
+//! the transport header is set late, and points to the IP header until then, so the program walks
+//! from the IP header to the TCP header itself. The packet's bytes are read by probe reads with
+//! both kinds of access, and never beyond the end of what was received.
+//!
+//! During the walk `r7` is the start of the packet's memory and `r8` the offset of the next header
+//! in it.
 
 use bpfasm::target::Access;
 use bpfasm::{Fragment, Reg, Size, bpf};
@@ -10,7 +14,7 @@ use bpfasm::{Fragment, Reg, Size, bpf};
 use crate::stack_layout::{ENTRY, SCRATCH};
 use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP};
 
-/// Where a packet's tuple and flags are stored: offsets from `r10`.
+/// Where to store a packet's addresses, ports and flags: offsets from `r10`.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// `u16`, `AF_INET` or `AF_INET6`
@@ -25,11 +29,11 @@ pub struct Place {
     pub dport: i16,
     /// `u8`: byte 13 of the TCP header
     pub flags: i16,
-    /// `u16`: 1, or 0 when the TCP header is not there and ports and flags are 0
+    /// `u16`: 1 if the packet has its TCP header; else 0, and ports and flags are 0
     pub transport: i16,
 }
 
-/// The part of a header that is looked at; what [`ENTRY`] has room for.
+/// A copy of the header that is being read.
 const HEADER: i16 = ENTRY;
 
 /// `ETH_P_IP`, include/uapi/linux/if_ether.h.
@@ -39,21 +43,22 @@ const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Bytes of an IPv4 header without options.
 const IPV4_LEN: i32 = 20;
-/// Where it has the fragment's offset, the type of what follows, and the source address.
+/// Its members: the fragment's offset, the type of the next header, the source address.
 const IPV4_FRAGMENT: i16 = HEADER + 6;
 const IPV4_PROTOCOL: i16 = HEADER + 9;
 const IPV4_SADDR: i16 = HEADER + 12;
-/// The offset among the bits of [`IPV4_FRAGMENT`].
+/// The bits of [`IPV4_FRAGMENT`] that are the offset.
 const IPV4_OFFSET: u16 = 0x1fff;
 
 /// Bytes of an IPv6 header.
 const IPV6_LEN: i32 = 40;
-/// Where it has the type of what follows, and the source address.
+/// Its members: the type of the next header, the source address.
 const IPV6_NEXT: i16 = HEADER + 6;
 const IPV6_SADDR: i16 = HEADER + 8;
-/// How many extension headers are walked over.
+/// The most extension headers of IPv6 that are skipped.
 pub const MAX_EXTENSIONS: usize = 4;
-/// Bytes of the shortest extension header. All begin with the type of what follows; most have their length then.
+/// Bytes of the shortest extension header. All begin with the type of the next header; in most, the
+/// length follows.
 const EXTENSION_LEN: i32 = 8;
 /// Extension headers, include/uapi/linux/in6.h and in.h.
 const NEXTHDR_HOP: i32 = 0;
@@ -61,17 +66,18 @@ const NEXTHDR_ROUTING: i32 = 43;
 const NEXTHDR_FRAGMENT: i32 = 44;
 const NEXTHDR_AUTH: i32 = 51;
 const NEXTHDR_DEST: i32 = 60;
-/// The offset among the bits of a fragment header's second two bytes.
+/// The bits of a fragment header's bytes 2 and 3 that are the offset.
 const IPV6_OFFSET: u16 = 0xfff8;
 
 /// Bytes of a TCP header up to its flags.
 const TCP_LEN: i32 = 14;
 const TCP_FLAGS: i16 = HEADER + 13;
 
-/// Stores the tuple and the flags of the packet whose `struct sk_buff` is in `r6`, or jumps to `other` when it carries no TCP.
+/// Stores addresses, ports and flags of the packet whose `struct sk_buff` is in `r6`, or jumps to
+/// `other` if it is not a TCP packet.
 ///
-/// A fragment that is not the first carries TCP without its header, and so does a packet that ends too early. Clobbers `r0` to
-/// `r5`, `r7`, `r8`, and of the stack what lies from [`ENTRY`] up.
+/// The second and later fragments of a TCP packet have no TCP header, nor has a packet that ends
+/// too early. Clobbers `r0` to `r5`, `r7`, `r8`, and the stack from [`ENTRY`] up.
 pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
     let skb = Skb { access };
     bpf! {
@@ -85,7 +91,7 @@ pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
         ..skb.network();
         ..ipv4(skb, place, other);
     transport:
-        ..skb.read(TCP_LEN, "headless");
+        ..skb.read(TCP_LEN, "no_header");
         w1 = *(u16 *)(r10 + {HEADER});
         *(u16 *)(r10 + {place.sport}) = w1;
         w1 = *(u16 *)(r10 + {HEADER + 2});
@@ -94,7 +100,7 @@ pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
         *(u8 *)(r10 + {place.flags}) = w1;
         *(u16 *)(r10 + {place.transport}) = 1;
         goto done;
-    headless:
+    no_header:
         *(u16 *)(r10 + {place.sport}) = 0;
         *(u16 *)(r10 + {place.dport}) = 0;
         *(u8 *)(r10 + {place.flags}) = 0;
@@ -103,7 +109,7 @@ pub fn tcp(access: Access, place: Place, other: &'static str) -> Fragment {
     }
 }
 
-/// Falls through when a whole TCP header may follow at `r8`, and jumps to `headless` when it cannot.
+/// Falls through if a whole TCP header can follow at `r8`, and jumps to `no_header` if it cannot.
 fn ipv4(skb: Skb, place: Place, other: &'static str) -> Fragment {
     bpf! {
         ..skb.read(IPV4_LEN, other);
@@ -119,17 +125,17 @@ fn ipv4(skb: Skb, place: Place, other: &'static str) -> Fragment {
         r8 += r1;
         *(u16 *)(r10 + {place.family}) = {AF_INET};
         w1 = *(u32 *)(r10 + {IPV4_SADDR});
-        *(u64 *)(r10 + {place.saddr}) = r1;             // little endian: the upper four bytes are the next four
+        *(u64 *)(r10 + {place.saddr}) = r1;             // and zeroes behind it: little endian
         *(u64 *)(r10 + {place.saddr + 8}) = 0;
         w1 = *(u32 *)(r10 + {IPV4_SADDR + 4});
         *(u64 *)(r10 + {place.daddr}) = r1;
         *(u64 *)(r10 + {place.daddr + 8}) = 0;
         w1 = *(u16 *)(r10 + {IPV4_FRAGMENT});
-        if w1 & {IPV4_OFFSET.to_be()} goto headless;
+        if w1 & {IPV4_OFFSET.to_be()} goto no_header;
     }
 }
 
-/// Jumps to `transport` when a whole TCP header may follow at `r8`, and to `headless` when it cannot.
+/// Jumps to `transport` if a whole TCP header can follow at `r8`, and to `no_header` if it cannot.
 fn ipv6(skb: Skb, place: Place, other: &'static str) -> Fragment {
     let mut extensions = Fragment::new();
     for _ in 0..MAX_EXTENSIONS {
@@ -159,56 +165,59 @@ fn ipv6(skb: Skb, place: Place, other: &'static str) -> Fragment {
     }
 }
 
-/// Where a step keeps the type. Not at the start of a slot: there the verifier would remember its value (6.8), and follow each of the
-/// types through all steps by itself, which took it a millisecond.
-const KIND: i16 = SCRATCH + 1;
+/// Where a step keeps the type of its header. This is not the start of a stack slot: there the
+/// verifier would remember the value (from 6.8 on) and follow each type through all steps, which
+/// took it a millisecond.
+const HEADER_TYPE: i16 = SCRATCH + 1;
 
-/// One step of the walk: with the type of what lies at `r8` in `w1`, and afterwards that of what follows it.
+/// One step of the walk: skips the extension header at `r8`, whose type is in `w1`. Leaves the type
+/// of the next header there.
 fn extension(skb: Skb, other: &'static str) -> Fragment {
     bpf! {
         if w1 == {IPPROTO_TCP} goto transport;
-        if w1 == {NEXTHDR_HOP} goto known;
-        if w1 == {NEXTHDR_ROUTING} goto known;
-        if w1 == {NEXTHDR_DEST} goto known;
-        if w1 == {NEXTHDR_FRAGMENT} goto known;
+        if w1 == {NEXTHDR_HOP} goto skip;
+        if w1 == {NEXTHDR_ROUTING} goto skip;
+        if w1 == {NEXTHDR_DEST} goto skip;
+        if w1 == {NEXTHDR_FRAGMENT} goto skip;
         if w1 != {NEXTHDR_AUTH} goto {other};
-    known:
-        *(u8 *)(r10 + {KIND}) = w1;
+    skip:
+        *(u8 *)(r10 + {HEADER_TYPE}) = w1;
         ..skb.read(EXTENSION_LEN, other);
-        w3 = *(u8 *)(r10 + {KIND});
+        w3 = *(u8 *)(r10 + {HEADER_TYPE});
         w1 = *(u8 *)(r10 + {HEADER});
         w2 = *(u8 *)(r10 + {HEADER + 1});
         if w3 == {NEXTHDR_FRAGMENT} goto fragment;
         if w3 == {NEXTHDR_AUTH} goto auth;
         w2 += 1;                                        // words of eight bytes, without the first
         w2 <<= 3;
-        goto step;
+        goto advance;
     auth:
         w2 += 2;                                        // words of four bytes, without the first two
         w2 <<= 2;
-        goto step;
+        goto advance;
     fragment:
         w2 = *(u16 *)(r10 + {HEADER + 2});
         w2 &= {IPV6_OFFSET.to_be()};
         if w2 == 0 goto first;
-        if w1 == {IPPROTO_TCP} goto headless;
+        if w1 == {IPPROTO_TCP} goto no_header;
         goto {other};
     first:
         w2 = {EXTENSION_LEN};
-    step:
+    advance:
         r8 += r2;
     }
 }
 
-/// A packet: its `struct sk_buff` is in `r6`.
+/// Reading a packet whose `struct sk_buff` is in `r6`.
 #[derive(Clone, Copy)]
 struct Skb {
     access: Access,
 }
 
 impl Skb {
-    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to the top of the stack, where [`COMMON`](crate::stack_layout::COMMON)
-    /// lies later; they end where it ends, so that pointers lie where pointers may lie.
+    /// Makes the fields from `protocol` to `data` readable. Probed access copies them to the top of
+    /// the stack, where the head of a socket ([`COMMON`](crate::stack_layout::COMMON)) is copied
+    /// later. The copy ends at the top, so that pointers are aligned.
     fn open(self) -> Fragment {
         match self.access {
             Access::Typed => Fragment::new(),
@@ -223,7 +232,7 @@ impl Skb {
         }
     }
 
-    /// `dst` = one of these fields. Clobbers nothing else.
+    /// `dst` = a field from `protocol` to `data`. Clobbers nothing else.
     fn load(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
         match (self.access, size) {
             (Access::Typed, Size::B2) => bpf! { {dst} = *(u16 *)(r6 + field {path}); },
@@ -241,20 +250,21 @@ impl Skb {
         }
     }
 
-    /// `r7` = the start of the packet's memory, `r8` = where in it the network header is.
+    /// `r7` = the start of the packet's memory, `r8` = the offset of the network header.
     fn network(self) -> Fragment {
         bpf! {
             ..self.load(Reg::R7, Size::B8, "sk_buff.head");
             ..self.load(Reg::R8, Size::B2, "sk_buff.network_header");
             if w8 != 0 goto set;
-            // A driver has not set it, and handed the packet on without its link header.
+            // Not set: the driver handed the packet over without its link header.
             ..self.load(Reg::R8, Size::B8, "sk_buff.data");
             r8 -= r7;
         set:
         }
     }
 
-    /// Reads so many bytes at `r8` to [`HEADER`], or jumps to `short` when the packet ends before.
+    /// Copies this many bytes from `r8` to [`HEADER`], or jumps to `short` if the packet ends
+    /// before.
     fn read(self, bytes: i32, short: &'static str) -> Fragment {
         bpf! {
             r1 = r8;

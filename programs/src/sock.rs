@@ -1,8 +1,11 @@
-//! Reading a `struct sock`, in two ways with one contract: the socket is in `r6`, `r0`–`r5` may be clobbered.
+//! Reading a `struct sock`, by two methods with one contract: the socket is in `r6`, and `r0` to
+//! `r5` may be clobbered.
 //!
-//! *Typed* (`tp_btf`): the verifier knows what the pointer points to, a field is one load.
-//! *Probed* (`raw_tp`): the pointer is a number. The head of the socket, `struct sock_common` up to the addresses, is copied to
-//! the stack by one `bpf_probe_read_kernel`, everything else is a probe read each.
+//! - *Typed* access (`tp_btf`): the verifier knows what the pointer points to, so a field is one
+//!   load.
+//! - *Probed* access (`raw_tp`): to the verifier the pointer is a mere number. One
+//!   `bpf_probe_read_kernel` copies the head of the socket, which is `struct sock_common` up to the
+//!   addresses, to the stack. Every other field is a probe read of its own.
 
 use bpfasm::reg::{R6, R10};
 use bpfasm::target::Access;
@@ -11,7 +14,8 @@ use bpfasm::{Fragment, Reg, Size, bpf};
 use crate::stack_layout::{COMMON, SCRATCH};
 use crate::tcp::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM};
 
-/// Bytes of `struct sock_common` that probed access copies: up to the end of the last address.
+/// The space for the part of `struct sock_common` that probed access copies, which ends with the
+/// last address.
 pub const COMMON_LEN: u16 = COMMON.unsigned_abs();
 
 /// How a program reads its socket.
@@ -21,24 +25,24 @@ pub struct Sock {
 }
 
 impl Sock {
-    /// By direct loads or by probe reads.
     #[must_use]
     pub const fn new(access: Access) -> Self {
         Self { access }
     }
 
-    /// How it reads.
     #[must_use]
     pub const fn access(self) -> Access {
         self.access
     }
 
-    /// Makes the socket in `r6` readable, or jumps to `other` when it is not TCP.
+    /// Makes the socket in `r6` readable, or jumps to `other` if it is not a TCP socket.
     ///
-    /// Also MPTCP's own sockets go there (protocol 262): their subflows are ordinary TCP sockets with events of their own.
+    /// MPTCP's own sockets (protocol 262) are not. Their subflows are ordinary TCP sockets, which
+    /// have events of their own.
     pub fn tcp(self, other: &'static str) -> Fragment {
         match self.access {
-            // The helper checks that it is a full socket (not a time-wait or request one) of protocol TCP (kernel 5.9).
+            // The helper checks that this is a full socket (not a time-wait or request one) of
+            // protocol TCP (kernel 5.9).
             Access::Typed => bpf! {
                 r1 = r6;
                 call bpf_skc_to_tcp_sock;
@@ -53,8 +57,8 @@ impl Sock {
         }
     }
 
-    /// Makes the head of the socket in `r6` readable ([`Sock::common`]), also of a time-wait or request socket, which have nothing
-    /// else; or jumps to `other` when it is not of the internet.
+    /// Makes the head of the socket in `r6` readable ([`Sock::common`]), or jumps to `other` if its
+    /// family is neither IPv4 nor IPv6. Time-wait and request sockets have no more than this head.
     pub fn common_head(self, other: &'static str) -> Fragment {
         let copy = match self.access {
             Access::Typed => Fragment::new(),
@@ -69,7 +73,8 @@ impl Sock {
         }
     }
 
-    /// As [`Sock::tcp`], for moments that a raw socket may come to as well: one of those can be of protocol TCP, too.
+    /// As [`Sock::tcp`], for moments that raw sockets have as well: a raw socket can be of protocol
+    /// TCP.
     pub fn stream(self, other: &'static str) -> Fragment {
         bpf! {
             ..self.tcp(other);
@@ -78,8 +83,8 @@ impl Sock {
         }
     }
 
-    /// Makes the request for a connection (`struct request_sock`) in `r6` readable: what [`Sock::common`] and those after it
-    /// read, which a request has as well.
+    /// Makes the request for a connection (`struct request_sock`) in `r6` readable, as far as
+    /// [`Sock::common`], [`Sock::addresses`] and [`Sock::netns`] go.
     pub fn request(self) -> Fragment {
         match self.access {
             Access::Typed => Fragment::new(),
@@ -87,7 +92,7 @@ impl Sock {
         }
     }
 
-    /// `dst` = a field of the socket, wherever it lies.
+    /// `dst` = any field of the socket.
     pub fn load(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
         match self.access {
             Access::Typed => load(dst, size, R6, path, 0),
@@ -104,7 +109,7 @@ impl Sock {
     }
 
     fn probe(self, base: Reg, dst: Reg, size: Size, path: &'static str) -> Fragment {
-        // A failed read leaves zeroes, so what is loaded afterwards is never what lay there before.
+        // A failed read leaves zeroes, so the load never yields an older value.
         let plain = match size {
             Size::B1 => bpf! { {dst} = *(u8 *)(r10 + {SCRATCH}); },
             Size::B2 => bpf! { {dst} = *(u16 *)(r10 + {SCRATCH}); },
@@ -122,12 +127,13 @@ impl Sock {
         }
     }
 
-    /// `dst` = a member of `struct sock_common`; clobbers nothing but `dst`.
+    /// `dst` = a member of `struct sock_common`. Clobbers nothing else.
     pub fn common(self, dst: Reg, size: Size, path: &'static str) -> Fragment {
         self.common_at(dst, size, path, 0)
     }
 
-    /// `dst` = `size` bytes that lie `addend` bytes into a member of `struct sock_common`; clobbers nothing but `dst`.
+    /// `dst` = `size` bytes that lie `addend` bytes into a member of `struct sock_common`. Clobbers
+    /// nothing else.
     pub(crate) fn common_at(self, dst: Reg, size: Size, path: &'static str, addend: i16) -> Fragment {
         match self.access {
             Access::Typed => load(dst, size, R6, path, addend),
@@ -135,13 +141,13 @@ impl Sock {
         }
     }
 
-    /// Stores both addresses on the stack, 16 bytes each at an offset that 8 divides; an IPv4 address takes the first four and
-    /// the rest is zero. Clobbers `r1`.
+    /// Stores both addresses on the stack, 16 bytes each at an offset that is a multiple of 8. An
+    /// IPv4 address takes the first four bytes, the rest is zero. Clobbers `r1`.
     pub fn addresses(self, local: i16, remote: i16) -> Fragment {
         let v4 = |path, to: i16| {
             bpf! {
                 ..self.common(Reg::R1, Size::B4, path);
-                *(u64 *)(r10 + {to}) = r1;                  // little endian: the upper four bytes are the next four
+                *(u64 *)(r10 + {to}) = r1;                  // and zeroes behind it: little endian
                 *(u64 *)(r10 + {to + 8}) = 0;
             }
         };
@@ -166,7 +172,7 @@ impl Sock {
         }
     }
 
-    /// `w1` = the number of the socket's network namespace, as `/proc/PID/ns/net` shows it.
+    /// `w1` = the inode of the socket's network namespace, as `/proc/PID/ns/net` shows it.
     pub fn netns(self) -> Fragment {
         bpf! {
             ..self.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
@@ -175,7 +181,7 @@ impl Sock {
     }
 }
 
-/// Copies the head of the socket in `r6`.
+/// Copies the head of the socket in `r6` to the stack.
 fn copy_common() -> Fragment {
     bpf! {
         r1 = r10;

@@ -1,9 +1,20 @@
-//! Where things lie on a program's stack of 512 bytes, as offsets from `r10`.
+//! Fixed places on a program's stack of 512 bytes, as offsets from `r10`.
 //!
-//! The copy of `struct sock_common` lies at the very top: its length comes from the running kernel's BTF, and one that does not
-//! fit reaches past `r10`, which the verifier refuses. Anywhere else it would overwrite its neighbours in silence.
+//! | bytes from `r10` | what lies there |
+//! |---|---|
+//! | -88 to 0 | [`COMMON`]: the copied head of the socket (probed access) |
+//! | -96 | [`SCRATCH`]: one probe read |
+//! | -104 | [`KEY`]: the socket's address |
+//! | -112 | [`ZERO`]: the key of arrays |
+//! | -208 to -112 | [`ENTRY`]: a new table entry |
+//! | -216 | [`CGROUP`]: a cgroup's address |
+//! | -512 to -216 | [`EVENT`]: the event |
+//!
+//! The copy of `struct sock_common` is at the very top, because its length comes from the running
+//! kernel's BTF. A copy that is too long reaches past `r10` there, and the verifier refuses the
+//! program. Anywhere else it would silently overwrite its neighbours.
 
-/// The copied head of `struct sock_common` (probed access only); see [`crate::sock::COMMON_LEN`].
+/// The copied head of `struct sock_common` (probed access only).
 pub const COMMON: i16 = -88;
 
 /// Eight bytes for one probe read.
@@ -18,20 +29,20 @@ pub const ZERO: i16 = KEY - 8;
 /// A new table entry, built before it is stored; 96 bytes at most.
 pub const ENTRY: i16 = ZERO - 96;
 
-/// The cgroup that [`crate::filter`] looks at.
+/// The address of the cgroup that a filter is looking at.
 pub const CGROUP: i16 = ENTRY - 8;
 
 /// The event; the rest of the stack.
 pub const EVENT: i16 = -512;
 
-/// Room between [`EVENT`] and what lies above it: 296 bytes.
+/// The largest event, in bytes: 296.
 pub const EVENT_MAX: u16 = EVENT.abs_diff(CGROUP);
 
-/// The place of a struct's member, given where the struct starts.
+/// The place of a struct's member, if the struct starts at `start`.
 ///
 /// # Panics
 ///
-/// In a constant, so at compile time, when the offset is past the stack.
+/// At compile time in a constant, if the offset is beyond the stack.
 #[must_use]
 pub const fn at(start: i16, offset: usize) -> i16 {
     assert!(offset < 512);
@@ -40,7 +51,7 @@ pub const fn at(start: i16, offset: usize) -> i16 {
     start + offset
 }
 
-/// Where a member of the caller's `Event` lies on the stack.
+/// The place of a member of the caller's `Event`.
 macro_rules! event {
     ($member:ident) => {
         $crate::stack_layout::at($crate::stack_layout::EVENT, ::std::mem::offset_of!(Event, $member))
@@ -48,7 +59,7 @@ macro_rules! event {
 }
 pub(crate) use event;
 
-/// Where a member of the caller's new `Entry` lies on the stack.
+/// The place of a member of the caller's new `Entry`.
 macro_rules! entry {
     ($member:ident) => {
         $crate::stack_layout::at($crate::stack_layout::ENTRY, ::std::mem::offset_of!(Entry, $member))

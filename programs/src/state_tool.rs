@@ -1,87 +1,50 @@
-//! What tools have in common that follow sockets from state to state: the table, whose sockets they are, and one program of
-//! their own on `inet_sock_set_state`.
+//! Tools that follow sockets from state to state, and send an event at some of the changes. They
+//! share the table, the hooks that find owners, and the order of hooks; each has a program of its
+//! own on `inet_sock_set_state`.
 
-use bpfasm::object::{Hook, Layout, Need, Object};
+use bpfasm::object::{Hook, Layout, Object};
 use bpfasm::target::Target;
-use bpfasm::{AsmError, Fragment, bpf};
+use bpfasm::{AsmError, Fragment};
 
-use crate::owner::{self, Fill};
-use crate::sock::Sock;
-use crate::stats::{self, Count, count};
-use crate::{LICENSE, emit, table};
+use crate::owner_hooks::{self, Fill};
+use crate::{emit, state_change, stats, table};
 
-/// Such a tool.
 pub struct StateTool {
-    /// Its name.
     pub name: &'static str,
-    /// What it keeps of a socket.
+    /// What the table has for each socket.
     pub entry: Layout,
-    /// How many sockets the table has room for.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
-    /// Its program on `inet_sock_set_state`.
+    /// The program on `inet_sock_set_state`.
     pub state_change: Fragment,
-    /// Its program on `tcp_destroy_sock`, where there is more to do than to delete the entry.
+    /// The program on `tcp_destroy_sock`, if it does more than delete the entry.
     pub destroyed: Option<Fragment>,
-    /// Hooks that complete an entry after the socket's birth: [`owner::hooks`], where its owner is not known from the start.
-    pub learn: Vec<Hook>,
-    /// How the entry of a socket that was open before is completed, if such are wanted.
-    pub snapshot: Option<Fill>,
+    /// Hooks that attach before the one on state changes, such as [`owner_hooks::improve`].
+    pub other_hooks: Vec<Hook>,
+    /// How the entry of a socket that was open at the start is completed. `None`: such sockets are
+    /// not entered.
+    pub open_sockets: Option<Fill>,
 }
 
 impl StateTool {
-    /// Its programs and maps.
     pub fn object(self, target: &Target) -> Result<Object, AsmError> {
         let mut hooks = vec![match self.destroyed {
             None => table::destroy_hook()?,
             Some(program) => table::destroyed_hook(target, program)?,
         }];
-        hooks.extend(self.learn);
-        // After the hooks that improve an entry, so that none is born unobserved; before the walk over what is open.
-        hooks.push(table::tracepoint_hook(
-            "state change",
-            Need::Required,
-            "inet_sock_set_state",
-            target,
-            self.state_change,
-        )?);
-        if let Some(fill) = self.snapshot {
-            hooks.push(owner::snapshot_hook(self.entry, fill)?);
+        hooks.extend(self.other_hooks);
+        // Entries are made by this hook. It attaches after the hooks that complete an entry, so
+        // that these see every entry, and before the walk over open sockets, so that the walk finds
+        // every socket that this hook does not.
+        hooks.push(state_change::hook(target, self.state_change)?);
+        if let Some(fill) = self.open_sockets {
+            hooks.push(owner_hooks::preexisting(self.entry, fill)?);
         }
-        Ok(Object {
-            name: self.name.into(),
-            license: LICENSE.into(),
-            hooks,
-            maps: vec![
-                emit::map(target.ring, self.ring_bytes),
-                stats::map(),
-                table::map(self.entry, self.max_sockets),
-            ],
-            consts: Vec::new(),
-        })
+        let maps = vec![
+            emit::map(target.ring, self.ring_bytes),
+            stats::map(),
+            table::map(self.entry, self.max_sockets),
+        ];
+        Ok(crate::object(self.name, hooks, maps))
     }
 }
-
-/// How such a program begins: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`.
-///
-/// Keeps the context in `r9`, makes the socket in `r6` readable, stores its key and counts the change; jumps to `out` when it is
-/// none, or not of TCP.
-pub fn begin(sock: Sock, out: &'static str) -> Fragment {
-    bpf! {
-        r9 = r1;
-        w1 = *(u32 *)(r9 + {OLDSTATE});
-        w2 = *(u32 *)(r9 + {NEWSTATE});
-        if w1 == w2 goto {out};                         // MPTCP repeats itself
-        r6 = *(u64 *)(r9 + 0);                          // sk
-        ..table::key();
-        ..sock.tcp(out);
-        ..stats::open(out);
-        ..count(Count::Seen);
-    }
-}
-
-/// Where the context has the old state: arguments are eight bytes apart.
-pub const OLDSTATE: i16 = 8;
-/// Where the context has the new state.
-pub const NEWSTATE: i16 = 16;

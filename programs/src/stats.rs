@@ -1,39 +1,39 @@
 //! The account: what became of every event.
 //!
-//! `seen` is counted at a program's entry and everything else at its ends, so that a path which forgets to count shows as a
-//! difference. Counters are per CPU; a soft interrupt may run another of the tool's programs in the middle of one, so each
-//! addition is atomic.
+//! Every event is counted as seen, and then in exactly one of the counters for what became of it.
+//! `seen` is counted where a program begins and the others where it ends, so a path that forgets to
+//! count shows as a difference. Counters are per CPU. A soft interrupt may run another program of
+//! the tool in the middle of one, so each addition is atomic.
 
 use std::mem::offset_of;
 
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
 
-use crate::array;
 use crate::layout::layout;
-
-/// The name of the map of a tool that adds up by flow. Where there is one, `lost_map` is about it, else about the table of sockets.
-pub const FLOWS: &str = "flows";
+use crate::map::only_value;
 
 layout! {
     /// One CPU's counters; the value of the map [`MAP`].
     pub struct Stats as "stats" {
-        /// Events that belong to the tool at all: for a state tool, changes of state of TCP sockets.
+        /// Events of the kind that the tool is about, such as state changes of TCP sockets.
         pub seen: u64,
-        /// Not wanted by this command line.
+        /// Rejected by a filter or an option.
         pub filtered: u64,
         /// Sent to the reader.
         pub reported: u64,
-        /// Kept in a table for a later event, and only there.
+        /// Only kept in a map: for a later event of the socket, or in a sum.
         pub aggregated: u64,
-        /// Should have been sent, and the ring was full.
+        /// Not sent, because the ring was full.
         pub lost_ring: u64,
-        /// Should have been kept, and the table was full.
+        /// Not kept, because the map was full.
         pub lost_map: u64,
-        /// Times a socket was missing in the table: it found no room, or was open when tracing began and no walk found it.
-        /// Where the event itself could still be sent, later ones of that socket know less, and each of them tries again.
+        /// How often a socket was missing in the table: the table was full, or the socket was open
+        /// when tracing began and was not found then. Not a fate of events: an event can be sent
+        /// nevertheless, with details missing. Each later event of the socket tries again to enter
+        /// it.
         pub untracked: u64,
-        /// Of the filtered ones, those that are only shown when asked for.
+        /// The filtered events that an option would show.
         pub hidden: u64,
     }
 }
@@ -51,26 +51,23 @@ impl Stats {
         self.hidden += other.hidden;
     }
 
-    /// Whether every event seen was counted as exactly one thing.
+    /// Whether every event that was seen was counted in exactly one other counter.
     #[must_use]
     pub fn balanced(&self) -> bool {
         self.seen == self.filtered + self.reported + self.aggregated + self.lost_ring + self.lost_map
     }
 }
 
-/// The map's name.
 pub const MAP: &str = "stats";
 
-/// The map.
 #[must_use]
 pub fn map() -> MapDef {
     let plain = MapDef::new(MAP, MapKind::PercpuArray, 4, Stats::SIZE.into(), 1);
     MapDef { value: Some(Stats::LAYOUT), ..plain }
 }
 
-/// What an event is counted as.
+/// A counter of [`Stats`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum Count {
     Seen,
     Filtered,
@@ -97,15 +94,15 @@ impl Count {
     }
 }
 
-/// `r7` = this CPU's counters; see [`array::only`] for `out`. Leaves 0 at [`crate::stack_layout::ZERO`].
+/// `r7` = this CPU's counters; see [`only_value`] for `out`. Leaves 0 at
+/// [`ZERO`](crate::stack_layout::ZERO).
 pub fn open(out: &'static str) -> Fragment {
     bpf! {
-        ..array::only(MAP, out);
+        ..only_value(MAP, out);
         r7 = r0;
     }
 }
 
-/// Counts one.
 pub fn count(what: Count) -> Fragment {
     bpf! {
         r1 = 1;
@@ -113,10 +110,18 @@ pub fn count(what: Count) -> Fragment {
     }
 }
 
-/// Goes through `checks`; counts the event as filtered and jumps to `out` where one of them jumps to `filtered`. The verifier
-/// refuses code that cannot be reached, so it has to be known whether `some` does.
-pub fn only_if(checks: Fragment, some: bool) -> Fragment {
-    if !some {
+/// Applies filters: if one of `checks` jumps to `filtered`, counts the event as filtered and jumps
+/// to `out`.
+pub fn filtered(checks: Fragment) -> Fragment {
+    let can_reject = !checks.is_empty();
+    filtered_if(can_reject, checks)
+}
+
+/// As [`filtered`], for `checks` that do more than check, and jump to `filtered` only if
+/// `can_reject`. The verifier refuses code that cannot be reached, so without such a jump nothing
+/// is added.
+pub fn filtered_if(can_reject: bool, checks: Fragment) -> Fragment {
+    if !can_reject {
         return checks;
     }
     bpf! {

@@ -1,36 +1,40 @@
-//! How far the two streams of a connection have come: the bytes that its process has read, and those it has written.
+//! The bytes that a process has read from a connection, and those it has written to it.
 //!
-//! The kernel knows both to the byte, whatever call moved them (`recv`, `splice`, a zero-copy receive). What an event moved is the
-//! difference to what the table of sockets has, so every socket is entered at its birth, and those that are open at the start
-//! as they are then.
+//! The kernel knows both numbers exactly, whichever system call moved the bytes (`recv`, `splice`,
+//! a zero-copy receive). An event tells that bytes were moved, but not how many: that is the
+//! difference between the number now and the one in the table of sockets. So every socket is
+//! entered at its birth with zero bytes, and the sockets that are open at the start with the
+//! numbers that they have then.
 
 use std::mem::offset_of;
 
-use bpfasm::object::{Attach, Hook, Need};
-use bpfasm::target::{Access, Arch, Target};
+use bpfasm::object::{Hook, Need};
+use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 
+use crate::hook::{self, Function};
 use crate::layout::layout;
-use crate::owner;
+use crate::open_sockets;
 use crate::sock::Sock;
 use crate::stack_layout::{self, entry};
-use crate::state_tool::{NEWSTATE, OLDSTATE};
+use crate::state_change::{self, NEWSTATE, OLDSTATE};
 use crate::stats::{self, Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfExists, IfFull};
 use crate::tcp::State;
 
 layout! {
-    /// What is kept of a socket while it lives.
+    /// What the table has for a socket.
     pub struct Entry as "stream" {
-        /// Bytes read so far.
+        /// The number of bytes read.
         pub read: u64,
-        /// Bytes written so far, and whatever else went into the sequence before the socket was entered: only differences mean
-        /// anything.
+        /// The number of bytes written, plus the sequence numbers that other things had taken when
+        /// the socket was entered. Only differences of it mean anything.
         pub written: u64,
     }
 }
 
-/// Where the bytes that an event has moved lie on the stack (`u64`): behind all that is built at [`stack_layout::ENTRY`].
+/// The place on the stack for the number of bytes that an event has moved (`u64`): at the end of
+/// [`stack_layout::ENTRY`], behind all entries that are built there.
 pub const MOVED: i16 = stack_layout::ZERO - 8;
 
 const READ: usize = offset_of!(Entry, read);
@@ -39,15 +43,16 @@ const WRITTEN: usize = offset_of!(Entry, written);
 /// `SEND_SHUTDOWN`, include/net/sock.h.
 const SEND_SHUTDOWN: i32 = 2;
 
-/// `r1` = the bytes that were read so far, of those that arrived; so neither what waits to be read nor the FIN, which has a place
-/// in the sequence as well. Clobbers `r0` to `r5` and `r8`.
+/// `r1` = the number of bytes that were read. The kernel counts what has arrived, so what waits to
+/// be read is subtracted, and so is the peer's FIN, which takes a sequence number. Clobbers `r0` to
+/// `r5` and `r8`.
 fn read_so_far(sock: Sock) -> Fragment {
     bpf! {
         ..sock.load(Reg::R8, Size::B4, "tcp_sock.rcv_nxt");
         ..sock.load(Reg::R1, Size::B4, "tcp_sock.copied_seq");
-        w8 -= w1;                                       // not read yet; with the FIN, where it has come
+        w8 -= w1;                                       // not read yet, and the FIN if it has arrived
         if w8 != 0 goto waiting;
-        // tcp_fin() sets SOCK_DONE, and nothing else does.
+        // Only tcp_fin() sets SOCK_DONE.
         ..sock.load(Reg::R8, Size::B8, "sock_common.skc_flags");
         r8 >>= enum(sock_flags.SOCK_DONE);
         w8 &= 1;
@@ -57,7 +62,8 @@ fn read_so_far(sock: Sock) -> Fragment {
     }
 }
 
-/// `r1` = the bytes that were written so far, sent or not. Clobbers `r0` to `r5` and `r8`.
+/// `r1` = the number of bytes that were written, whether they have been sent or not. Clobbers `r0`
+/// to `r5` and `r8`.
 fn written_so_far(sock: Sock) -> Fragment {
     bpf! {
         ..sock.load(Reg::R8, Size::B4, "tcp_sock.write_seq");
@@ -68,13 +74,15 @@ fn written_so_far(sock: Sock) -> Fragment {
     }
 }
 
-/// Where the context has the result: arguments are eight bytes apart.
+/// Offset of the result in the context, where each argument takes eight bytes.
 const RET: i16 = 8;
 
-/// `r6` = the socket, and [`MOVED`] = what was sent; jumps to `out` if that is nothing, or no TCP.
+/// `r6` = the socket, and [`MOVED`] = the number of bytes sent. Jumps to `out` if that is 0, or if
+/// the socket is not a TCP socket.
 ///
-/// For `sock_send_length(struct sock *sk, int ret, int flags)`, kernel 6.3, which is always the calling process.
-pub fn sent(sock: Sock, out: &'static str) -> Fragment {
+/// For `sock_send_length(struct sock *sk, int ret, int flags)`, which always runs in the calling
+/// process.
+fn sent(sock: Sock, out: &'static str) -> Fragment {
     bpf! {
         w2 = *(u32 *)(r1 + {RET});
         if w2 s<= 0 goto {out};                         // an error, or nothing
@@ -84,10 +92,11 @@ pub fn sent(sock: Sock, out: &'static str) -> Fragment {
     }
 }
 
-/// [`MOVED`] = what the socket in `r6` has read since the last time; jumps to `out` if that is nothing.
+/// [`MOVED`] = the number of bytes read from the socket in `r6` since the last time. Jumps to `out`
+/// if that is 0.
 ///
-/// For `tcp_rcv_space_adjust(struct sock *sk)` (kernel 4.16), which comes after every step of reading, under the socket's lock.
-/// A look (`MSG_PEEK`) moves nothing.
+/// For `tcp_rcv_space_adjust(struct sock *sk)` (kernel 4.16), which follows every step of reading,
+/// under the socket's lock. `MSG_PEEK` moves no bytes.
 pub fn read(sock: Sock, out: &'static str) -> Fragment {
     bpf! {
         ..read_so_far(sock);
@@ -95,39 +104,33 @@ pub fn read(sock: Sock, out: &'static str) -> Fragment {
     }
 }
 
-/// [`MOVED`] = `r1`, less what the entry has there, which becomes `r1`; jumps to `out` if that is nothing.
+/// [`MOVED`] = `r1` minus the entry's `member`, which becomes `r1`. Jumps to `out` if the
+/// difference is 0, and if the table does not have the socket.
 fn since_last(sock: Sock, member: usize, out: &'static str) -> Fragment {
     bpf! {
         *(u64 *)(r10 + {MOVED}) = r1;
         ..table::lookup();
-        if r8 == 0 goto unknown;
+        if r8 == 0 goto no_entry;
         r1 = *(u64 *)(r10 + {MOVED});
         r2 = *(u64 *)(r8 + {member});
         *(u64 *)(r8 + {member}) = r1;
         r1 -= r2;
         if r1 s<= 0 goto {out};
         *(u64 *)(r10 + {MOVED}) = r1;
-        goto known;
-    unknown:
-        // What was moved before tracing began is none of ours, and this may be a part of it.
-        ..enter(sock, IfExists::Keep);
+        goto moved;
+    no_entry:
+        // These bytes may have been moved before tracing began, so they do not count.
+        ..present_entry(sock);
+        ..table::store(IfExists::Keep);
         ..stats::open(out);
         ..count(Count::Untracked);
         goto {out};
-    known:
+    moved:
     }
 }
 
-/// Enters the socket as it is now; `w0` is not 0 when it was not entered. Clobbers `r8`.
-fn enter(sock: Sock, if_exists: IfExists) -> Fragment {
-    bpf! {
-        ..as_it_is(sock);
-        ..table::store(if_exists);
-    }
-}
-
-/// Builds the entry of a socket as it is now. Clobbers `r8`.
-fn as_it_is(sock: Sock) -> Fragment {
+/// Builds the entry of a socket with its present numbers. Clobbers `r8`.
+fn present_entry(sock: Sock) -> Fragment {
     bpf! {
         ..read_so_far(sock);
         *(u64 *)(r10 + {entry!(read)}) = r1;
@@ -136,91 +139,75 @@ fn as_it_is(sock: Sock) -> Fragment {
     }
 }
 
-/// The hooks that keep the table. The last is to be run once everything is attached ([`owner::SNAPSHOT_HOOK`]).
+/// The hooks that keep the table. The last one has to run after everything is attached
+/// ([`open_sockets::HOOK`]).
 pub fn table_hooks(target: &Target) -> Result<[Hook; 3], AsmError> {
-    let born = table::tracepoint_hook(
-        "state change",
-        Need::Required,
-        "inet_sock_set_state",
-        target,
-        born(Sock::new(target.access)),
-    )?;
-    let open = owner::walk_hook(&|sock| as_it_is(sock))?
-        .without("the first of what a connection carries that was open at the start");
+    let born = state_change::hook(target, born(Sock::new(target.access)))?;
+    let open = open_sockets::hook(&|sock| present_entry(sock))?
+        .without("the first bytes of connections that were open at the start");
     Ok([table::destroy_hook()?, born, open])
 }
 
-/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: enters a new connection, whatever its
-/// address was before.
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`: enters a
+/// new connection, which may reuse the address of an old one.
 fn born(sock: Sock) -> Fragment {
     bpf! {
         r9 = r1;
         *(u64 *)(r10 + {entry!(read)}) = 0;
-        *(u64 *)(r10 + {entry!(written)}) = 1;          // the SYN of who opens has a place in the sequence
+        *(u64 *)(r10 + {entry!(written)}) = 1;          // the active side's SYN takes a sequence number
         w1 = *(u32 *)(r9 + {NEWSTATE});
-        if w1 == {State::SYN_SENT.0} goto born;
+        if w1 == {State::SYN_SENT.0} goto new;
         *(u64 *)(r10 + {entry!(written)}) = 0;
         if w1 != {State::SYN_RECV.0} goto out;
         w1 = *(u32 *)(r9 + {OLDSTATE});
         if w1 != {State::LISTEN.0} goto out;
-    born:
+    new:
         r6 = *(u64 *)(r9 + 0);                          // sk
         ..table::key();
         ..sock.tcp("out");
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto out;
-        ..stats::open("out");
-        ..count(Count::Untracked);
+        ..table::enter_built(IfFull::SocketLost, "out");
     out:
         r0 = 0;
         exit;
     }
 }
 
-/// What a tool does without where [`release_hook`] stands in for the tracepoint.
-pub const WITHOUT_SEND: &str =
-    "bytes written in the moment of a reset, and those of MPTCP's own sockets; kTLS counts its records whole";
+/// The name of the hook on the tracepoint `sock_send_length`, which kernels have since 6.3.
+pub const SEND_HOOK: &str = "send";
 
-/// What is written, seen without the tracepoint that says so: a hook for kernels that lack it.
+/// Two hooks that see written bytes: on the tracepoint, and its fallback on `tcp_release_cb`, which
+/// the kernel calls when a process that has written gives the lock of the socket back. The fallback
+/// needs the hooks that keep the table ([`table_hooks`]), the tracepoint does not.
 ///
-/// `tcp_release_cb(struct sock *sk)` is called whenever a process gives the lock of a socket back. `moved` continues with the
-/// socket in `r6` and what was written in [`MOVED`]; it may jump to `out`.
-pub fn release_hook(
-    name: &'static str,
-    target: &Target,
-    moved: &dyn Fn(Sock) -> Fragment,
-) -> Result<Hook, AsmError> {
-    let mut attach_options = Vec::new();
-    if target.trampolines {
-        let first = bpf! { r6 = *(u64 *)(r1 + 0); };
-        let attach = Attach::Fentry(RELEASE.into());
-        attach_options.push(table::attach_option(target, "release_fentry", attach, || {
-            released(&first, Sock::new(Access::Typed), moved)
-        })?);
-    }
-    if target.kprobes {
-        let register = match target.arch {
-            Arch::X86_64 => "pt_regs.di",
-            Arch::Aarch64 => "user_pt_regs.regs", // regs[0]
-        };
-        let first = bpf! { r6 = *(u64 *)(r1 + field {register}); };
-        let attach = Attach::Kprobe(RELEASE.into());
-        attach_options.push(table::attach_option(target, "release_kprobe", attach, || {
-            released(&first, Sock::new(Access::Probed), moved)
-        })?);
-    }
-    Ok(Hook::new(name, Need::Required, attach_options))
+/// `moved` continues in the writing process, with the socket in `r6` and the number of bytes in
+/// [`MOVED`], and may jump to `out`.
+pub fn sent_hooks(target: &Target, moved: &dyn Fn(Sock) -> Fragment) -> Result<[Hook; 2], AsmError> {
+    let sock = Sock::new(target.access);
+    let sent = bpf! {
+        ..sent(sock, "out");
+        ..moved(sock);
+    out:
+        r0 = 0;
+        exit;
+    };
+    let send = hook::tracepoint(SEND_HOOK, Need::Optional, "sock_send_length", target, sent)?
+        .without("bytes written just before a reset, bytes of MPTCP sockets, and exact numbers with kTLS");
+    let released = |access| released(Sock::new(access), moved);
+    let options = RELEASE.at_entry(target, Access::Typed, &Fragment::new(), &released)?;
+    Ok([send, Hook::new("sent bytes", Need::Required, options).fallback_for(SEND_HOOK)])
 }
 
-const RELEASE: &str = "tcp_release_cb";
+/// `void tcp_release_cb(struct sock *sk)`
+const RELEASE: Function =
+    Function { name: "tcp_release_cb", trampoline: "release_fentry", kprobe: "release_kprobe" };
 
-/// `first` leaves the first argument in `r6`.
-fn released(first: &Fragment, sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
+/// The program on [`RELEASE`], with the socket in `r6`.
+fn released(sock: Sock, moved: &dyn Fn(Sock) -> Fragment) -> Fragment {
     bpf! {
-        ..first;
         ..table::key();
         ..sock.tcp("out");
-        // Before and after a connection, and once a FIN is in the sequence, its numbers tell of no bytes.
+        // The numbers do not count bytes before and after a connection, and once a FIN is in the
+        // sequence.
         ..sock.common(Reg::R1, Size::B1, "sock_common.skc_state");
         if w1 == {State::CLOSE.0} goto out;
         if w1 == {State::LISTEN.0} goto out;

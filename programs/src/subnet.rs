@@ -1,4 +1,5 @@
-//! Is an address in a subnet: comparisons compiled into the program.
+//! Comparing an address with subnets, each of which is compiled into the program. For many subnets,
+//! see `trie`.
 
 use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -6,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::tcp::AF_INET6;
 
-/// A subnet as addresses are compared with it: without host bits, and one of mapped addresses (`::ffff:192.0.2.0/120`) is one
-/// of IPv4.
+/// The form of a subnet that addresses are compared with: without host bits, and a subnet of mapped
+/// addresses (`::ffff:192.0.2.0/120`) as an IPv4 subnet.
 #[must_use]
 pub fn canonical(subnet: IpNet) -> IpNet {
     if let IpNet::V6(v6) = subnet
@@ -21,7 +22,7 @@ pub fn canonical(subnet: IpNet) -> IpNet {
 
 /// Whether every address of both families is in one of the subnets.
 #[must_use]
-pub fn hold_everything(subnets: &[IpNet]) -> bool {
+pub fn contain_everything(subnets: &[IpNet]) -> bool {
     let all = |v4: bool| {
         let mut of_family = subnets.iter().filter(|subnet| matches!(canonical(**subnet), IpNet::V4(_)) == v4);
         of_family.any(|subnet| canonical(*subnet).prefix_len() == 0)
@@ -29,10 +30,12 @@ pub fn hold_everything(subnets: &[IpNet]) -> bool {
     all(true) && all(false)
 }
 
-/// Compares the address of a side with each subnet, in order, and continues with `found` of the first that holds it, by its
-/// number. Falls through where none does, which is nowhere when they [hold everything](hold_everything).
+/// Compares the address of one endpoint with each subnet, in order. Continues with `found` for the
+/// number of the first subnet that contains it. Falls through if there is none; if the subnets
+/// [contain every address](contain_everything), the code behind this one cannot be reached.
 ///
-/// `found` must not fall through, and its labels must not begin with `subnet`. Clobbers `r0` to `r4`.
+/// `found` must not fall through, and its labels must not begin with `subnet`. Clobbers `r0` to
+/// `r4`.
 pub fn first(
     endpoints: Endpoints,
     side: Endpoint,
@@ -48,23 +51,23 @@ pub fn first(
     }
     bpf! {
         ..endpoints.family();
-        if w1 != {AF_INET6} goto subnet_inet;
-        ..endpoints.goto_unless_mapped(side, "subnet_inet6");
+        if w1 != {AF_INET6} goto subnet_ipv4;
+        ..endpoints.goto_unless_mapped(side, "subnet_ipv6");
         ..endpoints.ipv6(side, Reg::R2, Size::B4, 12);
-        goto subnet_four;
-    subnet_inet6:
+        goto subnet_have_ipv4;
+    subnet_ipv6:
         ..endpoints.ipv6(side, Reg::R2, Size::B8, 0);
         ..endpoints.ipv6(side, Reg::R3, Size::B8, 8);
         ..each_v6(&v6, found);
-    subnet_inet:
+    subnet_ipv4:
         ..endpoints.ipv4(side, Reg::R2);
-    subnet_four:
+    subnet_have_ipv4:
         ..each_v4(&v4, found);
     subnet_none:
     }
 }
 
-/// With the address in `w2`, as it is on the wire.
+/// Compares the address in `w2`, which is in network order.
 fn each_v4(subnets: &[(usize, Ipv4Net)], found: &dyn Fn(usize) -> Fragment) -> Fragment {
     let mut fragment = Fragment::new();
     for (number, subnet) in subnets {
@@ -88,7 +91,8 @@ fn each_v4(subnets: &[(usize, Ipv4Net)], found: &dyn Fn(usize) -> Fragment) -> F
     fragment
 }
 
-/// With the address in `r2` and `r3`, as it is on the wire. Jumps to `subnet_none` where none holds it.
+/// Compares the address in `r2` and `r3`, which is in network order. Jumps to `subnet_none` if no
+/// subnet contains it.
 fn each_v6(subnets: &[(usize, Ipv6Net)], found: &dyn Fn(usize) -> Fragment) -> Fragment {
     let mut fragment = Fragment::new();
     for (number, subnet) in subnets {
@@ -113,7 +117,7 @@ fn each_v6(subnets: &[(usize, Ipv6Net)], found: &dyn Fn(usize) -> Fragment) -> F
     fragment
 }
 
-/// Jumps to `label` unless a half of an address, masked, is this.
+/// Jumps to `label` unless this half of an address, masked, equals `value`.
 fn goto_unless_equal(half: Reg, mask: u64, value: u64, label: &'static str) -> Fragment {
     let masked = match mask {
         0 => return Fragment::new(),
@@ -149,10 +153,10 @@ mod tests {
 
     #[test]
     fn everything_is_both_families() {
-        assert!(hold_everything(&[net("10.0.0.0/8"), net("0.0.0.0/0"), net("::/0")]));
+        assert!(contain_everything(&[net("10.0.0.0/8"), net("0.0.0.0/0"), net("::/0")]));
         for part in [&["0.0.0.0/0"][..], &["::/0"], &["0.0.0.0/1", "128.0.0.0/1", "::/0"], &[]] {
             let subnets: Vec<_> = part.iter().map(|text| net(text)).collect();
-            assert!(!hold_everything(&subnets), "{part:?}");
+            assert!(!contain_everything(&subnets), "{part:?}");
         }
     }
 }

@@ -1,31 +1,42 @@
-//! The table of sockets: what earlier events left for later ones, by the address of the socket.
+//! The table of sockets: what earlier events leave for later ones, by the socket's address.
 //!
-//! The kernel reuses a socket's address within microseconds, so an entry is replaced at a socket's birth and deleted when the
-//! socket is destroyed. The entries of tools that ask whose a socket is start with its owner ([`crate::owner`]); all else is the
-//! tool's.
+//! The kernel gives the address of a dead socket to a new one within microseconds. An entry left
+//! behind would therefore be taken for the new socket's. Three rules prevent that:
+//!
+//! 1. At a socket's birth, its entry is stored with [`IfExists::Replace`], whatever is there.
+//! 2. Later hooks look the entry up and change it in place. The hook that enters sockets which were
+//!    open before can run at the same time as all others, so it uses [`IfExists::Keep`].
+//! 3. When the kernel destroys the socket, its entry is deleted ([`destroy_hook`]).
+//!
+//! The table has a fixed size. A socket for which it has no space is counted ([`IfFull`]), and its
+//! later events find no entry.
+//!
+//! In tools that show owners, each entry starts with the socket's owner ([`owner`](crate::owner));
+//! the rest is the tool's.
 
-use bpfasm::object::{Attach, Hook, Layout, MapDef, MapKind, Need, ProgramDef};
+use bpfasm::object::{Hook, Layout, MapDef, MapKind, Need};
 use bpfasm::reg::R6;
-use bpfasm::target::{Access, Target};
-use bpfasm::{AsmError, Fragment, Program, bpf};
+use bpfasm::target::Target;
+use bpfasm::{AsmError, Fragment, bpf};
 
-use crate::stack_layout;
+use crate::stats::{self, Count, count};
+use crate::{hook, map, stack_layout};
 
-/// The map's name.
 pub const MAP: &str = "sockets";
 
-/// The map, with room for `max_entries` sockets whose entries look like `value`.
+/// The map, for `max_entries` sockets whose entries have this layout.
 ///
-/// All of it is allocated at the start: where it grows instead ([`MapDef::grows`]), each connection of a storm takes one to two
-/// microseconds more, for the interrupts in which the kernel's allocator is filled up.
+/// All its memory is allocated at the start. With a map that grows ([`MapDef::grows`]), each
+/// connection of a storm takes one to two microseconds longer, in the interrupts that refill the
+/// kernel's allocator.
 #[must_use]
 pub fn map(value: Layout, max_entries: u32) -> MapDef {
     let plain = MapDef::new(MAP, MapKind::Hash, 8, value.size.into(), max_entries);
     MapDef { value: Some(value), ..plain }
 }
 
-/// Stores the key, which is the address in `r6`. To be done before [`crate::sock::Sock::tcp`] changes what `r6` means to the
-/// verifier.
+/// Stores the key, which is the address in `r6`. Has to come before
+/// [`Sock::tcp`](crate::sock::Sock::tcp), which changes what the verifier takes `r6` for.
 pub fn key() -> Fragment {
     bpf! { *(u64 *)(r10 + {stack_layout::KEY}) = {R6}; }
 }
@@ -33,23 +44,21 @@ pub fn key() -> Fragment {
 /// `r8` = the socket's entry, or 0.
 pub fn lookup() -> Fragment {
     bpf! {
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {stack_layout::KEY};
-        call bpf_map_lookup_elem;
+        ..map::lookup(MAP, stack_layout::KEY);
         r8 = r0;
     }
 }
 
-/// How an entry is stored when there is one already: `BPF_ANY` and `BPF_NOEXIST`, include/uapi/linux/bpf.h.
+/// What to do if the socket has an entry already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum IfExists {
+    /// `BPF_ANY`, include/uapi/linux/bpf.h.
     Replace = 0,
+    /// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
     Keep = 1,
 }
 
-/// Stores the entry built at [`stack_layout::ENTRY`]; `w0` is not 0 when it was not stored.
+/// Stores the entry built at [`stack_layout::ENTRY`]; `w0` is not 0 if it was not stored.
 pub fn store(if_exists: IfExists) -> Fragment {
     bpf! {
         r1 = map {MAP} ll;
@@ -59,6 +68,50 @@ pub fn store(if_exists: IfExists) -> Fragment {
         r3 += {stack_layout::ENTRY};
         r4 = {if_exists as i32};
         call bpf_map_update_elem;
+    }
+}
+
+/// What is lost if the table is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IfFull {
+    /// The event itself, which was to be kept in the entry. It has been counted as seen.
+    EventLost,
+    /// Only the socket's entry: the program has no event of the tool's, and has not opened the
+    /// counters.
+    SocketLost,
+}
+
+/// Enters a socket at its birth: clears the entry, lets `build` fill it in, and stores it. Jumps to
+/// `stored`, or counts the loss if the table is full.
+pub fn enter(entry: Layout, build: Fragment, if_full: IfFull, stored: &'static str) -> Fragment {
+    bpf! {
+        ..clear(entry);
+        ..build;
+        ..enter_built(if_full, stored);
+    }
+}
+
+/// As [`enter`], for an entry that has been built at [`stack_layout::ENTRY`].
+pub fn enter_built(if_full: IfFull, stored: &'static str) -> Fragment {
+    let count_loss = match if_full {
+        IfFull::EventLost => count_lost_event(),
+        IfFull::SocketLost => bpf! {
+            ..stats::open(stored);
+            ..count(Count::Untracked);
+        },
+    };
+    bpf! {
+        ..store(IfExists::Replace);
+        if w0 == 0 goto {stored};
+        ..count_loss;
+    }
+}
+
+/// Counts an event that found no space in the table, and its socket.
+pub fn count_lost_event() -> Fragment {
+    bpf! {
+        ..count(Count::LostMap);
+        ..count(Count::Untracked);
     }
 }
 
@@ -72,7 +125,7 @@ pub fn forget() -> Fragment {
     }
 }
 
-/// Zeroes the entry to be built.
+/// Zeroes the entry at [`stack_layout::ENTRY`], before it is built.
 pub fn clear(layout: Layout) -> Fragment {
     assert!(layout.size.is_multiple_of(8) && layout.size <= stack_layout::ENTRY.abs_diff(stack_layout::ZERO));
     let mut fragment = Fragment::new();
@@ -82,62 +135,7 @@ pub fn clear(layout: Layout) -> Fragment {
     fragment
 }
 
-/// A attach option of a hook. Its program is not written where it could not be attached ([`Refused`](bpfasm::target::Refused)).
-pub fn attach_option(
-    target: &Target,
-    name: &'static str,
-    attach: Attach,
-    body: impl FnOnce() -> Fragment,
-) -> Result<ProgramDef, AsmError> {
-    let program =
-        if target.refused.refuses(&attach) { Program::default() } else { Program::link(name, body())? };
-    Ok(ProgramDef { name: name.into(), attach, program })
-}
-
-/// The attach form of a tracepoint for this target.
-#[must_use]
-pub fn tracepoint(name: &'static str, target: &Target) -> Attach {
-    match target.access {
-        Access::Typed => Attach::TpBtf(name.into()),
-        Access::Probed => Attach::RawTp(name.into()),
-    }
-}
-
-/// A hook with one program on one tracepoint.
-pub fn tracepoint_hook(
-    hook: &'static str,
-    need: Need,
-    name: &'static str,
-    target: &Target,
-    body: Fragment,
-) -> Result<Hook, AsmError> {
-    hook_at(hook, need, name, tracepoint(name, target), body)
-}
-
-/// A hook with one program on one tracepoint, which reads nothing through its arguments, or only by address whatever the target.
-/// It needs no types then, and loads in half the time: for a typed one, the kernel goes through its BTF until it finds the
-/// tracepoint (`bpf_check_attach_target`, kernel 6.12).
-pub fn untyped_hook(
-    hook: &'static str,
-    need: Need,
-    name: &'static str,
-    body: Fragment,
-) -> Result<Hook, AsmError> {
-    hook_at(hook, need, name, Attach::RawTp(name.into()), body)
-}
-
-fn hook_at(
-    hook: &'static str,
-    need: Need,
-    name: &'static str,
-    attach: Attach,
-    body: Fragment,
-) -> Result<Hook, AsmError> {
-    let program = Program::link(name, body)?;
-    Ok(Hook::new(hook, need, vec![ProgramDef { name: name.into(), attach, program }]))
-}
-
-/// Forgets a socket when the kernel does.
+/// The hook that deletes a socket's entry when the kernel destroys the socket.
 pub fn destroy_hook() -> Result<Hook, AsmError> {
     let body = bpf! {
         r6 = *(u64 *)(r1 + 0);                          // sk
@@ -146,14 +144,15 @@ pub fn destroy_hook() -> Result<Hook, AsmError> {
         r0 = 0;
         exit;
     };
-    untyped_hook(DESTROYED, Need::Required, DESTROY, body)
+    hook::untyped_tracepoint(DESTROYED, Need::Required, DESTROY, body)
 }
 
 const DESTROYED: &str = "socket destroyed";
 /// `tcp_destroy_sock(struct sock *sk)`
 const DESTROY: &str = "tcp_destroy_sock";
 
-/// The hook of a socket's end, for a program that forgets the socket, among other things.
+/// The same hook for a tool that has more to do then: `program` has to delete the entry
+/// ([`forget`]).
 pub fn destroyed_hook(target: &Target, program: Fragment) -> Result<Hook, AsmError> {
-    tracepoint_hook(DESTROYED, Need::Required, DESTROY, target, program)
+    hook::tracepoint(DESTROYED, Need::Required, DESTROY, target, program)
 }

@@ -1,4 +1,4 @@
-//! Names of TCP that every kernel agrees on.
+//! Constants of TCP that are the same in every kernel.
 
 /// `AF_INET`, include/linux/socket.h.
 pub const AF_INET: u16 = 2;
@@ -8,14 +8,15 @@ pub const AF_INET6: u16 = 10;
 pub const IPPROTO_TCP: u16 = 6;
 /// `SOCK_STREAM`, include/linux/net.h.
 pub const SOCK_STREAM: u16 = 1;
-/// `SHUTDOWN_MASK`, include/net/sock.h: both directions. What a close leaves, and `shutdown(SHUT_RDWR)` too.
+/// `SHUTDOWN_MASK`, include/net/sock.h: both directions are shut down, by a close or by
+/// `shutdown(SHUT_RDWR)`.
 pub const SHUTDOWN_MASK: u8 = 3;
 
-/// A connection's state: the first enum of include/net/tcp_states.h, which is user-visible and does not move.
+/// A connection's state: the first enum of include/net/tcp_states.h, which is visible to users and
+/// therefore never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct State(pub u8);
 
-#[allow(missing_docs)]
 impl State {
     pub const ESTABLISHED: Self = Self(1);
     pub const SYN_SENT: Self = Self(2);
@@ -30,7 +31,7 @@ impl State {
     pub const CLOSING: Self = Self(11);
     pub const NEW_SYN_RECV: Self = Self(12);
 
-    /// The kernel's name without `TCP_`; `None` for a number no kernel known here uses.
+    /// The kernel's name without `TCP_`; `None` for an unknown number.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {

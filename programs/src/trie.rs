@@ -1,7 +1,10 @@
-//! Is an address in a subnet: looked up in a trie, where there are too many to compare with each.
+//! Looking an address up in many subnets, with a trie. Few subnets are compared one by one, see
+//! [`subnet`](crate::subnet).
 //!
-//! A trie knows the longest prefix of an address, and people list subnets in an order of their own. The subnets that hold an
-//! address lie one in the other, so the longest one tells which others hold it too: its entry names the first of them.
+//! The user's order of subnets counts: an address belongs to the first subnet that contains it. But
+//! a look-up in a trie finds the subnet with the longest prefix. All subnets that contain an
+//! address are nested, so those that contain the longest one are known beforehand. The value of its
+//! entry is the number of the first of them.
 
 use std::collections::HashMap;
 
@@ -10,27 +13,29 @@ use bpfasm::{Fragment, Reg, Size, bpf};
 use ipnet::IpNet;
 
 use crate::endpoints::{Endpoint, Endpoints};
-use crate::stack_layout;
 use crate::subnet::canonical;
 use crate::tcp::AF_INET;
+use crate::{map, stack_layout};
 
-/// The name of the map of IPv4 subnets: a key is the length of the prefix (`u32`) and the address, a value a number (`u32`).
+/// The name of the map of IPv4 subnets. A key is the prefix length (`u32`) and the address, a value
+/// is the number of a subnet (`u32`).
 pub const V4: &str = "subnets4";
 /// The name of the map of IPv6 subnets.
 pub const V6: &str = "subnets6";
 
-/// The maps, with room for so many subnets. The reader fills them with [`entries`] before anything is attached.
+/// The maps, for this many subnets. The tool fills them with [`entries`] before it attaches
+/// anything.
 #[must_use]
 pub fn maps(subnets: usize) -> [MapDef; 2] {
     let max_entries = u32::try_from(subnets).unwrap_or(u32::MAX);
     [(V4, 8), (V6, 20)].map(|(name, key_size)| MapDef {
-        // A trie insists on it.
+        // The kernel requires it for a trie.
         flags: BPF_F_NO_PREALLOC,
         ..MapDef::new(name, MapKind::LpmTrie, key_size, 4, max_entries)
     })
 }
 
-/// What is to be in the maps: map, key and value of each entry.
+/// The entries of the maps: map, key and value of each.
 #[must_use]
 pub fn entries(subnets: &[IpNet]) -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
     let mut numbers: HashMap<IpNet, u32> = HashMap::new();
@@ -38,8 +43,8 @@ pub fn entries(subnets: &[IpNet]) -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
         numbers.entry(canonical(*subnet)).or_insert(number);
     }
     let entry = |subnet: &IpNet| {
-        let around = std::iter::successors(Some(*subnet), IpNet::supernet);
-        let first = around.filter_map(|around| numbers.get(&around)).min()?;
+        let containing = std::iter::successors(Some(*subnet), IpNet::supernet);
+        let first = containing.filter_map(|subnet| numbers.get(&subnet)).min()?;
         let (map, octets) = match subnet {
             IpNet::V4(subnet) => (V4, subnet.network().octets().to_vec()),
             IpNet::V6(subnet) => (V6, subnet.network().octets().to_vec()),
@@ -51,43 +56,41 @@ pub fn entries(subnets: &[IpNet]) -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
     numbers.keys().filter_map(entry).collect()
 }
 
-/// Where the address of a key lies on the stack; the length of its prefix lies before it.
+/// The place of a key's address on the stack. The prefix length lies before it.
 const ADDRESS: i16 = stack_layout::ENTRY + 16;
-/// Where a key begins.
+/// The place of the key.
 const KEY: i16 = ADDRESS - 4;
 
-/// Looks up the address of a side, writes the number of the first subnet that holds it to `number` bytes from `r10` and jumps to
-/// `wanted`. Falls through where none does. Clobbers `r0` to `r5`.
+/// Looks up the address of one endpoint. Writes the number of the first subnet that contains it to
+/// `number` bytes from `r10` and jumps to `wanted`, or falls through if there is none. Clobbers
+/// `r0` to `r5`.
 pub fn first(endpoints: Endpoints, side: Endpoint, number: i16) -> Fragment {
     bpf! {
         ..endpoints.family();
-        if w1 == {AF_INET} goto inet;
-        ..endpoints.goto_unless_mapped(side, "inet6");
+        if w1 == {AF_INET} goto ipv4;
+        ..endpoints.goto_unless_mapped(side, "ipv6");
         ..endpoints.ipv6(side, Reg::R1, Size::B4, 12);
-        goto four;
-    inet6:
+        goto have_ipv4;
+    ipv6:
         ..endpoints.ipv6(side, Reg::R1, Size::B8, 0);
         *(u64 *)(r10 + {ADDRESS}) = r1;
         ..endpoints.ipv6(side, Reg::R1, Size::B8, 8);
         *(u64 *)(r10 + {ADDRESS + 8}) = r1;
         ..look_up(V6, 128, number);
-    inet:
+    ipv4:
         ..endpoints.ipv4(side, Reg::R1);
-    four:
+    have_ipv4:
         *(u32 *)(r10 + {ADDRESS}) = w1;
         ..look_up(V4, 32, number);
     none:
     }
 }
 
-/// With the address on the stack. Jumps to `wanted` or to `none`.
-fn look_up(map: &'static str, bits: i32, number: i16) -> Fragment {
+/// Looks up the address on the stack. Jumps to `wanted` or to `none`.
+fn look_up(trie: &'static str, bits: i32, number: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {KEY}) = {bits};
-        r1 = map {map} ll;
-        r2 = r10;
-        r2 += {KEY};
-        call bpf_map_lookup_elem;
+        ..map::lookup(trie, KEY);
         if r0 == 0 goto none;
         w1 = *(u32 *)(r0 + 0);
         *(u32 *)(r10 + {number}) = w1;
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_names_the_first_that_holds_it() {
+    fn the_longest_prefix_names_the_first_that_contains_it() {
         let texts = [
             "10.1.0.0/16",
             "10.0.0.0/8",

@@ -1,15 +1,15 @@
-//! What came of a connect.
+//! The event of a connect's result.
 
 use crate::layout::layout;
 use crate::outcome::Outcome;
 use crate::tcp::State;
 
 layout! {
-    /// Sent when a connect is answered, or comes to nothing.
+    /// Sent when a connect is answered or fails.
     pub struct Event as "tcpconnlat_event" {
-        /// The answer, or the end: `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
+        /// When it was answered or failed, `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
         pub ts: u64,
-        /// Since the change to SYN_SENT, in nanoseconds.
+        /// Nanoseconds since the change to SYN_SENT.
         pub latency: u64,
         /// Remote address, the first four bytes for AF_INET.
         pub raddr: [u8; 16],
@@ -17,9 +17,9 @@ layout! {
         pub laddr: [u8; 16],
         /// The name of the thread that connected.
         pub comm: [u8; 16],
-        /// The process that connected, 0 where not known.
+        /// The process that connected; 0 if unknown.
         pub pid: u32,
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// `sock.sk_err`, a positive errno
         pub err: u32,
@@ -31,15 +31,15 @@ layout! {
         pub lport: u16,
         /// `sock_common.skc_family`
         pub family: u16,
-        /// 1 if there is no error because a process may have taken it.
+        /// 1 if `err` is 0 and a process may have taken the error, see [`outcome`](crate::outcome).
         pub err_taken: u8,
-        /// Fills up to eight bytes.
+        /// Always 0.
         pub reserved: u8,
     }
 }
 
 impl Event {
-    /// What came of it: where it was not established and there was no error, this side gave up. `None` where the error is gone.
+    /// Without an error, this side gave up. `None` if a process has taken the error.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         if self.newstate == State::ESTABLISHED.0.into() {
@@ -72,11 +72,11 @@ mod tests {
         ] {
             assert_eq!(of(State::CLOSE, err), Some(outcome), "{err}");
         }
-        assert_eq!(of(State::FIN_WAIT1, 0), Some(Outcome::Aborted), "closed while both SYNs were under way");
+        assert_eq!(of(State::FIN_WAIT1, 0), Some(Outcome::Aborted), "closed while both SYNs were in flight");
     }
 
     #[test]
-    fn an_error_that_a_process_took_is_not_guessed() {
+    fn the_outcome_is_unknown_after_a_process_took_the_error() {
         let event = Event { err_taken: 1, ..Event::decode(&[0; 256]).expect("enough bytes") };
         let of = |newstate: State| Event { newstate: newstate.0.into(), ..event }.outcome();
         assert_eq!(of(State::CLOSE), None);

@@ -1,4 +1,4 @@
-//! tcpconnlat: one event for each connect that is answered or comes to nothing.
+//! tcpconnlat: one event for each connect that is answered or fails.
 
 mod event;
 
@@ -17,34 +17,29 @@ use crate::outcome;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfFull};
 use crate::tcp::State;
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which connects.
     pub filter: Filter,
-    /// Only those that took at least so many nanoseconds.
+    /// Only connects that took at least this many nanoseconds.
     pub min_ns: u64,
-    /// Also those that came to nothing.
+    /// Also connects that failed.
     pub failed: bool,
-    /// Connects under way that the table has room for.
+    /// The size of the table, which has the connects that wait for their answer.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
 layout! {
-    /// What is kept of a connect while it waits for its answer; starts like [`owner::Owner`].
+    /// What the table has for a connect that waits for its answer. Starts like [`owner::Owner`].
     pub struct Entry as "tcpconnlat_entry" {
-        /// See [`owner::Owner::pid`].
         pub pid: u32,
-        /// See [`owner::Owner::rank`].
         pub rank: u32,
-        /// See [`owner::Owner::comm`].
         pub comm: [u8; 16],
         /// The change to SYN_SENT, `bpf_ktime_get_ns`.
         pub begin: u64,
@@ -53,7 +48,6 @@ layout! {
 
 owner::entry_starts_with_owner!();
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     StateTool {
         name: "tcpconnlat",
@@ -61,10 +55,11 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         max_sockets: options.max_sockets,
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
-        // Who connects is known at once, and a connect that began before has no beginning to count from.
+        // The owner is known at once, and a connect from before the run has no beginning to count
+        // from.
         destroyed: None,
-        learn: Vec::new(),
-        snapshot: None,
+        other_hooks: Vec::new(),
+        open_sockets: None,
     }
     .object(target)
 }
@@ -72,19 +67,25 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 fn state_change(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
-    // The kernel chooses the local port after the change to SYN_SENT; all else is known then, and what is not wanted takes no
-    // room in the table.
+    // The kernel chooses the local port after the change to SYN_SENT. All other filters apply
+    // before, so that the connects that they exclude take no table entry.
     let (at_connect, at_answer) = options.filter.clone().split_local_ports();
+    let entry = bpf! {
+        ..owner::into_new_entry(sock, Rank::Used);
+        ..at_connect.owner(entry!(pid), "filtered");
+        call bpf_ktime_get_ns;
+        *(u64 *)(r10 + {entry!(begin)}) = r0;
+    };
     bpf! {
         ..begin(sock, "out");
         w1 = *(u32 *)(r9 + {OLDSTATE});
         w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::SYN_SENT.0} goto connecting;
-        if w1 == {State::SYN_SENT.0} goto under_way;
-        if w1 != {State::SYN_RECV.0} goto filtered;     // both sides sent a SYN, or out of a listener: then there is no entry
-    under_way:
+        if w1 == {State::SYN_SENT.0} goto answered;
+        if w1 != {State::SYN_RECV.0} goto filtered;     // SYN_RECV: a simultaneous open, or no entry
+    answered:
         ..table::lookup();
-        if r8 == 0 goto filtered;                       // not wanted, or begun before, or the table was full
+        if r8 == 0 goto filtered;                       // filtered, older than the run, or the table was full
         w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::SYN_RECV.0} goto aggregated;
         *(u32 *)(r10 + {event!(newstate)}) = w2;
@@ -94,7 +95,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         r0 -= r1;
         *(u64 *)(r10 + {event!(latency)}) = r0;
         ..owner::entry_into_event(event!(pid), event!(comm));
-        ..table::forget();                              // and with it what r8 points to
+        ..table::forget();                              // r8 is invalid from here on
         ..long_enough(options.min_ns);
         ..only_established(options.failed);
         ..at_answer.socket(sock, "filtered");
@@ -102,21 +103,13 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         *(u32 *)(r10 + {event!(err)}) = 0;
         *(u8 *)(r10 + {event!(err_taken)}) = 0;
         *(u8 *)(r10 + {event!(reserved)}) = 0;
-        ..why_not(options.failed, sock);
+        ..failure(options.failed, sock);
         ..emit::emit(target, options.ring_bytes, Event::LAYOUT);
         goto out;
 
     connecting:
         ..at_connect.socket(sock, "filtered");
-        ..table::clear(Entry::LAYOUT);
-        ..owner::into_new_entry(sock, Rank::Used);
-        ..at_connect.owner(entry!(pid), "filtered");
-        call bpf_ktime_get_ns;
-        *(u64 *)(r10 + {entry!(begin)}) = r0;
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto aggregated;
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::enter(Entry::LAYOUT, entry, IfFull::EventLost, "aggregated");
         goto out;
 
     aggregated:
@@ -130,7 +123,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
     }
 }
 
-/// Jumps to `filtered` when the event's latency is less than `min_ns`.
+/// Jumps to `filtered` if the event's latency is less than `min_ns`.
 fn long_enough(min_ns: u64) -> Fragment {
     if min_ns == 0 {
         return Fragment::new();
@@ -142,8 +135,8 @@ fn long_enough(min_ns: u64) -> Fragment {
     }
 }
 
-/// Writes why a connect was not established, if such are wanted.
-fn why_not(failed: bool, sock: Sock) -> Fragment {
+/// Writes why a connect failed, if the options include failed ones.
+fn failure(failed: bool, sock: Sock) -> Fragment {
     if !failed {
         return Fragment::new();
     }
@@ -155,7 +148,7 @@ fn why_not(failed: bool, sock: Sock) -> Fragment {
     }
 }
 
-/// Jumps to `filtered` when the event is of a connect that was not established, unless such are wanted.
+/// Jumps to `filtered` if the connect failed, unless the options include failed ones.
 fn only_established(failed: bool) -> Fragment {
     if failed {
         return Fragment::new();

@@ -11,43 +11,41 @@ use bpfasm::{AsmError, Fragment, Reg, Size, bpf};
 pub use self::event::Event;
 use crate::endpoints::{self, Endpoints};
 use crate::filter::Filter;
-use crate::owner::{self, Owner};
+use crate::owner;
 use crate::packet;
 use crate::sock::Sock;
 use crate::stack_layout::{ENTRY, SCRATCH, event};
-use crate::stats::{self, Count, count, only_if};
+use crate::stats::{self, Count, count, filtered};
 use crate::tcp::{IPPROTO_TCP, SOCK_STREAM, State};
-use crate::{LICENSE, emit, kernel_stack, owner_hooks, table};
+use crate::{emit, hook, kernel_stack, owner_hooks, table};
 
-/// A reason in the kernel's words: an enum, and one of its values.
+/// A drop reason by its kernel names: an enum, and one of its values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reason {
-    /// `skb_drop_reason`, or that of a subsystem.
+    /// `skb_drop_reason`, or the enum of a subsystem.
     pub enumeration: Text,
     /// `SKB_DROP_REASON_NO_SOCKET`
     pub enumerator: Text,
 }
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which packets. "Local" is the end that the socket is; without a socket, where the packet was going.
+    /// Which packets. "Local" means the socket's endpoint, or the packet's destination if it has no
+    /// socket.
     pub filter: Filter,
-    /// Only these reasons; empty: any.
+    /// Only these reasons. Empty: any.
     pub reasons: Vec<Reason>,
-    /// Also what is left in a socket's queue when it is closed.
+    /// Also packets that are left in a socket's queue when it is closed.
     pub purged: bool,
-    /// With the stack.
+    /// Send the call stack.
     pub stack: bool,
-    /// Whose sockets are. A filter by process needs it.
+    /// Track the owners of sockets. A filter by process needs it.
     pub owners: bool,
-    /// Sockets the table of owners has room for.
+    /// The size of the table of owners.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let mut maps = vec![emit::map(target.ring, options.ring_bytes), stats::map()];
     let mut hooks = Vec::new();
@@ -55,24 +53,24 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         maps.push(kernel_stack::map(Event::LAYOUT));
     }
     if options.owners {
-        maps.push(table::map(Owner::LAYOUT, options.max_sockets));
-        hooks = owner_hooks::hooks(target)?;
+        maps.push(owner_hooks::map(options.max_sockets));
+        hooks = owner_hooks::all(target)?;
     }
-    hooks.push(table::tracepoint_hook("drop", Need::Required, "kfree_skb", target, drop(options, target))?);
-    Ok(Object { name: "tcpdrop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    hooks.push(hook::tracepoint("drop", Need::Required, "kfree_skb", target, drop(options, target))?);
+    Ok(crate::object("tcpdrop", hooks, maps))
 }
 
-/// Where the context has the arguments: they are eight bytes apart.
+/// Offsets of the arguments in the context, where each takes eight bytes.
 const SKB: i16 = 0;
 const LOCATION: i16 = 8;
 const REASON: i16 = 16;
 const RX_SK: i16 = 24;
 
-/// Where the ports lie as a filter wants them; nothing reads the packet's headers any more.
+/// The places of the local and the remote port for filters. The packet's headers were there before.
 const LPORT: i16 = ENTRY;
 const RPORT: i16 = ENTRY + 2;
 
-/// Where the packet's tuple and flags go.
+/// The places of the packet's addresses, ports and flags.
 const PACKET: packet::Place = packet::Place {
     family: event!(family),
     saddr: event!(saddr),
@@ -83,11 +81,12 @@ const PACKET: packet::Place = packet::Place {
     transport: event!(transport),
 };
 
-/// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`; the reason is there since
-/// 5.17, the socket that was receiving since 6.11.
+/// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock
+/// *rx_sk)`. `reason` exists since 5.17, `rx_sk` (the socket that was receiving the packet) since
+/// 6.11.
 fn drop(options: &Options, target: &Target) -> Fragment {
-    // Sockets are read by probe reads in either access: `rx_sk` may be NULL, which some verifiers do not know, and what
-    // `skb->sk` points to may be no whole socket.
+    // Sockets are read by probe reads with both kinds of access: `rx_sk` may be NULL, which some
+    // verifiers do not take into account, and `skb->sk` may point to a time-wait or request socket.
     let sock = Sock::new(Access::Probed);
     let send = if options.stack { kernel_stack::emit } else { emit::emit };
     bpf! {
@@ -100,15 +99,15 @@ fn drop(options: &Options, target: &Target) -> Fragment {
         ..hide_purged(options, false);
         ..find_socket(sock, target.access);
         *(u8 *)(r10 + {event!(state)}) = 0;
-        ..owner::nobody_into_event(event!(pid), event!(comm));
+        ..owner::unknown_into_event(event!(pid), event!(comm));
         *(u16 *)(r10 + {event!(sent)}) = 0;
-        if r6 == 0 goto device;
+        if r6 == 0 goto no_socket;
         ..describe(options, sock);
         goto described;
-    device:
+    no_socket:
         ..netns_of_packet(sock);
     described:
-        ..only_wanted(options);
+        ..apply_filters(options);
         ..hide_purged(options, true);
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;
@@ -121,7 +120,7 @@ fn drop(options: &Options, target: &Target) -> Fragment {
     }
 }
 
-/// Stores the reason, and ends here when it is not wanted.
+/// Stores the reason. Counts the event as filtered and jumps to `out` unless the reason is wanted.
 fn reason(options: &Options) -> Fragment {
     let mut wanted = Fragment::new();
     for Reason { enumeration, enumerator } in &options.reasons {
@@ -136,19 +135,21 @@ fn reason(options: &Options) -> Fragment {
     bpf! {
         w8 = 0;
         w1 = params(btf_trace_kfree_skb);
-        if w1 < 3 goto none;
+        if w1 < 3 goto no_reason;
         w8 = *(u32 *)(r9 + {REASON});
-    none:
+    no_reason:
         *(u32 *)(r10 + {event!(reason)}) = w8;
         ..wanted;
     wanted:
     }
 }
 
-/// Ends here when the reason is that a socket was closed with this packet in its queue. Every connection whose last FIN nobody
-/// read has such a one. Kernels before 6.7 give no reason for it.
+/// Counts the event as hidden and jumps to `out` if the packet was left in the queue of a socket
+/// that was closed. Every connection whose last FIN was not read has such a packet. Kernels before
+/// 6.7 give no reason for it.
 ///
-/// What a filter rejects is not hidden, so with one this comes after it, and without one as early as can be.
+/// A packet that a filter rejects does not count as hidden, so this comes after the filters;
+/// without filters, it comes as early as possible.
 fn hide_purged(options: &Options, filtered: bool) -> Fragment {
     if options.purged || !options.reasons.is_empty() || options.filter.is_empty() == filtered {
         return Fragment::new();
@@ -165,11 +166,13 @@ fn hide_purged(options: &Options, filtered: bool) -> Fragment {
     }
 }
 
-/// `r6` = the address of the socket that was receiving the packet, or that the packet belongs to, as a plain number; or 0.
+/// `r6` = the address, as a plain number, of the socket that was receiving the packet, or that the
+/// packet belongs to; or 0.
 fn find_socket(sock: Sock, access: Access) -> Fragment {
     let receiving = match access {
         Access::Probed => bpf! { r8 = *(u64 *)(r9 + {RX_SK}); },
-        // As it stands in the context it would be a pointer to the verifier, to some even one that is never NULL.
+        // Loaded from the context it would be a typed pointer, which some verifiers even take for
+        // never NULL.
         Access::Typed => bpf! {
             r1 = r10;
             r1 += {SCRATCH};
@@ -182,18 +185,18 @@ fn find_socket(sock: Sock, access: Access) -> Fragment {
     };
     bpf! {
         w1 = params(btf_trace_kfree_skb);
-        if w1 < 4 goto of_packet;
+        if w1 < 4 goto packet_socket;
         ..receiving;
         if r8 != 0 goto found;
-    of_packet:
+    packet_socket:
         ..sock.load(R8, Size::B8, "sk_buff.sk");
     found:
         r6 = r8;
     }
 }
 
-/// Stores what the socket in `r6` tells. Leaves it in `r6` if it is a whole socket, else 0. Jumps to `device` when it is none
-/// of the internet.
+/// Stores state, direction, network namespace and owner of the socket in `r6`. Leaves it in `r6` if
+/// it is a full TCP socket, else 0. Jumps to `no_socket` if its family is neither IPv4 nor IPv6.
 fn describe(options: &Options, sock: Sock) -> Fragment {
     let owner = if options.owners {
         bpf! {
@@ -205,29 +208,30 @@ fn describe(options: &Options, sock: Sock) -> Fragment {
     };
     bpf! {
         ..table::key();
-        ..sock.common_head("device");
+        ..sock.common_head("no_socket");
         ..direction(sock);
         ..sock.netns();
         *(u32 *)(r10 + {event!(netns)}) = w1;
         ..sock.common(R8, Size::B1, "sock_common.skc_state");
-        if w8 == {State::TIME_WAIT.0} goto mini;
-        if w8 == {State::NEW_SYN_RECV.0} goto mini;
+        if w8 == {State::TIME_WAIT.0} goto not_full;
+        if w8 == {State::NEW_SYN_RECV.0} goto not_full;
         ..sock.load(Reg::R1, Size::B2, "sock.sk_protocol");
-        if w1 != {IPPROTO_TCP} goto other;
+        if w1 != {IPPROTO_TCP} goto not_tcp;
         ..sock.load(Reg::R1, Size::B2, "sock.sk_type");
-        if w1 != {SOCK_STREAM} goto other;
+        if w1 != {SOCK_STREAM} goto not_tcp;
         *(u8 *)(r10 + {event!(state)}) = w8;
         ..owner;
         goto done;
-    mini:
+    not_full:
         *(u8 *)(r10 + {event!(state)}) = w8;
-    other:                                              // a raw socket's state is none of TCP
+    not_tcp:                                            // a raw socket's state is not a TCP state
         r6 = 0;
     done:
     }
 }
 
-/// Stores whether the packet was sent by the socket in `r6`, whose head can be read: then its peer is where the packet goes.
+/// Stores whether the socket in `r6`, whose head can be read, sent the packet: then the packet goes
+/// to the socket's peer.
 fn direction(sock: Sock) -> Fragment {
     bpf! {
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
@@ -240,7 +244,7 @@ fn direction(sock: Sock) -> Fragment {
     }
 }
 
-/// Stores the packet's ports as those of this end and of the other, if a filter asks for them.
+/// Stores the packet's ports as local and remote port, if a filter needs them.
 fn ports(filter: &Filter) -> Fragment {
     if filter.local_ports.is_empty() && filter.remote_ports.is_empty() {
         return Fragment::new();
@@ -259,32 +263,33 @@ fn ports(filter: &Filter) -> Fragment {
     }
 }
 
-/// Stores the network namespace of a packet without a socket: that of its device, or of the route it has got already.
+/// Stores the network namespace of a packet without a socket: that of its device, or of its route.
 fn netns_of_packet(sock: Sock) -> Fragment {
     bpf! {
         r6 = *(u64 *)(r9 + {SKB});
         ..sock.load(R8, Size::B8, "sk_buff.dev");
         ..netns_of_device(sock, "route");
-        goto known;
+        goto have_netns;
     route:
         ..sock.load(R8, Size::B8, "sk_buff._skb_refdst");
-        r8 &= {-8};                                     // without the bits that tell who counts references
+        r8 &= {-8};                                     // without the flag for reference counting
         if r8 == 0 goto unknown;
         ..sock.load_from(R8, R8, Size::B8, "dst_entry.dev");
         ..netns_of_device(sock, "unknown");
-        goto known;
+        goto have_netns;
     unknown:
         w1 = 0;
-    known:
+    have_netns:
         *(u32 *)(r10 + {event!(netns)}) = w1;
         r6 = 0;                                         // no socket
     }
 }
 
-/// `w1` = the network namespace of the device in `r8`; jumps to `unknown` when it is none. Clobbers `r8`.
+/// `w1` = the network namespace of the device in `r8`. Jumps to `unknown` if this is not a device.
+/// Clobbers `r8`.
 ///
-/// A queue may have put something else where the packet had its device. A device is one when its namespace's loopback device
-/// says that it is of the same namespace.
+/// A queue may have stored something else in the field for the packet's device. So the pointer is
+/// checked: it is a device if its namespace has a loopback device that is in the same namespace.
 fn netns_of_device(sock: Sock, unknown: &'static str) -> Fragment {
     bpf! {
         if r8 == 0 goto {unknown};
@@ -298,8 +303,9 @@ fn netns_of_device(sock: Sock, unknown: &'static str) -> Fragment {
     }
 }
 
-/// Counts the packet as filtered and jumps to `out` unless it is wanted. What is not known is not wanted.
-fn only_wanted(options: &Options) -> Fragment {
+/// Counts the packet as filtered and jumps to `out` unless it passes all filters. An unknown value
+/// passes none.
+fn apply_filters(options: &Options) -> Fragment {
     let filter = &options.filter;
     let place = endpoints::Place {
         base: Reg::R10,
@@ -316,5 +322,5 @@ fn only_wanted(options: &Options) -> Fragment {
         ..filter.cgroup(Reg::R6, "filtered");
         ..filter.owner(event!(pid), "filtered");
     };
-    only_if(checks, !filter.is_empty())
+    filtered(checks)
 }

@@ -1,35 +1,35 @@
-//! What a connection's end tells.
+//! The event of a connection's end.
 
 use crate::layout::layout;
 use crate::outcome::Outcome;
 use crate::tcp::State;
 
 layout! {
-    /// Sent when a connection changes to CLOSE. Times are `bpf_ktime_get_ns` (CLOCK_MONOTONIC), 0 where not known.
+    /// Sent when a connection changes to CLOSE. Times are `bpf_ktime_get_ns` (CLOCK_MONOTONIC), 0
+    /// if unknown.
     pub struct Event as "tcplife_event" {
         /// The change to CLOSE.
         pub ts: u64,
-        /// SYN sent, or the connection request completed by the other side.
+        /// When the SYN was sent, or when the peer completed the handshake.
         pub birth: u64,
-        /// Established, or for a connection that was there before: when it was first seen.
+        /// When it was established, or when tracing began if that was later.
         pub established: u64,
         /// `tcp_sock.bytes_acked`
         pub bytes_acked: u64,
         /// `tcp_sock.bytes_received`
         pub bytes_received: u64,
-        /// `tcp_sock.bytes_sent`, only where the role is unknown
+        /// `tcp_sock.bytes_sent`, only if the role is unknown
         pub bytes_sent: u64,
-        /// `tcp_sock.bytes_retrans`, only where the role is unknown
+        /// `tcp_sock.bytes_retrans`, only if the role is unknown
         pub bytes_retrans: u64,
         /// Remote address, the first four bytes for AF_INET.
         pub raddr: [u8; 16],
         /// Local address.
         pub laddr: [u8; 16],
-        /// The owner's name.
         pub comm: [u8; 16],
-        /// The owner, 0 where not known.
+        /// The owner; 0 if unknown.
         pub pid: u32,
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// `tcp_sock.snd_una`
         pub snd_una: u32,
@@ -47,13 +47,13 @@ layout! {
         pub oldstate: u8,
         /// A [`Role`] as a number.
         pub role: u8,
-        /// 1 if the other side's FIN arrived.
+        /// 1 if the peer's FIN arrived.
         pub fin_received: u8,
-        /// 1 if the connection was there before tracing began.
+        /// 1 if the connection was open when tracing began.
         pub existing: u8,
-        /// 1 if there is no error because a process may have taken it.
+        /// 1 if `err` is 0 and a process may have taken the error, see [`outcome`](crate::outcome).
         pub err_taken: u8,
-        /// Fills up to eight bytes.
+        /// Always 0.
         pub reserved: u8,
     }
 }
@@ -62,7 +62,7 @@ layout! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Role {
-    /// Nobody saw it being opened.
+    /// The connection was opened before tracing began.
     Unknown = 0,
     /// This socket sent the SYN.
     Active = 1,
@@ -71,7 +71,6 @@ pub enum Role {
 }
 
 impl Event {
-    /// Which side opened it.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.role {
@@ -81,30 +80,30 @@ impl Event {
         }
     }
 
-    /// The state it was in when it ended.
     #[must_use]
     pub fn oldstate(&self) -> State {
         State(self.oldstate)
     }
 
-    /// How it ended; `None` where the error that would tell is gone.
+    /// How it ended; `None` if a process has taken the error.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         let without_error = match self.oldstate() {
             State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK => Outcome::Closed,
             _ => Outcome::Aborted,
         };
-        // What both sides have closed, and know it, needs no error to end.
+        // After both FINs are acknowledged, a connection ends without an error.
         let both_fins = self.fin_received != 0 && self.snd_una == self.write_seq;
         let known = self.err_taken == 0 || (without_error == Outcome::Closed && both_fins);
         Outcome::of_error(self.err).or(known.then_some(without_error))
     }
 
-    /// Payload that the other side acknowledged, in bytes.
+    /// The payload that the peer acknowledged, in bytes.
     ///
-    /// The kernel's counter moves in sequence space, so it counts this side's SYN, when it opened the connection, and its FIN.
-    /// Where nobody saw who opened it, the counters tell: no more payload can be acknowledged than was sent. Only when such a
-    /// connection ends by a reset with data on the way may the result be one byte too large.
+    /// The kernel counts sequence numbers, so its counter includes this side's FIN, and its SYN if
+    /// it opened the connection. If it is unknown which side did, the payload that was sent is an
+    /// upper limit. Only if such a connection ends by a reset with data in flight can the result be
+    /// one byte too large.
     #[must_use]
     pub fn tx_bytes(&self) -> u64 {
         let all_acked = self.snd_una == self.write_seq;
@@ -115,21 +114,21 @@ impl Event {
         };
         let without_fin = self.bytes_acked.saturating_sub(fin);
         match self.role() {
-            // The SYN is acknowledged with the first acknowledgement there is.
+            // The first acknowledgement covers the SYN.
             Role::Active => without_fin.saturating_sub(1),
             Role::Passive => without_fin,
             Role::Unknown => without_fin.min(self.bytes_sent.saturating_sub(self.bytes_retrans)),
         }
     }
 
-    /// Payload received in order, in bytes; the kernel's counter includes the other side's FIN.
+    /// The payload received in order, in bytes. The kernel's counter includes the peer's FIN.
     #[must_use]
     pub fn rx_bytes(&self) -> u64 {
         self.bytes_received.saturating_sub(u64::from(self.fin_received))
     }
 
-    /// From established to CLOSE, in nanoseconds; for a connection that failed to open, from the SYN. `None` where the beginning
-    /// is not known.
+    /// Nanoseconds from established to CLOSE, or from the SYN for a connection that was never
+    /// established. `None` if the beginning is unknown.
     #[must_use]
     pub fn duration_ns(&self) -> Option<u64> {
         [self.established, self.birth]
@@ -138,7 +137,7 @@ impl Event {
             .map(|start| self.ts.saturating_sub(start))
     }
 
-    /// From the SYN to established, in nanoseconds, of a connection opened by this side.
+    /// Nanoseconds from the SYN to established, for a connection that this side opened.
     #[must_use]
     pub fn handshake_ns(&self) -> Option<u64> {
         let known = self.role() == Role::Active && self.birth != 0 && self.established != 0;
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn syn_and_fin_are_no_payload() {
+    fn syn_and_fin_are_not_payload() {
         let client = client();
         assert_eq!((client.tx_bytes(), client.rx_bytes()), (1000, 3000));
         let server = Event {
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fin_that_nobody_acknowledged_is_not_subtracted() {
+    fn an_unacknowledged_fin_is_not_subtracted() {
         for state in [State::FIN_WAIT1, State::CLOSING, State::LAST_ACK] {
             let event = Event { oldstate: state.0, snd_una: 6, write_seq: 7, bytes_acked: 1001, ..client() };
             assert_eq!(event.tx_bytes(), 1000, "{state:?}");
@@ -188,14 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_tells_who_opened_an_old_connection() {
+    fn sent_bytes_limit_the_payload_of_an_old_connection() {
         let unknown = Event { role: 0, bytes_sent: 1200, bytes_retrans: 200, ..client() };
         assert_eq!(unknown.tx_bytes(), 1000, "opened by this side: 1002 acked");
-        assert_eq!(
-            Event { bytes_acked: 1001, ..unknown }.tx_bytes(),
-            1000,
-            "opened by the other: 1001 acked"
-        );
+        assert_eq!(Event { bytes_acked: 1001, ..unknown }.tx_bytes(), 1000, "opened by the peer: 1001 acked");
         let cut = Event { oldstate: State::ESTABLISHED.0, bytes_acked: 500, ..unknown };
         assert_eq!(cut.tx_bytes(), 500, "less was acknowledged than sent");
     }
@@ -230,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_a_process_took_is_not_guessed() {
+    fn the_outcome_is_unknown_after_a_process_took_the_error() {
         let taken = Event { err_taken: 1, ..client() };
         let of = |state: State, event: Event| Event { oldstate: state.0, ..event }.outcome();
         for state in [State::SYN_SENT, State::SYN_RECV, State::ESTABLISHED, State::CLOSE_WAIT] {
@@ -239,7 +234,7 @@ mod tests {
         for state in [State::FIN_WAIT2, State::CLOSING, State::LAST_ACK] {
             assert_eq!(of(state, taken), Some(Outcome::Closed), "{state:?}");
         }
-        assert_eq!(of(State::FIN_WAIT2, Event { fin_received: 0, ..taken }), None, "no FIN from there");
+        assert_eq!(of(State::FIN_WAIT2, Event { fin_received: 0, ..taken }), None, "no FIN from the peer");
         assert_eq!(of(State::LAST_ACK, Event { write_seq: 1, ..taken }), None, "our FIN is not acknowledged");
     }
 

@@ -15,53 +15,43 @@ use crate::filter::Filter;
 use crate::layout::layout;
 use crate::outcome;
 use crate::owner::{self, Rank};
+use crate::owner_hooks::{self, Fill};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
 use crate::stats::{Count, count};
-use crate::table::{self, IfExists};
+use crate::table::{self, IfFull};
 use crate::tcp::State;
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which connections.
     pub filter: Filter,
     /// Also those that were open when tracing began.
     pub existing: bool,
     /// Also those that were never established.
     pub failed: bool,
-    /// Connections the table has room for.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
 layout! {
-    /// What is kept of a connection while it lives; starts like [`owner::Owner`].
+    /// What the table has for a connection. Starts like [`owner::Owner`].
     pub struct Entry as "tcplife_entry" {
-        /// See [`owner::Owner::pid`].
         pub pid: u32,
-        /// See [`owner::Owner::rank`].
         pub rank: u32,
-        /// See [`owner::Owner::comm`].
         pub comm: [u8; 16],
-        /// See [`Event::birth`].
         pub birth: u64,
-        /// See [`Event::established`].
         pub established: u64,
-        /// See [`Event::role`].
         pub role: u8,
-        /// See [`Event::existing`].
         pub existing: u8,
-        /// Fills up to eight bytes.
+        /// Always 0.
         pub reserved: [u8; 6],
     }
 }
 
 owner::entry_starts_with_owner!();
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     StateTool {
         name: "tcplife",
@@ -70,8 +60,8 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
         destroyed: None,
-        learn: owner::hooks(target)?,
-        snapshot: options.existing.then_some(snapshot_entry as owner::Fill),
+        other_hooks: owner_hooks::improve(target)?,
+        open_sockets: options.existing.then_some(snapshot_entry as Fill),
     }
     .object(target)
 }
@@ -85,11 +75,11 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::SYN_SENT.0} goto connecting;
         if w1 == {State::LISTEN.0} goto from_listener;
-        if w2 == {State::LISTEN.0} goto filtered;       // a listener is no connection
+        if w2 == {State::LISTEN.0} goto filtered;       // a listener is not a connection
         ..table::lookup();
         w2 = *(u32 *)(r9 + {NEWSTATE});
         if w2 == {State::CLOSE.0} goto closed;
-        if r8 == 0 goto filtered;                       // it was there before, or the table was full
+        if r8 == 0 goto filtered;                       // older than the run, or the table was full
         if w2 == {State::ESTABLISHED.0} goto established;
         ..owner::into_entry(sock, Rank::Closed);
         goto aggregated;
@@ -103,18 +93,15 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         if w2 != {State::SYN_RECV.0} goto filtered;     // the listener itself closes
         ..table::clear(Entry::LAYOUT);
         *(u8 *)(r10 + {entry!(role)}) = {Role::Passive as u8};
-        goto born;
+        goto store;
     connecting:
         ..table::clear(Entry::LAYOUT);
         *(u8 *)(r10 + {entry!(role)}) = {Role::Active as u8};
         ..owner::into_new_entry(sock, Rank::Used);
-    born:
+    store:
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {entry!(birth)}) = r0;
-        ..table::store(IfExists::Replace);
-        if w0 == 0 goto aggregated;
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::enter_built(IfFull::EventLost, "aggregated");
         goto out;
 
     closed:
@@ -144,7 +131,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         w1 = *(u8 *)(r8 + {offset_of!(Entry, existing)});
         *(u8 *)(r10 + {event!(existing)}) = w1;
     };
-    // Nobody saw it begin, but it was still about to be established when it ended.
+    // Its beginning was not seen, but its last state shows that it was never established.
     let failed = (!options.failed).then(|| {
         bpf! {
             w1 = *(u32 *)(r9 + {OLDSTATE});
@@ -152,19 +139,19 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
             if w1 == {State::SYN_RECV.0} goto filtered;
         }
     });
-    let known = if options.existing {
+    let history = if options.existing {
         bpf! {
-            if r8 == 0 goto unknown;
+            if r8 == 0 goto no_entry;
             ..only_established(options);
             ..from_entry;
-            goto known;
-        unknown:
+            goto done;
+        no_entry:
             ..failed;
             *(u64 *)(r10 + {event!(birth)}) = 0;
             *(u64 *)(r10 + {event!(established)}) = 0;
             *(u8 *)(r10 + {event!(role)}) = {Role::Unknown as u8};
             *(u8 *)(r10 + {event!(existing)}) = 0;
-        known:
+        done:
         }
     } else {
         bpf! {
@@ -173,7 +160,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
             ..from_entry;
         }
     };
-    // What was sent is only needed to find out who opened a connection that was there before.
+    // Only needed for a connection that is older than the run: see Event::tx_bytes.
     let sent = if options.existing {
         bpf! {
             ..sock.load(Reg::R1, Size::B8, "tcp_sock.bytes_sent");
@@ -188,7 +175,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         }
     };
     bpf! {
-        ..known;
+        ..history;
         ..options.filter.socket(sock, "filtered");
         ..owner::into_event(sock, event!(pid), event!(comm));
         ..options.filter.owner(event!(pid), "filtered");
@@ -209,7 +196,7 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
         *(u32 *)(r10 + {event!(snd_una)}) = w1;
         ..sock.load(Reg::R1, Size::B4, "tcp_sock.write_seq");
         *(u32 *)(r10 + {event!(write_seq)}) = w1;
-        // tcp_fin() sets SOCK_DONE, and nothing else does.
+        // Only tcp_fin() sets SOCK_DONE.
         ..sock.load(Reg::R1, Size::B8, "sock_common.skc_flags");
         r1 >>= enum(sock_flags.SOCK_DONE);
         w1 &= 1;
@@ -219,7 +206,8 @@ fn closed(options: &Options, target: &Target, sock: Sock) -> Fragment {
     }
 }
 
-/// Jumps to `filtered` when the entry at `r8` was never established, unless such are wanted.
+/// Jumps to `filtered` if the connection of the entry at `r8` was never established, unless the
+/// options include those.
 fn only_established(options: &Options) -> Fragment {
     if options.failed {
         return Fragment::new();
@@ -230,7 +218,8 @@ fn only_established(options: &Options) -> Fragment {
     }
 }
 
-/// Completes the entry of a socket that was there before: only connections count, and their time counts from now.
+/// Completes the entry of a socket that was open at the start. Only connections are entered, and
+/// their duration counts from now.
 fn snapshot_entry(sock: Sock) -> Fragment {
     bpf! {
         ..sock.common(Reg::R6, Size::B1, "sock_common.skc_state");
@@ -240,10 +229,10 @@ fn snapshot_entry(sock: Sock) -> Fragment {
         call bpf_ktime_get_ns;
         if w6 == {State::SYN_SENT.0} goto connecting;
         *(u64 *)(r10 + {entry!(established)}) = r0;
-        goto filled;
+        goto complete;
     connecting:
         *(u64 *)(r10 + {entry!(birth)}) = r0;
         *(u8 *)(r10 + {entry!(role)}) = {Role::Active as u8};
-    filled:
+    complete:
     }
 }

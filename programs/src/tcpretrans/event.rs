@@ -1,4 +1,4 @@
-//! What a retransmission tells, and what is counted of a flow.
+//! The event of a retransmission, and the counters of a flow.
 
 use std::mem::offset_of;
 
@@ -6,13 +6,13 @@ use crate::layout::layout;
 use crate::tcp::State;
 
 layout! {
-    /// A connection, as retransmissions are counted by.
+    /// A connection. Retransmissions are counted by this.
     pub struct Flow as "tcpretrans_flow" {
         /// Local address, the first four bytes for AF_INET.
         pub laddr: [u8; 16],
         /// Remote address.
         pub raddr: [u8; 16],
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// Local port, network order.
         pub lport: u16,
@@ -20,17 +20,17 @@ layout! {
         pub rport: u16,
         /// `sock_common.skc_family`
         pub family: u16,
-        /// 0, so that equal flows are equal bytes.
+        /// Always 0, so that equal flows have equal bytes.
         pub reserved: u16,
     }
 }
 
 layout! {
-    /// What is counted of a flow.
+    /// The counters of a flow.
     pub struct Tally as "tcpretrans_tally" {
-        /// Retransmissions: packets that were given to the network once more, each of one or more segments.
+        /// Retransmitted packets, each of one or more segments.
         pub retransmits: u64,
-        /// Segments in them.
+        /// Segments in these packets.
         pub segments: u64,
     }
 }
@@ -38,23 +38,17 @@ layout! {
 layout! {
     /// Sent for each retransmission; starts like [`Flow`].
     pub struct Event as "tcpretrans_event" {
-        /// See [`Flow::laddr`].
         pub laddr: [u8; 16],
-        /// See [`Flow::raddr`].
         pub raddr: [u8; 16],
-        /// See [`Flow::netns`].
         pub netns: u32,
-        /// See [`Flow::lport`].
         pub lport: u16,
-        /// See [`Flow::rport`].
         pub rport: u16,
-        /// See [`Flow::family`].
         pub family: u16,
-        /// See [`Flow::reserved`].
         pub reserved: u16,
-        /// Who acts for the socket, or owns it where owners are known; 0 where nobody is known.
+        /// The owner if the tool tracks owners, else the process that acts for the socket; 0 if
+        /// unknown.
         pub pid: u32,
-        /// That one's name.
+        /// The name of that process's thread.
         pub comm: [u8; 16],
         /// `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
         pub ts: u64,
@@ -68,11 +62,12 @@ layout! {
         pub state: u8,
         /// A [`Kind`].
         pub kind: u8,
-        /// 1 where `first` is known.
+        /// 1 if `first` is known.
         pub has_first: u8,
-        /// 1 where the table of owners has the socket: it was made while it was watched, or nobody need look elsewhere.
+        /// 1 if the table of owners has the socket, so that the reader need not look for its owner
+        /// elsewhere.
         pub tracked: u8,
-        /// 0.
+        /// Always 0.
         pub padding: u16,
     }
 }
@@ -87,38 +82,39 @@ const _: () = {
     assert!(offset_of!(Event, reserved) == offset_of!(Flow, reserved));
 };
 
-/// What was sent once more.
+/// What was retransmitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
     /// A packet of a connection: SYN, data, FIN.
     Retransmit = b'R',
-    /// The same by a tail loss probe, where those are told apart.
+    /// The same, sent by a tail loss probe, if the options ask for this distinction.
     LossProbe = b'L',
-    /// The SYN-ACK of a connection that is not open yet.
+    /// The SYN-ACK of a connection that is not established yet.
     SynAck = b'S',
 }
 
 impl Event {
-    /// What was sent once more; `None` for a letter that is none.
+    /// `None` for an unknown letter.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         [Kind::Retransmit, Kind::LossProbe, Kind::SynAck].into_iter().find(|kind| *kind as u8 == self.kind)
     }
 
-    /// The socket's state: of a SYN-ACK, that of the request for a connection.
+    /// The socket's state. For a SYN-ACK, the state of the request for a connection.
     #[must_use]
     pub fn state(&self) -> State {
         State(self.state)
     }
 
-    /// The sequence number of the first byte, if it is known.
+    /// The sequence number of the first byte, if known.
     #[must_use]
     pub fn seq(&self) -> Option<u32> {
         (self.has_first != 0).then_some(self.first)
     }
 
-    /// 0 when it was sent, else why not: a negative errno, or a positive `NET_XMIT_*` from the sending device.
+    /// 0 if the packet was sent. Otherwise why not: a negative errno, or a positive `NET_XMIT_*`
+    /// from the device.
     #[must_use]
     pub fn err(&self) -> i32 {
         self.status.cast_signed()
@@ -140,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_sequence_number_is_no_zero() {
+    fn an_unknown_sequence_number_is_not_zero() {
         let mut event = Event::decode(&[0; 128]).expect("enough bytes");
         assert_eq!(event.seq(), None);
         event.has_first = 1;

@@ -4,7 +4,7 @@ mod event;
 
 use std::mem::offset_of;
 
-use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::object::{Need, Object};
 use bpfasm::reg::{R1, R6};
 use bpfasm::target::{Access, Target};
 use bpfasm::{AsmError, Fragment, Size, bpf};
@@ -12,78 +12,72 @@ use bpfasm::{AsmError, Fragment, Size, bpf};
 pub use self::event::{Event, Flow, Kind, Tally};
 use crate::endpoints::{self, Endpoints, event_endpoints};
 use crate::filter::Filter;
-use crate::owner::{self, Owner};
+use crate::owner;
 use crate::sock::Sock;
 use crate::stack_layout::event;
-use crate::stats::{self, Count, count, only_if};
-use crate::table::{self, IfExists};
-use crate::{LICENSE, emit, owner_hooks, stack_layout};
+use crate::stats::{self, Count, count, filtered_if};
+use crate::table;
+use crate::{emit, flows, hook, owner_hooks};
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which sockets. A process among them needs `owners`.
+    /// Which sockets. A filter by process needs `owners`.
     pub filter: Filter,
-    /// Count by flow, in the map [`FLOWS`], and send nothing.
+    /// Count by flow, in the map [`FLOWS`], and send no events.
     pub count: bool,
-    /// Tell tail loss probes apart.
+    /// Distinguish tail loss probes.
     pub loss_probes: bool,
-    /// Also what the kernel could not send.
+    /// Also packets that the kernel could not send.
     pub failed: bool,
-    /// Know whose the sockets are.
+    /// Track the owners of sockets.
     pub owners: bool,
-    /// Sockets the table of owners has room for, and flows the counts.
+    /// The size of the table of owners, and of the map of flows.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
 /// The map of counts: a [`Tally`] by [`Flow`].
-pub const FLOWS: &str = stats::FLOWS;
+pub const FLOWS: &str = flows::MAP;
 
-/// `ICSK_TIME_LOSS_PROBE`, include/net/inet_connection_sock.h: the timer that is due is that of a probe.
+/// `ICSK_TIME_LOSS_PROBE`, include/net/inet_connection_sock.h: the timer that is set is that of a
+/// probe.
 const ICSK_TIME_LOSS_PROBE: i32 = 5;
 
-/// Where the context has the packet, or the request for a connection: arguments are eight bytes apart.
-const SECOND: i16 = 8;
-/// Where the context has the error, where there is one.
+/// Offset of the packet, or the request for a connection, in the context, where each argument takes
+/// eight bytes.
+const PACKET_OR_REQUEST: i16 = 8;
+/// Offset of the error, on kernels that have it.
 const ERR: i16 = 16;
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut hooks = if options.owners { owner_hooks::hooks(target)? } else { Vec::new() };
-    let mut own = |hook, tracepoint, body| -> Result<(), AsmError> {
-        hooks.push(table::tracepoint_hook(hook, Need::Required, tracepoint, target, body)?);
+    let mut hooks = if options.owners { owner_hooks::all(target)? } else { Vec::new() };
+    let mut own = |name, tracepoint, body| -> Result<(), AsmError> {
+        hooks.push(hook::tracepoint(name, Need::Required, tracepoint, target, body)?);
         Ok(())
     };
     own("retransmission", "tcp_retransmit_skb", retransmit_skb(options, target))?;
     own("SYN-ACK retransmission", "tcp_retransmit_synack", retransmit_synack(options, target))?;
     let mut maps = vec![stats::map()];
     maps.push(if options.count {
-        flows(options.max_sockets)
+        flows::map(FLOWS, Flow::LAYOUT, Tally::LAYOUT, options.max_sockets)
     } else {
         emit::map(target.ring, options.ring_bytes)
     });
     if options.owners {
-        maps.push(table::map(Owner::LAYOUT, options.max_sockets));
+        maps.push(owner_hooks::map(options.max_sockets));
     }
-    Ok(Object { name: "tcpretrans".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    Ok(crate::object("tcpretrans", hooks, maps))
 }
 
-fn flows(max_entries: u32) -> MapDef {
-    let plain = MapDef::new(FLOWS, MapKind::Hash, Flow::SIZE.into(), Tally::SIZE.into(), max_entries);
-    MapDef { key: Some(Flow::LAYOUT), value: Some(Tally::LAYOUT), grows: true, ..plain }
-}
-
-/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`, the last one from 6.17 on; before, it is
-/// not told of what could not be sent.
+/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`. `err` exists
+/// from 6.17 on; older kernels do not call the tracepoint if the packet could not be sent.
 fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
     let Options { filter, .. } = options;
     let sock = Sock::new(target.access);
     let checks = bpf! {
         ..status(options.failed, "filtered");
         ..filter.socket(sock, "filtered");
-        ..whose(
+        ..owner(
             options,
             owner::into_event(sock, event!(pid), event!(comm)),
             owner::acting_into_event(sock, event!(pid), event!(comm)),
@@ -97,19 +91,19 @@ fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
         ..sock.tcp("out");
         ..stats::open("out");
         ..count(Count::Seen);
-        ..only_if(checks, !options.failed || !filter.is_empty());
+        ..filtered_if(!options.failed || !filter.is_empty(), checks);
 
         ..endpoints::into_event(sock, event_endpoints!());
         *(u16 *)(r10 + {event!(reserved)}) = 0;
-        r1 = *(u64 *)(r9 + {SECOND});                   // skb
+        r1 = *(u64 *)(r9 + {PACKET_OR_REQUEST});        // skb
         r1 += sk_buff.cb;
         ..sock.load_from(R1, R1, Size::B2, "tcp_skb_cb.tcp_gso_segs");
         *(u16 *)(r10 + {event!(segments)}) = w1;
-        ..tell(options, target, bpf! {
+        ..report(options, target, bpf! {
             ..kind(options.loss_probes, sock);
             ..sock.common(R1, Size::B1, "sock_common.skc_state");
             *(u8 *)(r10 + {event!(state)}) = w1;
-            r1 = *(u64 *)(r9 + {SECOND});               // skb
+            r1 = *(u64 *)(r9 + {PACKET_OR_REQUEST});    // skb
             r1 += sk_buff.cb;
             ..sock.load_from(R1, R1, Size::B4, "tcp_skb_cb.seq");
             *(u32 *)(r10 + {event!(first)}) = w1;
@@ -121,10 +115,13 @@ fn retransmit_skb(options: &Options, target: &Target) -> Fragment {
     }
 }
 
-/// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`, told only of what was sent.
+/// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`, called only if
+/// the packet was sent.
 ///
-/// The socket is the listener (with Fast Open the connection itself) and knows nothing of the other end; the request does. It
-/// happens in soft interrupts, where a listener may be locked by whoever accepts: that says nothing about the current task.
+/// The socket is the listener (with Fast Open, the connection itself), which does not have the
+/// remote address; the request does. The tracepoint is called in soft interrupts. A process that
+/// accepts may have locked the listener meanwhile, so the lock proves nothing about the current
+/// task.
 fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
     let Options { filter, .. } = options;
     let sock = Sock::new(target.access);
@@ -134,10 +131,10 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
             r1 = *(u64 *)(r9 + 0);                      // sk
             ..filter.cgroup(R1, "filtered");
         });
-        ..whose(
+        ..owner(
             options,
             owner::stored_into_event(event!(pid), event!(comm)),
-            owner::nobody_into_event(event!(pid), event!(comm)),
+            owner::unknown_into_event(event!(pid), event!(comm)),
         );
         ..filter.owner(event!(pid), "filtered");
     };
@@ -147,7 +144,7 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
             r6 = *(u64 *)(r9 + 0);                      // sk
             ..table::key();
         });
-        r6 = *(u64 *)(r9 + {SECOND});                   // req
+        r6 = *(u64 *)(r9 + {PACKET_OR_REQUEST});        // req
         ..sock.request();
         ..stats::open("out");
         ..count(Count::Seen);
@@ -156,10 +153,10 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
             r1 = be16 r1;
         });
         *(u16 *)(r10 + {event!(reserved)}) = 0;
-        ..only_if(checks, !filter.is_empty());
+        ..filtered_if(!filter.is_empty(), checks);
 
         *(u16 *)(r10 + {event!(segments)}) = 1;
-        ..tell(options, target, bpf! {
+        ..report(options, target, bpf! {
             *(u32 *)(r10 + {event!(status)}) = 0;
             *(u8 *)(r10 + {event!(kind)}) = {Kind::SynAck as u8};
             ..sock.common(R1, Size::B1, "sock_common.skc_state");
@@ -172,7 +169,8 @@ fn retransmit_synack(options: &Options, target: &Target) -> Fragment {
     }
 }
 
-/// Writes what became of the packet; jumps to `reject` when it was not sent and only what was sent is wanted.
+/// Writes whether the packet was sent. If it was not, jumps to `reject` unless the options include
+/// such packets.
 fn status(failed: bool, reject: &'static str) -> Fragment {
     let unsent = match failed {
         true => bpf! { *(u32 *)(r10 + {event!(status)}) = w1; },
@@ -188,9 +186,9 @@ fn status(failed: bool, reject: &'static str) -> Fragment {
     }
 }
 
-/// Writes the owner, from the table of owners where there is one, else by what is known without.
-/// A count is nobody's.
-fn whose(options: &Options, from_table: Fragment, without: Fragment) -> Fragment {
+/// Writes the owner: by `from_table` if the tool tracks owners, else by `without_table`. Counts by
+/// flow have no owner.
+fn owner(options: &Options, from_table: Fragment, without_table: Fragment) -> Fragment {
     let untracked = bpf! { *(u8 *)(r10 + {event!(tracked)}) = 0; };
     match (options.owners, options.count) {
         (true, _) => bpf! {
@@ -203,14 +201,15 @@ fn whose(options: &Options, from_table: Fragment, without: Fragment) -> Fragment
         },
         (false, false) => bpf! {
             ..untracked;
-            ..without;
+            ..without_table;
         },
         (false, true) => Fragment::new(),
     }
 }
 
-/// Writes the letter. A probe's timer is due while the connection is in no recovery: a fast retransmission that begins one
-/// finds that timer still set.
+/// Writes the letter. A packet belongs to a probe if the probe's timer is set and the connection is
+/// not in recovery. The second condition is necessary because a fast retransmission, which begins a
+/// recovery, finds the timer still set.
 fn kind(loss_probes: bool, sock: Sock) -> Fragment {
     let plain = bpf! { *(u8 *)(r10 + {event!(kind)}) = {Kind::Retransmit as u8}; };
     if !loss_probes {
@@ -219,20 +218,21 @@ fn kind(loss_probes: bool, sock: Sock) -> Fragment {
     bpf! {
         ..plain;
         ..sock.load(R1, Size::B1, "inet_connection_sock.icsk_pending");
-        if w1 != {ICSK_TIME_LOSS_PROBE} goto told;
+        if w1 != {ICSK_TIME_LOSS_PROBE} goto done;
         ..sock.load(R1, Size::B1, "inet_connection_sock.icsk_ca_state");
         w1 >>= shift(inet_connection_sock.icsk_ca_state);
         w1 &= mask(inet_connection_sock.icsk_ca_state);
-        if w1 >= enum(tcp_ca_state.TCP_CA_Recovery) goto told;
+        if w1 >= enum(tcp_ca_state.TCP_CA_Recovery) goto done;
         *(u8 *)(r10 + {event!(kind)}) = {Kind::LossProbe as u8};
-    told:
+    done:
     }
 }
 
 /// Writes the sequence number of the request's SYN-ACK.
 fn isn(sock: Sock) -> Fragment {
     match sock.access() {
-        // The helper tells a request of TCP, whose protocol nobody has replaced, from all others.
+        // The helper accepts only requests of TCP proper, not those of a protocol that has replaced
+        // it.
         Access::Typed => bpf! {
             *(u32 *)(r10 + {event!(first)}) = 0;
             *(u8 *)(r10 + {event!(has_first)}) = 0;
@@ -252,8 +252,8 @@ fn isn(sock: Sock) -> Fragment {
     }
 }
 
-/// Sends the event, completed by `rest`, or counts it.
-fn tell(options: &Options, target: &Target, rest: Fragment) -> Fragment {
+/// Completes the event by `rest` and sends it, or counts it.
+fn report(options: &Options, target: &Target, rest: Fragment) -> Fragment {
     if options.count {
         return tally();
     }
@@ -266,29 +266,17 @@ fn tell(options: &Options, target: &Target, rest: Fragment) -> Fragment {
     }
 }
 
-/// Adds the event to its flow.
+/// Adds the event to the counters of its flow.
 fn tally() -> Fragment {
-    let lookup = || {
-        bpf! {
-            r1 = map {FLOWS} ll;
-            r2 = r10;
-            r2 += {stack_layout::EVENT};
-            call bpf_map_lookup_elem;
-        }
-    };
+    let load_map = || bpf! { r1 = map {FLOWS} ll; };
     bpf! {
-        ..lookup();
+        ..flows::lookup(load_map());
         if r0 != 0 goto add;
-        // Another CPU may enter the same flow meanwhile: both add to what is there then.
+        // Another CPU may store the same flow meanwhile. Then this store fails, and both add to one
+        // value.
         ..table::clear(Tally::LAYOUT);
-        r1 = map {FLOWS} ll;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        r3 = r10;
-        r3 += {stack_layout::ENTRY};
-        r4 = {IfExists::Keep as i32};
-        call bpf_map_update_elem;
-        ..lookup();
+        ..flows::store(load_map());
+        ..flows::lookup(load_map());
         if r0 == 0 goto full;
     add:
         r1 = 1;

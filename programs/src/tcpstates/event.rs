@@ -1,14 +1,14 @@
-//! What a change of state tells.
+//! The event of a state change.
 
 use crate::layout::layout;
 use crate::tcp::State;
 
 layout! {
-    /// Sent for each change of state of a TCP socket.
+    /// Sent for each state change of a TCP socket.
     pub struct Event as "tcpstates_event" {
-        /// The change, `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
+        /// When it changed, `bpf_ktime_get_ns` (CLOCK_MONOTONIC).
         pub ts: u64,
-        /// The change before it, 0 where not seen.
+        /// When it changed before that; 0 if unknown.
         pub last: u64,
         /// The socket's address.
         pub skaddr: u64,
@@ -16,11 +16,11 @@ layout! {
         pub raddr: [u8; 16],
         /// Local address.
         pub laddr: [u8; 16],
-        /// The name of who changed it or owns it.
+        /// The name of that process's thread.
         pub comm: [u8; 16],
-        /// Who changed it, or where that was a packet or a timer, who owns it; 0 where not known.
+        /// The process that changed it; if a packet or a timer did, the owner; 0 if unknown.
         pub pid: u32,
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// `sock_common.skc_dport`, network order
         pub rport: u16,
@@ -36,19 +36,17 @@ layout! {
 }
 
 impl Event {
-    /// The state that ends.
     #[must_use]
     pub fn oldstate(&self) -> State {
         State(self.oldstate)
     }
 
-    /// The state that begins.
     #[must_use]
     pub fn newstate(&self) -> State {
         State(self.newstate)
     }
 
-    /// Whether a connection begins here, or a listener.
+    /// Whether this is the birth of a connection or a listener.
     #[must_use]
     pub fn is_birth(&self) -> bool {
         self.oldstate() == State::CLOSE || self.comes_from_listener()
@@ -58,10 +56,11 @@ impl Event {
         self.oldstate() == State::LISTEN && self.newstate() == State::SYN_RECV
     }
 
-    /// Time spent in the state that ends, in nanoseconds; `None` where its beginning was not seen.
+    /// Nanoseconds spent in the old state; `None` if its beginning was not seen.
     #[must_use]
     pub fn span_ns(&self) -> Option<u64> {
-        // A connection that comes out of a listener is made at this very moment: it was in LISTEN for no time at all.
+        // A connection that comes out of a listener is made at this moment, and was never in LISTEN
+        // itself.
         if self.comes_from_listener() {
             return Some(0);
         }
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unseen_beginning_is_no_zero() {
+    fn the_span_is_unknown_without_a_beginning() {
         let mut event = Event::decode(&[0; 128]).expect("enough bytes");
         event.ts = 500;
         (event.oldstate, event.newstate) = (State::CLOSE.0, State::SYN_SENT.0);
@@ -89,6 +88,6 @@ mod tests {
         (event.oldstate, event.newstate) = (State::LISTEN.0, State::SYN_RECV.0);
         assert_eq!(event.span_ns(), Some(0));
         event.newstate = State::CLOSE.0;
-        assert_eq!(event.span_ns(), None, "the listener itself closes, and nobody saw it open");
+        assert_eq!(event.span_ns(), None, "the listener itself closes, and was open before the run");
     }
 }

@@ -1,4 +1,4 @@
-//! tcpstates: one event for each change of state.
+//! tcpstates: one event for each state change.
 
 mod event;
 
@@ -15,40 +15,33 @@ use crate::layout::layout;
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, StateTool, begin};
-use crate::stats::{Count, count, only_if};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
+use crate::state_tool::StateTool;
+use crate::stats::{Count, count, filtered};
 use crate::table::{self, IfExists};
 use crate::tcp::State;
-use crate::{emit, stack_layout};
+use crate::{emit, owner_hooks, stack_layout};
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which sockets.
     pub filter: Filter,
-    /// Sockets the table has room for.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
 layout! {
-    /// What is kept of a socket while it lives; starts like [`owner::Owner`].
+    /// What the table has for a socket. Starts like [`owner::Owner`].
     pub struct Entry as "tcpstates_entry" {
-        /// See [`owner::Owner::pid`].
         pub pid: u32,
-        /// See [`owner::Owner::rank`].
         pub rank: u32,
-        /// See [`owner::Owner::comm`].
         pub comm: [u8; 16],
-        /// The last change, 0 where none was seen.
+        /// When its state last changed; 0 if unknown.
         pub last: u64,
     }
 }
 
 owner::entry_starts_with_owner!();
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     StateTool {
         name: "tcpstates",
@@ -57,9 +50,9 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state_change(options, target),
         destroyed: None,
-        learn: owner::hooks(target)?,
-        // Nothing to complete: an entry without a last change.
-        snapshot: Some(|_| Fragment::new()),
+        other_hooks: owner_hooks::improve(target)?,
+        // The time of the last change is unknown.
+        open_sockets: Some(|_| Fragment::new()),
     }
     .object(target)
 }
@@ -79,7 +72,7 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
         ..remember(sock);
         ..owner::actor_into_event(sock, event!(pid), event!(comm));
 
-        ..only_wanted(&options.filter, sock);
+        ..apply_filters(&options.filter, sock);
         r1 = *(u64 *)(r10 + {stack_layout::KEY});
         *(u64 *)(r10 + {event!(skaddr)}) = r1;
         ..endpoints::into_event(sock, event_endpoints!());
@@ -90,50 +83,51 @@ fn state_change(options: &Options, target: &Target) -> Fragment {
     }
 }
 
-/// Counts the event as filtered and jumps to `out` unless it is wanted.
-fn only_wanted(filter: &Filter, sock: Sock) -> Fragment {
+/// Counts the event as filtered and jumps to `out` unless it passes all filters.
+fn apply_filters(filter: &Filter, sock: Sock) -> Fragment {
     let checks = bpf! {
         ..filter.socket(sock, "filtered");
         ..filter.owner(event!(pid), "filtered");
     };
-    only_if(checks, !filter.is_empty())
+    filtered(checks)
 }
 
-/// Takes the last change from the table into the event and leaves this one there; `r8` = the entry, or 0.
+/// Copies the time of the last change from the table into the event, and this one's time into the
+/// table. `r8` = the entry, or 0.
 ///
-/// Done before any filter, so that the next change of this socket knows how long this state lasted even if this change is not
-/// wanted: a connecting socket has no local port yet.
+/// This comes before all filters, so that the next change of the socket finds the time even if this
+/// one is filtered: for example, a connecting socket has no local port yet.
 fn remember(sock: Sock) -> Fragment {
     bpf! {
         *(u64 *)(r10 + {event!(last)}) = 0;
         w1 = *(u8 *)(r10 + {event!(oldstate)});
-        if w1 != {State::LISTEN.0} goto known;
+        if w1 != {State::LISTEN.0} goto existing;
         w1 = *(u8 *)(r10 + {event!(newstate)});
-        if w1 == {State::SYN_RECV.0} goto unknown;      // a new connection, whatever its address was before
-    known:
+        if w1 == {State::SYN_RECV.0} goto new;          // a new connection, which may reuse an old address
+    existing:
         ..table::lookup();
-        if r8 == 0 goto unknown;
+        if r8 == 0 goto new;
         r1 = *(u64 *)(r8 + {offset_of!(Entry, last)});
         *(u64 *)(r10 + {event!(last)}) = r1;
         r1 = *(u64 *)(r10 + {event!(ts)});
         *(u64 *)(r8 + {offset_of!(Entry, last)}) = r1;
         w1 = *(u8 *)(r10 + {event!(oldstate)});
-        if w1 == {State::CLOSE.0} goto opened;
+        if w1 == {State::CLOSE.0} goto used;
         ..owner::into_entry(sock, Rank::Closed);
         goto done;
-    opened:
+    used:
         ..owner::into_entry(sock, Rank::Used);
         goto done;
 
-    unknown:
+    new:
         ..table::clear(Entry::LAYOUT);
         r1 = *(u64 *)(r10 + {event!(ts)});
         *(u64 *)(r10 + {entry!(last)}) = r1;
         w1 = *(u8 *)(r10 + {event!(oldstate)});
-        if w1 == {State::CLOSE.0} goto opened_now;
+        if w1 == {State::CLOSE.0} goto new_used;
         ..owner::into_new_entry(sock, Rank::Closed);
         goto store;
-    opened_now:
+    new_used:
         ..owner::into_new_entry(sock, Rank::Used);
     store:
         ..table::store(IfExists::Replace);

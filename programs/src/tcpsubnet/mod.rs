@@ -1,9 +1,9 @@
-//! tcpsubnet: bytes sent to each of some subnets, counted where they are sent.
+//! tcpsubnet: bytes sent to each of some subnets.
 //!
-//! Nothing is sent to the reader. Counters only grow, and the reader takes differences, so that none is lost at the edge of an
-//! interval.
+//! No events are sent. Counters only grow, and the reader takes differences, so no bytes are lost
+//! between intervals.
 
-use bpfasm::object::{MapDef, MapKind, Need, Object};
+use bpfasm::object::{MapDef, MapKind, Object};
 use bpfasm::target::Target;
 use bpfasm::{AsmError, Fragment, bpf};
 use ipnet::IpNet;
@@ -12,89 +12,59 @@ use crate::endpoints::{Endpoint, Endpoints};
 use crate::filter::Filter;
 use crate::sock::Sock;
 use crate::stats::{self, Count, count};
-use crate::{LICENSE, stack_layout, stream, subnet, table, trie};
+use crate::{map, stack_layout, stream, subnet, table, trie};
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which connections.
     pub filter: Filter,
-    /// What is counted apart: bytes belong to the first of these that holds the other end.
+    /// Bytes count for the first subnet that contains the remote address.
     pub subnets: Vec<IpNet>,
-    /// Sockets the table has room for; it is only there before kernel 6.3.
+    /// The size of the table of sockets, which only kernels before 6.3 need.
     pub max_sockets: u32,
 }
 
-/// More subnets than this are looked up in a trie, which costs the same however many they are.
+/// More subnets than this are looked up in a trie, whose cost does not depend on their number.
 pub const MAX_COMPARED: usize = 32;
 
-/// The name of the map of counters: for each CPU and subnet, by number, the bytes sent so far.
+/// The name of the map of counters: the bytes sent so far, by CPU and by number of the subnet.
 pub const MAP: &str = "bytes";
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
-    let mut hooks = vec![
-        table::tracepoint_hook(
-            SEND,
-            Need::Optional,
-            "sock_send_length",
-            target,
-            sent(options, Sock::new(target.access)),
-        )?
-        .without(stream::WITHOUT_SEND),
-    ];
-    let release = stream::release_hook("sent bytes", target, &|sock| add(options, sock))?;
-    let instead = [release].into_iter().chain(stream::table_hooks(target)?);
-    hooks.extend(instead.map(|hook| hook.fallback_for(SEND)));
+    let [send, release] = stream::sent_hooks(target, &|sock| add(options, sock))?;
+    let mut hooks = vec![send, release];
+    hooks.extend(stream::table_hooks(target)?.map(|hook| hook.fallback_for(stream::SEND_HOOK)));
     let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
     let mut maps = vec![stats::map(), counters(options.subnets.len()), table];
     if options.subnets.len() > MAX_COMPARED {
         maps.extend(trie::maps(options.subnets.len()));
     }
-    Ok(Object { name: "tcpsubnet".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    Ok(crate::object("tcpsubnet", hooks, maps))
 }
-
-/// The hook that kernels have since 6.3. The others are for those before.
-const SEND: &str = "send";
 
 fn counters(subnets: usize) -> MapDef {
     MapDef::new(MAP, MapKind::PercpuArray, 4, 8, u32::try_from(subnets).unwrap_or(u32::MAX))
 }
 
-/// Where the number of the subnet is kept on the stack.
+/// The place on the stack for the number of the subnet.
 const SUBNET: i16 = stack_layout::ENTRY;
 
-/// `sock_send_length(struct sock *sk, int ret, int flags)`
-fn sent(options: &Options, sock: Sock) -> Fragment {
-    bpf! {
-        ..stream::sent(sock, "out");
-        ..add(options, sock);
-    out:
-        r0 = 0;
-        exit;
-    }
-}
-
-/// Adds what was sent to the subnet that it went to. For the calling process.
+/// Adds the bytes to the counter of their subnet. Runs in the sending process.
 fn add(options: &Options, sock: Sock) -> Fragment {
     bpf! {
         ..stats::open("out");
         ..count(Count::Seen);
-        ..only_wanted(options, sock);
-        r1 = map {MAP} ll;
-        r2 = r10;
-        r2 += {SUBNET};
-        call bpf_map_lookup_elem;
-        if r0 == 0 goto out;                            // there is a counter for each
+        ..apply_filters(options, sock);
+        ..map::lookup(MAP, SUBNET);
+        if r0 == 0 goto out;                            // every subnet has a counter
         r1 = *(u64 *)(r10 + {stream::MOVED});
         lock *(u64 *)(r0 + 0) += r1;
         ..count(Count::Aggregated);
     }
 }
 
-/// Counts the event as filtered and jumps to `out` unless its connection is wanted and goes to one of the subnets, whose number
-/// is then at [`SUBNET`].
-fn only_wanted(options: &Options, sock: Sock) -> Fragment {
+/// Counts the event as filtered and jumps to `out` unless the connection passes all filters and
+/// goes to one of the subnets, whose number is then at [`SUBNET`].
+fn apply_filters(options: &Options, sock: Sock) -> Fragment {
     let found = |number: usize| {
         bpf! {
             *(u32 *)(r10 + {SUBNET}) = {number};
@@ -108,7 +78,7 @@ fn only_wanted(options: &Options, sock: Sock) -> Fragment {
     } else {
         subnet::first(endpoints, Endpoint::Remote, subnets, &found)
     };
-    if options.filter.is_empty() && subnet::hold_everything(subnets) && subnets.len() <= MAX_COMPARED {
+    if options.filter.is_empty() && subnet::contain_everything(subnets) && subnets.len() <= MAX_COMPARED {
         // The verifier refuses code that cannot be reached.
         return bpf! {
             ..which;

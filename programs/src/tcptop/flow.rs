@@ -1,13 +1,13 @@
-//! What is added up, and what for.
+//! What is added up, and by what.
 
 use crate::layout::layout;
 
 layout! {
-    /// A connection in the hands of a process: what bytes are added up for.
+    /// A connection and the process that uses it: bytes are added up by this.
     pub struct Flow as "tcptop_flow" {
-        /// The network namespace, by its address in the kernel. See [`Traffic::netns`].
+        /// The address of the network namespace in the kernel. [`Traffic::netns`] is its inode.
         pub net: u64,
-        /// Process in the initial PID namespace; 0 for what the kernel read for its own sake.
+        /// Process in the initial PID namespace; 0 for bytes that the kernel read for itself.
         pub pid: u32,
         /// `inet_sock.inet_sport`, network order
         pub lport: u16,
@@ -21,15 +21,15 @@ layout! {
 }
 
 layout! {
-    /// Its bytes in an interval.
+    /// The bytes of a flow in an interval.
     pub struct Traffic as "tcptop_traffic" {
-        /// Bytes that the process handed over for sending.
+        /// Bytes that the process wrote.
         pub sent: u64,
-        /// Bytes that it took out of the socket.
+        /// Bytes that the process read.
         pub received: u64,
         /// The name of the thread that was the first to send or receive.
         pub comm: [u8; 16],
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// `sock_common.skc_family`
         pub family: u32,

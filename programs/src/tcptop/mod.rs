@@ -1,8 +1,9 @@
 //! tcptop: bytes sent and received by each process on each connection, added up in the kernel.
 //!
-//! Nothing is sent to the reader. Flows are added up in one of two maps; at the end of an interval the reader puts the other one
-//! in its place, and has the first for itself. To put one there waits for all programs that run, 20 ms and more: the first is
-//! meant as long as there is none.
+//! No events are sent. Flows are added up in one of two maps, which the array [`FLOWS`] selects. At
+//! the end of an interval the reader puts the other map into the array, and then has the first one
+//! for itself: the kernel returns from this only when no program uses the old map any more, which
+//! takes 20 ms or longer. To save that time at the start, an empty array selects the first map.
 
 mod flow;
 
@@ -19,91 +20,65 @@ use crate::filter::Filter;
 use crate::owner::{self, COMM_LEN};
 use crate::sock::Sock;
 use crate::stack_layout;
-use crate::stats::{self, Count, count, only_if};
-use crate::{LICENSE, stream, table};
+use crate::stats::{self, Count, count, filtered};
+use crate::{flows, hook, map, stream, table};
 
-/// Where the caller's flow is built.
+/// The place on the stack of a member of the flow.
 macro_rules! flow {
     ($member:ident) => {
         stack_layout::at(stack_layout::EVENT, offset_of!(Flow, $member))
     };
 }
 
-/// Where the caller's traffic is built, when the flow is new.
+/// The place on the stack of a member of the traffic of a new flow.
 macro_rules! traffic {
     ($member:ident) => {
         stack_layout::at(stack_layout::ENTRY, offset_of!(Traffic, $member))
     };
 }
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Which connections.
     pub filter: Filter,
-    /// Processes of which containers.
+    /// Only processes in these containers.
     pub containers: Containers,
-    /// Room for so many open sockets, and for so many flows in an interval.
+    /// The size of the table of sockets, and of each map of flows.
     pub max_sockets: u32,
 }
 
-/// The array of maps in whose only slot the map of the current interval is; the first of [`TURNS`] while it is empty.
-pub const FLOWS: &str = stats::FLOWS;
-/// The maps that take turns there. Keys are [`Flow`], values [`Traffic`].
-pub const TURNS: [&str; 2] = ["flows0", "flows1"];
+/// The array of maps with one slot, which has the map of the current interval. While it is empty,
+/// programs use the first of [`INTERVAL_MAPS`].
+pub const FLOWS: &str = flows::MAP;
+/// The two maps of flows, used in turn. Keys are [`Flow`], values [`Traffic`].
+pub const INTERVAL_MAPS: [&str; 2] = ["flows0", "flows1"];
 
-/// Programs and maps for these options on this target.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let sock = Sock::new(target.access);
-    let released = |sock| {
+    let sent = |sock| {
         bpf! {
             ..current();
             ..add(options, sock, SENT);
         }
     };
     let [destroyed, born, open] = stream::table_hooks(target)?;
-    let tracepoint = |hook, need, name, body| table::tracepoint_hook(hook, need, name, target, body);
-    let hooks = vec![
-        destroyed,
-        born,
-        tracepoint(SEND, Need::Optional, "sock_send_length", sent(options, sock))?
-            .without(stream::WITHOUT_SEND),
-        stream::release_hook("sent bytes", target, &released)?.fallback_for(SEND),
-        tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", received(options, sock))?,
-        open,
-    ];
-    let flows = |name| MapDef {
-        key: Some(Flow::LAYOUT),
-        value: Some(Traffic::LAYOUT),
-        grows: true,
-        ..MapDef::new(name, MapKind::Hash, Flow::SIZE.into(), Traffic::SIZE.into(), options.max_sockets)
+    let [send, release] = stream::sent_hooks(target, &sent)?;
+    let received = received(options, sock);
+    let receive = hook::tracepoint("receive", Need::Required, "tcp_rcv_space_adjust", target, received)?;
+    let hooks = vec![destroyed, born, send, release, receive, open];
+    let slot = MapDef {
+        inner: INTERVAL_MAPS.map(Into::into).into(),
+        ..MapDef::new(FLOWS, MapKind::ArrayOfMaps, 4, 4, 1)
     };
-    let [even, odd] = TURNS;
-    let slot =
-        MapDef { inner: TURNS.map(Into::into).into(), ..MapDef::new(FLOWS, MapKind::ArrayOfMaps, 4, 4, 1) };
-    let table = table::map(stream::Entry::LAYOUT, options.max_sockets);
-    let mut maps = vec![stats::map(), table, slot, flows(even), flows(odd)];
+    let mut maps = vec![stats::map(), table::map(stream::Entry::LAYOUT, options.max_sockets), slot];
+    maps.extend(
+        INTERVAL_MAPS.map(|name| flows::map(name, Flow::LAYOUT, Traffic::LAYOUT, options.max_sockets)),
+    );
     maps.extend(options.containers.maps());
-    Ok(Object { name: "tcptop".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() })
+    Ok(crate::object("tcptop", hooks, maps))
 }
-
-/// The hook that kernels have since 6.3.
-const SEND: &str = "send";
 
 const SENT: usize = offset_of!(Traffic, sent);
 const RECEIVED: usize = offset_of!(Traffic, received);
-
-/// `sock_send_length(struct sock *sk, int ret, int flags)`
-fn sent(options: &Options, sock: Sock) -> Fragment {
-    bpf! {
-        ..stream::sent(sock, "out");
-        ..current();
-        ..add(options, sock, SENT);
-    out:
-        r0 = 0;
-        exit;
-    }
-}
 
 /// `tcp_rcv_space_adjust(struct sock *sk)`
 fn received(options: &Options, sock: Sock) -> Fragment {
@@ -120,7 +95,7 @@ fn received(options: &Options, sock: Sock) -> Fragment {
     }
 }
 
-/// The flow is the current process's.
+/// The flow belongs to the current process.
 fn current() -> Fragment {
     bpf! {
         call bpf_get_current_pid_tgid;
@@ -129,22 +104,25 @@ fn current() -> Fragment {
     }
 }
 
-/// The flow is the current process's if it reads: what the kernel reads for its own sake may be read in a soft interrupt.
+/// The flow belongs to the current process if that acts for the socket. The kernel also reads for
+/// itself, for example in a soft interrupt: then the flow belongs to process 0.
 fn current_if_owned(sock: Sock) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {flow!(pid)}) = 0;
-        ..owner::unless_owned(sock, "nobody");
+        ..owner::unless_owned(sock, "not_acting");
         ..current();
-    nobody:
+    not_acting:
     }
 }
 
-/// Adds [`stream::MOVED`] bytes to a member of the traffic of the socket in `r6`, or jumps to `out`. The flow knows its process.
+/// Adds [`stream::MOVED`] bytes to a member of the traffic of the socket in `r6`, or jumps to
+/// `out`. The process is in the flow already.
 fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
+    let load_map = || bpf! { r1 = r8; };
     bpf! {
         ..stats::open("out");
         ..count(Count::Seen);
-        ..only_wanted(options, sock);
+        ..apply_filters(options, sock);
         ..sock.common(Reg::R1, Size::B8, "sock_common.skc_net.net");
         *(u64 *)(r10 + {flow!(net)}) = r1;
         ..sock.addresses(flow!(laddr), flow!(raddr));
@@ -153,28 +131,19 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
         ..sock.load(Reg::R1, Size::B2, "inet_sock.inet_sport");
         *(u16 *)(r10 + {flow!(lport)}) = w1;
 
-        r1 = map {FLOWS} ll;
-        r2 = r10;
-        r2 += {stack_layout::ZERO};
-        call bpf_map_lookup_elem;
+        ..map::lookup(FLOWS, stack_layout::ZERO);
         r8 = r0;
-        if r8 != 0 goto turned;
-        r8 = map {TURNS[0]} ll;
-    turned:
-        ..lookup();
-        if r0 != 0 goto known;
+        if r8 != 0 goto have_map;
+        r8 = map {INTERVAL_MAPS[0]} ll;
+    have_map:
+        ..flows::lookup(load_map());
+        if r0 != 0 goto add;
         ..begin(sock, member);
-        r1 = r8;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        r3 = r10;
-        r3 += {stack_layout::ENTRY};
-        r4 = {table::IfExists::Keep as i32};
-        call bpf_map_update_elem;
+        ..flows::store(load_map());
         if w0 == 0 goto added;
-        ..lookup();                                     // another CPU may have been first
+        ..flows::lookup(load_map());                    // another CPU may have been first
         if r0 == 0 goto full;
-    known:
+    add:
         r1 = *(u64 *)(r10 + {stream::MOVED});
         lock *(u64 *)(r0 + {member}) += r1;
     added:
@@ -185,23 +154,13 @@ fn add(options: &Options, sock: Sock, member: usize) -> Fragment {
     }
 }
 
-/// `r0` = the traffic of the flow in the map in `r8`, or 0.
-fn lookup() -> Fragment {
-    bpf! {
-        r1 = r8;
-        r2 = r10;
-        r2 += {stack_layout::EVENT};
-        call bpf_map_lookup_elem;
-    }
-}
-
-/// Builds the traffic of a flow that had none yet.
+/// Builds the traffic of a new flow.
 fn begin(sock: Sock, member: usize) -> Fragment {
-    // Who sends is always known.
-    let unless_known = (member == RECEIVED).then(|| {
+    // The process that sends is always known.
+    let unless_no_process = (member == RECEIVED).then(|| {
         bpf! {
             w1 = *(u32 *)(r10 + {flow!(pid)});
-            if w1 == 0 goto nobody;
+            if w1 == 0 goto no_process;
         }
     });
     bpf! {
@@ -212,19 +171,18 @@ fn begin(sock: Sock, member: usize) -> Fragment {
         *(u32 *)(r10 + {traffic!(netns)}) = w1;
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_family");
         *(u32 *)(r10 + {traffic!(family)}) = w1;
-        ..unless_known;
+        ..unless_no_process;
         r1 = {R10};
         r1 += {traffic!(comm)};
         w2 = {COMM_LEN};
         call bpf_get_current_comm;
-    nobody:
+    no_process:
     }
 }
 
-/// Counts the event as filtered and jumps to `out` unless it is wanted.
-fn only_wanted(options: &Options, sock: Sock) -> Fragment {
+/// Counts the event as filtered and jumps to `out` unless it passes all filters.
+fn apply_filters(options: &Options, sock: Sock) -> Fragment {
     let Options { filter, containers, .. } = options;
-    let some = !filter.is_empty() || !containers.is_empty();
     let containers = (!containers.is_empty()).then(|| {
         bpf! {
             w1 = *(u32 *)(r10 + {flow!(pid)});
@@ -237,5 +195,5 @@ fn only_wanted(options: &Options, sock: Sock) -> Fragment {
         ..containers;
         ..filter.socket(sock, "filtered");
     };
-    only_if(checks, some)
+    filtered(checks)
 }

@@ -1,4 +1,4 @@
-//! What a connect, an accept or a close tells.
+//! The event of a connect, an accept or a close.
 
 use crate::layout::layout;
 
@@ -13,11 +13,11 @@ layout! {
         pub laddr: [u8; 16],
         /// The thread's name.
         pub comm: [u8; 16],
-        /// Who connected, accepted or closed; 0 where not known.
+        /// The process that connected, accepted or closed; 0 if unknown.
         pub pid: u32,
-        /// Their user, in the initial user namespace; 0 also where not known.
+        /// Its user ID in the initial user namespace; 0 also if unknown.
         pub uid: u32,
-        /// Network namespace, as `/proc/PID/ns/net` names it.
+        /// Network namespace: the inode that `/proc/PID/ns/net` shows.
         pub netns: u32,
         /// `sock_common.skc_dport`, network order
         pub rport: u16,
@@ -27,25 +27,24 @@ layout! {
         pub family: u16,
         /// A [`Kind`] as a number.
         pub kind: u16,
-        /// Fills up to eight bytes.
+        /// Always 0.
         pub reserved: u32,
     }
 }
 
-/// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Kind {
-    /// A connection that this side asked for is established.
+    /// A connection that a process here requested is established.
     Connect = 1,
-    /// A connection that the other side asked for was handed to a process.
+    /// A process here has accepted a connection.
     Accept = 2,
-    /// A process closed its end.
+    /// A process here has closed the connection.
     Close = 3,
 }
 
 impl Event {
-    /// What happened; `None` for what no program sends.
+    /// `None` for a number that no program sends.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         Some(match self.kind {

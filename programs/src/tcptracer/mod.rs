@@ -1,12 +1,11 @@
 //! tcptracer: one event for each connection that a process opens, accepts or closes.
 
-mod accept;
 mod event;
 mod state;
 
 use bpfasm::object::Object;
 use bpfasm::target::{Access, Target};
-use bpfasm::{AsmError, Fragment, Reg, bpf};
+use bpfasm::{AsmError, Fragment, bpf};
 
 pub use self::event::{Event, Kind};
 use crate::containers::Containers;
@@ -16,9 +15,9 @@ use crate::layout::layout;
 use crate::sock::Sock;
 use crate::stack_layout::event;
 use crate::state_tool::StateTool;
-use crate::{emit, owner, stop_flag};
+use crate::stats::filtered;
+use crate::{accept, actor, emit, owner, stop_flag};
 
-/// What a command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Which connections, and whose.
@@ -27,22 +26,19 @@ pub struct Options {
     pub containers: Containers,
     /// Only processes of this user.
     pub uid: Option<u32>,
-    /// Connections the table has room for: those that processes here opened.
+    /// The size of the table, which has the connections that processes here opened.
     pub max_sockets: u32,
-    /// Bytes of the ring.
     pub ring_bytes: u32,
 }
 
 layout! {
-    /// What is kept of a connection that was opened here, or that was closed and is not yet gone; starts like [`owner::Owner`].
+    /// What the table has for a connection that was opened here, or that a process has closed and
+    /// the kernel has not destroyed. Starts like [`owner::Owner`].
     pub struct Entry as "tcptracer_entry" {
-        /// See [`owner::Owner::pid`]: who connected.
+        /// The process that connected.
         pub pid: u32,
-        /// See [`owner::Owner::rank`].
         pub rank: u32,
-        /// See [`owner::Owner::comm`].
         pub comm: [u8; 16],
-        /// See [`Event::uid`].
         pub uid: u32,
         /// A [`Stage`] as a number.
         pub stage: u32,
@@ -55,18 +51,17 @@ owner::entry_starts_with_owner!();
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Stage {
-    /// Asked for, and not established.
+    /// A process has called connect, and there is no answer yet.
     Connecting = 1,
-    /// Established, and told of.
+    /// Established. The connect has been reported.
     Open = 2,
-    /// Closed, and told of unless a filter said no.
+    /// Closed by a process. The close has been reported, or filtered.
     Closed = 3,
 }
 
-/// Programs and maps for these options on this target.
-///
-/// Only the process that connects has to be remembered. Accept and close happen in the process that is told, so there is no
-/// walk over open sockets, and nothing is looked at when data is sent.
+/// Only a connect needs the table: its event is sent when the answer arrives, in a soft interrupt.
+/// An accept or a close happens in the process that the event is about. So there is no walk over
+/// open sockets, and no hook on sending and receiving.
 pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
     let mut object = StateTool {
         name: "tcptracer",
@@ -75,8 +70,8 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
         ring_bytes: options.ring_bytes,
         state_change: state::change(options, target),
         destroyed: Some(state::destroyed(options, target)),
-        learn: accept::hooks(options, target)?,
-        snapshot: None,
+        other_hooks: accept::hooks(target, &|sock| accepted(options, target, sock))?,
+        open_sockets: None,
     }
     .object(target)?;
     object.maps.push(stop_flag::map());
@@ -85,34 +80,36 @@ pub fn object(options: &Options, target: &Target) -> Result<Object, AsmError> {
 }
 
 impl Options {
-    /// Jumps to `reject` unless the current task is wanted. For moments in process context.
+    /// Jumps to `reject` unless the current task passes the filters by process. For moments in
+    /// process context.
     fn actor(&self, reject: &'static str) -> Fragment {
-        let uid = self.uid.map(|uid| {
-            bpf! {
-                call bpf_get_current_uid_gid;
-                if w0 != {uid.cast_signed()} goto {reject};
-            }
-        });
-        bpf! {
-            ..self.filter.current(reject);
-            ..uid;
-            ..self.containers.current(reject);
-        }
+        actor::wanted(&self.filter, self.uid, &self.containers, reject)
     }
 }
 
-/// Writes what happened, and that it was the current task, into the event.
+/// An accept, as [`accept::hooks`] finds it.
+fn accepted(options: &Options, target: &Target, sock: Sock) -> Fragment {
+    let checks = bpf! {
+        ..options.actor("filtered");
+        ..options.filter.socket(sock, "filtered");
+    };
+    bpf! {
+        ..filtered(checks);
+        ..by_current(target.access, Kind::Accept);
+        ..send(options, target, sock);
+    }
+}
+
+/// Writes what happened into the event, and that the current task did it.
 fn by_current(access: Access, kind: Kind) -> Fragment {
     bpf! {
         *(u16 *)(r10 + {event!(kind)}) = {kind as i32};
-        ..owner::current(access, Reg::R10, event!(pid), event!(comm));
-        call bpf_get_current_uid_gid;
-        *(u32 *)(r10 + {event!(uid)}) = w0;
+        ..actor::into_event(access, event!(pid), event!(comm), event!(uid));
     }
 }
 
 /// Completes the event from the socket in `r6`, and sends it.
-fn tell(options: &Options, target: &Target, sock: Sock) -> Fragment {
+fn send(options: &Options, target: &Target, sock: Sock) -> Fragment {
     bpf! {
         call bpf_ktime_get_ns;
         *(u64 *)(r10 + {event!(ts)}) = r0;

@@ -1,15 +1,15 @@
-//! Connects and closes: what the states of a socket tell of what its processes do.
+//! Connects and closes, as the states of a socket show them.
 
 use std::mem::offset_of;
 
 use bpfasm::target::Target;
 use bpfasm::{Fragment, Reg, Size, bpf};
 
-use super::{Entry, Event, Kind, Options, Stage, by_current, tell};
+use super::{Entry, Event, Kind, Options, Stage, by_current, send};
 use crate::owner::{self, Rank};
 use crate::sock::Sock;
 use crate::stack_layout::{entry, event};
-use crate::state_tool::{NEWSTATE, OLDSTATE, begin};
+use crate::state_change::{NEWSTATE, OLDSTATE, begin};
 use crate::stats::{self, Count, count};
 use crate::table::{self, IfExists};
 use crate::tcp::{SHUTDOWN_MASK, State};
@@ -30,25 +30,25 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
         if w1 == {State::CLOSE.0} goto filtered;
         if w1 == {State::SYN_SENT.0} goto filtered;
 
-        // A close, if the task that runs makes it and it is for good.
+        // A close, if the current task makes this change and has shut down both directions.
         ..owner::unless_owned(sock, "filtered");
         ..sock.load(Reg::R1, Size::B1, "sock.sk_shutdown");
         if w1 != {SHUTDOWN_MASK} goto filtered;
         ..table::lookup();
         if r8 == 0 goto first_seen;
         w1 = *(u32 *)(r8 + {STAGE});
-        if w1 != {Stage::Open as i32} goto filtered;    // still connecting; or told before
+        if w1 != {Stage::Open as i32} goto filtered;    // still connecting, or reported before
         *(u32 *)(r8 + {STAGE}) = {Stage::Closed as i32};
         goto closed;
     first_seen:
         ..table::clear(Entry::LAYOUT);
         *(u32 *)(r10 + {entry!(stage)}) = {Stage::Closed as i32};
         ..table::store(IfExists::Replace);
-        if w0 != 0 goto lost;                           // better not told than told twice
+        if w0 != 0 goto lost;                           // without the entry, it would be reported twice
     closed:
         ..options.actor("filtered");
         ..by_current(target.access, Kind::Close);
-        goto tell;
+        goto report;
 
     connecting:
         ..only_wanted_connects(options, sock);
@@ -56,10 +56,10 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
         *(u32 *)(r10 + {entry!(stage)}) = {Stage::Connecting as i32};
         ..owner::into_new_entry(sock, Rank::Used);
         w1 = *(u32 *)(r10 + {entry!(rank)});
-        if w1 == 0 goto nobody;
+        if w1 == 0 goto no_owner;
         call bpf_get_current_uid_gid;
         *(u32 *)(r10 + {entry!(uid)}) = w0;
-    nobody:
+    no_owner:
         ..table::store(IfExists::Replace);
         if w0 != 0 goto lost;
         ..count(Count::Aggregated);
@@ -67,27 +67,27 @@ pub(super) fn change(options: &Options, target: &Target) -> Fragment {
 
     established:
         ..connected(options);
-    tell:
+    report:
         ..options.filter.socket(sock, "filtered");
-        ..tell(options, target, sock);
+        ..send(options, target, sock);
         goto out;
 
     from_listener:
-        // A connection that comes out of it may have an address that another had before.
+        // A connection that comes out of it may reuse the address of an old one.
         ..table::forget();
     filtered:
         ..count(Count::Filtered);
         goto out;
     lost:
-        ..count(Count::LostMap);
-        ..count(Count::Untracked);
+        ..table::count_lost_event();
     out:
         r0 = 0;
         exit;
     }
 }
 
-/// Jumps to `filtered`, and forgets what was known of the socket, unless the task that connects is wanted.
+/// Deletes the socket's entry and jumps to `filtered` unless the task that connects passes the
+/// filters by process.
 fn only_wanted_connects(options: &Options, sock: Sock) -> Fragment {
     let checks = options.actor("unwanted");
     if checks.is_empty() {
@@ -104,15 +104,16 @@ fn only_wanted_connects(options: &Options, sock: Sock) -> Fragment {
     }
 }
 
-/// Writes who connected into the event of a connection that is established now; jumps to `filtered` where it came out of a
-/// listener, or where who connected is not wanted.
+/// Writes the process that connected into the event of a connection that is established now. Jumps
+/// to `filtered` if the connection came out of a listener, or if the process does not pass the
+/// filters.
 fn connected(options: &Options) -> Fragment {
-    // Nobody saw it begin: it did before tracing, or the table was full.
+    // The connect was not seen: it was made before tracing began, or the table was full.
     let unseen = if options.actor("unwanted").is_empty() {
         bpf! {
             w1 = *(u32 *)(r9 + {OLDSTATE});
             if w1 != {State::SYN_SENT.0} goto filtered;
-            ..owner::nobody_into_event(event!(pid), event!(comm));
+            ..owner::unknown_into_event(event!(pid), event!(comm));
             *(u32 *)(r10 + {event!(uid)}) = 0;
         }
     } else {
@@ -135,7 +136,8 @@ fn connected(options: &Options) -> Fragment {
     }
 }
 
-/// `tcp_destroy_sock(struct sock *sk)`: in the task that closes it, if nothing was left to wait for.
+/// `tcp_destroy_sock(struct sock *sk)`: runs in the task that closes the socket, if nothing was
+/// left to wait for.
 pub(super) fn destroyed(options: &Options, target: &Target) -> Fragment {
     let sock = Sock::new(target.access);
     bpf! {
@@ -147,21 +149,21 @@ pub(super) fn destroyed(options: &Options, target: &Target) -> Fragment {
         ..count(Count::Seen);
         ..owner::unless_owned(sock, "forget");
         ..sock.common(Reg::R1, Size::B2, "sock_common.skc_dport");
-        if w1 == 0 goto forget;                         // a listener, or taken back by connect(AF_UNSPEC)
+        if w1 == 0 goto forget;                         // a listener, or disconnected by connect(AF_UNSPEC)
         ..table::lookup();
         if r8 == 0 goto unseen;
         w1 = *(u32 *)(r8 + {STAGE});
-        if w1 != {Stage::Open as i32} goto forget;      // never established; or told before
+        if w1 != {Stage::Open as i32} goto forget;      // never established, or reported before
         goto closed;
     unseen:
-        // One that was refused, or never asked for, has had no number from the other side.
+        // A socket that was refused, or never connected, has no sequence number from a peer.
         ..sock.load(Reg::R1, Size::B4, "tcp_sock.rcv_nxt");
         if w1 == 0 goto forget;
     closed:
         ..options.actor("forget");
         ..options.filter.socket(sock, "forget");
         ..by_current(target.access, Kind::Close);
-        ..tell(options, target, sock);
+        ..send(options, target, sock);
         ..table::forget();
         goto out;
     forget:

@@ -113,9 +113,9 @@ cases! {
                 let sock = open(&mut tool, &Spec::V4);
                 tool.walker = walker;
                 tool.walk(1, OWNER, sock);
-                assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Held));
+                assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Preexisting));
                 learn(&mut tool, OTHER, sock);
-                let expected = if rank > Rank::Held { known(OTHER, rank) } else { known(OWNER, Rank::Held) };
+                let expected = if rank > Rank::Preexisting { known(OTHER, rank) } else { known(OWNER, Rank::Preexisting) };
                 assert_eq!(owner(&mut tool, sock), expected, "{rank:?}");
                 tool.destroy(sock);
             }
@@ -218,7 +218,7 @@ cases! {
             tool.walk_to(holder, bare);
             assert_eq!(tool.machine().len("sockets"), 0);
             tool.walk_to(holder, file);
-            assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Held));
+            assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Preexisting));
         }
     }
 
@@ -231,8 +231,8 @@ cases! {
                 tool.walk(1, OWNER, sock);
             }
             assert_eq!(tool.try_walk(1, OWNER, third), Stats { untracked: 1, ..fate::NOTHING });
-            assert_eq!(owner(&mut tool, first), known(OWNER, Rank::Held));
-            assert_eq!(owner(&mut tool, second), known(OWNER, Rank::Held));
+            assert_eq!(owner(&mut tool, first), known(OWNER, Rank::Preexisting));
+            assert_eq!(owner(&mut tool, second), known(OWNER, Rank::Preexisting));
             assert_eq!(owner(&mut tool, third), None);
         }
     }

@@ -92,7 +92,7 @@ cases! {
                 tool.walker = walker;
                 let sock = tool.sock(&spec);
                 tool.walk(1, OWNER, sock);
-                assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Held));
+                assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Preexisting));
             }
         }
     }

@@ -560,7 +560,7 @@ cases! {
                 SYN_SENT => (ns(1000), 0, Role::Active as u8),
                 _ => (0, ns(1000), Role::Unknown as u8),
             };
-            let (pid, rank, comm) = (OWNER.tgid, Rank::Held as u32, OWNER.comm);
+            let (pid, rank, comm) = (OWNER.tgid, Rank::Preexisting as u32, OWNER.comm);
             let held = Entry { pid, rank, comm, birth, established, role, existing: 1, reserved: [0; 6] };
             assert_eq!(entry(&mut tool, sock), Some(held), "{state:?}");
             let next = if state == SYN_SENT { ESTABLISHED } else { CLOSE_WAIT };

@@ -349,7 +349,7 @@ cases! {
         if !lab.retrans().owners {
             return;
         }
-        for rank in [Rank::Unknown, Rank::Closed, Rank::Held, Rank::Accepted, Rank::Used] {
+        for rank in [Rank::Unknown, Rank::Closed, Rank::Preexisting, Rank::Accepted, Rank::Used] {
             // Until the rank is written, which is last, the rest is not to be looked at.
             let entry = [&OWNER.tgid.to_ne_bytes(), &(rank as u32).to_ne_bytes(), &OWNER.comm[..]].concat();
             for address in [sock.address, request.listener.address] {

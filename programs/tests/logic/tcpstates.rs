@@ -382,7 +382,7 @@ cases! {
             let sock = tool.sock(&lab.spec());
             tool.set_sock(sock, "sock_common.skc_state", state.0.into());
             tool.walk(1000, OWNER, sock);
-            let held = Entry { pid: OWNER.tgid, rank: Rank::Held as u32, comm: OWNER.comm, last: 0 };
+            let held = Entry { pid: OWNER.tgid, rank: Rank::Preexisting as u32, comm: OWNER.comm, last: 0 };
             assert_eq!(entry(&mut tool, sock), Some(held));
             assert_eq!(tool.softirq(2000, sock, state, next), REPORTED);
             let expected = event(&lab.spec(), sock, OWNER, (0, 2000), (state, next));

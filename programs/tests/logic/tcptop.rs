@@ -6,7 +6,7 @@ use programs::filter::Filter;
 use programs::stats::Stats;
 use programs::stream;
 use programs::tcp::AF_INET6;
-use programs::tcptop::{self, FLOWS, Flow, Options, TURNS, Traffic};
+use programs::tcptop::{self, FLOWS, Flow, INTERVAL_MAPS, Options, Traffic};
 
 use crate::golden;
 use crate::lab::fate::{AGGREGATED, FILTERED, NOTHING};
@@ -116,7 +116,7 @@ impl Lab {
 fn flows(tool: &mut Tool<'_>, turn: usize) -> Vec<(Flow, Traffic)> {
     let mut flows: Vec<_> = tool
         .machine()
-        .values(TURNS[turn])
+        .values(INTERVAL_MAPS[turn])
         .map(|(key, value)| (Flow::decode(&key).expect("a flow"), Traffic::decode(&value).expect("traffic")))
         .collect();
     flows.sort_by_key(|(flow, _)| (flow.pid, flow.lport));
@@ -375,7 +375,7 @@ cases! {
         let mut tool = lab.tcptop(&lab.top());
         let sock = tool.sock(&spec);
         assert_eq!(tool.sends(OWNER, sock, 5), AGGREGATED);
-        tool.machine().set_inner(FLOWS, 0, TURNS[1]);
+        tool.machine().set_inner(FLOWS, 0, INTERVAL_MAPS[1]);
         assert_eq!(tool.sends(OWNER, sock, 7), AGGREGATED);
         for (turn, sent) in [(0, 5), (1, 7)] {
             let expected = flow(&mut tool, &spec, sock, OWNER, [0, sent]);
@@ -389,7 +389,7 @@ cases! {
             let mut tool = lab.tcptop(&lab.top());
             let sock = connected(&mut tool, &lab.spec());
             assert_eq!(mover(&mut tool, OWNER, sock, 5), AGGREGATED);
-            tool.machine().unseen = Some(TURNS[0]);
+            tool.machine().unseen = Some(INTERVAL_MAPS[0]);
             assert_eq!(mover(&mut tool, OWNER, sock, 7), AGGREGATED);
             let found = flows(&mut tool, 0);
             assert_eq!(found.iter().map(|(_, traffic)| traffic.sent + traffic.received).collect::<Vec<_>>(), [12]);

@@ -84,7 +84,7 @@ pub fn read(matches: &ArgMatches) -> Filter {
         local_ports: ports("localport"),
         remote_ports: ports("remoteport"),
         // The verifier refuses unreachable code, so a list that matches every address compiles to no check.
-        subnets: if subnet::hold_everything(&subnets) { Vec::new() } else { subnets },
+        subnets: if subnet::contain_everything(&subnets) { Vec::new() } else { subnets },
         netns: matches.get_one("netns").copied(),
         cgroup: matches.get_one("cgroup").copied(),
     }

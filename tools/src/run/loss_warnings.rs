@@ -2,7 +2,7 @@
 
 use bpfasm::MapKind;
 use loader::Loaded;
-use programs::{emit, stats};
+use programs::{emit, flows};
 
 use super::account::read_stats;
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ impl LossWarnings {
                 "events are being lost: the ring buffer is full (increase --ring-size)"
             });
         }
-        let (sockets, counts) = if loaded.has_map(stats::FLOWS) {
+        let (sockets, counts) = if loaded.has_map(flows::MAP) {
             (counters.untracked, counters.lost_map)
         } else {
             (counters.untracked.max(counters.lost_map), 0)

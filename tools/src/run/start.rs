@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use bpfasm::target::{Access, Refused, Ring, Target};
 use btf::{Index, Lookup, Want, Wanted};
 use loader::{AttachName, Events, LoadError, Loaded, Loader, Note, Update, relocate};
-use programs::{emit, owner};
+use programs::{emit, open_sockets};
 
 use super::verifier_stats;
 use crate::cli::settings::LoadOptions;
@@ -108,12 +108,12 @@ fn find_preexisting(
     if plan.preexisting == Preexisting::Ignored {
         return Ok(());
     }
-    let iterated = !options.no_iter && loaded.run_iter(owner::SNAPSHOT_HOOK)?.is_some();
+    let iterated = !options.no_iter && loaded.run_iter(open_sockets::HOOK)?.is_some();
     if !iterated && plan.preexisting == Preexisting::TableOrList {
         // If this fails too, the owners of sockets that are open now are unknown.
         match OpenSockets::now() {
             Ok(sockets) => plan.session.set_open_sockets(sockets),
-            Err(failure) => messages.verbose(&format!("{}: {failure}", owner::SNAPSHOT_HOOK)),
+            Err(failure) => messages.verbose(&format!("{}: {failure}", open_sockets::HOOK)),
         }
     }
     Ok(())

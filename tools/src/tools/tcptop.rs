@@ -100,7 +100,7 @@ fn plan(matches: &ArgMatches, settings: &Settings) -> Result<Plan, Failure> {
             interval: Duration::from_secs(interval.into()),
             reports: matches.get_one("reports").copied(),
         }),
-        maps: MapSource::Alternating { slot: FLOWS, maps: tcptop::TURNS },
+        maps: MapSource::Alternating { slot: FLOWS, maps: tcptop::INTERVAL_MAPS },
         preexisting: Preexisting::Table,
         load_average: summary,
         local_time: summary,
