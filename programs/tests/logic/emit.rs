@@ -1,4 +1,4 @@
-//! How events leave: whole, and without waking anybody unless the ring is filling.
+//! How events are sent: whole, and without waking the reader unless the ring is filling.
 
 use bpfasm::object::{Attach, Hook, Need, Object, ProgramDef};
 use bpfasm::{Access, Fragment, MapKind, Program, Reg, Ring, bpf};
@@ -7,7 +7,7 @@ use programs::emit::{self, Length, Record};
 use programs::stats::{self, Count, count};
 
 use crate::lab::{Lab, RING_BYTES, Set, cases};
-use crate::specimens::telling;
+use crate::specimens::reporting;
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::Sent;
 
@@ -17,10 +17,12 @@ const WAKING: u64 = 2;
 /// `BPF_F_CURRENT_CPU`, include/uapi/linux/bpf.h.
 const CURRENT_CPU: u64 = 0xffff_ffff;
 
-/// How many events were sent before, what waits in the ring, and how the next event of `size` bytes is then sent.
+/// How many events were sent before, what waits in the ring, and how the next event of `size` bytes
+/// is then sent.
 ///
-/// An event takes its size rounded up to eight, and eight bytes of header. From a quarter of the ring on, within sixteen times as
-/// many as one of looks, they wake the reader; before, he comes by himself, and after, he has been woken.
+/// An event takes its size rounded up to eight, and eight bytes of header. From a quarter of the
+/// ring on, within sixteen times as many as one of looks, they wake the reader; before, it comes by
+/// itself, and after, it has been woken.
 fn waiting(size: u16) -> Vec<(u64, u64, u64)> {
     let quarter = u64::from(RING_BYTES) / 4;
     let record = u64::from(size).next_multiple_of(8) + 8;
@@ -48,13 +50,13 @@ fn waiting(size: u16) -> Vec<(u64, u64, u64)> {
 cases! {
     /// An event wakes the reader only as the ring passes a quarter.
     fn waking(lab) in [Narrow, Wide, Filtered, Six] {
-        for (specimen, tells) in telling(lab) {
+        for (specimen, reports) in reporting(lab) {
             let Some(size) = specimen.events.first().map(|event| event.size) else { continue };
             for (before, used, flags) in waiting(size) {
                 let mut tool = specimen.tool(lab, &lab.filter());
                 tool.reported_before(before);
                 tool.machine().ring_used = used;
-                assert!(tells(&mut tool, &lab.spec()));
+                assert!(reports(&mut tool, &lab.spec()));
                 let sent: Vec<_> = tool.sent().iter().map(|Sent { flags, bytes }| (*flags, bytes.len())).collect();
                 let flags = if lab.ring == Ring::RingBuf { flags } else { CURRENT_CPU };
                 assert_eq!(sent, [(flags, usize::from(size))], "{} after {before}, with {used} bytes waiting", specimen.name);
@@ -63,7 +65,8 @@ cases! {
     }
 }
 
-/// In a ring that has room for many events, one of 64 looks how full it is, and wakes the reader within a wider window.
+/// In a large ring, one of 64 events looks how full the ring is, and wakes the reader within a
+/// wider window.
 #[test]
 fn large_rings_are_looked_at_now_and_then() {
     const RING: u32 = 1 << 20;
@@ -110,7 +113,8 @@ fn large_rings_are_looked_at_now_and_then() {
     }
 }
 
-/// The map is what the kernel takes for its kind: a ring of bytes without keys, or an array the loader fills.
+/// The map is what the kernel takes for its kind: a ring of bytes without keys, or an array the
+/// loader fills.
 #[test]
 fn maps() {
     let map = emit::map(Ring::RingBuf, RING_BYTES);

@@ -1,4 +1,4 @@
-//! Why a socket changes to CLOSE, as far as the socket still knows.
+//! Why a socket changes to CLOSE, as far as its fields still show.
 
 use programs::stats::Stats;
 use programs::tcp::State;
@@ -6,7 +6,7 @@ use programs::tcp::State;
 use crate::spec::STRANGER;
 use crate::tool::{Sock, Tool};
 
-/// What a socket has when it changes to CLOSE, and what is to be told of that.
+/// A socket's fields when it changes to CLOSE, and what the event has to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ending {
     /// `sock.sk_err`
@@ -19,16 +19,17 @@ pub struct Ending {
     pub taken: bool,
 }
 
-/// A socket of a process, whose state is changed by a packet or a timer, without an error: that is gone.
+/// A socket of a process, whose state is changed by a packet or a timer, without an error: that is
+/// gone.
 const TAKEN: Ending = Ending { err: 0, socket: 1 << 63, owned: false, shutdown: 0, backlog: 0, taken: true };
 
-/// All there is to tell apart.
+/// All that can be distinguished.
 pub const ENDINGS: [Ending; 11] = [
     TAKEN,
     Ending { socket: 1 << 24 | 1, shutdown: 3, backlog: 1, ..TAKEN },
     Ending { err: 1, taken: false, ..TAKEN },
     Ending { err: 1 << 31, taken: false, ..TAKEN },
-    // Nobody is there to take it.
+    // No process is there to take it.
     Ending { socket: 0, taken: false, ..TAKEN },
     // The task that runs disconnects it, or closes it.
     Ending { owned: true, taken: false, ..TAKEN },

@@ -2,7 +2,9 @@
 
 /// Changes that no case can see, because the program does the same.
 pub struct Equivalent {
-    /// What the description of the change must contain: of the program, the instruction, the symbol, the statement.
+    /// What the description of the change must contain: parts of the program's name, the
+    /// instruction, the symbol, and the statement with its file, where `goto` stands without a
+    /// label.
     pub place: &'static [&'static str],
     /// The changes, by the words for them.
     pub what: &'static [&'static str],
@@ -18,7 +20,7 @@ impl Equivalent {
     }
 }
 
-/// Every change that is let pass, with its reason.
+/// Every change that no case has to see, with the reason.
 pub const EQUIVALENTS: &[Equivalent] = &[
     // Numbers that are smaller than their place.
     Equivalent { place: &["{RANK}"], what: &["half"], why: "a rank is 0 to 4" },
@@ -39,17 +41,17 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     Equivalent {
         place: &["sizeof(sock_common.skc_flags)"],
         what: &["constant - 1"],
-        why: "so is it in seven bytes",
+        why: "the lowest bits are among the first seven bytes too",
     },
-    // What is known twice.
+    // Values that are known twice.
     Equivalent {
-        place: &["bpf_func_id", "if w0 == 0 goto ask"],
+        place: &["bpf_func_id", "/owner.rs:", "if w0 == 0 goto)"],
         what: &["always", "never", "constant + 1"],
         why: "the helpers say the same as the task does",
     },
     Equivalent { place: &["bpf_func_id", "w0 = exists("], what: &["constant - 1"], why: "the same" },
     Equivalent {
-        place: &["<task_struct.comm + 8>", "goto told"],
+        place: &["<task_struct.comm + 8>", "/owner.rs:", ": goto)"],
         what: &["never"],
         why: "what is written is the same",
     },
@@ -66,15 +68,15 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     Equivalent {
         place: &["tcpstates/inet_sock_set_state", "w1 = *(u32 *)(r8 + {RANK})"],
         what: &["offset + width", "offset + 1"],
-        why: "an entry that knows nobody has pid 0 and no name: what it would copy is what nobody is told by",
+        why: "an entry without an owner has pid 0 and no name, which is what an event without an owner has",
     },
     Equivalent {
-        place: &["tcpstates/inet_sock_set_state", "if w1 == 0 goto told"],
+        place: &["tcpstates/inet_sock_set_state", "/owner.rs:", "if w1 == 0 goto)"],
         what: &["never"],
         why: "the same",
     },
     Equivalent {
-        place: &["tcplife/inet_sock_set_state", "if r8 == 0 goto unknown"],
+        place: &["tcplife/inet_sock_set_state", "/owner.rs:", "if r8 == 0 goto)"],
         what: &["never", "constant + 1"],
         why: "without existing connections, one that is not in the table does not come here",
     },
@@ -84,7 +86,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         why: "without existing connections it is always 0, as what is reserved beside it is",
     },
     Equivalent {
-        place: &[": goto {reject})"],
+        place: &["/filter.rs:", ": goto)"],
         what: &["never"],
         why: "what equals no port of the lower half equals none of the upper half, which is tried next",
     },
@@ -122,18 +124,18 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     Equivalent {
         place: &["tcp_retransmit_skb", "Wide", "{event!(status)}) = 0"],
         what: &["constant + 1"],
-        why: "where failures are told the kernel's error takes its place, on kernels that tell",
+        why: "if failures are reported, the kernel's error takes its place, on kernels that pass it",
     },
     Equivalent {
         place: &["params(btf_trace_tcp_retransmit_skb)"],
         what: &["never", "constant + 1", "constant - 1", "off by one"],
         why: "the kernel that programs are broken for passes three arguments; the cases run on others as well",
     },
-    // What is not told.
+    // Fields that are not reported.
     Equivalent {
         place: &["tcpconnlat/inet_sock_set_state", "Filtered", "[entry + ", "table.rs"],
         what: &["constant + 1"],
-        why: "a process is asked for, so a connect of nobody is not entered, and of another nothing is left as it was cleared",
+        why: "a process is asked for, so a connect without a process is not entered, and another one overwrites what was cleared",
     },
     Equivalent {
         place: &["tcp_retransmit_synack", "Filtered", "{event!(tracked)}) = 0"],
@@ -141,7 +143,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         why: "a process is asked for, so what is in no table is not sent",
     },
     Equivalent {
-        place: &["tcp_retransmit_synack", "Filtered", "if r8 == 0 goto untracked"],
+        place: &["tcp_retransmit_synack", "Filtered", "/tcpretrans/mod.rs:", "if r8 == 0 goto)"],
         what: &["never", "constant + 1"],
         why: "the same",
     },
@@ -153,12 +155,12 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     Equivalent {
         place: &["Filtered", "{comm}) = 0"],
         what: &["constant + 1"],
-        why: "a process is asked for, so what nobody owns is not sent",
+        why: "a process is asked for, so events without an owner are not sent",
     },
     Equivalent {
         place: &["Filtered", "{comm + 8}) = 0"],
         what: &["constant + 1"],
-        why: "a process is asked for, so what nobody owns is not sent",
+        why: "a process is asked for, so events without an owner are not sent",
     },
     Equivalent {
         place: &["Filtered", "skc_v6_"],
@@ -180,31 +182,35 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         what: &["constant + 1"],
         why: "no IPv4 address comes here",
     },
-    Equivalent { place: &["Six", "goto done"], what: &["never"], why: "no IPv4 address comes here" },
-    // What was looked up in vain is looked up in vain.
     Equivalent {
-        place: &["accept_fexit", "if w0 != 0 goto none"],
+        place: &["Six", "/sock.rs:", ": goto)"],
         what: &["never"],
-        why: "what lies on the stack is the address of no socket",
+        why: "no IPv4 address comes here",
+    },
+    // A look-up that fails in any case.
+    Equivalent {
+        place: &["accept_fexit", "if w0 != 0 goto)"],
+        what: &["never"],
+        why: "what lies on the stack is not the address of a socket",
     },
     Equivalent {
-        place: &["if r6 == 0 goto none"],
+        place: &["/accept_", "if r6 == 0 goto)"],
         what: &["never", "constant + 1"],
         why: "0 is in no table",
     },
     Equivalent {
-        place: &["task_file, option 2", "if r6 == 0 goto skip"],
+        place: &["task_file, option 2", "if r6 == 0 goto)"],
         what: &["never", "constant + 1"],
-        why: "at 0 nothing can be read, so it is no TCP socket",
+        why: "nothing can be read at 0, so it is not a TCP socket",
     },
     Equivalent {
         place: &["task_file, option 2", "skc_v6_rcv_saddr + 16"],
         what: &["constant - 1"],
-        why: "the walk tells no address",
+        why: "the walk does not use the address",
     },
-    // What only the verifier sees.
+    // Differences that only the verifier sees.
     Equivalent { place: &["r6 = r0"], what: &["left out"], why: "the same address, of another type" },
-    // What is written over before anybody reads it.
+    // Values that are overwritten before they are read.
     Equivalent {
         place: &["/inet_sock_set_state", "[entry + 24]", "table.rs"],
         what: WHATEVER,
@@ -232,6 +238,6 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     },
 ];
 
-/// Whatever is done to a statement that clears what is about to be written, except to misplace it by less than its width,
-/// which nothing after it makes good.
+/// Changes to a statement that clears a place which is written again later. Not among them is to
+/// misplace it by less than its width: what it then clears beside its place stays cleared.
 const WHATEVER: &[&str] = &["constant + 1", "half", "left out", "offset + width", "offset - width"];

@@ -1,26 +1,28 @@
-//! Which sockets a command line wants: everything it names, and nothing next to it.
+//! Which sockets a filter lets through: everything it names, and nothing next to it.
 
 use bpfasm::{Access, Ring};
 use ipnet::IpNet;
 use programs::cgroup::MAX_DEPTH;
 use programs::filter::{Family, Filter, MAX_PORTS, MAX_SUBNETS};
 
+use crate::complete::{Extent, Sweep};
 use crate::lab::{Lab, Set, cases};
 use crate::spec::{OTHER, OWNER, Spec};
-use crate::specimens::telling;
+use crate::specimens::reporting;
 use crate::tcpstates;
 use crate::tool::Tool;
 use crate::vm::kernel::Kernel;
 
-/// Checks with every tool that of these sockets exactly the wanted ones are told.
+/// Checks with every tool that exactly the wanted ones of these sockets are reported.
 fn check(lab: &Lab, filter: &Filter, sockets: impl IntoIterator<Item = (Spec, bool)>) {
-    let mut tools: Vec<_> =
-        telling(lab).map(|(specimen, tells)| (specimen.name, specimen.tool(lab, filter), tells)).collect();
+    let mut tools: Vec<_> = reporting(lab)
+        .map(|(specimen, reports)| (specimen.name, specimen.tool(lab, filter), reports))
+        .collect();
     for (spec, wanted) in sockets {
-        for (name, tool, tells) in &mut tools {
-            let told = tells(tool, &spec);
-            assert_eq!(told, wanted, "{name} {filter:?}: {spec:?}");
-            assert_eq!(tool.sent().len(), usize::from(told), "{name} {filter:?}: {spec:?}");
+        for (name, tool, reports) in &mut tools {
+            let reported = reports(tool, &spec);
+            assert_eq!(reported, wanted, "{name} {filter:?}: {spec:?}");
+            assert_eq!(tool.sent().len(), usize::from(reported), "{name} {filter:?}: {spec:?}");
         }
     }
 }
@@ -31,7 +33,7 @@ fn in_subnets(subnets: &[&str]) -> Filter {
     Filter { subnets: subnets.iter().map(net).collect(), ..Filter::default() }
 }
 
-/// The socket, with another address at the far end.
+/// The socket with another remote address.
 fn with_remote(spec: &Spec, raddr: &str) -> Spec {
     let mut bytes = [0; 16];
     match raddr.parse().expect("an address") {
@@ -41,7 +43,7 @@ fn with_remote(spec: &Spec, raddr: &str) -> Spec {
     Spec { raddr: bytes, ..spec.clone() }
 }
 
-/// The socket with its ends exchanged.
+/// The socket with its endpoints exchanged.
 fn turned(spec: &Spec) -> Spec {
     Spec { laddr: spec.raddr, raddr: spec.laddr, ..spec.clone() }
 }
@@ -52,10 +54,12 @@ fn flipped(mut address: [u8; 16], bit: usize) -> [u8; 16] {
     address
 }
 
-/// Subnets of prefixes of up to this many bits that an address of the socket's has, whose first bit is the `skip`th: the socket is in
-/// each, is not when the last bit of the prefix is another, and is when the one after it is. So it is for either end.
+/// Subnets of prefixes of up to this many bits that an address of the socket's has, whose first bit
+/// is the `skip`th: the socket is in each, is not when the last bit of the prefix is another, and
+/// is when the one after it is. So it is for either end.
 fn prefixes(lab: &Lab, spec: &Spec, skip: usize, bits: usize, subnet: impl Fn(usize) -> String) {
-    // No bit in common at the other end, so that it is in none but the one that holds everything.
+    // The other address has no bit in common, so that it is in no subnet but the one of all
+    // addresses.
     let mut spec = spec.clone();
     for byte in skip / 8..(skip + bits) / 8 {
         spec.laddr[byte] = !spec.raddr[byte];
@@ -78,9 +82,11 @@ fn ports(count: usize) -> Vec<u16> {
     (0..count).map(|at| u16::try_from(at * 61 + 258).expect("fewer than 1070")).collect()
 }
 
-/// Ports to try against `ports`: each of them, and each one's neighbours in its own order and in that of the wire.
+/// Ports to try against `ports`: each of them, and each one's neighbours in its own order and in
+/// that of the wire.
 fn around(ports: &[u16]) -> Vec<u16> {
-    // All of many ports would take long; the ends and a part of the middle meet every level of the tree.
+    // All of many ports would take long; the ends and a part of the middle meet every level of the
+    // tree.
     let step = (ports.len() / 37).max(1);
     let mut all = vec![0, 1, u16::MAX];
     for (at, port) in ports.iter().enumerate() {
@@ -166,7 +172,8 @@ cases! {
         check(lab, &lab.filter(), near.map(|spec| (spec, !four)));
     }
 
-    /// Addresses of either end, in one of several subnets, by what is on the wire; bits beyond the prefix do not count.
+    /// Addresses of either end, in one of several subnets, by what is on the wire; bits beyond the
+    /// prefix do not count.
     fn subnets(lab) in [Narrow] {
         let filter = in_subnets(&["10.0.0.0/8", "198.51.100.77/25", "2001:db8:1:2:ffff::/64", "::ffff:203.0.113.0/121"]);
         for (raddr, wanted) in [
@@ -201,7 +208,7 @@ cases! {
         }
     }
 
-    /// All of one family: a mapped address is IPv4, and nothing of IPv6 holds it.
+    /// All of one family: a mapped address is IPv4, and no IPv6 subnet contains it.
     fn subnets_of_everything(lab) in [Narrow] {
         for (subnet, four, six) in [
             ("0.0.0.0/0", true, false),
@@ -240,33 +247,34 @@ cases! {
             }
             cgroup
         };
-        for (specimen, tells) in telling(lab) {
+        for (specimen, reports) in reporting(lab) {
             let filter = Filter { cgroup: Some(ID), ..Filter::default() };
             let mut tool = specimen.tool(lab, &filter);
             let name = specimen.name;
             for (depth, wanted) in (0..=MAX_DEPTH).map(|depth| (depth, true)).chain([(MAX_DEPTH + 1, false)]) {
                 tool.cgroup = wanted_at(&mut tool, depth, ID);
                 for spec in [Spec::V4, Spec::V6] {
-                    assert_eq!(tells(&mut tool, &spec), wanted, "{name}: {depth} below");
+                    assert_eq!(reports(&mut tool, &spec), wanted, "{name}: {depth} below");
                 }
                 tool.sent();
             }
-            // Other numbers, however little they differ; and the root, above which there is nothing.
+            // Other numbers, however little they differ; and the root, above which there is
+            // nothing.
             for id in [ID ^ 1, ID ^ 1 << 32, ID ^ 1 << 63, 0] {
                 for depth in [0, 1, MAX_DEPTH - 1] {
                     tool.cgroup = wanted_at(&mut tool, depth, id);
-                    assert!(!tells(&mut tool, &Spec::V4), "{name}: {id:#x}, {depth} below");
+                    assert!(!reports(&mut tool, &Spec::V4), "{name}: {id:#x}, {depth} below");
                 }
             }
-            // None; a class of version 1, as before 5.15, even where the number beside it looks like the wanted one; what cannot
-            // be read.
+            // No cgroup; a class of version 1, as before 5.15, even if the number beside it looks
+            // like the wanted one; memory that cannot be read.
             let inside = wanted_at(&mut tool, 0, ID);
             for other in [0, 1, inside | 1, inside + (1 << 40)] {
                 tool.cgroup = other;
-                assert!(!tells(&mut tool, &Spec::V4), "{name}: {other:#x}");
+                assert!(!reports(&mut tool, &Spec::V4), "{name}: {other:#x}");
             }
             tool.cgroup = inside;
-            assert!(tells(&mut tool, &Spec::V4), "{name}");
+            assert!(reports(&mut tool, &Spec::V4), "{name}");
         }
     }
 
@@ -279,18 +287,29 @@ cases! {
     }
 }
 
-/// Both ways to read a socket, on one kernel: what a search decides has nothing to do with where fields lie, and there is much
-/// to try.
-fn labs() -> [Lab; 2] {
-    [Access::Typed, Access::Probed]
-        .map(|access| Lab::new(Kernel::named("6.18-x86_64"), access, Ring::RingBuf, Set::Narrow))
+/// Both accesses to sockets, on one kernel: what a search decides does not depend on where fields
+/// lie, and there is much to try.
+fn labs(extent: Extent) -> Vec<Lab> {
+    let accesses: &[_] = match extent {
+        Extent::Sample => &[Access::Probed],
+        Extent::Complete => &[Access::Typed, Access::Probed],
+    };
+    let lab = |access: &_| Lab::new(Kernel::named("6.18-x86_64"), *access, Ring::RingBuf, Set::Narrow);
+    accesses.iter().map(lab).collect()
+}
+
+/// Numbers of ports whose trees have different shapes.
+fn counts(extent: Extent) -> &'static [usize] {
+    match extent {
+        Extent::Sample => &[5],
+        Extent::Complete => &[1, 2, 4, 5, 9, 64],
+    }
 }
 
 /// Local ports: each one named, and none beside it; however many.
-#[test]
-fn local_ports() {
-    for lab in labs() {
-        for count in [1, 2, 4, 5, 9, 64] {
+fn local_ports(extent: Extent) {
+    for lab in labs(extent) {
+        for &count in counts(extent) {
             let ports = ports(count);
             let filter = Filter { local_ports: ports.clone(), ..Filter::default() };
             let around = around(&ports).into_iter();
@@ -300,10 +319,9 @@ fn local_ports() {
 }
 
 /// Remote ports likewise; the order in which they are named does not matter, nor how often.
-#[test]
-fn remote_ports() {
-    for lab in labs() {
-        for count in [1, 2, 4, 5, 9, 64] {
+fn remote_ports(extent: Extent) {
+    for lab in labs(extent) {
+        for &count in counts(extent) {
             let mut ports = ports(count);
             ports.reverse();
             ports.push(ports[0]);
@@ -315,9 +333,8 @@ fn remote_ports() {
 }
 
 /// IPv4 subnets of every size, also where the socket is of `AF_INET6`.
-#[test]
-fn ipv4_prefixes() {
-    for lab in labs() {
+fn ipv4_prefixes(extent: Extent) {
+    for lab in labs(extent) {
         for (spec, skip) in [(Spec::V4, 0), (Spec::MAPPED, 96)] {
             prefixes(&lab, &spec, skip, 32, |prefix| format!("198.51.100.44/{prefix}"));
         }
@@ -325,17 +342,15 @@ fn ipv4_prefixes() {
 }
 
 /// And IPv6 subnets.
-#[test]
-fn ipv6_prefixes() {
-    for lab in labs() {
+fn ipv6_prefixes(extent: Extent) {
+    for lab in labs(extent) {
         prefixes(&lab, &Spec::V6, 0, 128, |prefix| format!("2001:db8:1:2:3:4:5:6/{prefix}"));
     }
 }
 
 /// The most subnets there may be: what is in any one of them is let through, and nothing else.
-#[test]
-fn as_many_subnets_as_there_may_be() {
-    for lab in labs() {
+fn as_many_subnets_as_there_may_be(extent: Extent) {
+    for lab in labs(extent) {
         let number = |at: usize| u8::try_from(at).expect("64 at most");
         let subnets: Vec<String> = (0..MAX_SUBNETS)
             .map(|at| match at % 2 {
@@ -355,17 +370,33 @@ fn as_many_subnets_as_there_may_be() {
 }
 
 /// The most ports there may be, on both sides at once: each one is let through, and none beside it.
-#[test]
-fn as_many_ports_as_there_may_be() {
-    let [_, lab] = labs();
+fn as_many_ports_as_there_may_be(extent: Extent) {
+    let lab = labs(extent).pop().expect("the probed one");
     let ports = ports(MAX_PORTS);
     let filter = Filter { local_ports: ports.clone(), remote_ports: ports.clone(), ..Filter::default() };
     let mut tool = tcpstates::SPECIMEN.tool(&lab, &filter);
     for port in around(&ports) {
         let both = [(port, ports[0]), (ports[0], port)];
         for (lport, rport) in both {
-            let told = tcpstates::tells(&mut tool, &Spec { lport, rport, ..Spec::V4 });
-            assert_eq!(told, ports.contains(&port), "{lport}, {rport}");
+            let reported = tcpstates::reports(&mut tool, &Spec { lport, rport, ..Spec::V4 });
+            assert_eq!(reported, ports.contains(&port), "{lport}, {rport}");
         }
+    }
+}
+
+pub const SWEEPS: &[Sweep] = &[
+    ("filter: local ports", local_ports),
+    ("filter: remote ports", remote_ports),
+    ("filter: ipv4 prefixes", ipv4_prefixes),
+    ("filter: ipv6 prefixes", ipv6_prefixes),
+    ("filter: as many subnets as there may be", as_many_subnets_as_there_may_be),
+    ("filter: as many ports as there may be", as_many_ports_as_there_may_be),
+];
+
+#[test]
+fn small_sweeps() {
+    for (name, sweep) in SWEEPS {
+        println!("{name}");
+        sweep(Extent::Sample);
     }
 }

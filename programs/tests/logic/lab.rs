@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bpfasm::{Access, Object, Ring, Target};
@@ -24,7 +25,7 @@ const ZERO: Stats = Stats {
     hidden: 0,
 };
 
-/// The time of a step, in nanoseconds: both halves of it tell which.
+/// The time of a step, in nanoseconds: both halves of it differ from those of other steps.
 pub const fn ns(step: u64) -> u64 {
     step << 36 | step << 4
 }
@@ -47,7 +48,7 @@ pub mod fate {
     pub const REPORTED_UNTRACKED: Stats = Stats { seen: 1, reported: 1, untracked: 1, ..ZERO };
 
     /// Whether an event was sent that only a filter could have stopped.
-    pub fn told(fate: Stats) -> bool {
+    pub fn is_reported(fate: Stats) -> bool {
         assert!(fate == REPORTED || fate == FILTERED, "{fate:?}");
         fate == REPORTED
     }
@@ -68,7 +69,7 @@ pub mod state {
     pub const LISTEN: State = State::LISTEN;
     pub const CLOSING: State = State::CLOSING;
 
-    /// Every way from ESTABLISHED to CLOSE: what lies between.
+    /// Every path from ESTABLISHED to CLOSE: the states between.
     pub const ENDS: [&[State]; 8] = [
         &[FIN_WAIT1, FIN_WAIT2],
         &[FIN_WAIT1, CLOSING],
@@ -94,7 +95,7 @@ pub enum Set {
     Six,
 }
 
-/// Where a case is run: on a kernel, in one of the ways a program can be built for it, with one set of options.
+/// Where a case is run: on a kernel, for one of its targets, with one option set.
 pub struct Lab {
     pub kernel: &'static Kernel,
     pub access: Access,
@@ -115,47 +116,80 @@ pub struct Mutant {
     pub code: Code,
 }
 
-/// Something that must hold.
+/// A statement about the programs, as a function that panics if it is wrong.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// The options it holds with.
+    /// The module and the function.
+    pub name: &'static str,
+    /// The option sets it is about.
     pub sets: &'static [Set],
-    /// Panics where it does not hold.
+    /// Panics if the statement is wrong in this lab.
     pub run: fn(&Lab),
 }
 
-/// Runs a case on every kernel, in every way.
-pub fn everywhere(sets: &[Set], run: fn(&Lab)) {
-    for kernel in KERNELS.iter() {
-        for access in [Access::Typed, Access::Probed] {
-            for ring in [Ring::RingBuf, Ring::PerfEventArray] {
-                for set in sets {
-                    run(&Lab::new(kernel, access, ring, *set));
-                }
-            }
-        }
+/// Every target that programs are built for on each kernel.
+pub const TARGETS: [(Access, Ring); 4] = [
+    (Access::Typed, Ring::RingBuf),
+    (Access::Typed, Ring::PerfEventArray),
+    (Access::Probed, Ring::RingBuf),
+    (Access::Probed, Ring::PerfEventArray),
+];
+
+/// Every option set.
+pub const SETS: [Set; 4] = [Set::Narrow, Set::Wide, Set::Filtered, Set::Six];
+
+/// A lab with an option set on every kernel, for every target.
+pub fn labs(set: Set) -> impl Iterator<Item = Lab> {
+    let on = move |kernel| TARGETS.map(|(access, ring)| Lab::new(kernel, access, ring, set));
+    KERNELS.iter().flat_map(on)
+}
+
+/// Runs one of a file's cases with each of its option sets on one kernel for one target. Which ones
+/// these are depends on its position in the file, so that a file's cases together meet every kernel
+/// and every target. The complete run ([`crate::complete`]) runs each case in every lab.
+pub fn sample(cases: &[Case], name: &str) {
+    let at = cases.iter().position(|case| case.name == name).expect("a case of the file");
+    let before: usize = cases[..at].iter().map(|case| case.sets.len()).sum();
+    for (number, set) in (before..).zip(cases[at].sets) {
+        // In steps of five, the next one is another kernel and another target, and all are met
+        // before one comes again.
+        let place = number * 5 % (KERNELS.len() * TARGETS.len());
+        let lab = labs(*set).nth(place).expect("fewer than there are");
+        println!("{lab:?}");
+        (cases[at].run)(&lab);
     }
 }
 
-/// Defines cases: functions of a [`Lab`], a test for each that runs it everywhere, and `CASES` for those who run them otherwise.
+/// Defines cases: functions of a [`Lab`], a test for each that runs a sample of it, and `CASES`
+/// with all of them.
 macro_rules! cases {
     ($($(#[$meta:meta])* fn $name:ident($lab:ident) in [$($set:ident),+] $body:block)*) => {
         $($(#[$meta])* fn $name($lab: &$crate::lab::Lab) $body)*
 
         /// The cases of this file.
         pub const CASES: &[$crate::lab::Case] = &[$($crate::lab::Case {
+            name: concat!(module_path!(), "::", stringify!($name)),
             sets: &[$($crate::lab::Set::$set),+],
             run: $name,
         }),*];
 
-        mod everywhere {
-            $(#[test] fn $name() {
-                $crate::lab::everywhere(&[$($crate::lab::Set::$set),+], super::$name);
-            })*
-        }
+        $(
+            mod $name {
+                #[test]
+                fn sample() {
+                    $crate::lab::sample(super::CASES, module_path!());
+                }
+            }
+        )*
     };
 }
 pub(crate) use cases;
+
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {:?}, {:?}, {:?}", self.kernel, self.access, self.ring, self.set)
+    }
+}
 
 impl Lab {
     pub fn new(kernel: &'static Kernel, access: Access, ring: Ring, set: Set) -> Self {
@@ -201,7 +235,7 @@ impl Lab {
         }
     }
 
-    /// A tool at work. The key tells its object from those of all other tools and options.
+    /// A tool at work. The key is different for every tool and every set of options.
     pub fn tool(&self, key: &str, object: impl FnOnce(&Target) -> Object) -> Tool<'_> {
         /// By options and target: a case is run many times.
         static READY: LazyLock<Mutex<HashMap<String, Arc<Ready>>>> = LazyLock::new(Mutex::default);

@@ -1,4 +1,4 @@
-//! A tool made up to use what no tool uses yet: that the parts for it work together.
+//! A made-up tool that uses what no tool uses yet, to test that these parts work together.
 
 use bpfasm::object::{Attach, Hook, MapDef, Need, Object, ProgramDef};
 use bpfasm::{Access, Arch, Fragment, MapKind, Program, Ring, bpf};
@@ -26,7 +26,8 @@ fn object(ring: Ring, attach: Attach, program: Fragment) -> Object {
     Object { name: "made up".into(), license: LICENSE.into(), hooks, maps, consts: Vec::new() }
 }
 
-/// Sends cgroup, task, the value of the subnet that the second argument's bytes lie in, and then the kernel's stack.
+/// Sends cgroup, task, the value of the subnet that the second argument's bytes lie in, and then
+/// the kernel's stack.
 fn program(arch: Arch) -> Fragment {
     let (first, second) = match arch {
         Arch::X86_64 => ("pt_regs.di", "pt_regs.si"),
@@ -88,8 +89,8 @@ fn program(arch: Arch) -> Fragment {
     }
 }
 
-/// A probe at a function's entry with arguments, memory without a type, a subnet, a stack, and an event from a map's value as
-/// long as what there is to say.
+/// A probe at a function's entry with arguments, memory without a type, a subnet, a stack, and an
+/// event from a map's value as long as what there is to say.
 #[test]
 fn from_a_value_and_of_any_length() {
     for kernel in KERNELS.iter() {

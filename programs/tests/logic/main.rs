@@ -1,11 +1,14 @@
-//! The programs, without a kernel: what each does on every branch, and that a change to any of them shows.
+//! The programs, without a kernel: what each does on every branch, and that a change to any of them
+//! makes a test fail.
 
 #![forbid(unsafe_code)]
 
+mod complete;
 mod emit;
 mod ending;
 mod equivalents;
 mod filter;
+mod fingerprint;
 mod golden;
 mod lab;
 mod links;
@@ -26,4 +29,5 @@ mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
 mod tool;
+mod verdicts;
 mod vm;

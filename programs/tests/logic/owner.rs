@@ -1,4 +1,4 @@
-//! Whose socket it is: what each moment teaches, and which of two moments is believed.
+//! The owner of a socket: what each event teaches about it, and which of two events counts.
 
 use bpfasm::Target;
 use programs::owner::{Owner, Rank};
@@ -6,8 +6,8 @@ use programs::stats::Stats;
 
 use crate::lab::state::*;
 use crate::lab::{Lab, cases, fate};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
-use crate::specimens::{Tracepoint, Way, fitting};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, Spec};
+use crate::specimens::{AttachKind, Tracepoint, fitting};
 use crate::tcpretrans;
 use crate::tool::{S_IFSOCK, Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
@@ -20,13 +20,21 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint { name: "sock_recv_length", first: Some("sock"), lacking: BEFORE_6_3 },
 ];
 
-/// The kernels that do not say how much was sent or received.
+/// The kernels without tracepoints on the bytes that were sent or received.
 pub const BEFORE_6_3: &[&str] = &["5.10-x86_64", "5.10-aarch64", "6.1-x86_64"];
 
-/// The ways in which such a tool attaches.
-pub fn ways(target: &Target) -> Vec<Way> {
+/// How such a tool attaches.
+pub fn attach_kinds(target: &Target) -> Vec<AttachKind> {
     fitting(
-        &[Way::TpBtf, Way::RawTp, Way::Fentry, Way::Fexit, Way::Kprobe, Way::Kretprobe, Way::Iter],
+        &[
+            AttachKind::TpBtf,
+            AttachKind::RawTp,
+            AttachKind::Fentry,
+            AttachKind::Fexit,
+            AttachKind::Kprobe,
+            AttachKind::Kretprobe,
+            AttachKind::Iter,
+        ],
         target,
     )
 }
@@ -57,16 +65,16 @@ fn known(task: Task, rank: Rank) -> Option<Owner> {
     Some(Owner { pid: task.tgid, rank: rank as u32, comm: task.comm })
 }
 
-/// A connection that nobody owns yet.
+/// A connection without an owner so far.
 fn arrived(tool: &mut Tool<'_>) -> Sock {
     let sock = tool.sock(&Spec::V4);
     tool.softirq(10, sock, LISTEN, SYN_RECV);
     tool.softirq(20, sock, SYN_RECV, ESTABLISHED);
-    assert_eq!(owner(tool, sock), known(NOBODY, Rank::Unknown));
+    assert_eq!(owner(tool, sock), known(NO_PROCESS, Rank::Unknown));
     sock
 }
 
-/// Each way to learn an owner after birth: its rank, and the moment.
+/// Each event that teaches an owner after birth, and its rank.
 type Lesson = (Rank, fn(&mut Tool<'_>, Task, Sock));
 
 /// Lowest rank first.
@@ -89,7 +97,8 @@ const LESSONS: [Lesson; 7] = [
 ];
 
 cases! {
-    /// Of two moments that name different processes the one of higher rank is believed, of equal ones the first.
+    /// Of two events with different processes the one of higher rank counts, of equal ones the
+    /// first.
     fn higher_rank_wins(lab) in [Narrow] {
         for mut tool in tools(lab) {
             for (first, learn_first) in LESSONS {
@@ -106,7 +115,8 @@ cases! {
         }
     }
 
-    /// Who held the socket when tracing began is believed until somebody accepts or uses it.
+    /// The process that had the socket open when tracing began is its owner until a process accepts
+    /// or uses it.
     fn holder(lab) in [Wide] {
         for (mut tool, walker) in walks(lab) {
             for (rank, learn) in LESSONS {
@@ -122,17 +132,18 @@ cases! {
         }
     }
 
-    /// A change of state names nobody while the lock is not held: that is a packet, and whoever runs has no part in it.
-    fn packets_name_nobody(lab) in [Narrow, Wide, Filtered, Six] {
+    /// A change of state of a socket that is not locked has no process: a packet makes it, and the
+    /// current task does not matter.
+    fn packets_have_no_process(lab) in [Narrow, Wide, Filtered, Six] {
         for mut tool in tools(lab) {
             let sock = arrived(&mut tool);
             for (old, new) in [(ESTABLISHED, CLOSE_WAIT), (CLOSE_WAIT, LAST_ACK)] {
                 tool.softirq(30, sock, old, new);
-                assert_eq!(owner(&mut tool, sock), known(NOBODY, Rank::Unknown));
+                assert_eq!(owner(&mut tool, sock), known(NO_PROCESS, Rank::Unknown));
             }
             let sock = tool.sock(&Spec::V4);
             tool.softirq(30, sock, CLOSE, SYN_SENT);
-            assert_eq!(owner(&mut tool, sock), known(NOBODY, Rank::Unknown));
+            assert_eq!(owner(&mut tool, sock), known(NO_PROCESS, Rank::Unknown));
         }
     }
 
@@ -149,7 +160,7 @@ cases! {
         }
     }
 
-    /// Use of a socket that the table does not have enters nothing: nothing is known of its birth.
+    /// Use of a socket that is not in the table enters nothing, because its birth is unknown.
     fn unknown_sockets_stay_unknown(lab) in [Narrow] {
         for mut tool in tools(lab) {
             let (known, unknown) = (arrived(&mut tool), tool.sock(&Spec::V4));
@@ -162,19 +173,19 @@ cases! {
         }
     }
 
-    /// An accept that failed, or whose result cannot be had, names nobody.
+    /// An accept that failed, or whose result is not available, has no process.
     fn failed_accept(lab) in [Narrow] {
         for mut tool in tools(lab) {
             let sock = arrived(&mut tool);
             tool.accept_fexit(OWNER, Some(0));
             tool.accept_fexit(OWNER, None);
             tool.accept_ret(OWNER, 0);
-            assert_eq!(owner(&mut tool, sock), known(NOBODY, Rank::Unknown));
+            assert_eq!(owner(&mut tool, sock), known(NO_PROCESS, Rank::Unknown));
             assert_eq!(tool.machine().len("sockets"), 1);
         }
     }
 
-    /// A socket that was entered while the walk was under way is left as it is: what is known of it is newer.
+    /// The walk does not change a socket that was entered in the meantime: its entry is newer.
     fn walk_keeps_what_is_newer(lab) in [Wide] {
         for (mut tool, walker) in walks(lab) {
             let sock = arrived(&mut tool);
@@ -186,7 +197,7 @@ cases! {
         }
     }
 
-    /// The walk meets much that is no TCP socket.
+    /// The walk meets many files that are not TCP sockets.
     fn walk_enters_tcp_sockets_only(lab) in [Wide] {
         for (mut tool, walker) in walks(lab) {
             tool.walker = walker;
@@ -201,12 +212,13 @@ cases! {
             }
             let sock = open(&mut tool, &Spec::V4);
             let holder = tool.holder(OWNER);
-            // Directories, devices, pipes and plain files; what they carry is no socket.
+            // Directories, devices, pipes and plain files; what they carry is not a socket.
             for mode in [0o010_000, 0o020_000, 0o040_000, 0o060_000, 0o100_000, 0o120_000, 0o000_777] {
                 let file = tool.file(mode, sock.address);
                 tool.walk_to(holder, file);
             }
-            // The end of the walk; the end of a task's files; a socket that is closed; a file that is nothing yet.
+            // The end of the walk; the end of a task's files; a socket that is closed; a file that
+            // is nothing yet.
             let (file, closed) = (tool.file(S_IFSOCK, sock.address), tool.file(S_IFSOCK, 0));
             let bare = tool.object("file");
             tool.set(bare, "file.f_inode", 0);
@@ -222,7 +234,7 @@ cases! {
         }
     }
 
-    /// Sockets past the table's room are left out and counted, and what is in it stays.
+    /// Sockets that do not fit into the table are counted, and its entries stay.
     fn walk_into_a_full_table(lab) in [Wide] {
         for (mut tool, walker) in walks(lab) {
             tool.walker = walker;
@@ -237,8 +249,9 @@ cases! {
         }
     }
 
-    /// Without the means to see an accept, the hook has no program, and the tool still knows the rest.
-    fn no_way_to_see_accept(lab) in [Narrow] {
+    /// If the kernel cannot attach to an accept, the hook has no program, and the tool still has
+    /// its other hooks.
+    fn accept_cannot_be_attached(lab) in [Narrow] {
         for specimen in [crate::tcplife::SPECIMEN, crate::tcpstates::SPECIMEN] {
             let object = (specimen.object)(lab, &lab.filter(), &bare(lab));
             let accept = object.hooks.iter().find(|hook| hook.name == "accept").expect("the hook itself");
@@ -247,7 +260,7 @@ cases! {
     }
 }
 
-/// A kernel with tracepoints only.
+/// A kernel that can attach to tracepoints only.
 fn bare(lab: &Lab) -> Target {
     Target { trampolines: false, kprobes: false, ..lab.target() }
 }

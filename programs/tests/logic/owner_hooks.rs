@@ -1,11 +1,11 @@
-//! Whose sockets are, for tools whose own events are others: what the programs do that keep the table of owners.
+//! The programs that keep the table of owners for tools whose own events come from other hooks.
 
 use programs::owner::{Owner, Rank};
 use programs::stats::Stats;
 
 use crate::lab::state::*;
 use crate::lab::{cases, fate};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, Spec};
 use crate::tcpretrans::knowing;
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
@@ -20,17 +20,18 @@ fn known(task: Task, rank: Rank) -> Option<(u32, u32, [u8; 16])> {
 }
 
 cases! {
-    /// Whoever opens a socket owns it, through all its states, whoever else changes them.
+    /// The process that opens a socket owns it through all its states, even if another process
+    /// changes them.
     fn opened(lab) in [Narrow, Wide] {
         for spec in [Spec::V4, Spec::V6] {
             let mut tool = knowing(lab);
-            for way in [
+            for path in [
                 &[CLOSE, LISTEN, CLOSE][..],
                 &[CLOSE, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2],
                 &[CLOSE, SYN_SENT, ESTABLISHED, CLOSE_WAIT, LAST_ACK],
             ] {
                 let sock = tool.sock(&spec);
-                for (step, change) in way.windows(2).enumerate() {
+                for (step, change) in path.windows(2).enumerate() {
                     let task = if step == 0 { OWNER } else { OTHER };
                     assert_eq!(tool.call(1, task, sock, change[0], change[1]), fate::NOTHING);
                     assert_eq!(owner(&mut tool, sock), known(OWNER, Rank::Used), "{change:?}");
@@ -41,15 +42,16 @@ cases! {
         }
     }
 
-    /// A connection out of a listener is nobody's, whatever its address was before.
+    /// A connection out of a listener has no owner, even if its address belonged to an owned socket
+    /// before.
     fn arrived(lab) in [Narrow, Wide] {
         let mut tool = knowing(lab);
         let sock = tool.sock(&Spec::V4);
         tool.call(1, OWNER, sock, CLOSE, SYN_SENT);
         tool.softirq(2, sock, LISTEN, SYN_RECV);
-        assert_eq!(owner(&mut tool, sock), known(NOBODY, Rank::Unknown));
+        assert_eq!(owner(&mut tool, sock), known(NO_PROCESS, Rank::Unknown));
         tool.softirq(3, sock, ESTABLISHED, CLOSE_WAIT);
-        assert_eq!(owner(&mut tool, sock), known(NOBODY, Rank::Unknown));
+        assert_eq!(owner(&mut tool, sock), known(NO_PROCESS, Rank::Unknown));
         // Until the rank is written, which is last, the rest is not to be looked at.
         let begun = [&OWNER.tgid.to_ne_bytes(), &[0; 4], &OWNER.comm[..]].concat();
         tool.machine().insert("sockets", &sock.address.to_ne_bytes(), &begun);
@@ -57,7 +59,8 @@ cases! {
         assert_eq!(owner(&mut tool, sock), known(OTHER, Rank::Closed));
     }
 
-    /// A change that is none says nothing, nor does one of a socket that was there before.
+    /// A change to the same state teaches nothing, nor does one of a socket that is not in the
+    /// table.
     fn nothing_to_learn(lab) in [Narrow, Wide] {
         let mut tool = knowing(lab);
         let sock = tool.sock(&Spec::V4);
@@ -75,7 +78,7 @@ cases! {
         }
     }
 
-    /// Sockets past the table's room are counted once each time they would have been entered.
+    /// A socket that does not fit into the table is counted each time it would have been entered.
     fn full_table(lab) in [Narrow, Wide] {
         let mut tool = knowing(lab);
         let socks = [(); 3].map(|()| tool.sock(&Spec::V4));
@@ -84,7 +87,8 @@ cases! {
         assert_eq!(socks.map(|sock| owner(&mut tool, sock).is_some()), [true, true, false]);
     }
 
-    /// Sockets of both families that are open already are entered with whoever holds them.
+    /// Sockets of both families that are open already are entered with the process that has them
+    /// open.
     fn held(lab) in [Narrow, Wide] {
         for walker in WALKERS {
             for spec in [Spec::V4, Spec::V6, Spec::MAPPED] {

@@ -1,4 +1,4 @@
-//! Sockets and processes to play with.
+//! Sockets and processes for the cases.
 
 use programs::tcp::{AF_INET, AF_INET6};
 
@@ -8,10 +8,10 @@ use crate::vm::machine::Task;
 pub const OWNER: Task = Task { tgid: 0x0a11_ce01, tid: 0x0a11_ce02, comm: *b"alice-the-owner\0" };
 /// A process with another thread name that also uses them.
 pub const OTHER: Task = Task { tgid: 0x0b0b_0001, tid: 0x0b0b_0002, comm: *b"bob-who-is-next\0" };
-/// Whoever happens to run when a packet arrives.
+/// The task that happens to run when a packet arrives.
 pub const STRANGER: Task = Task { tgid: 0x0e5e_0001, tid: 0x0e5e_0002, comm: *b"eve-in-softirqs\0" };
-/// How nobody is told.
-pub const NOBODY: Task = Task { tgid: 0, tid: 0, comm: [0; 16] };
+/// The process of an event whose owner is unknown.
+pub const NO_PROCESS: Task = Task { tgid: 0, tid: 0, comm: [0; 16] };
 
 /// A socket's fields. Every value differs from every other, so that none can pass for another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +75,6 @@ impl Spec {
     };
 }
 
-/// Families and protocols that are not TCP: MPTCP, whose lower byte is TCP's, SCTP, UDP, and families that are not the
-/// internet's, one of which has its lower byte.
+/// Families and protocols that are not TCP: MPTCP, whose lower byte is TCP's, SCTP, UDP, and
+/// families that are not the internet's, one of which has its lower byte.
 pub const OTHERS: [(u16, u16); 7] = [(2, 262), (10, 262), (10, 132), (2, 17), (1, 6), (16, 6), (0x102, 6)];

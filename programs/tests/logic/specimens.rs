@@ -1,6 +1,7 @@
 //! The tools under test: what the tests that are about every tool need to know of each.
 //!
-//! A tool's specimen stands in the tool's own file, beside its cases; [`ALL`] is the only list of them.
+//! A tool's specimen stands in the tool's own file, beside its cases; [`ALL`] is the only list of
+//! them.
 
 use bpfasm::{Access, Attach, Layout, Object, Target};
 use btf::Want;
@@ -24,39 +25,49 @@ pub const ALL: &[&Specimen] = &[
     &crate::tcptop::SPECIMEN,
 ];
 
+/// Every tool once: some have a second specimen.
+pub fn tools() -> impl Iterator<Item = &'static Specimen> {
+    let first = |at: usize| ALL[..at].iter().all(|earlier| earlier.name != ALL[at].name);
+    (0..ALL.len()).filter(move |at| first(*at)).map(|at| ALL[at])
+}
+
 /// A tool.
 pub struct Specimen {
     pub name: &'static str,
     /// Its object with the options of the lab's set, but this filter.
     pub object: fn(&Lab, &Filter, &Target) -> Object,
-    /// Its objects with this filter, and every combination of its other options; the number is the ring's bytes.
+    /// Its objects with this filter, and every combination of its other options; the number is the
+    /// ring's bytes.
     pub every: fn(&Filter, &Target, u32) -> Vec<Object>,
     /// Its listings: what each is called, and its object. See [`crate::golden`].
     pub golden: fn() -> Vec<(&'static str, Object)>,
-    /// What must hold.
-    pub cases: &'static [Case],
-    /// Makes a socket like this one take a part in an event; returns whether the filter let it through. The tool may tell of it
-    /// once, and is left as if the socket had never been. `None` for a tool whose events do not leave one by one.
-    pub tells: Option<fn(&mut Tool<'_>, &Spec) -> bool>,
-    /// The events it sends from the stack's [`programs::stack_layout::EVENT`]; [`Specimen::tells`] sends the first. What it builds in a
-    /// map's value is for its own cases.
+    /// The cases of each of its files.
+    pub cases: &'static [&'static [Case]],
+    /// Makes a socket like this one take part in an event; returns whether the filter let it
+    /// through. The tool may report it once, and is left as if the socket had never existed. `None`
+    /// for a tool whose events do not leave one by one.
+    pub reports: Option<fn(&mut Tool<'_>, &Spec) -> bool>,
+    /// The events it sends from the stack's [`programs::stack_layout::EVENT`];
+    /// [`Specimen::reports`] sends the first. What it builds in a map's value is for its own cases.
     pub events: &'static [Layout],
     /// What it keeps of a socket in [`programs::table`].
     pub entry: Option<Layout>,
-    /// The fields that its programs use on every kernel, in order: each is one more that every kernel must have.
+    /// The fields that its programs use on every kernel, in order: each is one more that every
+    /// kernel must have.
     pub fields: &'static [&'static str],
-    /// The registers that its programs use, as x86-64 names them. On arm64 those at a probe are one array, and what says which
-    /// system call it is, and of which architecture, has names of its own.
+    /// The registers that its programs use, as x86-64 names them. On arm64 those at a probe are one
+    /// array, and what says which system call it is, and of which architecture, has names of its
+    /// own.
     pub registers: &'static [&'static str],
     /// The fields that it does without (`exists(...)`), in order, and the kernels that lack each.
     pub optional: &'static [Lacking],
     /// The tracepoints it attaches to.
     pub tracepoints: &'static [Tracepoint],
-    /// The ways in which its programs attach where the target can do what this one can.
-    pub ways: fn(&Target) -> Vec<Way>,
+    /// How its programs attach on this target.
+    pub attach_kinds: fn(&Target) -> Vec<AttachKind>,
     /// What its tests need of a kernel's types and its programs do not.
     pub wanted: &'static [(Want, &'static str)],
-    /// Whether each instruction of its programs is broken to see a case fail, which takes long.
+    /// Whether the complete run makes every change to its programs ([`crate::mutants`]).
     pub mutate: bool,
 }
 
@@ -74,15 +85,16 @@ pub const CURRENT_TASK: Lacking =
 /// A tracepoint that a tool attaches to.
 pub struct Tracepoint {
     pub name: &'static str,
-    /// The struct that its first argument points to, on every kernel that has it; `None` when it is not always the same.
+    /// The struct that its first argument points to, on every kernel that has it; `None` when it is
+    /// not always the same.
     pub first: Option<&'static str>,
     /// The kernels that lack it, oldest first.
     pub lacking: &'static [&'static str],
 }
 
-/// A way to attach.
+/// How a program attaches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Way {
+pub enum AttachKind {
     TpBtf,
     RawTp,
     Fentry,
@@ -93,8 +105,8 @@ pub enum Way {
     Iter,
 }
 
-impl Way {
-    /// The way of an attachment.
+impl AttachKind {
+    /// The kind of an attachment.
     pub fn of(attach: &Attach) -> Self {
         match attach {
             Attach::TpBtf(_) => Self::TpBtf,
@@ -109,7 +121,7 @@ impl Way {
         }
     }
 
-    /// Whether the target can take it.
+    /// Whether the target supports it.
     pub fn fits(self, target: &Target) -> bool {
         match self {
             Self::TpBtf => target.access == Access::Typed,
@@ -120,9 +132,9 @@ impl Way {
     }
 }
 
-/// Of these ways, those that the target can take.
-pub fn fitting(ways: &[Way], target: &Target) -> Vec<Way> {
-    ways.iter().copied().filter(|way| way.fits(target)).collect()
+/// Those of these kinds that the target supports.
+pub fn fitting(kinds: &[AttachKind], target: &Target) -> Vec<AttachKind> {
+    kinds.iter().copied().filter(|kind| kind.fits(target)).collect()
 }
 
 impl Specimen {
@@ -139,10 +151,11 @@ impl Specimen {
     }
 }
 
-/// The tools that tell of sockets one by one, and how each does; while a program is broken, only those that may be.
-pub fn telling(lab: &Lab) -> impl Iterator<Item = (&'static Specimen, fn(&mut Tool<'_>, &Spec) -> bool)> {
+/// The tools that report sockets one by one, and a function for each that makes it do so; while a
+/// program is changed, only tools whose programs may be.
+pub fn reporting(lab: &Lab) -> impl Iterator<Item = (&'static Specimen, fn(&mut Tool<'_>, &Spec) -> bool)> {
     let broken = lab.mutant.is_some();
     ALL.iter()
         .filter(move |specimen| specimen.mutate || !broken)
-        .filter_map(|specimen| Some((*specimen, specimen.tells?)))
+        .filter_map(|specimen| Some((*specimen, specimen.reports?)))
 }

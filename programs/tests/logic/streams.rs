@@ -48,13 +48,13 @@ impl Streams {
     }
 }
 
-/// The sequence number so many bytes after the first.
+/// The sequence number this many bytes after the first.
 fn seq(first: u32, bytes: u64) -> u64 {
     (u64::from(first) + bytes) & u64::from(u32::MAX)
 }
 
 impl Tool<'_> {
-    /// Sets the fields that tell of the streams.
+    /// Sets the fields that describe the streams.
     pub fn streams(&mut self, sock: Sock, streams: Streams) {
         let Streams { irs, received, waiting, fin, fin_read, iss, syn, written, acked } = streams;
         let arrived = received + waiting + u64::from(fin);

@@ -11,8 +11,8 @@ use crate::golden;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
-use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint, Way, fitting};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::specimens::{AttachKind, CURRENT_TASK, Specimen, Tracepoint, fitting};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 
@@ -33,8 +33,8 @@ pub const SPECIMEN: Specimen = Specimen {
             .into()
     },
     golden,
-    cases: CASES,
-    tells: Some(tells),
+    cases: &[CASES],
+    reports: Some(reports),
     events: &[Event::LAYOUT],
     entry: Some(Entry::LAYOUT),
     fields: &[
@@ -58,12 +58,13 @@ pub const SPECIMEN: Specimen = Specimen {
     ],
     registers: &[],
     optional: &[CURRENT_TASK],
-    // Who connects is known: nothing watches who sends, receives, accepts or holds.
+    // The process that connects is known, so nothing watches which process sends, receives, accepts
+    // or has a socket open.
     tracepoints: &[
         Tracepoint { name: "inet_sock_set_state", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
     ],
-    ways: |target| fitting(&[Way::TpBtf, Way::RawTp], target),
+    attach_kinds: |target| fitting(&[AttachKind::TpBtf, AttachKind::RawTp], target),
     wanted: &[],
     mutate: true,
 };
@@ -82,14 +83,14 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// Whether it tells of a connect to a socket like this one that `OWNER` makes.
-fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports a connect of a socket like this one that `OWNER` makes.
+fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     let sock = tool.sock(spec);
     let at_connect = tool.call(10, OWNER, sock, CLOSE, SYN_SENT);
     let fate = tool.softirq(70, sock, SYN_SENT, ESTABLISHED);
     assert!(at_connect == AGGREGATED || (at_connect, fate) == (FILTERED, FILTERED), "{at_connect:?}");
     tool.destroy(sock);
-    fate::told(fate)
+    fate::is_reported(fate)
 }
 
 impl Lab {
@@ -149,12 +150,14 @@ fn connecting(tool: &mut Tool<'_>, spec: &Spec, task: Task) -> Sock {
     sock
 }
 
-/// Every state that a socket may leave or reach, but for TIME_WAIT and NEW_SYN_RECV, which no full socket has.
+/// Every state that a socket may leave or reach, but for TIME_WAIT and NEW_SYN_RECV, which no full
+/// socket has.
 const STATES: [State; 10] =
     [ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING];
 
 cases! {
-    /// A connect is told of once, when it is established, with who connected; then it is forgotten.
+    /// A connect is reported once, when it is established, with the process that connected; then it
+    /// is forgotten.
     fn established(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcpconnlat(&lab.latency());
@@ -169,7 +172,7 @@ cases! {
         }
     }
 
-    /// One that comes to nothing is told of only when asked for, and forgotten all the same.
+    /// A connect that fails is reported only if asked for, and forgotten in any case.
     fn failed(lab) in [Narrow, Wide, Filtered, Six] {
         let wanted = lab.latency().failed;
         let mut tool = lab.tcpconnlat(&lab.latency());
@@ -183,19 +186,19 @@ cases! {
         }
     }
 
-    /// Where the error is gone that would tell why, that is told.
+    /// If a process may have taken the error that would show why, the event says so.
     fn errors_that_a_process_took(lab) in [Wide, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         for ending in ENDINGS {
             let sock = connecting(&mut tool, &lab.spec(), OWNER);
             assert_eq!(ending.happens(&mut tool, 200, sock, SYN_SENT), REPORTED);
-            let told = event(&lab.spec(), OWNER, 200, CLOSE);
-            let expected = Event { err: ending.err, err_taken: ending.taken.into(), ..told };
+            let reported = event(&lab.spec(), OWNER, 200, CLOSE);
+            let expected = Event { err: ending.err, err_taken: ending.taken.into(), ..reported };
             assert_eq!(events(&mut tool), [expected], "{ending:?}");
         }
     }
 
-    /// Both sides send a SYN: that is no answer yet. What follows is, whatever it is.
+    /// Both sides send a SYN: that is not an answer yet. Whatever follows is.
     fn simultaneous_open(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         for end in [ESTABLISHED, CLOSE, FIN_WAIT1] {
@@ -212,7 +215,8 @@ cases! {
         }
     }
 
-    /// Changes of sockets that are not about to connect are nothing, and neither enter nor change anything.
+    /// Changes of sockets that are not about to connect are nothing, and neither enter nor change
+    /// anything.
     fn other_changes(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let (other, sock) = (tool.sock(&lab.spec()), connecting(&mut tool, &lab.spec(), OWNER));
@@ -229,7 +233,7 @@ cases! {
         assert_eq!(events(&mut tool), []);
     }
 
-    /// An entry holds what is known and nothing else.
+    /// An entry has what is known, and zeroes otherwise.
     fn entries(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let sock = connecting(&mut tool, &lab.spec(), OWNER);
@@ -237,7 +241,7 @@ cases! {
         assert_eq!(entry(&mut tool, sock), Some(Entry { pid, rank: Rank::Used as u32, comm, begin: ns(100) }));
     }
 
-    /// Who connected is told, and not who handles the answer.
+    /// The process that connected is reported, not the one that handles the answer.
     fn owner_is_who_connected(lab) in [Narrow, Wide, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let sock = connecting(&mut tool, &lab.spec(), OWNER);
@@ -245,7 +249,8 @@ cases! {
         assert_eq!(events(&mut tool), [event(&lab.spec(), OWNER, 200, ESTABLISHED)]);
     }
 
-    /// A connect whose task is not known names nobody; with a process asked for it is not even entered.
+    /// A connect whose task is unknown has no process; if a process is asked for, it is not even
+    /// entered.
     fn without_an_owner(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let sock = tool.sock(&lab.spec());
@@ -255,10 +260,10 @@ cases! {
             assert_eq!((tool.softirq(200, sock, SYN_SENT, ESTABLISHED), tool.machine().len("sockets")), (FILTERED, 0));
         } else {
             assert_eq!(tool.change(sock, CLOSE, SYN_SENT), AGGREGATED);
-            let (Task { tgid: pid, comm, .. }, rank) = (NOBODY, Rank::Unknown as u32);
+            let (Task { tgid: pid, comm, .. }, rank) = (NO_PROCESS, Rank::Unknown as u32);
             assert_eq!(entry(&mut tool, sock), Some(Entry { pid, rank, comm, begin: ns(100) }));
             assert_eq!(tool.softirq(200, sock, SYN_SENT, ESTABLISHED), REPORTED);
-            assert_eq!(events(&mut tool), [event(&lab.spec(), NOBODY, 200, ESTABLISHED)]);
+            assert_eq!(events(&mut tool), [event(&lab.spec(), NO_PROCESS, 200, ESTABLISHED)]);
         }
     }
 
@@ -272,8 +277,9 @@ cases! {
         assert_eq!(events(&mut tool), []);
     }
 
-    /// What is known at the connect is filtered there and takes no room. The local port is not: the kernel chooses it later.
-    fn filters_where_they_can_be_told(lab) in [Filtered, Six] {
+    /// Connects excluded by what is known at the connect take no table entry. The local port is not
+    /// known: the kernel chooses it later.
+    fn filters_apply_as_early_as_possible(lab) in [Filtered, Six] {
         let spec = lab.spec();
         let mut tool = lab.tcpconnlat(&lab.latency());
         let other_family = if spec == Spec::V4 { Spec::V6 } else { Spec::V4 };
@@ -295,7 +301,8 @@ cases! {
         }
     }
 
-    /// A connect that took exactly the least time is told of, one that took a nanosecond less is not, and forgotten all the same.
+    /// A connect that took exactly the minimum time is reported; one that took a nanosecond less is
+    /// only forgotten.
     fn least_time(lab) in [Narrow, Filtered, Six] {
         let min = lab.latency().min_ns;
         let mut tool = lab.tcpconnlat(&lab.latency());
@@ -306,8 +313,8 @@ cases! {
             tool.at(200, STRANGER);
             tool.machine().now = ns(100) + latency;
             assert_eq!(tool.change(sock, SYN_SENT, ESTABLISHED), if wanted { REPORTED } else { FILTERED }, "{latency}");
-            let told: Vec<u64> = events(&mut tool).iter().map(|event| event.latency).collect();
-            assert_eq!(told, if wanted { vec![latency] } else { vec![] });
+            let reported: Vec<u64> = events(&mut tool).iter().map(|event| event.latency).collect();
+            assert_eq!(reported, if wanted { vec![latency] } else { vec![] });
             assert_eq!(tool.machine().len("sockets"), 0);
         }
     }
@@ -323,7 +330,7 @@ cases! {
         assert_eq!(events(&mut tool), [event(&lab.spec(), OWNER, 200, ESTABLISHED)]);
     }
 
-    /// A table that is full is said; an answer makes room at once.
+    /// A full table is counted; an answer frees an entry at once.
     fn table_full(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let [first, _] = [(); 2].map(|()| connecting(&mut tool, &lab.spec(), OWNER));
@@ -376,13 +383,14 @@ cases! {
         assert_eq!((tool.machine().len("sockets"), events(&mut tool)), (0, vec![]));
     }
 
-    /// Memory that cannot be read is nobody's connect, rather than a connect to noise.
+    /// Memory that cannot be read is not taken for a connect.
     fn unreadable(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let sock = tool.sock(&lab.spec());
         tool.machine().unreadable = true;
         let fate = tool.call(100, OWNER, sock, CLOSE, SYN_SENT);
-        // Typed access reads without asking: the kernel answers what it cannot read with zeroes itself.
+        // Typed access reads without asking: the kernel answers what it cannot read with zeroes
+        // itself.
         assert_eq!(fate, if lab.access == Access::Probed { NOTHING } else { AGGREGATED });
     }
 }

@@ -1,4 +1,4 @@
-//! tcpretrans: what is told of each retransmission, and what is counted.
+//! tcpretrans: the event of each retransmission, and the counts.
 
 use bpfasm::{Access, Object, Ring};
 use programs::filter::{Family, Filter};
@@ -12,7 +12,7 @@ use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_RING, NOTHING, REPORTED}
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
 use crate::owner::{self, BEFORE_6_3};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, STRANGER, Spec};
 use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::{TCP_PROT, Task};
@@ -47,8 +47,8 @@ pub const SPECIMEN: Specimen = Specimen {
         objects
     },
     golden,
-    cases: CASES,
-    tells: Some(tells),
+    cases: &[CASES],
+    reports: Some(reports),
     events: &[Event::LAYOUT],
     entry: Some(Owner::LAYOUT),
     fields: &[
@@ -91,7 +91,7 @@ pub const SPECIMEN: Specimen = Specimen {
         Tracepoint { name: "tcp_retransmit_skb", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "tcp_retransmit_synack", first: Some("sock"), lacking: &[] },
     ],
-    ways: owner::ways,
+    attach_kinds: owner::attach_kinds,
     wanted: &[],
     mutate: true,
 };
@@ -100,14 +100,14 @@ pub const SPECIMEN: Specimen = Specimen {
 pub const SYN_ACKS: Specimen = Specimen {
     golden: Vec::new,
     cases: &[],
-    tells: Some(|tool, spec| {
+    reports: Some(|tool, spec| {
         let request = Request::new(tool, spec);
         request.listens(tool, OWNER);
         let fate = request.run(tool);
         if tool.has("tcp_destroy_sock") {
             tool.destroy(request.listener);
         }
-        fate::told(fate)
+        fate::is_reported(fate)
     }),
     ..SPECIMEN
 };
@@ -140,13 +140,13 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// Whether it tells of a retransmission of a socket like this one by `OWNER`.
-fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports a retransmission of a socket like this one by `OWNER`.
+fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     let sock = tool.sock(spec);
     let skb = packet(tool);
     tool.at(10, OWNER);
     tool.owned(sock, true);
-    fate::told(tool.run("tcp_retransmit_skb", &[sock.address, skb, 0]))
+    fate::is_reported(tool.run("tcp_retransmit_skb", &[sock.address, skb, 0]))
 }
 
 impl Lab {
@@ -171,15 +171,15 @@ impl Lab {
         })
     }
 
-    /// Whether the kernel tells of what it could not send.
+    /// Whether the kernel reports what it could not send.
     fn tells_failures(&self) -> bool {
         let tracepoint = self.kernel.index.tracepoint("tcp_retransmit_skb").expect("asked for");
-        let tells = tracepoint.found().expect("every kernel has it").args.len() == 3;
-        assert_eq!(tells, self.kernel.name >= "6.18" && !self.kernel.name.starts_with("5"));
-        tells
+        let reports = tracepoint.found().expect("every kernel has it").args.len() == 3;
+        assert_eq!(reports, self.kernel.name >= "6.18" && !self.kernel.name.starts_with("5"));
+        reports
     }
 
-    /// Runs the program on a retransmission with this error, or without one where the kernel has none to tell.
+    /// Runs the program on a retransmission, with this error if the kernel passes it.
     fn retransmit(&self, tool: &mut Tool<'_>, sock: Sock, skb: u64, err: i32) -> Stats {
         // An int in a register of 64 bits: the upper half says nothing.
         let err = 0x5a5a_5a5a_u64 << 32 | u64::from(err.cast_unsigned());
@@ -273,7 +273,7 @@ impl Request {
         let elsewhere = Spec { netns: 0x1111, rport: 0, lport: 0x2222, raddr: [0; 16], ..spec.clone() };
         let listener = connection(tool, &elsewhere, LISTEN);
         let number = tool.object("tcp_request_sock");
-        tool.ends(number, spec);
+        tool.set_endpoints(number, spec);
         let object = tool.machine().object(number);
         object.set("sock_common.skc_state", State::NEW_SYN_RECV.0.into());
         object.set("sock_common.skc_prot", TCP_PROT);
@@ -315,7 +315,7 @@ fn tally(tool: &mut Tool<'_>, spec: &Spec) -> Option<Tally> {
 }
 
 cases! {
-    /// A retransmission by a system call, on every kind of socket, has all there is to tell.
+    /// A retransmission by a system call, on every kind of socket, has every field.
     fn by_a_call(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcpretrans(&lab.retrans());
@@ -328,7 +328,7 @@ cases! {
         }
     }
 
-    /// In a soft interrupt nobody is named, unless the table knows the owner.
+    /// In a soft interrupt no process is reported, unless the table has the owner.
     fn by_a_timer(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let spec = lab.spec();
@@ -345,7 +345,7 @@ cases! {
             let expected = [packet(owner, tracked), syn_ack(owner, tracked)];
             assert_eq!(events(tool), if wanted { &expected[..] } else { &[] });
         };
-        check(&mut tool, STRANGER, NOBODY, 0);
+        check(&mut tool, STRANGER, NO_PROCESS, 0);
         if !lab.retrans().owners {
             return;
         }
@@ -355,9 +355,9 @@ cases! {
             for address in [sock.address, request.listener.address] {
                 tool.machine().insert("sockets", &address.to_ne_bytes(), &entry);
             }
-            check(&mut tool, STRANGER, if rank == Rank::Unknown { NOBODY } else { OWNER }, 1);
+            check(&mut tool, STRANGER, if rank == Rank::Unknown { NO_PROCESS } else { OWNER }, 1);
         }
-        // Who acts for them now is not who they belong to.
+        // The process that acts for them now is not their owner.
         for sock in [sock, request.listener] {
             tool.owned(sock, true);
         }
@@ -403,11 +403,11 @@ cases! {
             timer(&mut tool, sock, pending, ca_state);
             assert_eq!(lab.retransmit(&mut tool, sock, skb, 0), REPORTED);
             let kind = if probe && lab.set == Set::Wide { b'L' } else { b'R' };
-            assert_eq!(events(&mut tool), [event(&Spec::V4, NOBODY, ESTABLISHED, kind)], "{pending} {ca_state}");
+            assert_eq!(events(&mut tool), [event(&Spec::V4, NO_PROCESS, ESTABLISHED, kind)], "{pending} {ca_state}");
         }
     }
 
-    /// What could not be sent is told only where it is asked for, and with its error.
+    /// A segment that could not be sent is reported only if asked for, with its error.
     fn failures(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let spec = lab.spec();
@@ -430,7 +430,7 @@ cases! {
         }
     }
 
-    /// What is not TCP does not belong to the tool.
+    /// Segments of other protocols do not belong to the tool.
     fn other_protocols(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         for (family, protocol) in OTHERS {
@@ -440,7 +440,7 @@ cases! {
         }
     }
 
-    /// What finds no room in the ring is counted.
+    /// Events that do not fit into the ring are counted.
     fn full_ring(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let sock = connection(&mut tool, &lab.spec(), ESTABLISHED);
@@ -453,12 +453,13 @@ cases! {
         assert_eq!(request.run(&mut tool), LOST_RING);
     }
 
-    /// A SYN-ACK is told with the ends of the request and never by who runs, even where somebody has locked the listener.
+    /// A SYN-ACK is reported with the endpoints of the request and never with the current task,
+    /// even if a process has locked the listener.
     fn syn_acks(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcpretrans(&lab.retrans());
             let request = Request::new(&mut tool, &spec);
-            let expected = Event { segments: 1, ..event(&spec, NOBODY, State::NEW_SYN_RECV, b'S') };
+            let expected = Event { segments: 1, ..event(&spec, NO_PROCESS, State::NEW_SYN_RECV, b'S') };
             if lab.set != Set::Filtered {
                 tool.at(10, STRANGER);
                 tool.owned(request.listener, true);
@@ -476,7 +477,7 @@ cases! {
         }
     }
 
-    /// Where a request is not the kernel's own TCP, only typed access does not know its sequence number.
+    /// If a request is not the kernel's own TCP, its sequence number is unknown to typed access.
     fn requests_of_others(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpretrans(&lab.retrans());
         let request = Request::new(&mut tool, &lab.spec());
@@ -489,7 +490,7 @@ cases! {
         assert_eq!((event.first, event.has_first, event.seq()), (u32::from(known) * SEQ, known, (known != 0).then_some(SEQ)));
     }
 
-    /// A filter asks for the ends of the request, not for the listener's.
+    /// A filter is about the endpoints of the request, not those of the listener.
     fn filtered_syn_acks(lab) in [Narrow] {
         let v4 = Filter { family: Some(Family::V4), ..Filter::default() };
         let v6 = Filter { family: Some(Family::V6), ..Filter::default() };
@@ -561,7 +562,7 @@ cases! {
         assert_eq!((tally(&mut tool, &spec), tool.machine().len(FLOWS)), (Some(expected), 1));
     }
 
-    /// Flows are told apart by everything that is in their key; past the room for them events are lost, and are counted as that.
+    /// Flows differ by every field of their key; if the map is full, events are counted as lost.
     fn full_counts(lab) in [Narrow, Wide] {
         let base = Spec::V4;
         for other in [
@@ -587,7 +588,7 @@ cases! {
         }
     }
 
-    /// A failure is no retransmission.
+    /// A failure is not a retransmission.
     fn failures_do_not_count(lab) in [Narrow] {
         let mut tool = lab.tcpretrans(&counting(lab));
         let sock = connection(&mut tool, &Spec::V4, ESTABLISHED);

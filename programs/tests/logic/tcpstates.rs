@@ -1,4 +1,4 @@
-//! tcpstates: what is told of each change of state.
+//! tcpstates: the event of each change of state.
 
 use bpfasm::{Access, Object, Ring};
 use programs::filter::Filter;
@@ -11,7 +11,7 @@ use crate::lab::fate::{
 };
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, STRANGER, Spec};
 use crate::specimens::{CURRENT_TASK, Specimen};
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
@@ -29,8 +29,8 @@ pub const SPECIMEN: Specimen = Specimen {
         vec![tcpstates::object(&options, target).expect("links")]
     },
     golden,
-    cases: CASES,
-    tells: Some(tells),
+    cases: &[CASES],
+    reports: Some(reports),
     events: &[Event::LAYOUT],
     entry: Some(Entry::LAYOUT),
     fields: &[
@@ -58,7 +58,7 @@ pub const SPECIMEN: Specimen = Specimen {
     registers: &["ax", "di"],
     optional: &[CURRENT_TASK],
     tracepoints: owner::TRACEPOINTS,
-    ways: owner::ways,
+    attach_kinds: owner::attach_kinds,
     wanted: &[],
     mutate: true,
 };
@@ -80,12 +80,12 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// Whether it tells of a change of a socket like this one that `OWNER` makes.
-pub fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports a change of a socket like this one that `OWNER` makes.
+pub fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     let sock = tool.sock(spec);
     let fate = tool.call(10, OWNER, sock, ESTABLISHED, FIN_WAIT1);
     tool.destroy(sock);
-    fate::told(fate)
+    fate::is_reported(fate)
 }
 
 impl Lab {
@@ -137,17 +137,17 @@ fn unless_filtered(lab: &Lab, task: Task) -> programs::stats::Stats {
 }
 
 cases! {
-    /// Every change of a connection that this side opens is told, with the time since the one before and whose it is,
-    /// whichever way it ends; then it is forgotten.
+    /// Every change of a connection that this side opens is reported, with the time since the last
+    /// one and the owner, however it ends; then it is forgotten.
     fn active(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         for end in ENDS {
             let sock = tool.sock(&lab.spec());
-            let mut way = vec![CLOSE, SYN_SENT, ESTABLISHED];
-            way.extend(end);
-            way.push(CLOSE);
+            let mut path = vec![CLOSE, SYN_SENT, ESTABLISHED];
+            path.extend(end);
+            path.push(CLOSE);
             let mut last = 0;
-            for (step, change) in way.windows(2).enumerate() {
+            for (step, change) in path.windows(2).enumerate() {
                 let now = 1000 + step as u64;
                 let (old, new) = (change[0], change[1]);
                 assert_eq!(tool.step(now, OWNER, sock, old, new), REPORTED, "{old:?} to {new:?}");
@@ -160,29 +160,31 @@ cases! {
         }
     }
 
-    /// A connection that the other side opens has no owner until somebody acts for it, who is remembered.
+    /// A connection that the other side opens has no owner until a process uses it; that process is
+    /// remembered.
     fn passive(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
-        let ways = [
-            (SYN_RECV, NOBODY),
-            (ESTABLISHED, NOBODY),
-            (CLOSE_WAIT, NOBODY),
+        let paths = [
+            (SYN_RECV, NO_PROCESS),
+            (ESTABLISHED, NO_PROCESS),
+            (CLOSE_WAIT, NO_PROCESS),
             (LAST_ACK, OWNER),
             (CLOSE, OWNER),
         ];
         let (mut old, mut last) = (LISTEN, 0);
-        for (step, (new, whose)) in ways.into_iter().enumerate() {
+        for (step, (new, whose)) in paths.into_iter().enumerate() {
             let now = 50 + step as u64;
             assert_eq!(tool.step(now, OWNER, sock, old, new), unless_filtered(lab, whose), "{old:?} to {new:?}");
             let expected = event(&lab.spec(), sock, whose, (last, now), (old, new));
-            let told = unless_filtered(lab, whose) == REPORTED;
-            assert_eq!(events(&mut tool), if told { vec![expected] } else { vec![] });
+            let reported = unless_filtered(lab, whose) == REPORTED;
+            assert_eq!(events(&mut tool), if reported { vec![expected] } else { vec![] });
             (old, last) = (new, now);
         }
     }
 
-    /// Who makes a change is told, and not who owns the socket; a packet's change is the owner's.
+    /// The process that makes a change is reported, not the socket's owner; for a change by a
+    /// packet it is the owner.
     fn actor(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
@@ -190,28 +192,29 @@ cases! {
         assert_eq!(tool.softirq(2, sock, SYN_SENT, ESTABLISHED), REPORTED);
         assert_eq!(tool.call(3, OTHER, sock, ESTABLISHED, FIN_WAIT1), unless_filtered(lab, OTHER));
         assert_eq!(tool.softirq(4, sock, FIN_WAIT1, FIN_WAIT2), REPORTED);
-        let told: Vec<_> = events(&mut tool).iter().map(|event| (event.ts, event.pid, event.comm)).collect();
+        let reported: Vec<_> = events(&mut tool).iter().map(|event| (event.ts, event.pid, event.comm)).collect();
         let mut expected = [(1, OWNER), (2, OWNER), (3, OTHER), (4, OWNER)].map(|(step, task)| (ns(step), task.tgid, task.comm)).to_vec();
         expected.retain(|(_, pid, _)| lab.set != Set::Filtered || *pid == OWNER.tgid);
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 
-    /// A packet's change of a socket that nobody owns is nobody's, even if the process asked for happens to run.
+    /// A change by a packet of a socket without an owner has no process, even if the process asked
+    /// for happens to run.
     fn without_an_owner(lab) in [Narrow, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
         tool.at(10, OWNER);
         for (old, new) in [(SYN_SENT, ESTABLISHED), (ESTABLISHED, CLOSE_WAIT), (LISTEN, SYN_RECV), (CLOSE, SYN_SENT)] {
-            assert_eq!(tool.change(sock, old, new), unless_filtered(lab, NOBODY));
+            assert_eq!(tool.change(sock, old, new), unless_filtered(lab, NO_PROCESS));
             let unknown = Entry { pid: 0, rank: Rank::Unknown as u32, comm: [0; 16], last: ns(10) };
             assert_eq!(entry(&mut tool, sock), Some(unknown));
         }
         for event in events(&mut tool) {
-            assert_eq!((event.pid, event.comm), (NOBODY.tgid, NOBODY.comm));
+            assert_eq!((event.pid, event.comm), (NO_PROCESS.tgid, NO_PROCESS.comm));
         }
     }
 
-    /// A listener's opening and its end are told, and how long it listened.
+    /// A listener's opening and its end are reported, and how long it listened.
     fn listener(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
@@ -224,7 +227,8 @@ cases! {
         assert_eq!(events(&mut tool), expected);
     }
 
-    /// The first change seen of a socket enters it: who opens it is its owner, who closes it may be.
+    /// The first change seen of a socket enters it: who opens it is its owner, who closes it may
+    /// be.
     fn entries(lab) in [Narrow, Wide, Filtered, Six] {
         for (old, new, rank) in [
             (CLOSE, SYN_SENT, Rank::Used),
@@ -246,13 +250,14 @@ cases! {
         }
     }
 
-    /// The next change of a socket whose owner is not known may teach it: fully if it opens the socket again.
+    /// The next change of a socket whose owner is not known may teach it: fully if it opens the
+    /// socket again.
     fn entries_improve(lab) in [Narrow, Wide, Filtered, Six] {
         for comm in [OTHER.comm, [0; 16]] {
             let other = Task { comm, ..OTHER };
             let mut tool = lab.tcpstates(&lab.states());
             let sock = tool.sock(&lab.spec());
-            assert_eq!(tool.softirq(10, sock, SYN_SENT, ESTABLISHED), unless_filtered(lab, NOBODY));
+            assert_eq!(tool.softirq(10, sock, SYN_SENT, ESTABLISHED), unless_filtered(lab, NO_PROCESS));
             assert_eq!(tool.call(20, other, sock, ESTABLISHED, FIN_WAIT1), unless_filtered(lab, OTHER));
             let closed = Entry { pid: other.tgid, rank: Rank::Closed as u32, comm, last: ns(20) };
             assert_eq!(entry(&mut tool, sock), Some(closed));
@@ -268,15 +273,16 @@ cases! {
         }
     }
 
-    /// The kernel uses a socket's address again before the last one was seen to go: a connection out of a listener begins anew.
+    /// The kernel uses a socket's address again before the last one was seen to go: a connection
+    /// out of a listener begins anew.
     fn address_reused(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
         assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), REPORTED);
         events(&mut tool);
-        assert_eq!(tool.softirq(20, sock, LISTEN, SYN_RECV), unless_filtered(lab, NOBODY));
+        assert_eq!(tool.softirq(20, sock, LISTEN, SYN_RECV), unless_filtered(lab, NO_PROCESS));
         for event in events(&mut tool) {
-            assert_eq!((event.last, event.pid, event.comm), (0, NOBODY.tgid, NOBODY.comm));
+            assert_eq!((event.last, event.pid, event.comm), (0, NO_PROCESS.tgid, NO_PROCESS.comm));
         }
         let unknown = Entry { pid: 0, rank: Rank::Unknown as u32, comm: [0; 16], last: ns(20) };
         assert_eq!(entry(&mut tool, sock), Some(unknown));
@@ -317,7 +323,8 @@ cases! {
         assert_eq!((tool.machine().len("sockets"), events(&mut tool)), (0, vec![]));
     }
 
-    /// A table that is full is said, and changes are told all the same, without what came before.
+    /// A full table is counted, and changes are reported in any case, without the time since the
+    /// last one.
     fn table_full(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let [first, second, third] = [(); 3].map(|()| tool.sock(&lab.spec()));
@@ -326,18 +333,19 @@ cases! {
         }
         assert_eq!(tool.call(20, OWNER, third, CLOSE, SYN_SENT), REPORTED_UNTRACKED);
         let passed_on = if lab.set == Set::Filtered { FILTERED_UNTRACKED } else { REPORTED_UNTRACKED };
-        assert_eq!(tool.softirq(30, third, SYN_SENT, ESTABLISHED), passed_on, "nobody knows whose it is");
+        assert_eq!(tool.softirq(30, third, SYN_SENT, ESTABLISHED), passed_on, "its owner is unknown");
         assert_eq!(entry(&mut tool, third), None);
-        let told = events(&mut tool);
-        assert_eq!((told[2].ts, told[2].last, told[2].pid), (ns(20), 0, OWNER.tgid));
-        if let Some(event) = told.get(3) {
-            assert_eq!((event.ts, event.last, event.pid, event.comm), (ns(30), 0, NOBODY.tgid, NOBODY.comm));
+        let reported = events(&mut tool);
+        assert_eq!((reported[2].ts, reported[2].last, reported[2].pid), (ns(20), 0, OWNER.tgid));
+        if let Some(event) = reported.get(3) {
+            assert_eq!((event.ts, event.last, event.pid, event.comm), (ns(30), 0, NO_PROCESS.tgid, NO_PROCESS.comm));
         }
         tool.destroy(first);
         assert_eq!(tool.call(40, OWNER, third, ESTABLISHED, FIN_WAIT1), REPORTED);
     }
 
-    /// A ring that is full is said, and the change is remembered: the next one knows how long the state lasted.
+    /// A ring that is full is said, and the change is remembered: the next one knows how long the
+    /// state lasted.
     fn ring_full(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
@@ -345,8 +353,8 @@ cases! {
         assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), LOST_RING);
         tool.machine().ring_full = false;
         assert_eq!(tool.softirq(30, sock, SYN_SENT, ESTABLISHED), REPORTED);
-        let told = events(&mut tool);
-        assert_eq!((told.len(), told[0].last, told[0].ts), (1, ns(10), ns(30)));
+        let reported = events(&mut tool);
+        assert_eq!((reported.len(), reported[0].last, reported[0].ts), (1, ns(10), ns(30)));
     }
 
     /// A change that a filter rejects is remembered too: a connecting socket has no local port yet.
@@ -361,7 +369,8 @@ cases! {
         assert_eq!(events(&mut tool), [expected]);
     }
 
-    /// IPv6 addresses are told in full, mapped ones as the socket has them, and an IPv4 address is followed by zeroes.
+    /// IPv6 addresses are complete, mapped ones are as the socket has them, and an IPv4 address is
+    /// followed by zeroes.
     fn addresses(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         for spec in lab.specs() {
@@ -373,7 +382,8 @@ cases! {
         }
     }
 
-    /// A socket that was open when tracing began: its owner is known, the beginning of its state is not.
+    /// A socket that was open when tracing began: its owner is known, the beginning of its state is
+    /// not.
     fn existing(lab) in [Narrow, Wide, Filtered, Six] {
         let changes = [(ESTABLISHED, CLOSE_WAIT), (LISTEN, CLOSE), (CLOSE, SYN_SENT)];
         for ((state, next), walker) in changes.into_iter().flat_map(|change| WALKERS.map(|walker| (change, walker))) {
@@ -391,13 +401,14 @@ cases! {
         }
     }
 
-    /// Memory that cannot be read is nobody's socket, rather than a socket of noise.
+    /// Memory that cannot be read is not taken for a socket.
     fn unreadable(lab) in [Narrow, Wide, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());
         tool.machine().unreadable = true;
         let fate = tool.call(100, STRANGER, sock, CLOSE, SYN_SENT);
-        // Typed access reads without asking: the kernel answers what it cannot read with zeroes itself.
+        // Typed access reads without asking: the kernel answers what it cannot read with zeroes
+        // itself.
         assert_eq!(fate, if lab.access == Access::Probed { NOTHING } else { REPORTED });
     }
 }

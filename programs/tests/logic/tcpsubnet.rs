@@ -15,7 +15,7 @@ use crate::lab::state::*;
 use crate::lab::{Lab, Set, cases};
 use crate::owner::BEFORE_6_3;
 use crate::spec::{OTHER, OTHERS, OWNER, Spec};
-use crate::specimens::{Specimen, Tracepoint, Way, fitting};
+use crate::specimens::{AttachKind, Specimen, Tracepoint, fitting};
 use crate::streams::{RELEASES, Streams, UNTRACKED};
 use crate::tool::Tool;
 
@@ -36,8 +36,8 @@ pub const SPECIMEN: Specimen = Specimen {
             .into()
     },
     golden,
-    cases: CASES,
-    tells: None,
+    cases: &[CASES],
+    reports: None,
     events: &[],
     entry: Some(stream::Entry::LAYOUT),
     fields: &[
@@ -72,12 +72,17 @@ pub const SPECIMEN: Specimen = Specimen {
         Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
         Tracepoint { name: "sock_send_length", first: Some("sock"), lacking: BEFORE_6_3 },
     ],
-    ways: |target| fitting(&[Way::TpBtf, Way::RawTp, Way::Fentry, Way::Kprobe, Way::Iter], target),
+    attach_kinds: |target| {
+        fitting(
+            &[AttachKind::TpBtf, AttachKind::RawTp, AttachKind::Fentry, AttachKind::Kprobe, AttachKind::Iter],
+            target,
+        )
+    },
     wanted: &[],
     mutate: false,
 };
 
-/// Subnets that hold the addresses of [`Spec`], each more than once, and some that do not.
+/// Subnets that contain the addresses of [`Spec`], each more than once, and some that do not.
 const HOLDING: &[&str] = &[
     "198.51.100.0/27",
     "2001:db8:1::/49",
@@ -108,7 +113,7 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().expect("a subnet")).collect()
 }
 
-/// The same, and behind them so many others that they are looked up.
+/// The same, and behind them enough others for the program to look them up in a map.
 fn many(subnets: &[IpNet]) -> Vec<IpNet> {
     let others = (0..=u8::MAX).map(|last| format!("172.16.9.{last}/32").parse().expect("a subnet"));
     subnets.iter().copied().chain(others.take(MAX_COMPARED)).collect()
@@ -146,7 +151,8 @@ fn counted(tool: &mut Tool<'_>) -> Vec<(u32, u64)> {
 }
 
 cases! {
-    /// Bytes belong to the first subnet that holds the other end, in the order of the command line; compared or looked up.
+    /// Bytes belong to the first subnet that contains the remote address, in the order of the
+    /// command line, whether the subnets are compared one by one or looked up.
     fn first_that_holds(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcpsubnet(&lab.subnets(HOLDING));
@@ -158,7 +164,8 @@ cases! {
         }
     }
 
-    /// The ends of each subnet belong to it, or to one before it, and their neighbours outside do not; by every way to be counted.
+    /// The first and last address of each subnet belong to it, or to one before it, and their
+    /// neighbours outside do not, whichever hook counts the bytes.
     fn ends_of_each(lab) in [Narrow, Wide, Filtered, Six] {
         let nets = nets(HOLDING);
         let mut addresses = Vec::new();
@@ -208,7 +215,8 @@ cases! {
         }
     }
 
-    /// A wider subnet that is named first has the bytes, and a family's own /0 holds that family alone.
+    /// A wider subnet that is named first gets the bytes, and the /0 of a family contains that
+    /// family alone.
     fn order(lab) in [Narrow, Wide] {
         for (texts, four, six) in [
             (&["198.0.0.0/8", "198.51.100.44/32", "2001:db8::/32", "2001:db8:1::/48"][..], Some(0), Some(2)),
@@ -271,7 +279,7 @@ cases! {
             tool.softirq(2, sock, SYN_SENT, ESTABLISHED);
             streams.written = 1 << 32;
             tool.streams(sock, streams);
-            // What is not acknowledged is never as much as that, but what was is.
+            // Unacknowledged bytes are never this many, but acknowledged ones may be.
             streams.acked = (1 << 32) - 5;
             tool.streams(sock, streams);
             assert_eq!(tool.releases(release, OWNER, sock), AGGREGATED);

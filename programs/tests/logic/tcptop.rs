@@ -1,4 +1,4 @@
-//! tcptop: what is added up, for whom, and what is not.
+//! tcptop: which bytes are added up, and for which process.
 
 use bpfasm::{Access, Object, Ring};
 use programs::containers::Containers;
@@ -13,8 +13,8 @@ use crate::lab::fate::{AGGREGATED, FILTERED, NOTHING};
 use crate::lab::state::*;
 use crate::lab::{Lab, Set, cases};
 use crate::owner::BEFORE_6_3;
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
-use crate::specimens::{Specimen, Tracepoint, Way, fitting};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, Spec};
+use crate::specimens::{AttachKind, Specimen, Tracepoint, fitting};
 use crate::streams::{RELEASES, Streams, UNTRACKED};
 use crate::tool::{Sock, Tool, WALKERS};
 use crate::vm::machine::Task;
@@ -34,8 +34,8 @@ pub const SPECIMEN: Specimen = Specimen {
             .into()
     },
     golden,
-    cases: CASES,
-    tells: None,
+    cases: &[CASES],
+    reports: None,
     events: &[],
     entry: Some(stream::Entry::LAYOUT),
     fields: &[
@@ -78,7 +78,12 @@ pub const SPECIMEN: Specimen = Specimen {
         Tracepoint { name: "sock_send_length", first: Some("sock"), lacking: BEFORE_6_3 },
         Tracepoint { name: "tcp_rcv_space_adjust", first: Some("sock"), lacking: &[] },
     ],
-    ways: |target| fitting(&[Way::TpBtf, Way::RawTp, Way::Fentry, Way::Kprobe, Way::Iter], target),
+    attach_kinds: |target| {
+        fitting(
+            &[AttachKind::TpBtf, AttachKind::RawTp, AttachKind::Fentry, AttachKind::Kprobe, AttachKind::Iter],
+            target,
+        )
+    },
     wanted: &[],
     mutate: false,
 };
@@ -97,7 +102,7 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// There is no room for the flow.
+/// The map of flows is full.
 const NO_ROOM: Stats = Stats { seen: 1, lost_map: 1, ..NOTHING };
 
 impl Lab {
@@ -151,10 +156,10 @@ fn connected(tool: &mut Tool<'_>, spec: &Spec) -> Sock {
     sock
 }
 
-/// Moves so many bytes of a connection, as a task.
+/// Moves this many bytes of a connection, as a task.
 type Mover = fn(&mut Tool<'_>, Task, Sock, u32) -> Stats;
 
-/// The ways in which bytes of a connection that `OWNER` opened come to be counted.
+/// How bytes of a connection that `OWNER` opened come to be counted.
 const MOVERS: [Mover; 4] = [
     |tool, task, sock, bytes| tool.sends(task, sock, bytes.cast_signed()),
     |tool, task, sock, bytes| {
@@ -183,7 +188,8 @@ fn unless_filtered(lab: &Lab, task: Task) -> Stats {
 }
 
 cases! {
-    /// Each step of reading counts what it took out of the socket, and no more: neither what waits, nor the FIN, nor a look.
+    /// Each step of reading counts what it took out of the socket, and no more: neither what waits,
+    /// nor the FIN, nor a look.
     fn received(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcptop(&lab.top());
@@ -202,7 +208,7 @@ cases! {
             assert_eq!(step(&mut tool, 10, 4), AGGREGATED);
             streams.fin = true;
             tool.streams(sock, streams);
-            assert_eq!(tool.reads(OWNER, sock), NOTHING, "a FIN is no data");
+            assert_eq!(tool.reads(OWNER, sock), NOTHING, "a FIN is not data");
             streams.read(6);
             tool.streams(sock, streams);
             assert_eq!(tool.reads(OWNER, sock), AGGREGATED);
@@ -214,7 +220,8 @@ cases! {
         }
     }
 
-    /// A connection that the other side opened has read nothing when it is born, whatever had its address before.
+    /// A connection that the other side opened has read nothing when it is born, whatever had its
+    /// address before.
     fn accepted(lab) in [Narrow, Wide, Six] {
         let spec = lab.spec();
         let mut tool = lab.tcptop(&lab.top());
@@ -246,7 +253,8 @@ cases! {
         assert_eq!(tool.machine().len("sockets"), 0);
     }
 
-    /// What a call said it sent, for whoever called; errors and empty calls are none.
+    /// The bytes that a call returned as sent, for the process that called; errors and empty calls
+    /// do not count.
     fn sent(lab) in [Narrow, Wide, Filtered, Six] {
         for spec in lab.specs() {
             let mut tool = lab.tcptop(&lab.top());
@@ -259,7 +267,8 @@ cases! {
         }
     }
 
-    /// Processes that share a connection have a row each, with the name of the first thread; both directions meet in it.
+    /// Processes that share a connection have a row each, with the name of the first thread; both
+    /// directions meet in it.
     fn processes(lab) in [Narrow, Wide, Filtered, Six] {
         let spec = lab.spec();
         let mut tool = lab.tcptop(&lab.top());
@@ -279,19 +288,20 @@ cases! {
         assert_eq!(flows(&mut tool, 0), expected);
     }
 
-    /// What a soft interrupt reads for the kernel's own sake is nobody's.
-    fn nobody(lab) in [Narrow, Filtered, Six] {
+    /// Bytes that a soft interrupt reads for the kernel itself have no process.
+    fn read_by_the_kernel(lab) in [Narrow, Filtered, Six] {
         let spec = lab.spec();
         let mut tool = lab.tcptop(&lab.top());
         let sock = connected(&mut tool, &spec);
         tool.streams(sock, Streams { received: 40, ..Streams::default() });
         tool.at(5, OWNER);
-        assert_eq!(tool.run("tcp_rcv_space_adjust", &[sock.address]), unless_filtered(lab, NOBODY));
-        let expected = flow(&mut tool, &spec, sock, NOBODY, [40, 0]);
+        assert_eq!(tool.run("tcp_rcv_space_adjust", &[sock.address]), unless_filtered(lab, NO_PROCESS));
+        let expected = flow(&mut tool, &spec, sock, NO_PROCESS, [40, 0]);
         assert_eq!(flows(&mut tool, 0), if lab.set == Set::Filtered { vec![] } else { vec![expected] });
     }
 
-    /// A socket that was open before counts from when it was found, by the walk or else by its first event.
+    /// A socket that was open before counts from when it was found, by the walk or else by its
+    /// first event.
     fn open_before(lab) in [Narrow, Wide, Six] {
         for walker in WALKERS.map(Some).into_iter().chain([None]) {
             let spec = lab.spec();
@@ -316,7 +326,8 @@ cases! {
         }
     }
 
-    /// A socket that is new to the tool is entered as it is, whatever finds it first; from then on every byte counts.
+    /// A socket that is new to the tool is entered as it is, whatever finds it first; from then on
+    /// every byte counts.
     fn entered_as_it_is(lab) in [Narrow, Wide, Six] {
         let long = Streams { irs: u32::MAX - 5, received: 5 << 33, iss: u32::MAX - 9, written: 3 << 33, acked: (3 << 33) - 70_000, ..Streams::default() };
         for start in [
@@ -354,7 +365,8 @@ cases! {
         }
     }
 
-    /// The walk leaves what is known already as it is, and a listener, a raw socket and a socket of another protocol are no use.
+    /// The walk leaves what is known already as it is, and a listener, a raw socket and a socket of
+    /// another protocol are no use.
     fn walked(lab) in [Narrow, Six] {
         for walker in WALKERS {
             let mut tool = lab.tcptop(&lab.top());
@@ -426,7 +438,8 @@ cases! {
         assert_eq!((flows(&mut tool, 0).len(), tool.machine().len("sockets")), (0, 2));
     }
 
-    /// Only what is wanted; and what is not wanted has been read all the same.
+    /// Only flows that match the filters; for the others, bytes that were read are remembered as
+    /// well.
     fn filtered(lab) in [Filtered, Six] {
         let spec = lab.spec();
         let elsewhere = Spec { lport: spec.lport + 1, ..spec.clone() };
@@ -443,7 +456,7 @@ cases! {
         assert_eq!(flows(&mut tool, 0), []);
     }
 
-    /// Only processes of wanted containers; what is nobody's is of none.
+    /// Only processes of the given containers; bytes without a process belong to no container.
     fn containers(lab) in [Narrow, Filtered] {
         let containers = Containers { cgroups: Some("/sys/fs/bpf/wanted".into()), mount_namespaces: None };
         let mut tool = lab.tcptop(&Options { containers, ..lab.top() });
@@ -478,7 +491,8 @@ cases! {
         assert_eq!((flows(&mut tool, 0).len(), tool.machine().len("sockets")), (0, 0));
     }
 
-    /// Without the tracepoint, what was written since a socket's lock was last given back counts: not its SYN, nor its FIN.
+    /// Without the tracepoint, what was written since a socket's lock was last given back counts:
+    /// not its SYN, nor its FIN.
     fn written(lab) in [Narrow, Wide, Filtered, Six] {
         for release in RELEASES {
             let births = [((CLOSE, SYN_SENT), 1), ((LISTEN, SYN_RECV), 0)];
@@ -511,8 +525,8 @@ cases! {
         }
     }
 
-    /// Of a socket that was open before only what is written from then on; what is not connected has no numbers that mean
-    /// anything.
+    /// For a socket that was open before, only bytes written from then on; a socket that is not
+    /// connected has no numbers that mean anything.
     fn written_before(lab) in [Narrow, Filtered, Six] {
         for release in RELEASES {
             let mut tool = lab.tcptop(&lab.top());

@@ -34,29 +34,42 @@ pub struct ReadyProgram {
     pub fingerprint: u64,
 }
 
+/// A program of an object as a kernel gets it.
+pub struct Relocated<'a> {
+    /// Its name, and its position in its hook if an earlier program there has the same name.
+    pub name: String,
+    pub attach: &'a Attach,
+    pub program: Program,
+}
+
+/// The programs of an object as a kernel gets them.
+pub fn relocated<'a>(kernel: &'a Kernel, object: &'a Object) -> impl Iterator<Item = Relocated<'a>> {
+    let options = object
+        .hooks
+        .iter()
+        .flat_map(|hook| hook.attach_options.iter().enumerate().map(move |(at, def)| (hook, at, def)));
+    options.map(move |(hook, at, def)| {
+        let program = loader::relocate(&def.program, &kernel.index, &object.consts)
+            .unwrap_or_else(|error| panic!("{} on {kernel:?}: {error}", def.name));
+        let is_repeated = hook.attach_options[..at].iter().any(|earlier| earlier.name == def.name);
+        let name =
+            if is_repeated { format!("{}, option {}", def.name, at + 1) } else { def.name.to_string() };
+        Relocated { name, attach: &def.attach, program }
+    })
+}
+
 impl Ready {
     pub fn new(kernel: &Kernel, object: Object) -> Self {
-        let defs = object.hooks.iter().flat_map(|hook| {
-            hook.attach_options.iter().enumerate().map(move |attach_option| (hook, attach_option))
-        });
-        let programs = defs
-            .map(|(hook, (attach_option, def))| {
-                let program = loader::relocate(&def.program, &kernel.index, &object.consts)
-                    .unwrap_or_else(|error| panic!("{} on {kernel:?}: {error}", def.name));
+        let programs = relocated(kernel, &object)
+            .map(|Relocated { name, attach, program }| {
                 let code =
-                    Code::new(&program, &object.maps).unwrap_or_else(|error| panic!("{}: {error}", def.name));
+                    Code::new(&program, &object.maps).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let mut hasher = DefaultHasher::new();
-                (&def.name, &program.insns, &program.symbols).hash(&mut hasher);
+                (&name, &program.insns, &program.symbols).hash(&mut hasher);
                 ReadyProgram {
-                    name: match hook.attach_options[..attach_option]
-                        .iter()
-                        .any(|earlier| earlier.name == def.name)
-                    {
-                        true => format!("{}, option {}", def.name, attach_option + 1),
-                        false => def.name.to_string(),
-                    },
+                    name,
                     typed: matches!(
-                        def.attach,
+                        attach,
                         Attach::TpBtf(_) | Attach::Fentry(_) | Attach::Fexit(_) | Attach::Iter(_)
                     ),
                     program,
@@ -122,8 +135,8 @@ impl<'a> Tool<'a> {
         self.machine().add(object)
     }
 
-    /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address. Programs reach them only by
-    /// `bpf_probe_read_kernel`.
+    /// Puts bytes into the kernel's memory, such as a packet's headers; returns their address.
+    /// Programs reach them only by `bpf_probe_read_kernel`.
     pub fn bytes(&mut self, bytes: &[u8]) -> u64 {
         self.machine().add_bytes(bytes)
     }
@@ -138,8 +151,9 @@ impl<'a> Tool<'a> {
         self.machine().object(object).set(path, value);
     }
 
-    /// Gives a socket, or what begins like one, its family, addresses and remote port, in a network namespace of its own.
-    pub fn ends(&mut self, object: usize, spec: &Spec) {
+    /// Gives a socket, or what begins like one, its family, addresses and remote port, in a network
+    /// namespace of its own.
+    pub fn set_endpoints(&mut self, object: usize, spec: &Spec) {
         let net = self.object("net");
         let machine = self.machine();
         let (net, object) = (machine.object(net), machine.object(object));
@@ -160,7 +174,7 @@ impl<'a> Tool<'a> {
     pub fn sock(&mut self, spec: &Spec) -> Sock {
         let cgroup = self.cgroup;
         let sock = self.object("tcp_sock");
-        self.ends(sock, spec);
+        self.set_endpoints(sock, spec);
         let machine = self.machine();
         let object = machine.object(sock);
         object.set("sock_common.skc_state", State::CLOSE.0.into());
@@ -197,7 +211,7 @@ impl<'a> Tool<'a> {
         cgroup.address()
     }
 
-    /// Whether the current task holds the socket's lock.
+    /// Sets whether the current task has locked the socket.
     pub fn owned(&mut self, sock: Sock, owned: bool) {
         // The kernel says 1. Any bit will do to see that all of them are looked at.
         self.set(sock.object, "sock.sk_lock.owned", u64::from(owned) << 16);
@@ -219,7 +233,7 @@ impl<'a> Tool<'a> {
         (machine.now, machine.task) = (ns(now), task);
     }
 
-    /// A change of state by `task`, which holds the socket's lock: a system call.
+    /// A change of state by `task`, which has locked the socket: a system call.
     pub fn call(&mut self, now: u64, task: Task, sock: Sock, old: State, new: State) -> Stats {
         self.at(now, task);
         self.owned(sock, true);
@@ -246,7 +260,7 @@ impl<'a> Tool<'a> {
         fate
     }
 
-    /// A change of state by whoever makes such a change: a system call of `task` or a packet.
+    /// A change of state by what usually makes such a change: a system call of `task` or a packet.
     pub fn step(&mut self, now: u64, task: Task, sock: Sock, old: State, new: State) -> Stats {
         use state::{CLOSE, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
         let by_call =
@@ -286,7 +300,8 @@ impl<'a> Tool<'a> {
         }
     }
 
-    /// Runs a program on a probe at a function's entry, with these arguments. Returns what it was counted as.
+    /// Runs a program on a probe at a function's entry, with these arguments. Returns what it was
+    /// counted as.
     pub fn enters(&mut self, program: &str, arguments: &[u64]) -> Stats {
         match self.lab.kernel.arch {
             Arch::X86_64 => {
@@ -317,12 +332,12 @@ impl<'a> Tool<'a> {
         self.run_at(program, &regs.memory)
     }
 
-    /// The walk over open files comes to a socket that `task` holds, and finds room for it.
+    /// The walk over open files comes to a socket that `task` has open, and enters it.
     pub fn walk(&mut self, now: u64, task: Task, sock: Sock) {
         assert_eq!(self.try_walk(now, task, sock), fate::NOTHING);
     }
 
-    /// The walk over open files comes to a socket that `task` holds.
+    /// The walk over open files comes to a socket that `task` has open.
     pub fn try_walk(&mut self, now: u64, task: Task, sock: Sock) -> Stats {
         let (holder, file) = (self.holder(task), self.file(S_IFSOCK | 0o777, sock.address));
         self.at(now, STRANGER);
@@ -338,8 +353,8 @@ impl<'a> Tool<'a> {
         holder.address()
     }
 
-    /// The address of a file of this mode. What it carries looks like a socket that points to `sk`, also where the mode says
-    /// that it is none, so that taking it for one shows.
+    /// The address of a file of this mode. What it carries looks like a socket that points to `sk`,
+    /// also where the mode says that it is none, so that taking it for one shows.
     pub fn file(&mut self, mode: u64, sk: u64) -> u64 {
         let [file, inode, socket] = ["file", "inode", "socket"].map(|root| self.object(root));
         let machine = self.machine();
@@ -387,15 +402,7 @@ impl<'a> Tool<'a> {
         let (machine, result) = code.run(&ready.program, machine, context, ready.typed);
         self.machine = Some(machine);
         let lab = self.lab;
-        assert_eq!(
-            result,
-            Ok(0),
-            "{program} on {:?}, {:?}, {:?}, {:?}",
-            lab.kernel,
-            lab.access,
-            lab.ring,
-            lab.set
-        );
+        assert_eq!(result, Ok(0), "{program} on {lab:?}");
         let after = self.stats();
         assert!(after.balanced(), "{after:?}");
         Stats {
@@ -410,7 +417,7 @@ impl<'a> Tool<'a> {
         }
     }
 
-    /// As if so many events had been sent already.
+    /// As if this many events had been sent already.
     pub fn reported_before(&mut self, events: u64) {
         let mut value = vec![0; usize::from(Stats::SIZE)];
         for at in [offset_of!(Stats, seen), offset_of!(Stats, reported)] {

@@ -1,4 +1,4 @@
-//! Accepts: each way to see one, and what is none.
+//! Accepts: each hook that sees one, and what is not an accept.
 
 use bpfasm::{Access, Arch};
 use programs::stats::Stats;
@@ -26,7 +26,7 @@ const FUNCTIONS: [(&str, ForSocket); 4] = [
     ("accept_ret", |tool, sock| tool.returns("accept_ret", sock)),
 ];
 
-/// Programs that are told the number of a file.
+/// Programs that get the number of a file.
 const NUMBERED: [fn(&Lab, &mut Tool<'_>, i32) -> Stats; 4] = [
     |_, tool, fd| tool.run("accept_returns", &[0x1111, 43, ret(fd)]),
     |_, tool, fd| tool.run("accept_returns", &[0x1111, 288, ret(fd)]),
@@ -92,7 +92,8 @@ fn says_what(lab: &Lab) -> bool {
     lab.kernel.version.major > 5
 }
 
-/// The files of whoever runs from now on, by number: all but the last of these, which lies behind them.
+/// The open files of the current task, by number: all but the last of these, which lies past the
+/// end of its table.
 fn files(tool: &mut Tool<'_>, files: &[u64]) {
     let table: Vec<u8> = files.iter().flat_map(|file| file.to_le_bytes()).collect();
     let table = tool.bytes(&table);
@@ -132,7 +133,7 @@ fn plain(lab: &Lab) -> Tool<'_> {
     tool
 }
 
-/// Whoever runs has this socket as number 2.
+/// The current task has this socket as file number 2.
 fn held(tool: &mut Tool<'_>, task: Task, sock: Sock) {
     let carried = file(tool, sock.address);
     let noise = tool.object("file");
@@ -142,7 +143,7 @@ fn held(tool: &mut Tool<'_>, task: Task, sock: Sock) {
 }
 
 cases! {
-    /// An accept is told as that of whoever makes it, where a function can be traced.
+    /// If a function can be traced, an accept is reported with the process that makes it.
     fn by_function(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = plain(lab);
         for (name, run) in FUNCTIONS {
@@ -152,8 +153,8 @@ cases! {
                     tool.at(100, task);
                     assert_eq!(run(&mut tool, sock.address), lab.fate_of(task), "{name}");
                     let expected = [event(&spec, 100, Kind::Accept, task)];
-                    let told = usize::from(lab.fate_of(task) == REPORTED);
-                    assert_eq!(events(&mut tool), expected[..told], "{name}");
+                    let reported = usize::from(lab.fate_of(task) == REPORTED);
+                    assert_eq!(events(&mut tool), expected[..reported], "{name}");
                 }
             }
             let other = if lab.set == Set::Six { Spec::V4 } else { Spec::V6 };
@@ -184,7 +185,8 @@ cases! {
         assert_eq!(tool.returns("accept_ret", 0), NOTHING);
     }
 
-    /// Once the tool has detached nothing is told, and nothing counted: the kernel may still be about to.
+    /// Once the tool has detached, nothing is reported or counted, although the kernel may still
+    /// run its programs.
     fn stopped(lab) in [Narrow, Filtered] {
         for run in &NUMBERED[..2] {
             let mut tool = plain(lab);
@@ -203,7 +205,8 @@ cases! {
         }
     }
 
-    /// An accept is told by the number that a system call or io_uring gives it, as that of whoever has that file.
+    /// An accept is reported by the file number that a system call or io_uring returns, with the
+    /// process that has that file.
     fn by_number(lab) in [Narrow, Wide, Filtered, Six] {
         for (at, run) in NUMBERED.into_iter().enumerate() {
             let silent = at == 3 && !says_what(lab);
@@ -281,8 +284,8 @@ cases! {
         let sock = socket(&mut tool, &lab.spec());
         held(&mut tool, OWNER, sock);
         for opcode in (0..64).map(Some).chain([None]) {
-            let told = opcode == Some(13) && says_what(lab);
-            assert_eq!(completion(lab, &mut tool, opcode, 2), if told { REPORTED } else { NOTHING }, "{opcode:?}");
+            let reported = opcode == Some(13) && says_what(lab);
+            assert_eq!(completion(lab, &mut tool, opcode, 2), if reported { REPORTED } else { NOTHING }, "{opcode:?}");
         }
         assert_eq!(events(&mut tool).len(), usize::from(says_what(lab)));
     }
@@ -302,7 +305,7 @@ cases! {
         }
     }
 
-    /// Memory that cannot be read is nobody's socket.
+    /// Memory that cannot be read is not taken for a socket.
     fn unreadable(lab) in [Narrow, Six] {
         let mut tool = plain(lab);
         let sock = socket(&mut tool, &lab.spec());

@@ -1,4 +1,4 @@
-//! tcptracer: what is told of connects and closes; see [`accept`] for accepts.
+//! tcptracer: the events of connects and closes; see [`accept`] for accepts.
 
 pub mod accept;
 
@@ -12,9 +12,9 @@ use programs::tcptracer::{self, Entry, Event, Kind, Options, Stage};
 use crate::golden;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
-use crate::lab::{Case, Lab, RING_BYTES, Set, cases, ns};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, Spec};
-use crate::specimens::{CURRENT_TASK, Specimen, Tracepoint, Way, fitting};
+use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, Spec};
+use crate::specimens::{AttachKind, CURRENT_TASK, Specimen, Tracepoint, fitting};
 use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 
@@ -37,8 +37,8 @@ pub const SPECIMEN: Specimen = Specimen {
         objects.into()
     },
     golden,
-    cases: &EVERY_CASE,
-    tells: Some(tells),
+    cases: &[CASES, accept::CASES],
+    reports: Some(reports),
     events: &[Event::LAYOUT],
     entry: Some(Entry::LAYOUT),
     fields: &[
@@ -78,22 +78,15 @@ pub const SPECIMEN: Specimen = Specimen {
         Tracepoint { name: "sys_exit", first: Some("pt_regs"), lacking: &[] },
         Tracepoint { name: "io_uring_complete", first: None, lacking: &[] },
     ],
-    ways: |target| {
-        use Way::*;
-        // All its programs read the socket; what io_uring completes is read by address whatever the target.
+    attach_kinds: |target| {
+        use AttachKind::*;
+        // All its programs read the socket; what io_uring completes is read by address whatever the
+        // target.
         fitting(&[TpBtf, RawTp, Fentry, Fexit, Kprobe, Kretprobe, Tracepoint], target)
     },
     wanted: &[],
-    // Most of it is what is shared, once more in each of the many ways to see an accept.
+    // Most of its code is shared with other tools, and repeated for each hook that sees an accept.
     mutate: false,
-};
-
-/// The cases of both files.
-const EVERY_CASE: [Case; CASES.len() + accept::CASES.len()] = {
-    let mut all = [CASES[0]; CASES.len() + accept::CASES.len()];
-    all.split_at_mut(CASES.len()).0.copy_from_slice(CASES);
-    all.split_at_mut(CASES.len()).1.copy_from_slice(accept::CASES);
-    all
 };
 
 fn golden() -> Vec<(&'static str, Object)> {
@@ -142,7 +135,8 @@ impl Lab {
         tool
     }
 
-    /// Whether some task's doings may not be wanted, so that one whose doer is not known is not either.
+    /// Whether some task's doings may not be wanted, so that one whose doer is not known is not
+    /// either.
     fn asks_who(&self) -> bool {
         matches!(self.set, Set::Wide | Set::Filtered)
     }
@@ -153,7 +147,7 @@ impl Lab {
     }
 }
 
-/// Puts whoever runs where the options want him.
+/// Puts the current task into the container and under the user that the options ask for.
 pub fn settle(tool: &mut Tool<'_>) {
     let [task, proxy, namespace] = ["task_struct", "nsproxy", "mnt_namespace"].map(|root| tool.object(root));
     tool.set(namespace, "mnt_namespace.ns.inum", MOUNT_NAMESPACE);
@@ -172,16 +166,16 @@ pub fn settle(tool: &mut Tool<'_>) {
     }
 }
 
-/// Whether it tells of the close of a socket like this one by `OWNER`.
-fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports the close of a socket like this one by `OWNER`.
+fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     settle(tool);
     let sock = socket(tool, spec);
     let fate = close(tool, 10, OWNER, sock);
     destroy(tool, 20, None, sock);
-    fate::told(fate)
+    fate::is_reported(fate)
 }
 
-/// A socket that nobody has shut down, and that has heard from the other side.
+/// A socket that no process has shut down, and that has received something.
 fn socket(tool: &mut Tool<'_>, spec: &Spec) -> Sock {
     let sock = tool.sock(spec);
     tool.set_sock(sock, "sock.sk_shutdown", 0);
@@ -195,7 +189,8 @@ fn close(tool: &mut Tool<'_>, now: u64, task: Task, sock: Sock) -> Stats {
     tool.call(now, task, sock, ESTABLISHED, FIN_WAIT1)
 }
 
-/// The kernel destroys the socket, in a system call of this task or in a soft interrupt, where the owner happens to run.
+/// The kernel destroys the socket, in a system call of this task or in a soft interrupt, where the
+/// owner happens to run.
 fn destroy(tool: &mut Tool<'_>, now: u64, task: Option<Task>, sock: Sock) -> Stats {
     tool.at(now, task.unwrap_or(OWNER));
     tool.owned(sock, task.is_some());
@@ -219,7 +214,7 @@ pub fn event(spec: &Spec, now: u64, kind: Kind, task: Task) -> Event {
         laddr: spec.laddr,
         comm: task.comm,
         pid: task.tgid,
-        uid: if task == NOBODY { 0 } else { USER },
+        uid: if task == NO_PROCESS { 0 } else { USER },
         netns: spec.netns,
         rport: spec.rport.to_be(),
         lport: spec.lport.to_be(),
@@ -239,16 +234,17 @@ fn entry(tool: &mut Tool<'_>, sock: Sock) -> Option<Entry> {
     tool.entry(sock).map(|bytes| Entry::decode(&bytes).expect("an entry's size"))
 }
 
-/// What the table has of a socket that `task` has connected, or nobody known.
+/// The table's entry of a socket that `task` has connected, or an unknown process.
 fn connected(task: Task, stage: Stage) -> Option<Entry> {
-    let known = task != NOBODY;
+    let known = task != NO_PROCESS;
     let rank = if known { Rank::Used } else { Rank::Unknown } as u32;
     let uid = if known { USER } else { 0 };
     Some(Entry { pid: task.tgid, rank, comm: task.comm, uid, stage: stage as u32 })
 }
 
 cases! {
-    /// A connection is told when it is established, as who asked for it; then its close, as who closes it; and no more.
+    /// A connection is reported when it is established, with the process that connected; then its
+    /// close, with the process that closes it; and nothing else.
     fn connects_and_closes(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         for spec in lab.specs() {
@@ -272,7 +268,7 @@ cases! {
         }
     }
 
-    /// A connection that came out of a listener is told when it is closed, whatever its state is then.
+    /// A connection that came out of a listener is reported when it is closed, in every state.
     fn closes(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         for (old, new) in [
@@ -288,7 +284,7 @@ cases! {
             assert_eq!(tool.softirq(10, sock, LISTEN, SYN_RECV), FILTERED);
             assert_eq!(tool.softirq(20, sock, SYN_RECV, ESTABLISHED), FILTERED);
             assert_eq!(entry(&mut tool, sock), None);
-            // A packet's change, and a shutdown of one side, is no close.
+            // A change by a packet is not a close, nor is a shutdown of one side.
             for shutdown in [0, 1, 2, 3] {
                 tool.set_sock(sock, "sock.sk_shutdown", shutdown);
                 assert_eq!(tool.softirq(30, sock, old, new), FILTERED);
@@ -322,15 +318,16 @@ cases! {
                 tool.set_sock(unacknowledged, "tcp_sock.rcv_nxt", 0x0100_0000);
                 for sock in [known, unknown, unacknowledged] {
                     assert_eq!(destroy(&mut tool, now + 3, Some(closer), sock), lab.fate_of(closer));
-                    let told = events(&mut tool);
+                    let reported = events(&mut tool);
                     let expected = [event(&spec, now + 3, Kind::Close, closer)];
-                    assert_eq!(told, expected[..usize::from(lab.fate_of(closer) == REPORTED)]);
+                    assert_eq!(reported, expected[..usize::from(lab.fate_of(closer) == REPORTED)]);
                 }
             }
         }
     }
 
-    /// An end without a close: of what nobody held any more, never heard of, or never spoke to.
+    /// An end without a close: no process had the socket open any more, or it never received or
+    /// never sent anything.
     fn ends_without_a_close(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let orphan = socket(&mut tool, &lab.spec());
@@ -362,7 +359,7 @@ cases! {
         assert_eq!(events(&mut tool).len(), 1, "the one that was connected since");
     }
 
-    /// A connect that comes to nothing is told neither as such nor by its close.
+    /// For a connect that fails, neither the connect nor the close is reported.
     fn refused(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         for given_up in [false, true] {
@@ -384,14 +381,15 @@ cases! {
                 assert_eq!(destroy(&mut tool, 40, Some(OWNER), sock), FILTERED);
             }
         }
-        // Nobody saw it begin, either.
+        // Its begin was not seen either.
         let sock = socket(&mut tool, &lab.spec());
         tool.set_sock(sock, "sock.sk_shutdown", 3);
         assert_eq!(tool.call(50, OWNER, sock, SYN_SENT, CLOSE), FILTERED);
         assert_eq!((entry(&mut tool, sock), events(&mut tool)), (None, vec![]));
     }
 
-    /// Both sides send a SYN: established out of SYN_RECV, and it is the connect of the same process still.
+    /// Both sides send a SYN: established out of SYN_RECV, and it is the connect of the same
+    /// process still.
     fn simultaneous_open(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let sock = socket(&mut tool, &lab.spec());
@@ -402,26 +400,28 @@ cases! {
         assert_eq!(events(&mut tool), [event(&lab.spec(), 30, Kind::Connect, OWNER)]);
     }
 
-    /// A connect that nobody saw begin is nobody's, and one by a packet is too: told where nobody is asked for.
-    fn connects_of_nobody(lab) in [Narrow, Wide, Filtered, Six] {
+    /// A connect whose begin was not seen has no process, nor has one by a packet: it is reported
+    /// if no process is asked for.
+    fn connects_without_a_process(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
-        let told = if lab.asks_who() { FILTERED } else { REPORTED };
+        let reported = if lab.asks_who() { FILTERED } else { REPORTED };
         let unseen = socket(&mut tool, &lab.spec());
         let by_packet = socket(&mut tool, &lab.spec());
         tool.at(10, OWNER);
         let kept = if lab.asks_who() { FILTERED } else { AGGREGATED };
         assert_eq!(tool.change(by_packet, CLOSE, SYN_SENT), kept);
-        let expected = if lab.asks_who() { None } else { connected(NOBODY, Stage::Connecting) };
+        let expected = if lab.asks_who() { None } else { connected(NO_PROCESS, Stage::Connecting) };
         assert_eq!(entry(&mut tool, by_packet), expected);
         for sock in [unseen, by_packet] {
             tool.at(20, OWNER);
-            assert_eq!(tool.change(sock, SYN_SENT, ESTABLISHED), told);
-            let expected = [event(&lab.spec(), 20, Kind::Connect, NOBODY)];
-            assert_eq!(events(&mut tool), expected[..usize::from(told == REPORTED)]);
+            assert_eq!(tool.change(sock, SYN_SENT, ESTABLISHED), reported);
+            let expected = [event(&lab.spec(), 20, Kind::Connect, NO_PROCESS)];
+            assert_eq!(events(&mut tool), expected[..usize::from(reported == REPORTED)]);
         }
     }
 
-    /// A socket may connect again: what was known of it counts no more, even if who connects now is not wanted.
+    /// A socket may connect again: what was known of it counts no more, even if who connects now is
+    /// not wanted.
     fn connects_again(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let sock = socket(&mut tool, &lab.spec());
@@ -449,7 +449,7 @@ cases! {
         assert_eq!(events(&mut tool), []);
     }
 
-    /// A listener is no connection, however it begins and ends.
+    /// A listener is not a connection, however it begins and ends.
     fn listener(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let sock = socket(&mut tool, &lab.spec());
@@ -461,7 +461,7 @@ cases! {
         assert_eq!((entry(&mut tool, sock), events(&mut tool)), (None, vec![]));
     }
 
-    /// Who is asked for by user or by container: each of them has to be right, when it happens.
+    /// Filters by user and by container: each has to match at the time of the event.
     fn users_and_containers(lab) in [Wide] {
         let mut tool = lab.tcptracer();
         let elsewhere = 0x2122_2324_2526_2728_u64;
@@ -519,15 +519,16 @@ cases! {
         }
     }
 
-    /// A table that is full is said. A connection that is not in it is told as nobody's, and its close not, lest it be twice.
+    /// A full table is counted. A connection that is not in it is reported without a process, and
+    /// its close is not reported, because it might be reported twice.
     fn table_full(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let [first, second, third] = [(); 3].map(|()| socket(&mut tool, &lab.spec()));
         connect(&mut tool, 10, first);
         connect(&mut tool, 10, second);
         assert_eq!(tool.call(20, OWNER, third, CLOSE, SYN_SENT), LOST_MAP);
-        let told = if lab.asks_who() { FILTERED } else { REPORTED };
-        assert_eq!(tool.softirq(30, third, SYN_SENT, ESTABLISHED), told);
+        let reported = if lab.asks_who() { FILTERED } else { REPORTED };
+        assert_eq!(tool.softirq(30, third, SYN_SENT, ESTABLISHED), reported);
         assert_eq!(close(&mut tool, 40, OWNER, third), LOST_MAP);
         assert_eq!(destroy(&mut tool, 50, None, first), FILTERED);
         assert_eq!(close(&mut tool, 60, OWNER, third), REPORTED);

@@ -1,7 +1,8 @@
-//! What can be told about a program without running it: nothing is read before it was written, on any path.
+//! Checks of a program without running it: nothing is read before it was written, on any path.
 //!
-//! The kernel's verifier checks this and more, on a kernel. Here it is checked for every option set of every target: registers
-//! that a call clobbered, stack bytes that a path forgot, values that may not be there, and stack accesses out of place.
+//! The kernel's verifier checks this and more, on a kernel. Here it is checked for every option set
+//! of every target: registers that a call clobbered, stack bytes that a path forgot, values that
+//! may not be there, and stack accesses out of place.
 
 use bpfasm::{
     AluOp, Callee, CmpOp, Imm64, Insn, MapDef, MapKind, Operand, Program, Reg, Size, Symbol, Width,
@@ -31,7 +32,8 @@ enum Known {
 }
 
 impl Known {
-    /// The most that a number may be; `None` for what may be more than 32 bits, or is no number.
+    /// The largest value that a number may have; `None` if it may have more than 32 bits, or is not
+    /// a number.
     fn most(self) -> Option<u32> {
         match self {
             Self::Number(number) => u32::try_from(number).ok(),
@@ -66,7 +68,7 @@ impl State {
         Self { regs, stack: [false; 512] }
     }
 
-    /// What holds on both of two paths.
+    /// What is true on both of two paths.
     fn meet(&mut self, other: &Self) {
         for (mine, other) in self.regs.iter_mut().zip(other.regs) {
             *mine = match (*mine, other) {
@@ -99,7 +101,7 @@ impl State {
 
     fn read(&self, reg: Reg) -> Result<Known, String> {
         match self.regs[usize::from(reg.index())] {
-            Known::Unset => Err(format!("{reg} holds nothing")),
+            Known::Unset => Err(format!("{reg} was not written")),
             known => Ok(known),
         }
     }
@@ -139,7 +141,8 @@ pub fn check(program: &Program, maps: &[MapDef]) -> Result<(), String> {
         let source = program.source[at].map_or(String::new(), |source| format!(" ({source})"));
         format!("instruction {at}: {}{source}: {what}", program.insns[at])
     };
-    // What is known only becomes less from pass to pass. Without a jump backwards one pass finds all, and one more sees so.
+    // What is known only becomes less from pass to pass. Without a jump backwards one pass finds
+    // all, and one more sees so.
     let mut changed = true;
     while std::mem::take(&mut changed) {
         for at in 0..program.insns.len() {
@@ -175,7 +178,8 @@ pub fn check(program: &Program, maps: &[MapDef]) -> Result<(), String> {
     }
 }
 
-/// The first jump that does not go forwards. A program without one ends, and the oldest verifier sees that it does.
+/// The first jump that does not go forwards. A program without one ends, as the oldest verifiers
+/// demand.
 pub fn backward_jump(program: &Program) -> Option<String> {
     (0..program.insns.len()).find_map(|at| {
         let dest = program.insns[at].dest()?;
@@ -185,7 +189,7 @@ pub fn backward_jump(program: &Program) -> Option<String> {
     })
 }
 
-/// What holds after an instruction, for each instruction that may be next.
+/// What is true after an instruction, for each instruction that may be next.
 fn step(
     program: &Program,
     maps: &[MapDef],
@@ -402,14 +406,15 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
             |size: fn(&MapDef) -> u32| map.map(|map: usize| size(&maps[map])).ok_or("no map before it");
         let length = |state: &State, reg| {
             let known = state.read(reg)?;
-            // Of a length that varies, bytes up to the most must be there to read, but none is sure to be filled.
+            // Of a length that varies, bytes up to the most must be there to read, but none is sure
+            // to be filled.
             let exact = matches!(known, Known::Number(_));
             known.most().map(|most| (most, exact)).ok_or_else(|| format!("a length of {known:?}"))
         };
         let (len, fill) = match arg {
             Any => continue,
             Map => {
-                let Known::Map(at) = known else { return Err(format!("{reg} is no map: {known:?}")) };
+                let Known::Map(at) = known else { return Err(format!("{reg} is not a map: {known:?}")) };
                 map = Some(at);
                 continue;
             }
@@ -432,7 +437,7 @@ fn call(state: &mut State, maps: &[MapDef], id: u32) -> Result<(), String> {
             Known::Stack(offset) if fill => state.stack_write(offset, len)?,
             Known::Stack(offset) => state.stack_read(offset, len)?,
             Known::Value { map, offset, or_null: false } => in_value(&maps[map], offset, len)?,
-            other => return Err(format!("{reg} is no address of {len} bytes: {other:?}")),
+            other => return Err(format!("{reg} is not an address of {len} bytes: {other:?}")),
         }
     }
     for reg in [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5] {

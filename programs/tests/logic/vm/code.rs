@@ -1,4 +1,5 @@
-//! A relocated program as `rbpf` can run it, with everything poisoned that the kernel does not promise.
+//! A relocated program as `rbpf` can run it, with everything poisoned that the kernel does not
+//! promise.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -18,7 +19,7 @@ const ENTER: u32 = 0x7fff_0000;
 /// Bytes of a slot.
 const SLOT: usize = 8;
 
-/// What a register holds that a program may not count on.
+/// The content of a register that a program may not rely on.
 const POISON: i32 = 0x5bad_0000;
 
 thread_local! {
@@ -103,7 +104,8 @@ impl Code {
         Ok(match insn {
             Insn::Jump { dest, .. } => vec![Insn::Jump { long: false, dest: self.dest(program, at, dest)? }],
             Insn::JumpIf { width, op, dst, src, dest } => {
-                // rbpf extends the constant of a 64-bit comparison with zeroes, the kernel with its sign.
+                // rbpf extends the constant of a 64-bit comparison with zeroes, the kernel with its
+                // sign.
                 if matches!((width, src), (Width::W64, Operand::Imm(..0))) {
                     return Err(format!("rbpf compares 64 bits with a negative constant wrongly: {insn}"));
                 }
@@ -114,8 +116,9 @@ impl Code {
                 let clobbered = [R1, R2, R3, R4, R5].map(poison);
                 std::iter::once(*insn).chain(clobbered).collect()
             }
-            // rbpf has no atomics. Nothing else runs here, so a plain addition does the same. A register has to do the work: the
-            // operand's, if it is a constant loaded just before, or one that the program is done with.
+            // rbpf has no atomics. Nothing else runs here, so a plain addition does the same. A
+            // register has to do the work: the operand's, if it is a constant loaded just before,
+            // or one that the program is done with.
             Insn::Atomic { size: size @ (Size::B4 | Size::B8), op: AtomicOp::Add, base, off, src } => {
                 let (size, base, off, src) = (*size, *base, *off, *src);
                 let before = at.checked_sub(1).map(|before| &program.insns[before]);
@@ -173,7 +176,8 @@ impl Code {
         Ok(Dest::Rel(i32::try_from(distance).map_err(|error| error.to_string())?))
     }
 
-    /// Runs the code in `machine`. `typed` programs may read kernel objects without a helper's help.
+    /// Runs the code in `machine`. `typed` programs may read kernel objects without a helper's
+    /// help.
     pub fn run(
         &self,
         program: &Program,
@@ -228,7 +232,7 @@ impl Code {
     }
 }
 
-/// Whether nothing from this instruction on reads what the register holds.
+/// Whether nothing from this instruction on reads the register's content.
 fn is_done_with(program: &Program, from: usize, reg: Reg) -> bool {
     let (mut todo, mut seen) = (vec![from], vec![false; program.insns.len()]);
     while let Some(at) = todo.pop() {

@@ -25,7 +25,8 @@ pub struct Kernel {
     pub wanted: Wanted,
     /// Its BTF.
     pub bytes: &'static [u8],
-    /// Fields asked for before: a debug build takes its time to find one, and these tests ask a hundred thousand times.
+    /// Fields asked for before: a debug build takes its time to find one, and these tests ask a
+    /// hundred thousand times.
     known: Mutex<HashMap<&'static str, Place>>,
 }
 
@@ -104,7 +105,7 @@ impl Kernel {
             for tracepoint in specimen.tracepoints {
                 wanted.add(Want::Tracepoint, tracepoint.name);
             }
-            // Everything asked for, in both ways.
+            // Everything asked for, with both accesses.
             for target in targets(version, arch) {
                 for object in (specimen.every)(&filter, &target, 4096) {
                     loader::relocate::want(&mut wanted, &object);
@@ -162,7 +163,7 @@ fn target(version: KernelVersion, arch: Arch, access: Access, ring: Ring) -> Tar
     Target { version, arch, access, ring, trampolines: true, kprobes: true, refused: Refused::default() }
 }
 
-/// Every way in which a kernel may take programs, with all that it can attach.
+/// Every target that a kernel may be, with everything that it can attach.
 fn targets(version: KernelVersion, arch: Arch) -> impl Iterator<Item = Target> {
     [Access::Typed, Access::Probed].into_iter().flat_map(move |access| {
         [Ring::RingBuf, Ring::PerfEventArray].map(|ring| target(version, arch, access, ring))
@@ -181,7 +182,8 @@ impl KernelObject {
         self.memory.address()
     }
 
-    /// Sets a field that is a number or a pointer. The path may start from any struct that lies at the object's start.
+    /// Sets a field that is a number or a pointer. The path may start from any struct that lies at
+    /// the object's start.
     pub fn set(&self, path: &'static str, value: u64) {
         let len = self.kernel.place(path).size;
         assert!(len == 8 || value >> (len * 8) == 0, "{path} has {len} bytes");
@@ -202,7 +204,7 @@ impl KernelObject {
         let Ok(Lookup::Found(Field { offset, size: Bytes(1), bits: Some(bits), .. })) =
             self.kernel.index.field(path)
         else {
-            panic!("{path} on {:?} is no small bit-field", self.kernel);
+            panic!("{path} on {:?} is not a small bit-field", self.kernel);
         };
         let mask = u8::try_from(bits.mask()).expect("at most a byte");
         assert!(value <= mask, "{path} has {} bits", bits.width.0);
@@ -211,7 +213,7 @@ impl KernelObject {
         poke(at, &[beside | value << bits.shift.0]).expect("own memory");
     }
 
-    /// What a field holds now.
+    /// The value of a field now.
     pub fn get(&self, path: &'static str) -> u64 {
         let place = self.kernel.place(path);
         let mut value = [0; 8];

@@ -1,4 +1,5 @@
-//! The kernel around a program: its maps, the current task, the clock, and what goes wrong when a test says so.
+//! The kernel around a program: its maps, the current task, the clock, and what goes wrong when a
+//! test says so.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,7 +25,7 @@ pub const EOPNOTSUPP: i64 = -95;
 /// The address of the kernel's `tcp_prot`.
 pub const TCP_PROT: u64 = 0xffff_ffff_8300_0040;
 
-/// A task, as the `current` helpers tell of it.
+/// A task, as the `current` helpers return it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Task {
     /// Process: the upper half of `bpf_get_current_pid_tgid`.
@@ -59,17 +60,20 @@ pub struct Machine {
     pub ring_full: bool,
     /// `bpf_probe_read_kernel` fails.
     pub unreadable: bool,
-    /// What a function traced at its return returned; `None` fails as on a kernel that cannot tell.
+    /// What a function traced at its return returned; `None` fails as on a kernel that does not
+    /// support the helper.
     pub returned: Option<u64>,
     /// The address of the task that is running, for `bpf_get_current_task`.
     pub task_struct: u64,
     /// The id of the running task's cgroup.
     pub cgroup: u64,
-    /// Return addresses on the kernel's stack, innermost first; `None` fails as where a stack cannot be walked.
+    /// Return addresses on the kernel's stack, innermost first; `None` fails as where a stack
+    /// cannot be walked.
     pub stack_trace: Option<Vec<u64>>,
     /// The socket of each file that has one.
     pub sockets_of_files: BTreeMap<u64, u64>,
-    /// The next lookup in this map finds nothing, as when another CPU stores what is there right after.
+    /// The next lookup in this map finds nothing, as when another CPU stores what is there right
+    /// after.
     pub unseen: Option<&'static str>,
     /// What was sent.
     pub sent: Vec<Sent>,
@@ -187,8 +191,8 @@ impl Machine {
         self.maps.iter().find(|map| map.def.name == name).expect("a map of the object")
     }
 
-    /// Prepares for a run with the context at `context`, where typed programs may read kernel objects directly. Returns all
-    /// that instructions may touch besides the stack.
+    /// Prepares for a run with the context at `context`, where typed programs may read kernel
+    /// objects directly. Returns all that instructions may touch besides the stack.
     pub(super) fn begin(&mut self, context: &Memory, typed: bool) -> Vec<Range<u64>> {
         self.context = context.address();
         self.arguments = context.range();
@@ -198,7 +202,7 @@ impl Machine {
         self.current.set_bytes("task_struct.comm", &self.task.comm);
         let values = self.maps.iter().flat_map(Map::places);
         let objects = self.objects.iter().filter(|_| typed).map(|object| object.memory.range());
-        // Whoever has its address may read it, whatever else is typed.
+        // Any program that has its address may read it, typed or not.
         [context.range(), self.current.memory.range()].into_iter().chain(values).chain(objects).collect()
     }
 
@@ -221,17 +225,18 @@ impl Machine {
         )
     }
 
-    /// The program starts: fills the stack, so that nothing works because it happened to be zero. Returns the context.
+    /// The program starts: fills the stack, so that nothing works because it happened to be zero.
+    /// Returns the context.
     pub(super) fn enter(&mut self, r10: u64) -> u64 {
         self.stack = r10 - 512..r10;
-        poke(self.stack.start, &[0xa5; 512]).expect("the stack the interpreter told of");
+        poke(self.stack.start, &[0xa5; 512]).expect("the stack of the interpreter");
         self.context
     }
 
     fn map(&mut self, address: u64, kinds: &[MapKind]) -> Result<&mut Map, String> {
         let at = usize::try_from(address.wrapping_sub(MAP_BASE) / 256).map_err(|error| error.to_string())?;
         let aligned = address.is_multiple_of(256);
-        let map = self.maps.get_mut(at).filter(|_| aligned).ok_or(format!("{address:#x} is no map"))?;
+        let map = self.maps.get_mut(at).filter(|_| aligned).ok_or(format!("{address:#x} is not a map"))?;
         if !kinds.contains(&map.def.kind) {
             return Err(format!("not for a map of kind {:?}", map.def.kind));
         }
@@ -299,14 +304,14 @@ impl Machine {
     }
 
     pub(super) fn get_current_uid_gid(&self) -> Helped {
-        // The group is in the upper half, and is no user.
+        // The group is in the upper half, and differs from the user.
         Ok((u64::from(!self.uid) << 32 | u64::from(self.uid)).cast_signed())
     }
 
     pub(super) fn get_current_comm(&self, to: u64, size: u64) -> Helped {
         // strscpy_pad(): always ends with a zero, and fills what was asked for.
         let size = usize::try_from(size).map_err(|error| error.to_string())?;
-        let Some(last) = size.checked_sub(1) else { return Err("no room for the name".into()) };
+        let Some(last) = size.checked_sub(1) else { return Err("a buffer of no bytes for the name".into()) };
         let mut name = self.task.comm.to_vec();
         name.resize(size, 0);
         name[last] = 0;
@@ -413,7 +418,7 @@ impl Machine {
     /// `sk_fullsock()` and `sk_is_tcp()`, include/net/sock.h.
     pub(super) fn skc_to_tcp_sock(&self, sk: u64) -> Helped {
         let Some(object) = self.objects.iter().find(|object| object.address() == sk) else {
-            return Err(format!("{sk:#x} is no socket"));
+            return Err(format!("{sk:#x} is not a socket"));
         };
         let full = !matches!(object.get("sock_common.skc_state"), 6 | 12);
         let inet = matches!(object.get("sock_common.skc_family"), 2 | 10);
@@ -421,10 +426,11 @@ impl Machine {
         Ok(if tcp { sk.cast_signed() } else { 0 })
     }
 
-    /// `bpf_skc_to_tcp_request_sock()`, net/core/filter.c: a request whose protocol is the kernel's own.
+    /// `bpf_skc_to_tcp_request_sock()`, net/core/filter.c: a request whose protocol is the kernel's
+    /// own.
     pub(super) fn skc_to_tcp_request_sock(&self, sk: u64) -> Helped {
         let Some(object) = self.objects.iter().find(|object| object.address() == sk) else {
-            return Err(format!("{sk:#x} is no socket"));
+            return Err(format!("{sk:#x} is not a socket"));
         };
         let own = object.get("sock_common.skc_prot") == TCP_PROT;
         Ok(if own && object.get("sock_common.skc_state") == 12 { sk.cast_signed() } else { 0 })
@@ -432,7 +438,7 @@ impl Machine {
 
     pub(super) fn sock_from_file(&self, file: u64) -> Helped {
         if !self.objects.iter().any(|object| object.address() == file) {
-            return Err(format!("{file:#x} is no file"));
+            return Err(format!("{file:#x} is not a file"));
         }
         Ok(self.sockets_of_files.get(&file).map_or(0, |socket| socket.cast_signed()))
     }

@@ -18,14 +18,14 @@ pub const ENOSPC: i64 = -28;
 pub(super) struct Map {
     pub def: MapDef,
     pub values: BTreeMap<Vec<u8>, Memory>,
-    /// Keys, oldest first, where the oldest makes room.
+    /// Keys, oldest first, if the oldest is evicted.
     order: Vec<Vec<u8>>,
     /// Replaced and deleted values: who has a pointer to one keeps it.
     retired: Vec<Memory>,
     /// Which maps are in the slots of an array of maps.
     inner: BTreeMap<Vec<u8>, usize>,
-    /// Where the next new value goes. It is there before a program runs, so that one may reach the value that it enters: the
-    /// first of a run.
+    /// Where the next new value goes. It is there before a program runs, so that one may reach the
+    /// value that it enters: the first of a run.
     next: Memory,
 }
 
@@ -163,7 +163,8 @@ fn prefix_len(key: &[u8]) -> u32 {
     u32::from_ne_bytes(key[..PREFIX_LEN].try_into().expect("four bytes"))
 }
 
-/// Whether the data of two of a trie's keys begins with the same bits, the first being the highest of the first byte.
+/// Whether the data of two of a trie's keys begins with the same bits, the first being the highest
+/// of the first byte.
 fn same_prefix(one: &[u8], other: &[u8], bits: u32) -> bool {
     let bit = |key: &[u8], at: u32| key[PREFIX_LEN + at as usize / 8] >> (7 - at % 8) & 1;
     (0..bits).all(|at| bit(one, at) == bit(other, at))
@@ -203,7 +204,8 @@ mod tests {
         assert_eq!(get(&trie, &key(32, [10, 1, 4, 0])), None);
     }
 
-    /// An array has all its values, at places that stay; a table that forgets makes room.
+    /// An array has all its values, at fixed addresses; a table that evicts accepts new keys when
+    /// it is full.
     #[test]
     fn arrays_and_tables_that_forget() {
         let mut array = map(MapKind::Array, 4);

@@ -1,7 +1,8 @@
 //! Memory that a program under test reaches by its real address.
 //!
-//! `rbpf` works on real addresses, and a helper is handed some of its stack, so what lies behind an address is read and
-//! written through `/proc/self/mem`: the kernel checks the address, and no `unsafe` is needed.
+//! `rbpf` works on real addresses, and a helper is handed some of its stack, so what lies behind an
+//! address is read and written through `/proc/self/mem`: the kernel checks the address, and no
+//! `unsafe` is needed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,10 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 
-/// Bytes behind a block that belong to nobody: an access that starts inside and ends outside reads noise, not the heap.
+/// Unused bytes behind a block: an access that starts inside and ends outside reads noise, not the
+/// heap.
 const GUARD: usize = 64;
 
-/// A block at an address that does not change while it lives. Atomic, because others write it behind the compiler's back.
+/// A block at an address that does not change while it lives. Atomic, because others write it
+/// behind the compiler's back.
 #[derive(Debug)]
 pub struct Memory {
     words: Box<[AtomicU64]>,

@@ -1,5 +1,5 @@
-//! A kernel in miniature: programs of an object are executed by `rbpf` with a real kernel's struct layouts, scripted helpers,
-//! and everything poisoned that the kernel does not promise.
+//! A kernel in miniature: programs of an object are executed by `rbpf` with a real kernel's struct
+//! layouts, scripted helpers, and everything poisoned that the kernel does not promise.
 
 pub mod check;
 pub mod code;

@@ -1,4 +1,4 @@
-//! That the miniature kernel sees what it is there to see.
+//! That the test VM sees the mistakes it is made for.
 
 use bpfasm::object::MapDef;
 use bpfasm::{Fragment, MapKind, Program, bpf};
@@ -33,7 +33,7 @@ fn run(fragment: Fragment, machine: Machine, word: u64, typed: bool) -> (Machine
     code.run(&program, machine, &Memory::of(&word.to_le_bytes()), typed)
 }
 
-/// What the checker says of programs that are wrong in one way each.
+/// What the checker says about programs with one mistake each.
 #[test]
 fn the_checker_sees() {
     let lookup = || {
@@ -46,10 +46,10 @@ fn the_checker_sees() {
         }
     };
     let wrong: [(Fragment, &str); 14] = [
-        (bpf! { r0 = r3; exit; }, "r3 holds nothing"),
-        (bpf! { exit; }, "r0 holds nothing"),
-        (bpf! { r2 = r1; call bpf_ktime_get_ns; r0 = r2; exit; }, "r2 holds nothing"),
-        (bpf! { if r1 == 0 goto out; r0 = 0; out: exit; }, "r0 holds nothing"),
+        (bpf! { r0 = r3; exit; }, "r3 was not written"),
+        (bpf! { exit; }, "r0 was not written"),
+        (bpf! { r2 = r1; call bpf_ktime_get_ns; r0 = r2; exit; }, "r2 was not written"),
+        (bpf! { if r1 == 0 goto out; r0 = 0; out: exit; }, "r0 was not written"),
         (bpf! { r0 = *(u32 *)(r10 - 4); exit; }, "byte 0 is not written"),
         (bpf! { *(u32 *)(r10 - 8) = 0; r0 = *(u64 *)(r10 - 8); exit; }, "byte 4 is not written"),
         (
@@ -64,7 +64,7 @@ fn the_checker_sees() {
             bpf! { r1 = map table ll; r2 = r10; r2 += -8; call bpf_map_lookup_elem; exit; },
             "of 8 bytes at r10 -8, byte 0 is not written",
         ),
-        (bpf! { r2 = r10; r2 += -8; r1 = 5; call bpf_map_lookup_elem; exit; }, "r1 is no map"),
+        (bpf! { r2 = r10; r2 += -8; r1 = 5; call bpf_map_lookup_elem; exit; }, "r1 is not a map"),
         (bpf! { r0 = 0; exit; r0 = 1; exit; }, "nothing leads here"),
     ];
     for (fragment, expected) in wrong {
@@ -84,7 +84,8 @@ fn a_jump_backwards_is_found() {
     assert!(backward_jump(&program).is_some_and(|jump| jump.contains("goto a")));
 }
 
-/// What a call clobbers, and what was on the stack and in registers before, is not what a program would like.
+/// What a call clobbers, and what was on the stack and in registers before, is not what a program
+/// would like.
 #[test]
 fn nothing_works_by_chance() {
     let kept = bpf! { r1 = 7; call bpf_ktime_get_ns; r0 = r1; exit; };
@@ -127,7 +128,7 @@ fn memory_is_what_was_given() {
     assert_eq!(run(probe, machine(), 0, false).1, Ok(0));
 }
 
-/// A helper is not given what is not the program's, and a program that goes on for ever is ended.
+/// A helper refuses memory that is not the program's, and a program that does not end is stopped.
 #[test]
 fn helpers_are_strict() {
     let stray = bpf! { r1 = map table ll; r2 = r10; r2 += -4; call bpf_map_lookup_elem; exit; };
@@ -139,7 +140,7 @@ fn helpers_are_strict() {
     assert!(ended.is_err());
 }
 
-/// Tables keep to the rules of the kernel's: room, and what may replace what.
+/// Tables follow the kernel's rules: how many entries fit, and what may replace what.
 #[test]
 fn tables_keep_the_rules() {
     const ANY: i32 = 0;
@@ -201,7 +202,7 @@ fn atomics_add() {
     let (machine, second) = run(count(), machine, 0, false);
     assert_eq!((first, second), (Ok(3), Ok(3)));
     assert_eq!(machine.value("counters", &[0; 4]), Some(6_u64.to_ne_bytes().to_vec()));
-    // By a register of which nobody knows what it holds, and without changing any that is used later.
+    // With a register whose content is unknown, and without changing any that is used later.
     let by_register = bpf! {
         r9 = r1;
         r8 = 5;
@@ -222,7 +223,7 @@ fn atomics_add() {
     assert!(Code::new(&program, &maps()).is_ok(), "r0 is free");
 }
 
-/// A length that varies needs a limit that holds everywhere, and room up to it.
+/// A variable length needs a limit on every path, and a buffer of that size.
 #[test]
 fn lengths_that_vary() {
     let send = |limit: Fragment| {

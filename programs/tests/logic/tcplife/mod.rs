@@ -1,4 +1,6 @@
-//! tcplife: what becomes of a connection, from birth to CLOSE.
+//! tcplife: the life of a connection, from birth to CLOSE.
+
+mod existing;
 
 use bpfasm::{Access, Object, Ring};
 use programs::filter::{Family, Filter};
@@ -9,9 +11,9 @@ use crate::ending::ENDINGS;
 use crate::lab::fate::{self, AGGREGATED, FILTERED, LOST_MAP, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
 use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
-use crate::spec::{NOBODY, OTHER, OTHERS, OWNER, STRANGER, Spec};
+use crate::spec::{NO_PROCESS, OTHER, OTHERS, OWNER, STRANGER, Spec};
 use crate::specimens::{CURRENT_TASK, Specimen};
-use crate::tool::{Sock, Tool, WALKERS};
+use crate::tool::{Sock, Tool};
 use crate::vm::machine::Task;
 use crate::{golden, owner};
 
@@ -32,8 +34,8 @@ pub const SPECIMEN: Specimen = Specimen {
             .into()
     },
     golden,
-    cases: CASES,
-    tells: Some(tells),
+    cases: &[CASES, existing::CASES],
+    reports: Some(reports),
     events: &[Event::LAYOUT],
     entry: Some(Entry::LAYOUT),
     fields: &[
@@ -73,7 +75,7 @@ pub const SPECIMEN: Specimen = Specimen {
     registers: &["ax", "di"],
     optional: &[CURRENT_TASK],
     tracepoints: owner::TRACEPOINTS,
-    ways: owner::ways,
+    attach_kinds: owner::attach_kinds,
     wanted: &[],
     mutate: true,
 };
@@ -101,14 +103,14 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// Whether it tells of a connection like this one that `OWNER` makes.
-fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports a connection like this one that `OWNER` makes.
+fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     let sock = tool.sock(spec);
     assert_eq!(tool.call(10, OWNER, sock, CLOSE, SYN_SENT), AGGREGATED, "filters wait for the end");
     assert_eq!(tool.softirq(20, sock, SYN_SENT, ESTABLISHED), AGGREGATED);
     let fate = tool.softirq(30, sock, ESTABLISHED, CLOSE);
     tool.destroy(sock);
-    fate::told(fate)
+    fate::is_reported(fate)
 }
 
 impl Lab {
@@ -129,7 +131,7 @@ impl Lab {
     }
 }
 
-/// The event of a socket with these fields that `task` owns, without what its history tells.
+/// The event of a socket with these fields that `task` owns, without what depends on its history.
 pub fn event(lab: &Lab, spec: &Spec, task: Task) -> Event {
     let options = lab.life();
     Event {
@@ -183,7 +185,8 @@ fn arrive(tool: &mut Tool<'_>, sock: Sock) {
 }
 
 cases! {
-    /// A connection that this side opens is told of once, at its end, whichever way it ends; then it is forgotten.
+    /// A connection that this side opens is reported once, at its end, however it ends; then it is
+    /// forgotten.
     fn active(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         for end in ENDS {
@@ -210,21 +213,22 @@ cases! {
         }
     }
 
-    /// Where the error is gone that would tell why it ended, that is told.
+    /// If a process may have taken the error that would show why it ended, the event says so.
     fn errors_that_a_process_took(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         for ending in ENDINGS {
             let sock = tool.sock(&lab.spec());
             connect(&mut tool, sock);
             assert_eq!(ending.happens(&mut tool, 400, sock, ESTABLISHED), REPORTED);
-            let told = events(&mut tool);
-            assert_eq!([(told[0].err, told[0].err_taken)], [(ending.err, ending.taken.into())], "{ending:?}");
-            assert_eq!(told.len(), 1);
+            let reported = events(&mut tool);
+            assert_eq!([(reported[0].err, reported[0].err_taken)], [(ending.err, ending.taken.into())], "{ending:?}");
+            assert_eq!(reported.len(), 1);
             tool.destroy(sock);
         }
     }
 
-    /// Who closes it first is believed before who closes it later, and both less than who uses it.
+    /// The first process that closes it ranks above those that close it later, and below those that
+    /// use it.
     fn closers(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         for comm in [OWNER.comm, [0; 16]] {
@@ -237,13 +241,13 @@ cases! {
             assert_eq!(tool.call(400, OTHER, sock, FIN_WAIT1, FIN_WAIT2), AGGREGATED);
             assert_eq!(entry(&mut tool, sock), Some(known));
             assert_eq!(tool.call(500, OTHER, sock, FIN_WAIT2, CLOSE), REPORTED);
-            let told = events(&mut tool);
-            assert_eq!((told[0].pid, told[0].comm), (OWNER.tgid, comm));
+            let reported = events(&mut tool);
+            assert_eq!((reported[0].pid, reported[0].comm), (OWNER.tgid, comm));
             tool.destroy(sock);
         }
     }
 
-    /// With a process asked for, nobody else's connections are told.
+    /// With a process asked for, the connections of other processes are not reported.
     fn of_another_process(lab) in [Narrow, Filtered] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -281,7 +285,7 @@ cases! {
         assert_eq!(events(&mut tool), [expected]);
     }
 
-    /// Who closes it at once is told, although it was never stored.
+    /// A process that closes it at once is reported, although it was never stored.
     fn passive_cut_off_by_its_owner(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -298,8 +302,8 @@ cases! {
         assert_eq!(events(&mut tool), [expected]);
     }
 
-    /// A connection nobody of this host touched has no owner: pid 0, no name, and not who ran when its packets arrived, even
-    /// if that is the process asked for.
+    /// A connection that no process of this host touched has no owner: pid 0, no name, and not the
+    /// task that ran when its packets arrived, even if that is the process asked for.
     fn without_an_owner(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -308,11 +312,11 @@ cases! {
             assert_eq!(tool.change(sock, old, new), AGGREGATED);
         }
         let known = entry(&mut tool, sock).expect("entered");
-        assert_eq!((known.pid, known.rank, known.comm), (NOBODY.tgid, Rank::Unknown as u32, NOBODY.comm));
+        assert_eq!((known.pid, known.rank, known.comm), (NO_PROCESS.tgid, Rank::Unknown as u32, NO_PROCESS.comm));
         let fate = tool.change(sock, CLOSE_WAIT, CLOSE);
         assert_eq!(fate, if lab.set == Set::Filtered { FILTERED } else { REPORTED });
         for event in events(&mut tool) {
-            assert_eq!((event.pid, event.comm), (NOBODY.tgid, NOBODY.comm));
+            assert_eq!((event.pid, event.comm), (NO_PROCESS.tgid, NO_PROCESS.comm));
         }
     }
 
@@ -327,7 +331,8 @@ cases! {
         assert_eq!(events(&mut tool)[0].established, 7 << 32);
     }
 
-    /// Both sides send a SYN: SYN_SENT goes to SYN_RECV, and it is this side's connection all the same.
+    /// Both sides send a SYN: SYN_SENT goes to SYN_RECV, and it is this side's connection all the
+    /// same.
     fn simultaneous_open(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -335,11 +340,12 @@ cases! {
         assert_eq!(tool.softirq(150, sock, SYN_SENT, SYN_RECV), AGGREGATED);
         assert_eq!(tool.softirq(200, sock, SYN_RECV, ESTABLISHED), AGGREGATED);
         assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
-        let told = events(&mut tool);
-        assert_eq!((told[0].birth, told[0].established, told[0].role), (ns(100), ns(200), Role::Active as u8));
+        let reported = events(&mut tool);
+        assert_eq!((reported[0].birth, reported[0].established, reported[0].role), (ns(100), ns(200), Role::Active as u8));
     }
 
-    /// One that was never established is told only when asked for, and with the SYN's time.
+    /// A connection that was never established is reported only if asked for, with the time of its
+    /// SYN.
     fn failed(lab) in [Narrow, Wide, Filtered, Six] {
         let wanted = lab.life().failed;
         let mut tool = lab.tcplife(&lab.life());
@@ -357,20 +363,21 @@ cases! {
         assert_eq!(events(&mut tool), if wanted { vec![expected] } else { vec![] });
     }
 
-    /// The end of a connection whose birth nobody saw is told only when those are asked for, and says that nothing is known.
+    /// The end of a connection whose birth was not seen is reported only if those are asked for,
+    /// without times.
     fn end_without_a_beginning(lab) in [Narrow, Wide, Filtered, Six] {
         let wanted = lab.life().existing;
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
         for (fate, task) in [
-            (tool.softirq(400, sock, LAST_ACK, CLOSE), NOBODY),
+            (tool.softirq(400, sock, LAST_ACK, CLOSE), NO_PROCESS),
             (tool.call(400, OTHER, sock, LAST_ACK, CLOSE), OTHER),
         ] {
             assert_eq!(fate, if wanted { REPORTED } else { FILTERED }, "{task:?}");
         }
         let expected =
             |task| Event { ts: ns(400), oldstate: LAST_ACK.0, ..event(lab, &lab.spec(), task) };
-        assert_eq!(events(&mut tool), if wanted { vec![expected(NOBODY), expected(OTHER)] } else { vec![] });
+        assert_eq!(events(&mut tool), if wanted { vec![expected(NO_PROCESS), expected(OTHER)] } else { vec![] });
         assert_eq!(entry(&mut tool, sock), None);
     }
 
@@ -412,8 +419,8 @@ cases! {
         assert_eq!((entry(&mut tool, sock), events(&mut tool)), (before, vec![]));
     }
 
-    /// Sockets that are not TCP are none of the tool's business: MPTCP (262, whose lower byte is 6), SCTP, UDP, and a family
-    /// that is not the internet's.
+    /// Sockets that are not TCP are none of the tool's business: MPTCP (262, whose lower byte is
+    /// 6), SCTP, UDP, and a family that is not the internet's.
     fn other_protocols(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         for (family, protocol) in OTHERS {
@@ -425,7 +432,7 @@ cases! {
         assert_eq!((tool.machine().len("sockets"), events(&mut tool)), (0, vec![]));
     }
 
-    /// A listener is no connection, and enters nothing.
+    /// A listener is not a connection, and enters nothing.
     fn listener(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -440,7 +447,7 @@ cases! {
         assert_eq!((entry(&mut tool, sock), events(&mut tool)), (before, vec![]));
     }
 
-    /// A table that is full is said, for each birth that finds no room; what is in it stays.
+    /// Each birth that does not fit into the full table is counted; its entries stay.
     fn table_full(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let [first, second, third] = [(); 3].map(|()| tool.sock(&lab.spec()));
@@ -464,7 +471,7 @@ cases! {
         assert_eq!(events(&mut tool), []);
     }
 
-    /// An entry holds what is known and nothing else.
+    /// An entry has what is known, and zeroes otherwise.
     fn entries(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let (active, passive) = (tool.sock(&lab.spec()), tool.sock(&lab.spec()));
@@ -493,7 +500,8 @@ cases! {
         assert_eq!(entry(&mut tool, passive), Some(expected));
     }
 
-    /// The kernel uses a socket's address again before the last one was seen to go: a birth forgets all that was.
+    /// The kernel uses a socket's address again before the last one was seen to go: a birth forgets
+    /// all that was.
     fn address_reused(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
@@ -509,7 +517,8 @@ cases! {
         assert_eq!(tool.machine().len("sockets"), 1);
     }
 
-    /// The kernel frees one socket: that one is forgotten, and no other; one that was never known is no trouble.
+    /// If the kernel frees a socket, that one is forgotten and no other; one that was never known
+    /// is ignored.
     fn destroyed(lab) in [Narrow] {
         let mut tool = lab.tcplife(&lab.life());
         let [first, second, unknown] = [(); 3].map(|()| tool.sock(&lab.spec()));
@@ -521,15 +530,16 @@ cases! {
         assert!(entry(&mut tool, second).is_some());
     }
 
-    /// IPv6 addresses are told in full, mapped ones as the socket has them, and an IPv4 address is followed by zeroes.
+    /// IPv6 addresses are complete, mapped ones are as the socket has them, and an IPv4 address is
+    /// followed by zeroes.
     fn addresses(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         for spec in lab.specs() {
             let sock = tool.sock(&spec);
             connect(&mut tool, sock);
             assert_eq!(tool.softirq(300, sock, ESTABLISHED, CLOSE), REPORTED);
-            let told = events(&mut tool);
-            assert_eq!((told[0].laddr, told[0].raddr, told[0].family), (spec.laddr, spec.raddr, spec.family));
+            let reported = events(&mut tool);
+            assert_eq!((reported[0].laddr, reported[0].raddr, reported[0].family), (spec.laddr, spec.raddr, spec.family));
             tool.destroy(sock);
         }
     }
@@ -546,61 +556,14 @@ cases! {
         }
     }
 
-    /// A connection that was open when tracing began: known since then, and told as such. One whose SYN was under way then is
-    /// this side's, and may fail.
-    fn existing(lab) in [Wide] {
-        let ways = WALKERS.into_iter().flat_map(|walker| lab.specs().into_iter().map(move |spec| (walker, spec)));
-        for ((walker, spec), state) in ways.flat_map(|way| [ESTABLISHED, SYN_SENT].map(|state| (way.clone(), state))) {
-            let mut tool = lab.tcplife(&lab.life());
-            tool.walker = walker;
-            let sock = tool.sock(&spec);
-            tool.set_sock(sock, "sock_common.skc_state", state.0.into());
-            tool.walk(1000, OWNER, sock);
-            let (birth, established, role) = match state {
-                SYN_SENT => (ns(1000), 0, Role::Active as u8),
-                _ => (0, ns(1000), Role::Unknown as u8),
-            };
-            let (pid, rank, comm) = (OWNER.tgid, Rank::Preexisting as u32, OWNER.comm);
-            let held = Entry { pid, rank, comm, birth, established, role, existing: 1, reserved: [0; 6] };
-            assert_eq!(entry(&mut tool, sock), Some(held), "{state:?}");
-            let next = if state == SYN_SENT { ESTABLISHED } else { CLOSE_WAIT };
-            assert_eq!(tool.softirq(2000, sock, state, next), AGGREGATED);
-            assert_eq!(tool.softirq(3000, sock, next, CLOSE), REPORTED);
-            let established = if state == SYN_SENT { ns(2000) } else { established };
-            let base = event(lab, &spec, OWNER);
-            let expected = Event { ts: ns(3000), birth, established, role, existing: 1, oldstate: next.0, ..base };
-            assert_eq!(events(&mut tool), [expected], "{state:?}");
-        }
-    }
-
-    /// Of the open sockets only connections are entered.
-    fn existing_by_state(lab) in [Wide] {
-        for (state, walker) in (1..=11).flat_map(|state| WALKERS.map(|walker| (state, walker))) {
-            let mut tool = lab.tcplife(&lab.life());
-            tool.walker = walker;
-            let sock = tool.sock(&lab.spec());
-            tool.set_sock(sock, "sock_common.skc_state", state);
-            tool.walk(1000, OWNER, sock);
-            let connection = state != u64::from(CLOSE.0) && state != u64::from(LISTEN.0);
-            // TCP_TIME_WAIT is never the state of a full socket, and only the typed walk looks.
-            if state != 6 {
-                assert_eq!(entry(&mut tool, sock).is_some(), connection, "{state}");
-            }
-        }
-    }
-
-    /// Without the wish to see such connections, nobody walks over them.
-    fn existing_not_asked_for(lab) in [Narrow, Filtered, Six] {
-        assert!(!lab.tcplife(&lab.life()).has("task_file"));
-    }
-
-    /// Memory that cannot be read is nobody's socket, rather than a socket of noise.
+    /// Memory that cannot be read is not taken for a socket.
     fn unreadable(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());
         tool.machine().unreadable = true;
         let fate = tool.call(100, STRANGER, sock, CLOSE, SYN_SENT);
-        // Typed access reads without asking: the kernel answers what it cannot read with zeroes itself.
+        // Typed access reads without asking: the kernel answers what it cannot read with zeroes
+        // itself.
         assert_eq!(fate, if lab.access == Access::Probed { NOTHING } else { AGGREGATED });
     }
 }

@@ -1,4 +1,9 @@
-//! tcpdrop: what is told of each dropped packet.
+//! tcpdrop: the event of each dropped packet.
+
+mod headers;
+mod packet;
+
+use packet::{LOCATION, Packet, v4, v6};
 
 use bpfasm::{Access, Object, Ring};
 use btf::Want;
@@ -6,12 +11,11 @@ use programs::filter::Filter;
 use programs::kernel_stack::MAX_FRAMES;
 use programs::owner::{Owner, Rank};
 use programs::stats::Stats;
-use programs::tcp::{AF_INET, AF_INET6};
 use programs::tcpdrop::{self, Event, Options, Reason};
 
 use crate::lab::fate::{self, FILTERED, LOST_RING, NOTHING, REPORTED};
 use crate::lab::state::*;
-use crate::lab::{Lab, RING_BYTES, Set, cases, ns};
+use crate::lab::{Lab, RING_BYTES, Set, cases};
 use crate::spec::{OTHER, OWNER, STRANGER, Spec};
 use crate::specimens::{CURRENT_TASK, Lacking, Specimen, Tracepoint};
 use crate::tool::Tool;
@@ -40,8 +44,8 @@ pub const SPECIMEN: Specimen = Specimen {
         objects
     },
     golden,
-    cases: CASES,
-    tells: Some(tells),
+    cases: &[CASES, headers::CASES],
+    reports: Some(reports),
     events: &[],
     entry: Some(Owner::LAYOUT),
     fields: &[
@@ -86,7 +90,7 @@ pub const SPECIMEN: Specimen = Specimen {
         Tracepoint { name: "sock_send_length", first: Some("sock"), lacking: BEFORE_6_3 },
         Tracepoint { name: "tcp_destroy_sock", first: Some("sock"), lacking: &[] },
     ],
-    ways: owner::ways,
+    attach_kinds: owner::attach_kinds,
     wanted: &[(Want::Enum, "skb_drop_reason"), (Want::Tracepoint, "kfree_skb")],
     mutate: false,
 };
@@ -128,8 +132,8 @@ fn golden() -> Vec<(&'static str, Object)> {
     ]
 }
 
-/// Whether it tells of a segment that a socket like this one of [`OWNER`] receives.
-pub fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
+/// Whether it reports a segment that a socket like this one of [`OWNER`] receives.
+pub fn reports(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     let sock = tool.sock(spec);
     if tool.has("inet_sock_set_state") {
         assert_eq!(tool.call(1, OWNER, sock, CLOSE, SYN_SENT), NOTHING);
@@ -140,7 +144,7 @@ pub fn tells(tool: &mut Tool<'_>, spec: &Spec) -> bool {
     if tool.has("tcp_destroy_sock") {
         tool.destroy(sock);
     }
-    fate::told(fate)
+    fate::is_reported(fate)
 }
 
 impl Lab {
@@ -180,123 +184,6 @@ fn arguments(kernel: &Kernel) -> usize {
     }
 }
 
-/// A packet and what the kernel has noted of it.
-#[derive(Clone, Debug)]
-struct Packet {
-    /// From the network header on.
-    bytes: Vec<u8>,
-    /// Bytes before it.
-    headroom: usize,
-    protocol: u16,
-    /// `None`: not set yet.
-    network_header: bool,
-    /// Bytes that are not in the linear part.
-    missing: usize,
-    event: Event,
-}
-
-const HEADROOM: usize = 70;
-
-impl Packet {
-    /// What a socket receives from its peer.
-    fn received(spec: &Spec) -> Self {
-        let [local, remote] = [(spec.laddr, spec.lport), (spec.raddr, spec.rport)];
-        let v4 = |bytes: [u8; 16]| {
-            let mut plain = [0; 16];
-            plain[..4].copy_from_slice(if spec.family == AF_INET { &bytes[..4] } else { &bytes[12..] });
-            plain
-        };
-        let mapped = spec.raddr.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-        if spec.family == AF_INET || mapped {
-            Self::ipv4((v4(remote.0), remote.1), (v4(local.0), local.1), &[])
-        } else {
-            Self::ipv6(remote, local, &[])
-        }
-    }
-
-    /// What it sends.
-    fn sent(spec: &Spec) -> Self {
-        Self::received(&Spec {
-            laddr: spec.raddr,
-            raddr: spec.laddr,
-            lport: spec.rport,
-            rport: spec.lport,
-            ..spec.clone()
-        })
-    }
-
-    fn new(bytes: Vec<u8>, protocol: u16, event: Event) -> Self {
-        Self { bytes, headroom: HEADROOM, protocol, network_header: true, missing: 0, event }
-    }
-
-    fn ipv4(from: ([u8; 16], u16), to: ([u8; 16], u16), options: &[u8]) -> Self {
-        let words = u8::try_from(5 + options.len() / 4).expect("15 at most");
-        let mut bytes = vec![0x40 | words, 0x11, 0x22, 0x33, 0x44, 0x55, 0x40, 0, 0x77, 6, 0x88, 0x99];
-        bytes.extend(&from.0[..4]);
-        bytes.extend(&to.0[..4]);
-        bytes.extend(options);
-        bytes.extend(tcp(from.1, to.1));
-        Self::new(bytes, 0x0800, event(AF_INET, from, to))
-    }
-
-    /// With extension headers: the type of each, and its bytes, of which the first is the type of the next.
-    fn ipv6(from: ([u8; 16], u16), to: ([u8; 16], u16), extensions: &[(u8, Vec<u8>)]) -> Self {
-        let next = |at: usize| extensions.get(at).map_or(6, |(kind, _)| *kind);
-        let mut bytes = vec![0x61, 0x12, 0x23, 0x34, 0x45, 0x56, next(0), 0x78];
-        bytes.extend(from.0);
-        bytes.extend(to.0);
-        for (at, (_, extension)) in extensions.iter().enumerate() {
-            bytes.push(next(at + 1));
-            bytes.extend(&extension[1..]);
-        }
-        bytes.extend(tcp(from.1, to.1));
-        Self::new(bytes, 0x86dd, event(AF_INET6, from, to))
-    }
-
-    /// The same without a TCP header.
-    fn headless(mut self) -> Self {
-        (self.event.sport, self.event.dport, self.event.flags, self.event.transport) = (0, 0, 0, 0);
-        self
-    }
-
-    /// The same with other bytes.
-    fn with(mut self, at: usize, bytes: &[u8]) -> Self {
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-        self
-    }
-}
-
-/// SYN, PSH, URG and CWR, which the byte's halves have in other places each.
-const FLAGS: u8 = 0b1010_1010;
-
-fn tcp(sport: u16, dport: u16) -> Vec<u8> {
-    let mut bytes = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
-    bytes.extend([0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x50, FLAGS, 0x1b, 0x1c, 0x1d, 0x1e, 0, 0]);
-    bytes
-}
-
-fn event(family: u16, from: ([u8; 16], u16), to: ([u8; 16], u16)) -> Event {
-    Event {
-        ts: ns(100),
-        location: LOCATION,
-        saddr: from.0,
-        daddr: to.0,
-        comm: [0; 16],
-        pid: 0,
-        netns: 0,
-        reason: 0,
-        sport: from.1.to_be(),
-        dport: to.1.to_be(),
-        family,
-        flags: FLAGS,
-        state: 0,
-        transport: 1,
-        sent: 0,
-    }
-}
-
-const LOCATION: u64 = 0xffff_ffff_8123_4567;
-
 /// The socket of a packet.
 #[derive(Clone, Copy, Debug)]
 enum Socket {
@@ -322,11 +209,11 @@ fn skb(tool: &mut Tool<'_>, packet: &Packet, socket: Socket) -> usize {
     tool.set(skb, "sk_buff.network_header", network as u64);
     tool.set(skb, "sk_buff.dev", 0);
     tool.set(skb, "sk_buff._skb_refdst", 0);
-    // Before 6.11 the tracepoint does not tell who was receiving.
-    let told = arguments(tool.machine().kernel) >= 4;
+    // Before 6.11 the tracepoint does not pass the receiving socket.
+    let is_passed = arguments(tool.machine().kernel) >= 4;
     let sk = match socket {
         Socket::Owning(sk) => sk,
-        Socket::Receiving(sk) if !told => sk,
+        Socket::Receiving(sk) if !is_passed => sk,
         _ => 0,
     };
     tool.set(skb, "sk_buff.sk", sk);
@@ -365,45 +252,23 @@ fn unfiltered(lab: &Lab) -> Options {
     Options { filter: Filter::default(), reasons: vec![], ..lab.drops() }
 }
 
-/// Drops a packet without a socket, which must be told as `expected`.
+/// Drops a packet without a socket, which must be reported as `expected`.
 #[track_caller]
-fn told(tool: &mut Tool<'_>, packet: &Packet, expected: Event) {
+fn reported(tool: &mut Tool<'_>, packet: &Packet, expected: Event) {
     assert_eq!(drop(tool, packet, Socket::None, 0), REPORTED, "{packet:?}");
     assert_eq!(events(tool), [(expected, vec![])], "{packet:?}");
 }
 
-/// Drops a packet without a socket, which is not the tool's business.
+/// Drops a packet without a socket, which must be ignored.
 #[track_caller]
 fn ignored(tool: &mut Tool<'_>, packet: &Packet) {
     assert_eq!(drop(tool, packet, Socket::None, 0), NOTHING, "{packet:?}");
     assert_eq!(events(tool), [], "{packet:?}");
 }
 
-fn v4() -> Packet {
-    Packet::received(&Spec::V4)
-}
-
-fn v6(extensions: &[(u8, Vec<u8>)]) -> Packet {
-    let Spec { laddr, lport, raddr, rport, .. } = Spec::V6;
-    Packet::ipv6((raddr, rport), (laddr, lport), extensions)
-}
-
-/// An extension header of so many bytes: its length stands in the second, in eights without the first.
-fn extension(kind: u8, len: usize) -> (u8, Vec<u8>) {
-    let mut bytes = vec![0xee; len];
-    bytes[1] = match kind {
-        44 => 0,                                         // reserved
-        51 => u8::try_from(len / 4 - 2).expect("short"), // in fours without the first two
-        _ => u8::try_from(len / 8 - 1).expect("short"),
-    };
-    if kind == 44 {
-        bytes[2..4].copy_from_slice(&[0, 0x07]); // no offset, all flags
-    }
-    (kind, bytes)
-}
-
 cases! {
-    /// A segment that a socket receives or sends, of every kind of address: the packet's own tuple, the socket's state.
+    /// A segment that a socket receives or sends, of every kind of address: the packet's own tuple,
+    /// the socket's state.
     fn sockets(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpdrop(&lab.drops());
         for spec in lab.specs() {
@@ -431,21 +296,22 @@ cases! {
         }
     }
 
-    /// The task that runs is nobody's business, even if the socket is locked; the owner from the table is told.
+    /// The current task does not matter, even if the socket is locked; the owner from the table is
+    /// reported.
     fn owners(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&lab.drops());
         let sock = tool.sock(&Spec::V4);
         tool.owned(sock, true);
-        let told = |tool: &mut Tool<'_>| {
+        let reported = |tool: &mut Tool<'_>| {
             assert_eq!(drop(tool, &v4(), Socket::Receiving(sock.address), 0), REPORTED);
             events(tool).remove(0).0.pid
         };
-        assert_eq!(told(&mut tool), 0);
+        assert_eq!(reported(&mut tool), 0);
         if tool.has("inet_sock_set_state") {
             assert_eq!(tool.call(1, OTHER, sock, CLOSE, LISTEN), NOTHING);
             let entry = tool.entry(sock).expect("it was born");
             assert_eq!(entry[4..8], (Rank::Used as u32).to_ne_bytes());
-            assert_eq!(told(&mut tool), OTHER.tgid);
+            assert_eq!(reported(&mut tool), OTHER.tgid);
         }
     }
 
@@ -473,7 +339,7 @@ cases! {
             }
             assert_eq!(drop(&mut tool, &sent, Socket::Owning(sock), 0), here, "{options:?}");
             assert_eq!(drop(&mut tool, &sent, Socket::None, 0), there, "{options:?}");
-            // Both ends have the same port.
+            // Both endpoints have the same port.
             let same = tool.sock(&Spec { lport: rport, ..Spec::V4 }).address;
             let packet = Packet::received(&Spec { lport: rport, ..Spec::V4 });
             let wanted = if options.filter.local_ports.contains(&lport) || options.filter.remote_ports.contains(&lport) { FILTERED } else { REPORTED };
@@ -484,7 +350,8 @@ cases! {
         }
     }
 
-    /// What is left of a connection (time-wait) or not one yet (a request) has a state and nothing else.
+    /// What is left of a connection (time-wait) or not one yet (a request) has a state and nothing
+    /// else.
     fn minisocks(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
         for state in [6, 12] {
@@ -514,7 +381,8 @@ cases! {
         assert_eq!(events(&mut tool), [(v4().event, vec![])]);
     }
 
-    /// Without a socket the device tells the network namespace, or else the route; what only looks like a device tells none.
+    /// Without a socket the network namespace comes from the device, or else from the route; what
+    /// only looks like a device gives none.
     fn netns(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
         let device = |tool: &mut Tool<'_>, inum: u64, honest: bool| {
@@ -568,7 +436,8 @@ cases! {
         }
     }
 
-    /// What is not known is not wanted: no namespace and no cgroup without a socket.
+    /// A filter excludes unknown values: without a socket, there is neither a namespace nor a
+    /// cgroup.
     fn unknown_is_unwanted(lab) in [Narrow] {
         for filter in [
             Filter { netns: Some(Spec::V4.netns), ..Filter::default() },
@@ -620,147 +489,6 @@ cases! {
         }
     }
 
-    /// Only IP that carries TCP is looked at.
-    fn not_tcp(lab) in [Narrow, Wide] {
-        let mut tool = lab.tcpdrop(&unfiltered(lab));
-        for protocol in [0, 0x0806, 0x8847, 0x0008, 0xdd86, 0x0801, 0x86dc, 0xffff] {
-            ignored(&mut tool, &Packet { protocol, ..v4() });
-            ignored(&mut tool, &Packet { protocol, ..v6(&[]) });
-        }
-        ignored(&mut tool, &Packet { protocol: 0x86dd, ..v4() });
-        ignored(&mut tool, &Packet { protocol: 0x0800, ..v6(&[]) });
-        for next in [17, 1, 0, 7, 132, 255] {
-            ignored(&mut tool, &v4().with(9, &[next]));
-        }
-        for next in [17, 58, 50, 59, 7, 61, 135, 255] {
-            ignored(&mut tool, &v6(&[]).with(6, &[next]));
-        }
-        for first in [0x44, 0x40, 0x55, 0x65, 0x05, 0x35] {
-            ignored(&mut tool, &v4().with(0, &[first]));
-        }
-        for first in [0x40, 0x50, 0x70, 0xe0, 0] {
-            ignored(&mut tool, &v6(&[]).with(0, &[first]));
-        }
-    }
-
-    /// A packet that ends too early: without an IP header it is nothing, without the TCP header's flags it has no ports.
-    fn cut_short(lab) in [Narrow, Wide] {
-        let mut tool = lab.tcpdrop(&unfiltered(lab));
-        for (packet, ip) in [(v4(), 20), (v6(&[]), 40), (v6(&[extension(0, 16)]), 56)] {
-            for len in 0..=packet.bytes.len() {
-                let short = Packet { missing: packet.bytes.len() - len, ..packet.clone() };
-                // An extension header counts as there when its first eight bytes are.
-                let whole = if ip == 56 { 48 } else { ip };
-                match len {
-                    _ if len < whole => ignored(&mut tool, &short),
-                    _ if len < ip + 14 => told(&mut tool, &short, packet.clone().headless().event),
-                    _ => told(&mut tool, &short, packet.event),
-                }
-            }
-        }
-        // The end is right and the memory is not.
-        let mut gone = v4();
-        gone.bytes.truncate(30);
-        let expected = gone.clone().headless().event;
-        let skb = skb(&mut tool, &gone, Socket::None);
-        tool.set(skb, "sk_buff.tail", 1000);
-        assert_eq!(free(&mut tool, skb, 0, 0), REPORTED);
-        assert_eq!(events(&mut tool), [(expected, vec![])]);
-    }
-
-    /// Where the IP header is: where the kernel noted, or, when it noted nothing, where the packet starts.
-    fn offsets(lab) in [Narrow, Wide] {
-        let mut tool = lab.tcpdrop(&unfiltered(lab));
-        for packet in [v4(), v6(&[])] {
-            for headroom in [1, 2, 255, 256, 4000] {
-                told(&mut tool, &Packet { headroom, ..packet.clone() }, packet.event);
-                let unset = Packet { headroom, network_header: false, ..packet.clone() };
-                told(&mut tool, &unset, packet.event);
-            }
-            told(&mut tool, &Packet { headroom: 0, network_header: false, ..packet.clone() }, packet.event);
-        }
-        // The end may lie farther than two bytes count.
-        for packet in [v4(), v6(&[extension(0, 8)])] {
-            let mut long = packet.clone();
-            long.bytes.resize(65536, 0);
-            told(&mut tool, &long, packet.event);
-        }
-        // Options make the header longer.
-        let Spec { laddr, lport, raddr, rport, .. } = Spec::V4;
-        for words in 0..=10 {
-            let packet = Packet::ipv4((raddr, rport), (laddr, lport), &vec![0xee; words * 4]);
-            told(&mut tool, &packet, packet.event);
-        }
-        // A header that says that it is longer than the packet.
-        told(&mut tool, &v4().with(0, &[0x4f]), v4().headless().event);
-    }
-
-    /// Only the first fragment has the TCP header.
-    fn fragments(lab) in [Narrow, Wide] {
-        let mut tool = lab.tcpdrop(&unfiltered(lab));
-        for first in [[0, 0], [0x20, 0], [0x40, 0], [0x80, 0], [0xe0, 0]] {
-            told(&mut tool, &v4().with(6, &first), v4().event);
-        }
-        for later in [[0, 1], [0x20, 1], [0x01, 0], [0x1f, 0xff], [0x10, 0]] {
-            told(&mut tool, &v4().with(6, &later), v4().headless().event);
-        }
-        let fragment = |offset: [u8; 2]| {
-            let (kind, mut bytes) = extension(44, 8);
-            bytes[2..4].copy_from_slice(&offset);
-            v6(&[(kind, bytes)])
-        };
-        for first in [[0, 0], [0, 1], [0, 7]] {
-            told(&mut tool, &fragment(first), v6(&[]).event);
-        }
-        for later in [[0, 8], [1, 0], [0x80, 0], [0xff, 0xf8]] {
-            told(&mut tool, &fragment(later), v6(&[]).headless().event);
-            ignored(&mut tool, &fragment(later).with(40, &[17]));
-        }
-    }
-
-    /// Extension headers are walked over, four of them.
-    fn extensions(lab) in [Narrow, Wide] {
-        let mut tool = lab.tcpdrop(&unfiltered(lab));
-        for kind in [0, 43, 60] {
-            for len in [8, 16, 264, 2048] {
-                told(&mut tool, &v6(&[extension(kind, len)]), v6(&[]).event);
-            }
-        }
-        for len in [12, 16, 24, 28] {
-            told(&mut tool, &v6(&[extension(51, len)]), v6(&[]).event);
-        }
-        let all = [extension(0, 8), extension(60, 24), extension(43, 16), extension(44, 8), extension(51, 24)];
-        for count in 0..=4 {
-            told(&mut tool, &v6(&all[..count]), v6(&[]).event);
-            told(&mut tool, &v6(&all[5 - count..]), v6(&[]).event);
-        }
-        ignored(&mut tool, &v6(&all));
-        // Each kind at each place, whole and cut short.
-        for before in 0..4 {
-            for (kind, len) in [(0, 16), (43, 24), (60, 8), (44, 8), (51, 12)] {
-                let mut walk = vec![extension(0, 8); before];
-                walk.push(extension(kind, len));
-                let packet = v6(&walk);
-                told(&mut tool, &packet, v6(&[]).event);
-                let end = 40 + 8 * before;
-                ignored(&mut tool, &packet.clone().with(end, &[17]));
-                for there in [end, end + 7] {
-                    ignored(&mut tool, &Packet { missing: packet.bytes.len() - there, ..packet.clone() });
-                }
-                let there = Packet { missing: packet.bytes.len() - end - 8, ..packet.clone() };
-                told(&mut tool, &there, v6(&[]).headless().event);
-                if kind == 44 {
-                    let later = packet.with(end + 2, &[1, 0]);
-                    told(&mut tool, &later, v6(&[]).headless().event);
-                    ignored(&mut tool, &later.with(end, &[17]));
-                }
-            }
-        }
-        // What follows is no TCP.
-        ignored(&mut tool, &v6(&all[..1]).with(40, &[17]));
-        ignored(&mut tool, &v6(&all[..4]).with(40 + 8 + 24 + 16, &[17]));
-    }
-
     /// The stack goes behind the event, as far as it was taken and fits.
     fn stacks(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
@@ -774,7 +502,8 @@ cases! {
         }
     }
 
-    /// An event that interrupts another one leaves alone what that one is putting together, and goes without a stack.
+    /// An event that interrupts another one leaves alone what that one is putting together, and
+    /// goes without a stack.
     fn interrupting(lab) in [Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
         tool.machine().stack_trace = Some(vec![7, 8]);
@@ -800,7 +529,8 @@ cases! {
         assert_eq!(events(&mut tool), [(v4().event, stack)]);
     }
 
-    /// An event wakes the reader only as the ring passes a quarter; with a stack it may be as long as the longest.
+    /// An event wakes the reader only as the ring passes a quarter; with a stack it may be as long
+    /// as the longest.
     fn waking(lab) in [Narrow, Wide] {
         let most = u64::from(Event::SIZE) + if lab.drops().stack { 1023 } else { 0 };
         // Each of the long ones looks; of the short ones, one of four.
@@ -829,7 +559,7 @@ cases! {
         }
     }
 
-    /// Memory that cannot be read is no packet.
+    /// Memory that cannot be read is not taken for a packet.
     fn unreadable(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
         tool.machine().unreadable = true;
