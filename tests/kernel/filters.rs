@@ -7,20 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use kernel_tests::actor::Actor;
 use kernel_tests::cgroup::Cgroup;
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Session, Stage};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("filters::addresses", addresses),
-    ("filters::addresses_by_probe_reads", addresses_by_probe_reads),
-    ("filters::network_namespace", network_namespace),
-    ("filters::cgroup", cgroup),
-    ("filters::cgroup_of_a_listener", cgroup_of_a_listener),
-    ("filters::all_at_once", all_at_once),
+    test("filters::addresses", addresses),
+    test("filters::addresses_by_probe_reads", addresses_by_probe_reads),
+    test("filters::network_namespace", network_namespace),
+    test("filters::cgroup", cgroup),
+    test("filters::cgroup_of_a_listener", cgroup_of_a_listener),
+    test("filters::all_at_once", all_at_once),
 ];
 
 /// Tools that tell of sockets by their ports, each in its own way.

@@ -7,22 +7,22 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use kernel_tests::actor::Actor;
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer::{self, Change};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("harness::namespaces_are_private", namespaces_are_private),
-    ("harness::a_veth_pair_carries_bytes", a_veth_pair_carries_bytes),
-    ("harness::actors_have_names_of_their_own", actors_have_names_of_their_own),
-    ("harness::attempts_fail_as_they_should", attempts_fail_as_they_should),
-    ("harness::every_address_form_connects", every_address_form_connects),
-    ("harness::a_storm_counts_right", a_storm_counts_right),
-    ("harness::scenarios_do_what_they_say", scenarios_do_what_they_say),
+    test("harness::namespaces_are_private", namespaces_are_private),
+    test("harness::a_veth_pair_carries_bytes", a_veth_pair_carries_bytes),
+    test("harness::actors_have_names_of_their_own", actors_have_names_of_their_own),
+    test("harness::attempts_fail_as_they_should", attempts_fail_as_they_should),
+    test("harness::every_address_form_connects", every_address_form_connects),
+    test("harness::a_storm_counts_its_sessions", a_storm_counts_its_sessions),
+    test("harness::scenarios_do_what_they_say", scenarios_do_what_they_say).alone(Alone::OtherTools),
 ];
 
 fn namespaces_are_private() -> Outcome {
@@ -47,7 +47,7 @@ fn a_veth_pair_carries_bytes() -> Outcome {
     let (_, address) = netns::join(&here, &there).expect("a veth pair");
     let listener = there.run(|| TcpListener::bind((address, 0))).expect("bind");
     let to = listener.local_addr().expect("an address");
-    let mut client = TcpStream::connect_timeout(&to, patient(LIMIT)).expect("connect");
+    let mut client = TcpStream::connect_timeout(&to, patient(WAIT_LIMIT)).expect("connect");
     let (mut server, from) = listener.accept().expect("accept");
     assert_eq!(from.ip(), Ipv4Addr::new(10, 87, 0, 1));
     client.write_all(b"over the wire").expect("write");
@@ -97,7 +97,7 @@ fn every_address_form_connects() -> Outcome {
     Ok(())
 }
 
-fn a_storm_counts_right() -> Outcome {
+fn a_storm_counts_its_sessions() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     traffic::start_storm(&mut stage, 100);

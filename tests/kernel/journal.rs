@@ -6,17 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
 use kernel_tests::cli::{Tool, run};
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::gate::running_version;
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::running_version;
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Stage, Via};
 use kernel_tests::traffic;
 
 use super::tcpstates::FIRST_CHANGE_HAS_PEER;
 
-pub const TESTS: &[Test] = &[("tcpstates::journal", journal), ("tcpstates::no_journal", no_journal)];
+pub const TESTS: &[Test] = &[test("tcpstates::journal", journal), test("tcpstates::no_journal", no_journal)];
 
 /// The fields of one entry, in the native protocol: `KEY=value` lines.
 type Entry = BTreeMap<String, String>;
@@ -41,10 +41,11 @@ fn journal() -> Outcome {
     let socket = UnixDatagram::bind("/run/systemd/journal/socket").expect("bind the journal's socket");
     // As systemd makes it: everybody may write.
     fs::set_permissions("/run/systemd/journal/socket", Permissions::from_mode(0o666)).expect("chmod");
-    socket.set_read_timeout(Some(patient(LIMIT))).expect("set a time limit");
+    socket.set_read_timeout(Some(patient(WAIT_LIMIT))).expect("set a time limit");
 
     let mut stage = Stage::new(Via::V4);
-    let mut tool = Tool::start("tcpstates", &["--json", "-Y", "-L", &stage.listener.port().to_string()]);
+    let (inode, port) = (netns.inode().to_string(), stage.listener.port().to_string());
+    let mut tool = Tool::start("tcpstates", &["--json", "-Y", "--netns", &inode, "-L", &port]);
     let session = traffic::client_closes_first(&mut stage);
     tool.wait_rows(netns.inode(), 5);
     let output = tool.stop();

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::net::TcpListener;
 
-use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Availability, Feature, needs, requires};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::Errno;
 use tools::open_sockets::list::{self, ListError};
 
 pub const TESTS: &[Test] = &[
-    ("open_sockets::sock_diag_and_proc_find_our_listener", || finds_listener_at("127.0.0.1:0")),
-    ("open_sockets::sock_diag_and_proc_find_our_listener_v6", || {
+    test("open_sockets::sock_diag_and_proc_find_our_listener", || finds_listener_at("127.0.0.1:0")),
+    test("open_sockets::sock_diag_and_proc_find_our_listener_v6", || {
         needs(Feature::Ipv6)?;
         finds_listener_at("[::1]:0")
     }),
@@ -30,7 +30,7 @@ fn finds_listener_at(address: &str) -> Outcome {
         // A kernel without tcp_diag says so; nothing else is an excuse.
         Err(error @ ListError::Refused(Errno::NOENT)) => {
             assert!(error.to_string().contains("tcp_diag"), "{error}");
-            return claims("sock_diag of TCP", Claim::Optional, Some(error.to_string()));
+            return requires("sock_diag of TCP", Availability::Optional, Some(error.to_string()));
         }
         Err(error) => panic!("{error}"),
     };

@@ -10,48 +10,37 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, binary, run};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Claim, Feature, Skip, claims, needs, running_version};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Availability, Feature, Skip, needs, requires, running_version};
 use kernel_tests::rights::{Capability, Rights};
 use kernel_tests::rows::DropRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::cli::{self, assert_only_missed};
-use crate::tcptop::sees_what_is_sent;
+use crate::cli::assert_only_missed;
+use crate::known_tools;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("privileges::nothing_is_left_once_attached", nothing_is_left_once_attached),
-    ("privileges::nothing_is_given_up_if_not_wanted", nothing_is_given_up_if_not_wanted),
-    ("privileges::rows_to_the_end", rows_to_the_end),
-    ("privileges::functions_have_names", functions_have_names),
-    ("privileges::times_are_local", times_are_local),
-    ("privileges::load_is_read_anew", load_is_read_anew),
-    ("privileges::by_file_capabilities", by_file_capabilities),
-    ("privileges::by_file_capabilities_with_names", by_file_capabilities_with_names),
-    ("privileges::ends_soon", ends_soon),
+    test("privileges::privileges_are_dropped_once_attached", privileges_are_dropped_once_attached),
+    test("privileges::no_sandbox_keeps_privileges", no_sandbox_keeps_privileges),
+    test("privileges::rows_to_the_end", rows_to_the_end),
+    test("privileges::functions_have_names", functions_have_names),
+    test("privileges::times_are_local", times_are_local),
+    test("privileges::load_average_is_current", load_average_is_current),
+    test("privileges::by_file_capabilities", by_file_capabilities),
+    test("privileges::by_file_capabilities_with_names", by_file_capabilities_with_names),
+    test("privileges::ends_quickly", ends_quickly).alone(Alone::Time),
 ];
 
 /// Every tool that runs here, with options that make it do all it can.
 fn runnable() -> Vec<(&'static str, &'static [&'static str])> {
-    let mut tools = Vec::new();
-    for tool in cli::runnable() {
-        let args: &[&str] = match tool {
-            "tcpconnlat" => &["--failed", "-t"],
-            "tcpdrop" => &["--owner", "--purged"],
-            "tcplife" => &["--existing", "--failed", "-T"],
-            "tcpretrans" => &["--owner", "-l"],
-            "tcpsubnet" => &["--sort"],
-            _ => &[],
-        };
-        tools.push((tool, args));
-    }
-    tools
+    known_tools::runnable().map(|tool| (tool.name, tool.full)).collect()
 }
 
 /// The one capability without which the kernel does not let a process read its own maps, where the sysctl forbids BPF to those
@@ -63,7 +52,7 @@ fn needed() -> u64 {
     if running_version() >= FREE_SINCE || disabled.trim() == "0" { 0 } else { Capability::Bpf.bit() }
 }
 
-fn nothing_is_left_once_attached() -> Outcome {
+fn privileges_are_dropped_once_attached() -> Outcome {
     let before = Rights::of_tool();
     let needed = needed();
     for (name, args) in runnable() {
@@ -88,7 +77,7 @@ fn nothing_is_left_once_attached() -> Outcome {
     Ok(())
 }
 
-fn nothing_is_given_up_if_not_wanted() -> Outcome {
+fn no_sandbox_keeps_privileges() -> Outcome {
     let own = Rights::of(std::process::id());
     for (name, args) in runnable() {
         let tool = Tool::start(name, &[args, &["--no-sandbox"]].concat());
@@ -107,10 +96,10 @@ fn nothing_is_given_up_if_not_wanted() -> Outcome {
 /// A connection opened before the tool and one after it; the account is read at the end.
 fn rows_to_the_end() -> Outcome {
     for (name, args) in runnable() {
-        Netns::enter_new();
+        let netns = Netns::enter_new().inode().to_string();
         let mut stage = Stage::new(Via::V4);
         let before = traffic::begun(&mut stage);
-        let mut tool = Tool::start(name, &[args, &["--json", "--stats"]].concat());
+        let mut tool = Tool::start(name, &[args, &["--json", "--stats", "--netns", &netns]].concat());
         traffic::finish(&mut stage, before);
         traffic::client_closes_first(&mut stage);
         traffic::refused(&mut stage);
@@ -157,10 +146,10 @@ fn functions_have_names() -> Outcome {
 
 /// Half an hour off, as the zone of no machine that runs tests is: by the environment, and by the host's own zone.
 fn times_are_local() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     assert_half_an_hour_off(&[("TZ", "XXX-5:30")]);
     let absent = (!Path::new("/etc/localtime").exists()).then(|| "no /etc/localtime".to_owned());
-    claims("a time zone of the machine", Claim::Optional, absent)?;
+    requires("a time zone of the machine", Availability::Optional, absent)?;
     mntns::enter_new();
     let scratch = Scratch::new();
     mntns::mount_file(&scratch.file("zone", &zone()), "/etc/localtime");
@@ -192,8 +181,8 @@ fn assert_half_an_hour_off(environment: &[(&str, &str)]) {
 }
 
 /// The line on top of each report of tcptop is of that moment.
-fn load_is_read_anew() -> Outcome {
-    sees_what_is_sent()?;
+fn load_average_is_current() -> Outcome {
+    needs_send_hook()?;
     let mut tool = Tool::start("tcptop", &[]);
     let mut actors = Vec::new();
     // Its last number is the last process that was started.
@@ -235,19 +224,23 @@ fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     let value: Vec<u8> =
         words.iter().flat_map(|word| u32::try_from(*word).expect("32 bits").to_le_bytes()).collect();
     let refused = xattr::set(&path, "security.capability", &value).err();
-    claims("a file system with capabilities", Claim::Optional, refused.map(|e| e.to_string()))?;
+    requires("a file system with capabilities", Availability::Optional, refused.map(|e| e.to_string()))?;
     let nosuid = statvfs(&path).expect("statvfs").flags().contains(FsFlags::ST_NOSUID);
-    claims("a file system where they count", Claim::Optional, nosuid.then(|| "mounted nosuid".to_owned()))?;
+    requires(
+        "a file system where they count",
+        Availability::Optional,
+        nosuid.then(|| "mounted nosuid".to_owned()),
+    )?;
     Ok((scratch, path))
 }
 
 /// Those that BPF takes. Before 5.11 maps are charged to the user's locked memory, which only this one lifts.
-fn least() -> Vec<Capability> {
-    let mut least = vec![Capability::Bpf, Capability::Perfmon];
+fn minimal_capabilities() -> Vec<Capability> {
+    let mut minimal_capabilities = vec![Capability::Bpf, Capability::Perfmon];
     if running_version() < (5, 11) {
-        least.push(Capability::SysResource);
+        minimal_capabilities.push(Capability::SysResource);
     }
-    least
+    minimal_capabilities
 }
 
 #[track_caller]
@@ -273,7 +266,7 @@ fn by_file_capabilities() -> Outcome {
     needs(Feature::ToolHas(Capability::Setpcap))?;
     // Before the file is made: from then on what was built is hidden where it lies below the same folder.
     let tools: Vec<_> = runnable().into_iter().filter(|(name, _)| !needs_more(name)).collect();
-    let (_scratch, path) = file_with(&least())?;
+    let (_scratch, path) = file_with(&minimal_capabilities())?;
     for (name, args) in tools {
         Netns::enter_new();
         let mut stage = Stage::new(Via::V4);
@@ -300,7 +293,7 @@ fn by_file_capabilities() -> Outcome {
 fn by_file_capabilities_with_names() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Setpcap))?;
-    let (_scratch, path) = file_with(&[least(), vec![Capability::Syslog]].concat())?;
+    let (_scratch, path) = file_with(&[minimal_capabilities(), vec![Capability::Syslog]].concat())?;
     let netns = Netns::enter_new();
     let mut tool = start_as_nobody(&path, "tcpdrop", &["--json"]);
     traffic::refused(&mut Stage::new(Via::V4));
@@ -313,7 +306,7 @@ fn by_file_capabilities_with_names() -> Outcome {
 
 /// From the signal to the end of the process. Perf events on tracepoints, which take some hundred milliseconds to close, are
 /// left to the kernel.
-fn ends_soon() -> Outcome {
+fn ends_quickly() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
     // What others do is not to be looked up at the end.

@@ -1,24 +1,25 @@
 //! `tcptools selftest`: every tool passes here, a tool that says something wrong does not, and `--selftest` keeps it from running.
 
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 
-use super::cli::{TOOLS, as_nobody, needs_perf_buffers};
+use super::cli::{as_nobody, needs_perf_buffers};
+use crate::known_tools::names;
 
 pub const TESTS: &[Test] = &[
-    ("selftest::every_tool", || passes(&TOOLS, &[])),
-    ("selftest::perf_buffers", || passes(&["tcpconnlat", "tcplife", "tcptracer"], &["--perf"])),
-    ("selftest::probe_reads", || {
+    test("selftest::every_tool", || passes(&names(), &[])),
+    test("selftest::perf_buffers", || passes(&["tcpconnlat", "tcplife", "tcptracer"], &["--perf"])),
+    test("selftest::probe_reads", || {
         needs(Feature::ProbeReads)?;
         passes(&["tcplife", "tcpstates", "tcptop"], &["--access", "probed"])
     }),
-    ("selftest::missing_rows", missing_rows),
-    ("selftest::names_the_field", names_the_field),
-    ("selftest::before_a_run", before_a_run),
-    ("selftest::without_privileges", without_privileges),
-    ("selftest::wrong_usage", wrong_usage),
+    test("selftest::missing_rows", missing_rows),
+    test("selftest::names_the_field", names_the_field),
+    test("selftest::before_a_run", before_a_run),
+    test("selftest::without_privileges", without_privileges),
+    test("selftest::wrong_usage", wrong_usage),
 ];
 
 #[track_caller]

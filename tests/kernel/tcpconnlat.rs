@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use kernel_tests::actor::{Actor, Conn};
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::{self, Netns};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rows::ConnRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 use kernel_tests::wire::{Wire, flags};
@@ -19,30 +19,31 @@ use kernel_tests::wire::{Wire, flags};
 use crate::cli::{assert_nothing_lost, assert_number, assert_only_missed};
 
 pub const TESTS: &[Test] = &[
-    ("tcpconnlat::established", established),
-    ("tcpconnlat::ipv6_and_mapped", ipv6_and_mapped),
-    ("tcpconnlat::latency_is_the_delay_of_the_answer", latency_is_the_delay_of_the_answer),
-    ("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
-    ("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
-    ("tcpconnlat::timed_out", || fails(traffic::deaf, traffic::timed_out)),
-    ("tcpconnlat::aborted", || fails(traffic::deaf, traffic::aborted)),
-    ("tcpconnlat::unreachable", unreachable),
-    ("tcpconnlat::reset", reset),
-    ("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
-    ("tcpconnlat::failures_in_a_table_only_when_asked_for", failures_in_a_table_only_when_asked_for),
-    ("tcpconnlat::begun_before_the_tool", begun_before_the_tool),
-    ("tcpconnlat::least_time", least_time),
-    ("tcpconnlat::pid", pid),
-    ("tcpconnlat::local_port", local_port),
-    ("tcpconnlat::remote_port", remote_port),
-    ("tcpconnlat::family", family),
-    ("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcpconnlat::what_was_refused_is_forgotten", what_was_refused_is_forgotten),
-    ("tcpconnlat::what_was_never_answered_is_forgotten", what_was_never_answered_is_forgotten),
-    ("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
-    ("tcpconnlat::table", table),
-    ("tcpconnlat::csv", csv),
-    ("tcpconnlat::json", json),
+    test("tcpconnlat::established", established),
+    test("tcpconnlat::ipv6_and_mapped", ipv6_and_mapped),
+    test("tcpconnlat::latency_is_the_delay_of_the_answer", latency_is_the_delay_of_the_answer)
+        .alone(Alone::Time),
+    test("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
+    test("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
+    test("tcpconnlat::timed_out", || fails(traffic::deaf, traffic::timed_out)),
+    test("tcpconnlat::aborted", || fails(traffic::deaf, traffic::aborted)),
+    test("tcpconnlat::unreachable", unreachable),
+    test("tcpconnlat::reset", reset),
+    test("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
+    test("tcpconnlat::failures_in_a_table_only_with_the_option", failures_in_a_table_only_with_the_option),
+    test("tcpconnlat::started_before_the_tool", started_before_the_tool),
+    test("tcpconnlat::min_time", min_time),
+    test("tcpconnlat::pid", pid),
+    test("tcpconnlat::local_port", local_port),
+    test("tcpconnlat::remote_port", remote_port),
+    test("tcpconnlat::family", family),
+    test("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcpconnlat::refused_connects_leave_the_table", refused_connects_leave_the_table),
+    test("tcpconnlat::unanswered_connects_leave_the_table", unanswered_connects_leave_the_table),
+    test("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
+    test("tcpconnlat::table", table),
+    test("tcpconnlat::csv", csv),
+    test("tcpconnlat::json", json),
 ];
 
 /// How long the test lets a connect wait for its answer: long against anything that a machine may add by itself.
@@ -257,7 +258,7 @@ fn cells(output: &Output) -> Vec<Vec<&str>> {
 }
 
 /// Without `--failed` a refused connect has no row, in CSV neither; the one after it has.
-fn failures_in_a_table_only_when_asked_for() -> Outcome {
+fn failures_in_a_table_only_with_the_option() -> Outcome {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
     for (options, ports) in [(&[][..], 1), (&["--csv"], 1), (&["--failed"], 2), (&["--failed", "--csv"], 2)] {
@@ -275,7 +276,7 @@ fn failures_in_a_table_only_when_asked_for() -> Outcome {
 }
 
 /// Nobody knows when it began, so nobody knows how long it took.
-fn begun_before_the_tool() -> Outcome {
+fn started_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut deaf = traffic::deaf();
     let old = deaf.client.start_connect(deaf.target, None);
@@ -288,7 +289,7 @@ fn begun_before_the_tool() -> Outcome {
 
 /// Two tools watch a connect that takes [`DELAY`] and one that takes next to nothing: only the slow one passes the lower
 /// threshold, and none the higher one.
-fn least_time() -> Outcome {
+fn min_time() -> Outcome {
     let netns = Netns::enter_new();
     let mut deaf = traffic::deaf();
     let wire = Wire::tap();
@@ -378,7 +379,7 @@ fn each_of_2000_exactly_once() -> Outcome {
 }
 
 /// A table with room for one, and 200 connects one after the other: none is left in it.
-fn what_was_refused_is_forgotten() -> Outcome {
+fn refused_connects_leave_the_table() -> Outcome {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
     let mut stage = Stage::new(Via::V4);
@@ -401,7 +402,7 @@ fn what_was_refused_is_forgotten() -> Outcome {
 }
 
 /// A table that 100 unanswered connects fill to the last: as many after them find room.
-fn what_was_never_answered_is_forgotten() -> Outcome {
+fn unanswered_connects_leave_the_table() -> Outcome {
     const COUNT: usize = 100;
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();

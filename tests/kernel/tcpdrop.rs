@@ -6,51 +6,53 @@ use std::sync::LazyLock;
 use btf::{Btf, Index, Lookup, Wanted};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::nftables::{self, Hook};
+use kernel_tests::requirements::{Availability, Feature, needs, needs_owners, requires, running_version};
 use kernel_tests::rights::Capability;
 use kernel_tests::rows::DropRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::segment::{Segment, flag};
 use kernel_tests::stage::{Pair, Stage, Via};
 use kernel_tests::traffic;
 use nix::errno::Errno;
 
 pub const TESTS: &[Test] = &[
-    ("tcpdrop::closed_port", || named(|| closed_port(LOCALHOST_V4, &[]))),
-    ("tcpdrop::closed_port_ipv6", || named(|| closed_port(LOCALHOST_V6, &[]))),
-    ("tcpdrop::closed_port_by_probe_reads", || named(|| closed_port(LOCALHOST_V4, &["--access", "probed"]))),
-    ("tcpdrop::closed_port_by_perf_buffers", || named(|| closed_port(LOCALHOST_V6, &["--perf"]))),
-    ("tcpdrop::wrong_checksum", || here(|| wrong_checksum(LOCALHOST_V4))),
-    ("tcpdrop::wrong_checksum_ipv6", || here(|| wrong_checksum(LOCALHOST_V6))),
-    ("tcpdrop::netfilter", || named(|| netfilter(LOCALHOST_V4))),
-    ("tcpdrop::netfilter_ipv6", || named(|| netfilter(LOCALHOST_V6))),
-    ("tcpdrop::netfilter_of_what_is_sent", || here(netfilter_of_what_is_sent)),
-    ("tcpdrop::data_to_a_closed_socket", || here(|| data_to_a_closed_socket(Via::V4))),
-    ("tcpdrop::data_to_a_closed_socket_ipv6", || here(|| data_to_a_closed_socket(Via::V6))),
-    ("tcpdrop::data_to_what_waits_for_the_fin", || here(data_to_what_waits_for_the_fin)),
-    ("tcpdrop::data_out_of_the_window", || here(|| data_out_of_the_window(Via::V4, &[]))),
-    ("tcpdrop::data_out_of_the_window_ipv6", || here(|| data_out_of_the_window(Via::V6, &[]))),
-    ("tcpdrop::data_out_of_the_window_probed", || {
+    test("tcpdrop::closed_port", || named(|| closed_port(LOCALHOST_V4, &[]))),
+    test("tcpdrop::closed_port_ipv6", || named(|| closed_port(LOCALHOST_V6, &[]))),
+    test("tcpdrop::closed_port_by_probe_reads", || {
+        named(|| closed_port(LOCALHOST_V4, &["--access", "probed"]))
+    }),
+    test("tcpdrop::closed_port_by_perf_buffers", || named(|| closed_port(LOCALHOST_V6, &["--perf"]))),
+    test("tcpdrop::wrong_checksum", || here(|| wrong_checksum(LOCALHOST_V4))),
+    test("tcpdrop::wrong_checksum_ipv6", || here(|| wrong_checksum(LOCALHOST_V6))),
+    test("tcpdrop::netfilter", || named(|| netfilter(LOCALHOST_V4))),
+    test("tcpdrop::netfilter_ipv6", || named(|| netfilter(LOCALHOST_V6))),
+    test("tcpdrop::netfilter_drops_sent_packets", || here(netfilter_drops_sent_packets)),
+    test("tcpdrop::data_to_a_closed_socket", || here(|| data_to_a_closed_socket(Via::V4))),
+    test("tcpdrop::data_to_a_closed_socket_ipv6", || here(|| data_to_a_closed_socket(Via::V6))),
+    test("tcpdrop::data_to_a_time_wait_socket", || here(data_to_a_time_wait_socket)),
+    test("tcpdrop::data_out_of_the_window", || here(|| data_out_of_the_window(Via::V4, &[]))),
+    test("tcpdrop::data_out_of_the_window_ipv6", || here(|| data_out_of_the_window(Via::V6, &[]))),
+    test("tcpdrop::data_out_of_the_window_probed", || {
         here(|| data_out_of_the_window(Via::DualStackServer, &["--access", "probed"]))
     }),
-    ("tcpdrop::extension_headers", || here(extension_headers)),
-    ("tcpdrop::other_protocols_are_none", || here(other_protocols_are_none)),
-    ("tcpdrop::purged_only_if_asked_for", || here(purged_only_if_asked_for)),
-    ("tcpdrop::owner", || here(|| owner(&["--owner"]))),
-    ("tcpdrop::owner_by_sock_diag_and_proc", || here(|| owner(&["--owner", "--no-iter"]))),
-    ("tcpdrop::pid", || here(pid)),
-    ("tcpdrop::by_reason", || here(by_reason)),
-    ("tcpdrop::by_port_and_address", || here(by_port_and_address)),
-    ("tcpdrop::by_network_namespace", || here(by_network_namespace)),
-    ("tcpdrop::table", || named(table)),
-    ("tcpdrop::table_without_stacks", || named(table_without_stacks)),
-    ("tcpdrop::csv", || named(csv)),
-    ("tcpdrop::the_last_row_has_its_stack", || named(the_last_row_has_its_stack)),
-    ("tcpdrop::says_why_it_cannot", says_why_it_cannot),
-    ("tcpdrop::wrong_usage", wrong_usage),
-    ("tcpdrop::unknown_reason", unknown_reason),
+    test("tcpdrop::extension_headers", || here(extension_headers)),
+    test("tcpdrop::other_protocols_are_ignored", || here(other_protocols_are_ignored)),
+    test("tcpdrop::purged_only_with_the_option", || here(purged_only_with_the_option)),
+    test("tcpdrop::owner", || here(|| owner(&["--owner"]))),
+    test("tcpdrop::owner_by_sock_diag_and_proc", || here(|| owner(&["--owner", "--no-iter"]))),
+    test("tcpdrop::pid", || here(pid)),
+    test("tcpdrop::by_reason", || here(by_reason)),
+    test("tcpdrop::by_port_and_address", || here(by_port_and_address)),
+    test("tcpdrop::by_network_namespace", || here(by_network_namespace)),
+    test("tcpdrop::table", || named(table)),
+    test("tcpdrop::table_without_stacks", || named(table_without_stacks)),
+    test("tcpdrop::csv", || named(csv)),
+    test("tcpdrop::the_last_row_has_its_stack", || named(the_last_row_has_its_stack)),
+    test("tcpdrop::lockdown_is_explained", lockdown_is_explained),
+    test("tcpdrop::wrong_usage", wrong_usage),
+    test("tcpdrop::unknown_reason", unknown_reason),
 ];
 
 /// What a packet holds has no type, so it is read by address.
@@ -66,11 +68,11 @@ fn named(test: fn() -> Outcome) -> Outcome {
 }
 
 /// Where that is forbidden, one line says so.
-fn says_why_it_cannot() -> Outcome {
+fn lockdown_is_explained() -> Outcome {
     if needs(Feature::ProbeReads).is_ok() {
-        return claims(
+        return requires(
             "a kernel locked down to keep its secrets",
-            Claim::Optional,
+            Availability::Optional,
             Some("it is not".to_owned()),
         );
     }
@@ -112,16 +114,20 @@ fn reason(names: &[&str]) -> (Option<String>, Option<u32>) {
 }
 
 /// Whether this kernel tells which socket was receiving the packet; those before 6.11 do not.
-fn tells_receiver() -> bool {
+fn has_receiving_socket() -> bool {
     match index().tracepoint("kfree_skb").expect("an answer") {
         Lookup::Found(tracepoint) => tracepoint.args.len() >= 4,
         Lookup::Absent(absent) => panic!("{absent}"),
     }
 }
 
-fn gives_reasons() -> Result<(), kernel_tests::gate::Skip> {
+fn needs_reasons() -> Result<(), kernel_tests::requirements::Skip> {
     let absent = matches!(index().enum_values("skb_drop_reason"), Ok(Lookup::Absent(_)));
-    claims("reasons of drops", Claim::Since(5, 17), absent.then(|| "no enum skb_drop_reason".to_owned()))
+    requires(
+        "reasons of drops",
+        Availability::Since(5, 17),
+        absent.then(|| "no enum skb_drop_reason".to_owned()),
+    )
 }
 
 #[track_caller]
@@ -176,7 +182,7 @@ fn assert_reason(row: &DropRow, names: &[&str]) {
 /// The state, where the kernel tells which socket was receiving.
 #[track_caller]
 fn assert_state(row: &DropRow, state: &str) {
-    assert_eq!(row.state.as_deref(), tells_receiver().then_some(state), "{row:?}");
+    assert_eq!(row.state.as_deref(), has_receiving_socket().then_some(state), "{row:?}");
 }
 
 fn family(address: IpAddr) -> Outcome {
@@ -227,7 +233,7 @@ fn drop_at(hook: Hook) -> Outcome {
         Some(Errno::EINVAL | Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT) => error.to_string(),
         _ => panic!("a rule of nftables: {error}"),
     });
-    claims("nftables", Claim::Optional, absent)
+    requires("nftables", Availability::Optional, absent)
 }
 
 /// A rule that drops what comes to a port.
@@ -246,7 +252,7 @@ fn netfilter(address: IpAddr) -> Outcome {
 }
 
 /// A rule that drops what a socket sends: the packet is the socket's, which has a state, and its own port is the source.
-fn netfilter_of_what_is_sent() -> Outcome {
+fn netfilter_drops_sent_packets() -> Outcome {
     let netns = Netns::enter_new();
     drop_at(Hook::Output)?;
     let to = SocketAddr::new(LOCALHOST_V4, NOBODY);
@@ -294,7 +300,7 @@ fn data_to_a_closed_socket(via: Via) -> Outcome {
 }
 
 /// The same when a smaller object has taken over from the socket.
-fn data_to_what_waits_for_the_fin() -> Outcome {
+fn data_to_a_time_wait_socket() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
@@ -312,13 +318,13 @@ fn data_to_what_waits_for_the_fin() -> Outcome {
 
 /// Segments with sequence numbers of nobody.
 fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
-    tells_of_tcp_drop()?;
+    needs_traced_tcp_drop()?;
     family(if via == Via::V4 { LOCALHOST_V4 } else { LOCALHOST_V6 })?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(via);
     let pair = stage.open();
     let tool = start(options);
-    strays(pair, flag::ACK | flag::PSH);
+    send_out_of_window(pair, flag::ACK | flag::PSH);
     let (from, to) = (pair.client.local, pair.client.remote);
     let (rows, _) = finish(tool, &netns, 2);
     let known = [reason(&["TCP_INVALID_SEQUENCE"]), reason(&["TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE"])];
@@ -333,12 +339,12 @@ fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
 }
 
 /// Before 5.18 `tcp_drop()`, by which a connection drops what it cannot use, frees the packet without the tracepoint.
-fn tells_of_tcp_drop() -> Result<(), kernel_tests::gate::Skip> {
+fn needs_traced_tcp_drop() -> Result<(), kernel_tests::requirements::Skip> {
     let values = index().enum_values("skb_drop_reason").expect("an answer");
     let there = matches!(values, Lookup::Found(values)
         if values.iter().any(|(name, _)| *name == "SKB_DROP_REASON_TCP_INVALID_SEQUENCE"));
     let absent = (!there).then(|| "no SKB_DROP_REASON_TCP_INVALID_SEQUENCE".to_owned());
-    claims("drops by an established connection", Claim::Since(5, 18), absent)
+    requires("drops by an established connection", Availability::Since(5, 18), absent)
 }
 
 /// What lies between the IPv6 header and that of TCP does not hide it.
@@ -355,7 +361,7 @@ fn extension_headers() -> Outcome {
 }
 
 /// A datagram to nobody is dropped for the same reason, and is no business of the tool.
-fn other_protocols_are_none() -> Outcome {
+fn other_protocols_are_ignored() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&["--stats"]);
     for address in [LOCALHOST_V4, LOCALHOST_V6] {
@@ -371,7 +377,7 @@ fn other_protocols_are_none() -> Outcome {
 }
 
 /// A connection's last FIN, which nobody reads, is purged with the socket.
-fn purged_only_if_asked_for() -> Outcome {
+fn purged_only_with_the_option() -> Outcome {
     let netns = Netns::enter_new();
     wait_as_sockets(&netns);
     let mut stage = Stage::new(Via::V4);
@@ -397,7 +403,7 @@ fn purged_only_if_asked_for() -> Outcome {
 }
 
 /// Sends the accepted end two segments with sequence numbers half of all numbers apart: one lies before the window, one behind.
-pub fn strays(pair: Pair, flags: u8) {
+pub fn send_out_of_window(pair: Pair, flags: u8) {
     let (from, to) = (pair.client.local, pair.client.remote);
     for seq in [0x1000_0000, 0x9000_0000] {
         Segment { seq, flags, payload: b"lost", ..Segment::syn(from, to) }.send();
@@ -405,10 +411,10 @@ pub fn strays(pair: Pair, flags: u8) {
 }
 
 pub fn needs_receiver() -> Outcome {
-    claims(
+    requires(
         "the receiving socket of a drop",
-        Claim::Optional,
-        (!tells_receiver()).then(|| "no rx_sk".to_owned()),
+        Availability::Optional,
+        (!has_receiving_socket()).then(|| "no rx_sk".to_owned()),
     )
 }
 
@@ -420,7 +426,7 @@ fn owner(options: &[&str]) -> Outcome {
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
     let tool = start(options);
-    strays(pair, flag::ACK);
+    send_out_of_window(pair, flag::ACK);
     let (rows, _) = finish(tool, &netns, 2);
     let who = stage.server.who();
     for row in rows {
@@ -438,7 +444,7 @@ fn pid() -> Outcome {
         let mut tool = start(&["--pid", &who.pid.to_string(), "--stats"]);
         let here = stage.open();
         stage.exchange(here, 1, 1);
-        strays(here, flag::ACK);
+        send_out_of_window(here, flag::ACK);
         tool.wait_rows(netns.inode(), count);
         let output = tool.stop();
         assert_eq!(output.rows::<DropRow>(netns.inode()).len(), count, "{output}");
@@ -448,7 +454,7 @@ fn pid() -> Outcome {
 
 /// One drop for each of two reasons; `--reason` shows those that are asked for.
 fn by_reason() -> Outcome {
-    gives_reasons()?;
+    needs_reasons()?;
     let netns = Netns::enter_new();
     let listener = TcpListener::bind((LOCALHOST_V4, 0)).expect("bind");
     let (from, to) = (SocketAddr::new(LOCALHOST_V4, FROM), listener.local_addr().expect("an address"));
@@ -652,7 +658,7 @@ fn wrong_usage() -> Outcome {
 fn unknown_reason() -> Outcome {
     let output = run(["tcpdrop", "--reason", "NO_SOKET"]);
     output.assert_code(2).assert_no_stdout();
-    let expected = if gives_reasons().is_ok() { "NO_SOCKET" } else { "5.17" };
+    let expected = if needs_reasons().is_ok() { "NO_SOCKET" } else { "5.17" };
     assert!(output.one_line().contains(expected), "{output}");
     Ok(())
 }

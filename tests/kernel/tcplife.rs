@@ -7,50 +7,50 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs, needs_owners};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer;
+use kernel_tests::requirements::{Feature, needs, needs_owners};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Ending, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("tcplife::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcplife::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcplife::no_bytes", || plays(traffic::no_bytes)),
-    ("tcplife::many_bytes", || plays(traffic::many_bytes)),
-    ("tcplife::half_close", || plays(traffic::half_close)),
-    ("tcplife::client_resets", || plays(traffic::client_resets)),
-    ("tcplife::server_resets", || plays(traffic::server_resets)),
-    ("tcplife::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcplife::client_killed", || plays(traffic::client_killed)),
-    ("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcplife::passed_on_unused", || plays(traffic::passed_on_unused)),
-    ("tcplife::who_uses_it_owns_it", who_uses_it_owns_it),
-    ("tcplife::who_accepted_it_owns_what_nobody_uses", who_accepted_it_owns_what_nobody_uses),
-    ("tcplife::never_accepted", || plays(traffic::never_accepted)),
-    ("tcplife::ipv6", ipv6),
-    ("tcplife::mapped", mapped),
-    ("tcplife::refused", refused),
-    ("tcplife::timed_out", || fails(traffic::timed_out)),
-    ("tcplife::aborted", || fails(traffic::aborted)),
-    ("tcplife::unreachable", unreachable),
-    ("tcplife::failed_connects_are_no_sessions", failed_connects_are_no_sessions),
-    ("tcplife::open_before_the_tool", open_before_the_tool),
-    ("tcplife::existing", || existing(&["--existing"])),
-    ("tcplife::existing_by_sock_diag_and_proc", || existing(&["--existing", "--no-iter"])),
-    ("tcplife::two_namespaces", two_namespaces),
-    ("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcplife::local_port", local_port),
-    ("tcplife::remote_port", remote_port),
-    ("tcplife::port_lists", port_lists),
-    ("tcplife::pid_of_client", pid_of_client),
-    ("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
-    ("tcplife::family", family),
-    ("tcplife::access_modes_and_rings_agree", access_modes_and_rings_agree),
-    ("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+    test("tcplife::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcplife::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcplife::no_bytes", || plays(traffic::no_bytes)),
+    test("tcplife::many_bytes", || plays(traffic::many_bytes)),
+    test("tcplife::half_close", || plays(traffic::half_close)),
+    test("tcplife::client_resets", || plays(traffic::client_resets)),
+    test("tcplife::server_resets", || plays(traffic::server_resets)),
+    test("tcplife::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcplife::client_killed", || plays(traffic::client_killed)),
+    test("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcplife::passed_on_unused", || plays(traffic::passed_on_unused)),
+    test("tcplife::the_user_of_a_socket_owns_it", the_user_of_a_socket_owns_it),
+    test("tcplife::the_acceptor_owns_an_unused_socket", the_acceptor_owns_an_unused_socket),
+    test("tcplife::never_accepted", || plays(traffic::never_accepted)),
+    test("tcplife::ipv6", ipv6),
+    test("tcplife::mapped", mapped),
+    test("tcplife::refused", refused),
+    test("tcplife::timed_out", || fails(traffic::timed_out)),
+    test("tcplife::aborted", || fails(traffic::aborted)),
+    test("tcplife::unreachable", unreachable),
+    test("tcplife::failed_connects_have_no_row", failed_connects_have_no_row),
+    test("tcplife::open_before_the_tool", open_before_the_tool),
+    test("tcplife::existing", || existing(&["--existing"])),
+    test("tcplife::existing_by_sock_diag_and_proc", || existing(&["--existing", "--no-iter"])),
+    test("tcplife::two_namespaces", two_namespaces),
+    test("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcplife::local_port", local_port),
+    test("tcplife::remote_port", remote_port),
+    test("tcplife::port_lists", port_lists),
+    test("tcplife::pid_of_client", pid_of_client),
+    test("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
+    test("tcplife::family", family),
+    test("tcplife::access_modes_and_rings_agree", access_modes_and_rings_agree),
+    test("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
 /// What times may differ by: a row's is the kernel's monotonic one, converted, and what ends a connection may still be in a queue
@@ -168,7 +168,7 @@ fn in_span(ts: u64, session: &Session) -> bool {
 }
 
 /// Where the kernel says who sends and receives, that is whose socket it is, whoever accepted it.
-fn who_uses_it_owns_it() -> Outcome {
+fn the_user_of_a_socket_owns_it() -> Outcome {
     needs(Feature::SocketLengths)?;
     watched(&[], Via::V4, |stage| {
         let mut session = traffic::handed_to_child(stage);
@@ -179,7 +179,7 @@ fn who_uses_it_owns_it() -> Outcome {
 }
 
 /// The process that accepted it, and not the one that happened to close it.
-fn who_accepted_it_owns_what_nobody_uses() -> Outcome {
+fn the_acceptor_owns_an_unused_socket() -> Outcome {
     needs(Feature::Kprobes)?;
     watched(&[], Via::V4, |stage| {
         let mut session = traffic::passed_on_unused(stage);
@@ -243,7 +243,7 @@ fn unreachable() -> Outcome {
 }
 
 /// Without `--failed` a connect that came to nothing gets no row; the session after it does.
-fn failed_connects_are_no_sessions() -> Outcome {
+fn failed_connects_have_no_row() -> Outcome {
     let netns = Netns::enter_new();
     let mut deaf = traffic::deaf();
     let tool = start(&[]);

@@ -7,37 +7,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process;
 
 use kernel_tests::cli::{Output, Tool, run, tcptools};
-use kernel_tests::gate::{Claim, Feature, claims, needs, needs_owners};
-use kernel_tests::loss::{Counters, Lost, Pair, deafen, undeafen};
+use kernel_tests::loss::{Counters, Lost, Pair, drop_received, stop_dropping};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Availability, Feature, needs, needs_owners, requires};
 use kernel_tests::rows::{FlowRow, RetransRow};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use socket2::SockRef;
 
 pub const TESTS: &[Test] = &[
-    ("tcpretrans::loss_probe", loss_probe),
-    ("tcpretrans::loss_probes_are_retransmissions", loss_probes_are_retransmissions),
-    ("tcpretrans::timeout", timeout),
-    ("tcpretrans::fast_retransmission", fast_retransmission),
-    ("tcpretrans::several_segments", several_segments),
-    ("tcpretrans::probe_with_new_data", probe_with_new_data),
-    ("tcpretrans::syn", syn),
-    ("tcpretrans::syn_ack", syn_ack),
-    ("tcpretrans::sequence_numbers", sequence_numbers),
-    ("tcpretrans::ipv6", ipv6),
-    ("tcpretrans::mapped", mapped),
-    ("tcpretrans::failed", failed),
-    ("tcpretrans::owner", || owner(&[])),
-    ("tcpretrans::owner_by_sock_diag_and_proc", || owner(&["--no-iter"])),
-    ("tcpretrans::owner_of_a_syn_ack", owner_of_a_syn_ack),
-    ("tcpretrans::pid", pid),
-    ("tcpretrans::ports_and_family", ports_and_family),
-    ("tcpretrans::full_count", full_count),
-    ("tcpretrans::table", table),
-    ("tcpretrans::table_of_counts", table_of_counts),
-    ("tcpretrans::csv", csv),
-    ("tcpretrans::rows", rows),
-    ("tcpretrans::wrong_usage", wrong_usage),
+    test("tcpretrans::loss_probe", loss_probe),
+    test("tcpretrans::loss_probes_are_retransmissions", loss_probes_are_retransmissions),
+    test("tcpretrans::timeout", timeout),
+    test("tcpretrans::fast_retransmission", fast_retransmission),
+    test("tcpretrans::several_segments", several_segments),
+    test("tcpretrans::probe_with_new_data", probe_with_new_data),
+    test("tcpretrans::syn", syn),
+    test("tcpretrans::syn_ack", syn_ack),
+    test("tcpretrans::sequence_numbers", sequence_numbers),
+    test("tcpretrans::ipv6", ipv6),
+    test("tcpretrans::mapped", mapped),
+    test("tcpretrans::failed", failed),
+    test("tcpretrans::owner", || owner(&[])),
+    test("tcpretrans::owner_by_sock_diag_and_proc", || owner(&["--no-iter"])),
+    test("tcpretrans::owner_of_a_syn_ack", owner_of_a_syn_ack),
+    test("tcpretrans::pid", pid),
+    test("tcpretrans::ports_and_family", ports_and_family),
+    test("tcpretrans::full_count", full_count),
+    test("tcpretrans::table", table),
+    test("tcpretrans::table_of_counts", table_of_counts),
+    test("tcpretrans::csv", csv),
+    test("tcpretrans::rows", rows),
+    test("tcpretrans::wrong_usage", wrong_usage),
 ];
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -274,7 +274,7 @@ fn probe_with_new_data() -> Outcome {
 
 fn syn() -> Outcome {
     let watch = Watch::start(&["-l"]);
-    let pair = Pair::late(V4, Lost::Syn);
+    let pair = Pair::with_loss(V4, Lost::Syn);
     let seen = watch.finish();
     let kinds = seen.kinds(of_client(&pair), "SYN_SENT");
     assert!(kinds.starts_with('R'), "{kinds}: {}", seen.output);
@@ -288,7 +288,7 @@ fn syn_ack() -> Outcome {
             needs(Feature::Ipv6)?;
         }
         let watch = Watch::start(&["-l"]);
-        let pair = Pair::late(address, Lost::SynAck);
+        let pair = Pair::with_loss(address, Lost::SynAck);
         let seen = watch.finish();
         let (syn_acks, syns): (Vec<_>, Vec<_>) = seen.rows.iter().partition(|row| row.kind == "S");
         assert!(!syn_acks.is_empty(), "{}", seen.output);
@@ -307,12 +307,12 @@ fn syn_ack() -> Outcome {
 /// What is sent again has the number it had before: data begins one after the SYN, and each byte counts.
 fn sequence_numbers() -> Outcome {
     let watch = Watch::start(&["-l"]);
-    let mut pair = Pair::late(V4, Lost::SynAck);
+    let mut pair = Pair::with_loss(V4, Lost::SynAck);
     let mut steps = [b"hello".as_slice(), b"once more"].into_iter();
     pair.lose(steps.next().expect("two"), &[]);
-    pair.lose_backwards(b"answer");
+    pair.lose_from_server(b"answer");
     pair.lose(steps.next().expect("two"), &[]);
-    pair.lose_backwards(b"answer");
+    pair.lose_from_server(b"answer");
     let (client, server) = (of_client(&pair), of_server(&pair));
     let seen = watch.finish();
     let numbers = |flow: Endpoints| {
@@ -356,7 +356,7 @@ fn mapped() -> Outcome {
     needs(Feature::Ipv6)?;
     let watch = Watch::start(&["-l"]);
     let mut pair = Pair::mapped();
-    pair.lose_backwards(b"hello");
+    pair.lose_from_server(b"hello");
     let seen = watch.finish();
     let flow = of_server(&pair);
     assert!(flow.0.is_ipv6(), "{flow:?}");
@@ -374,19 +374,19 @@ fn failed() -> Outcome {
         assert!(probe.one_line().contains("6.17"), "{probe}");
         probe.one_line().to_owned()
     });
-    claims("an error at tcp_retransmit_skb", Claim::Since(6, 17), absent)?;
+    requires("an error at tcp_retransmit_skb", Availability::Since(6, 17), absent)?;
     let watch = Watch::start(&[]);
     watch.netns.set_sysctl("net/ipv4/tcp_early_retrans", "0");
     let mut tool = start(&["--failed"]);
     Netns::add_to_loopback(ADDRESS);
     let mut pair = Pair::new(ADDRESS.into());
-    deafen(&pair.server);
+    drop_received(&pair.server);
     pair.client.write_all(b"hello").expect("send");
-    Netns::take_from_loopback(ADDRESS);
+    Netns::remove_from_loopback(ADDRESS);
     let inode = watch.netns.inode();
     tool.wait_for("a failure", |seen| seen.rows::<RetransRow>(inode).iter().any(|row| row.err != 0));
     Netns::add_to_loopback(ADDRESS);
-    undeafen(&pair.server);
+    stop_dropping(&pair.server);
     pair.server.read_exact(&mut [0; 5]).expect("receive what was lost");
     let seen = watch.finish();
     assert!(!seen.rows.is_empty(), "{}", seen.output);
@@ -439,7 +439,7 @@ fn owner(args: &[&str]) -> Outcome {
 fn owner_of_a_syn_ack() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&["--owner"]);
-    let pair = Pair::late(V4, Lost::SynAck);
+    let pair = Pair::with_loss(V4, Lost::SynAck);
     let output = stop(tool);
     let rows: Vec<RetransRow> = output.rows(netns.inode());
     let row = rows.iter().find(|row| row.kind == "S").unwrap_or_else(|| panic!("no SYN-ACK\n{output}"));
@@ -454,7 +454,7 @@ fn pid() -> Outcome {
     let own = process::id().to_string();
     let (ours, others) = (start(&["-p", &own]), start(&["-p", "1"]));
     let before = Counters::now();
-    let mut pair = Pair::late(V4, Lost::SynAck);
+    let mut pair = Pair::with_loss(V4, Lost::SynAck);
     pair.lose(b"hello", &[]);
     let counters = Counters::now().since(before);
     let (ours, others) = (stop(ours), stop(others));

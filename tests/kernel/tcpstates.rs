@@ -7,39 +7,39 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs, needs_owners, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::peer;
+use kernel_tests::requirements::{Feature, needs, needs_owners, running_version};
 use kernel_tests::rows::StateRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("tcpstates::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcpstates::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcpstates::half_close", || plays(traffic::half_close)),
-    ("tcpstates::client_resets", || plays(traffic::client_resets)),
-    ("tcpstates::server_resets", || plays(traffic::server_resets)),
-    ("tcpstates::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcpstates::client_killed", || plays(traffic::client_killed)),
-    ("tcpstates::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcpstates::never_accepted", || plays(traffic::never_accepted)),
-    ("tcpstates::refused", || plays(traffic::refused)),
-    ("tcpstates::timed_out", || fails(traffic::timed_out)),
-    ("tcpstates::aborted", || fails(traffic::aborted)),
-    ("tcpstates::ipv6", ipv6),
-    ("tcpstates::mapped", mapped),
-    ("tcpstates::open_before_the_tool", || open_before_the_tool(&[])),
-    ("tcpstates::open_before_the_tool_by_sock_diag_and_proc", || open_before_the_tool(&["--no-iter"])),
-    ("tcpstates::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcpstates::local_port_of_server", local_port_of_server),
-    ("tcpstates::local_port_of_client", local_port_of_client),
-    ("tcpstates::remote_port", remote_port),
-    ("tcpstates::family", family),
-    ("tcpstates::access_modes_agree", access_modes_agree),
-    ("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+    test("tcpstates::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcpstates::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcpstates::half_close", || plays(traffic::half_close)),
+    test("tcpstates::client_resets", || plays(traffic::client_resets)),
+    test("tcpstates::server_resets", || plays(traffic::server_resets)),
+    test("tcpstates::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcpstates::client_killed", || plays(traffic::client_killed)),
+    test("tcpstates::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcpstates::never_accepted", || plays(traffic::never_accepted)),
+    test("tcpstates::refused", || plays(traffic::refused)),
+    test("tcpstates::timed_out", || fails(traffic::timed_out)),
+    test("tcpstates::aborted", || fails(traffic::aborted)),
+    test("tcpstates::ipv6", ipv6),
+    test("tcpstates::mapped", mapped),
+    test("tcpstates::open_before_the_tool", || open_before_the_tool(&[])),
+    test("tcpstates::open_before_the_tool_by_sock_diag_and_proc", || open_before_the_tool(&["--no-iter"])),
+    test("tcpstates::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcpstates::local_port_of_server", local_port_of_server),
+    test("tcpstates::local_port_of_client", local_port_of_client),
+    test("tcpstates::remote_port", remote_port),
+    test("tcpstates::family", family),
+    test("tcpstates::access_modes_agree", access_modes_agree),
+    test("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
 /// The kernel that fills in a connection's tuple before its first change, LISTEN to SYN_RECV; those before do it after.

@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use kernel_tests::actor::Actor;
 use kernel_tests::bytes::{RecvBy, SendBy};
 use kernel_tests::cli::{self, Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Pair, Stage, Via};
 
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("tcpsubnet::every_way_to_send", every_way_to_send),
-    ("tcpsubnet::first_that_holds", first_that_holds),
-    ("tcpsubnet::ten_thousand", ten_thousand),
-    ("tcpsubnet::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
-    ("tcpsubnet::open_before_the_tool", open_before_the_tool),
-    ("tcpsubnet::filters", filters),
-    ("tcpsubnet::units", units),
-    ("tcpsubnet::as_people_see_it", as_people_see_it),
-    ("tcpsubnet::usage", usage),
+    test("tcpsubnet::all_calls_that_send", all_calls_that_send),
+    test("tcpsubnet::first_matching_subnet", first_matching_subnet),
+    test("tcpsubnet::ten_thousand", ten_thousand),
+    test("tcpsubnet::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
+    test("tcpsubnet::open_before_the_tool", open_before_the_tool),
+    test("tcpsubnet::filters", filters),
+    test("tcpsubnet::units", units),
+    test("tcpsubnet::table_and_csv", table_and_csv),
+    test("tcpsubnet::usage", usage),
 ];
 
 /// Starts it on the traffic of this namespace alone.
@@ -58,8 +58,8 @@ fn expect(entries: &[(&str, u64)]) -> BTreeMap<String, u64> {
     entries.iter().map(|(subnet, bytes)| ((*subnet).to_owned(), *bytes)).collect()
 }
 
-fn every_way_to_send() -> Outcome {
-    sees_what_is_sent()?;
+fn all_calls_that_send() -> Outcome {
+    needs_send_hook()?;
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
     let tools = ["typed", "probed"].map(|access| {
@@ -88,8 +88,8 @@ fn every_way_to_send() -> Outcome {
 }
 
 /// The order of the command line decides, and a mapped subnet is one of IPv4.
-fn first_that_holds() -> Outcome {
-    sees_what_is_sent()?;
+fn first_matching_subnet() -> Outcome {
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let lists = [
         ("127.0.0.0/8,127.0.0.1/32", "127.0.0.0/8"),
@@ -111,7 +111,7 @@ fn first_that_holds() -> Outcome {
 
 /// As many subnets as there may be, which are looked up and not compared; the order decides all the same.
 fn ten_thousand() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let others = |from: u32, to: u32| {
         (from..to).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect::<Vec<_>>().join(",")
@@ -136,7 +136,7 @@ fn ten_thousand() -> Outcome {
 
 fn nothing_is_lost_between_intervals() -> Outcome {
     const CHUNK: u64 = 4 << 20;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut tool = start(&netns, &["127.0.0.1/32", "--json"]);
     let mut stage = Stage::new(Via::V4);
@@ -155,7 +155,7 @@ fn nothing_is_lost_between_intervals() -> Outcome {
 }
 
 fn open_before_the_tool() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
@@ -167,7 +167,7 @@ fn open_before_the_tool() -> Outcome {
 }
 
 fn filters() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pid = stage.client.who().pid.to_string();
@@ -202,7 +202,7 @@ const TWO: &str = "127.0.0.0/28,127.0.0.200/32";
 
 /// Whole ones of each unit in the table, all of it in JSON.
 fn units() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let units = [
         ("b", ["19999992", "16"], ["19999992", "16"]),
@@ -228,8 +228,8 @@ fn units() -> Outcome {
     Ok(())
 }
 
-fn as_people_see_it() -> Outcome {
-    sees_what_is_sent()?;
+fn table_and_csv() -> Outcome {
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let start = |args: &[&str]| start(&netns, &[&[TWO], args].concat());
     let (mut plain, sorted, csv) =

@@ -6,30 +6,30 @@ use std::net::SocketAddr;
 use kernel_tests::actor::{Actor, Conn, Who};
 use kernel_tests::bytes::{RecvBy, SendBy};
 use kernel_tests::cli::{self, Output, Tool};
-use kernel_tests::gate::{Feature, Skip, misses_runs, needs, running_version};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, Skip, misses_runs, needs, running_version};
 use kernel_tests::rows::TopRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Pair, Stage, Via};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("tcptop::every_way_to_move_bytes", || every_way_to_move_bytes("typed")),
-    ("tcptop::every_way_to_move_bytes_probed", || every_way_to_move_bytes("probed")),
-    ("tcptop::open_before_the_tool", open_before_the_tool),
-    ("tcptop::opened_and_closed_in_an_interval", opened_and_closed_in_an_interval),
-    ("tcptop::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
-    ("tcptop::processes_that_share_a_connection", processes_that_share_a_connection),
-    ("tcptop::not_accepted_before_the_tool", not_accepted_before_the_tool),
-    ("tcptop::filters", filters),
-    ("tcptop::sorted_and_cut", sorted_and_cut),
-    ("tcptop::as_people_see_it", as_people_see_it),
-    ("tcptop::reports", reports),
-    ("tcptop::usage", usage),
+    test("tcptop::all_calls_that_move_bytes", || all_calls_that_move_bytes("typed")),
+    test("tcptop::all_calls_that_move_bytes_probed", || all_calls_that_move_bytes("probed")),
+    test("tcptop::open_before_the_tool", open_before_the_tool),
+    test("tcptop::opened_and_closed_in_an_interval", opened_and_closed_in_an_interval),
+    test("tcptop::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
+    test("tcptop::processes_that_share_a_connection", processes_that_share_a_connection),
+    test("tcptop::not_accepted_before_the_tool", not_accepted_before_the_tool),
+    test("tcptop::filters", filters),
+    test("tcptop::sorted_and_cut", sorted_and_cut),
+    test("tcptop::table_and_csv", table_and_csv),
+    test("tcptop::reports", reports),
+    test("tcptop::usage", usage),
 ];
 
 /// Without the tracepoint that says what was sent, a probe has to.
-pub fn sees_what_is_sent() -> Result<(), Skip> {
+pub fn needs_send_hook() -> Result<(), Skip> {
     needs(Feature::SocketLengths).or_else(|_| needs(Feature::Kprobes))
 }
 
@@ -68,19 +68,19 @@ fn both(stage: &Stage, pair: Pair, up: u64, down: u64) -> [(Flow, (u64, u64)); 2
 
 #[track_caller]
 fn finish(tool: Tool) -> Output {
-    told_nothing(tool.stop())
+    assert_quiet(tool.stop())
 }
 
 /// It ended well, with nothing to say.
 #[track_caller]
-fn told_nothing(output: Output) -> Output {
+fn assert_quiet(output: Output) -> Output {
     output.assert_code(0).assert_complete_lines();
     assert_eq!(output.stderr_since_attached(), [""; 0], "{output}");
     output
 }
 
-fn every_way_to_move_bytes(access: &str) -> Outcome {
-    sees_what_is_sent()?;
+fn all_calls_that_move_bytes(access: &str) -> Outcome {
+    needs_send_hook()?;
     if access == "probed" {
         needs(Feature::ProbeReads)?;
     }
@@ -102,7 +102,7 @@ fn sums_are(netns: &Netns, options: &[&str], act: impl Fn() -> Sums) {
         let expected = act();
         let output = tool.stop();
         if left == 0 || !output.stderr.contains(MISSED) {
-            assert_eq!(sums(&told_nothing(output), netns), expected);
+            assert_eq!(sums(&assert_quiet(output), netns), expected);
             return;
         }
     }
@@ -135,7 +135,7 @@ fn move_bytes(via: Via) -> Sums {
 
 /// What a connection moved before is none of the tool's; what waits to be read then is, when it is read.
 fn open_before_the_tool() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V6);
     let pair = stage.open();
@@ -151,7 +151,7 @@ fn open_before_the_tool() -> Outcome {
 }
 
 fn opened_and_closed_in_an_interval() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     // The kernel may leave out one run in some 2,000, and a connection has some 20: few enough that most rounds are whole.
     let connections = if misses_runs() { 40 } else { 200 };
@@ -171,7 +171,7 @@ fn opened_and_closed_in_an_interval() -> Outcome {
 
 fn nothing_is_lost_between_intervals() -> Outcome {
     const CHUNK: u64 = 4 << 20;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut tool = Tool::start("tcptop", &["--json"]);
     let mut stage = Stage::new(Via::V4);
@@ -193,7 +193,7 @@ fn nothing_is_lost_between_intervals() -> Outcome {
 }
 
 fn processes_that_share_a_connection() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let tool = Tool::start("tcptop", &["--json"]);
     let mut stage = Stage::new(Via::V4);
@@ -213,7 +213,7 @@ fn processes_that_share_a_connection() -> Outcome {
 
 /// Nobody held this connection at the start, so what its first receive took out is not known; it is said, and no byte is made up.
 fn not_accepted_before_the_tool() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let client = stage.client.connect(stage.target);
@@ -237,7 +237,7 @@ fn not_accepted_before_the_tool() -> Outcome {
 }
 
 fn filters() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut four = Stage::new(Via::V4);
     let mut six = Stage::between(
@@ -272,7 +272,7 @@ fn rows(output: &Output) -> Vec<Vec<&str>> {
 
 /// Most first, of what was asked for, and as many as were asked for.
 fn sorted_and_cut() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
     let start = |args: &[&str]| Tool::start("tcptop", &[&["100", "--netns", &inode], args].concat());
@@ -295,8 +295,8 @@ fn sorted_and_cut() -> Outcome {
     Ok(())
 }
 
-fn as_people_see_it() -> Outcome {
-    sees_what_is_sent()?;
+fn table_and_csv() -> Outcome {
+    needs_send_hook()?;
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
@@ -339,7 +339,7 @@ fn as_people_see_it() -> Outcome {
 
 /// As many reports as were asked for, and then it is done.
 fn reports() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let _netns = Netns::enter_new();
     let output = cli::run(["tcptop", "1", "2", "--netns", "1"]);
     output.assert_code(0);

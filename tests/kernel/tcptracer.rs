@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 
 use kernel_tests::actor::{Actor, Conn, Who};
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::deadline::{LIMIT, wait_until};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, wait_until};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rows::TraceRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{End, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
@@ -24,35 +24,35 @@ use nix::libc;
 pub const TESTS: &[&[Test]] = &[OWN, filters::TESTS, containers::TESTS, formats::TESTS, uring::TESTS];
 
 const OWN: &[Test] = &[
-    ("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcptracer::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcptracer::half_close", || plays(traffic::half_close)),
-    ("tcptracer::client_resets", || plays(traffic::client_resets)),
-    ("tcptracer::server_resets", || plays(traffic::server_resets)),
-    ("tcptracer::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcptracer::client_killed", || plays(traffic::client_killed)),
-    ("tcptracer::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcptracer::passed_on_unused", || plays(traffic::passed_on_unused)),
-    ("tcptracer::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcptracer::never_accepted", || plays(traffic::never_accepted)),
-    ("tcptracer::refused", || plays(traffic::refused)),
-    ("tcptracer::never_established", never_established),
-    ("tcptracer::ipv6", || every_way(Via::V6)),
-    ("tcptracer::mapped_client", || every_way(Via::MappedClient)),
-    ("tcptracer::mapped_server", || every_way(Via::DualStackServer)),
-    ("tcptracer::connects_without_waiting", connects_without_waiting),
-    ("tcptracer::waits_in_accept_before_the_tool", waits_in_accept_before_the_tool),
-    ("tcptracer::accepts_in_a_thread", accepts_in_a_thread),
-    ("tcptracer::passed_over_a_socket", passed_over_a_socket),
-    ("tcptracer::open_before_the_tool", open_before_the_tool),
-    ("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
-    ("tcptracer::access_modes_agree", access_modes_agree),
-    ("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcptracer::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcptracer::half_close", || plays(traffic::half_close)),
+    test("tcptracer::client_resets", || plays(traffic::client_resets)),
+    test("tcptracer::server_resets", || plays(traffic::server_resets)),
+    test("tcptracer::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcptracer::client_killed", || plays(traffic::client_killed)),
+    test("tcptracer::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcptracer::passed_on_unused", || plays(traffic::passed_on_unused)),
+    test("tcptracer::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcptracer::never_accepted", || plays(traffic::never_accepted)),
+    test("tcptracer::refused", || plays(traffic::refused)),
+    test("tcptracer::never_established", never_established),
+    test("tcptracer::ipv6", || all_endings(Via::V6)),
+    test("tcptracer::mapped_client", || all_endings(Via::MappedClient)),
+    test("tcptracer::mapped_server", || all_endings(Via::DualStackServer)),
+    test("tcptracer::connects_without_waiting", connects_without_waiting),
+    test("tcptracer::waits_in_accept_before_the_tool", waits_in_accept_before_the_tool),
+    test("tcptracer::accepts_in_a_thread", accepts_in_a_thread),
+    test("tcptracer::passed_over_a_socket", passed_over_a_socket),
+    test("tcptracer::open_before_the_tool", open_before_the_tool),
+    test("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
+    test("tcptracer::access_modes_agree", access_modes_agree),
+    test("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
 ];
 
 /// What a process did, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Deed {
+struct Action {
     local: SocketAddr,
     remote: SocketAddr,
     kind: &'static str,
@@ -60,7 +60,7 @@ struct Deed {
     uid: u32,
 }
 
-impl Deed {
+impl Action {
     fn new(kind: &'static str, who: Who, conn: Conn) -> Self {
         Self { local: conn.local, remote: conn.remote, kind, who, uid: 0 }
     }
@@ -71,12 +71,12 @@ impl Deed {
             Role::Active => "connect",
             Role::Passive => "accept",
         };
-        let deed =
+        let action =
             |kind, who: &Who| Self { local: end.local, remote: end.remote, kind, who: who.clone(), uid: 0 };
         match end.owners.as_slice() {
             [first, ..] if end.path.contains("ESTABLISHED") => {
                 let last = end.owners.last().unwrap_or(first);
-                vec![deed(opened, first), deed("close", last)]
+                vec![action(opened, first), action("close", last)]
             }
             _ => Vec::new(),
         }
@@ -103,21 +103,21 @@ fn start(args: &[&str]) -> Tool {
 
 /// Waits for these deeds and stops the tool: each has to be told once, and nothing else.
 #[track_caller]
-fn finish(mut tool: Tool, netns: &Netns, deeds: &[Deed]) -> Output {
-    tool.wait_rows(netns.inode(), deeds.len());
+fn finish(mut tool: Tool, netns: &Netns, actions: &[Action]) -> Output {
+    tool.wait_rows(netns.inode(), actions.len());
     let output = tool.stop();
-    assert_told(&output, netns, deeds, 0);
+    assert_rows(&output, netns, actions, 0);
     output
 }
 
 /// The rows of a namespace have to be these deeds, an end's in the order in which they happened, with so many faults at most.
 #[track_caller]
-fn assert_told(output: &Output, netns: &Netns, deeds: &[Deed], allowed: usize) {
+fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usize) {
     output.assert_code(0).assert_complete_lines();
     let mut rows = output.rows::<TraceRow>(netns.inode());
     let mut faults = Vec::new();
-    for deed in deeds {
-        match rows.iter().position(|row| deed.is_row(row)) {
+    for action in actions {
+        match rows.iter().position(|row| action.is_row(row)) {
             Some(at) => {
                 let row = rows.remove(at);
                 // What was told of this end before is gone already, if the deeds are in order.
@@ -129,7 +129,7 @@ fn assert_told(output: &Output, netns: &Netns, deeds: &[Deed], allowed: usize) {
                     faults.push(format!("out of order: {row:?}"));
                 }
             }
-            None => faults.push(format!("no row for {deed:?}")),
+            None => faults.push(format!("no row for {action:?}")),
         }
     }
     faults.extend(rows.iter().map(|row| format!("a row of nothing that was done: {row:?}")));
@@ -146,7 +146,7 @@ fn plays(scenario: Scenario) -> Outcome {
     stage.server.unlisten();
     // A row more, so that nothing is waited for in vain where the scenario has none.
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
-    finish(tool, &netns, &Deed::all(&[session, last]));
+    finish(tool, &netns, &Action::all(&[session, last]));
     Ok(())
 }
 
@@ -158,12 +158,12 @@ fn never_established() -> Outcome {
     traffic::timed_out(&mut deaf);
     traffic::aborted(&mut deaf);
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
-    finish(tool, &netns, &Deed::all(&[last]));
+    finish(tool, &netns, &Action::all(&[last]));
     Ok(())
 }
 
 #[track_caller]
-fn every_way(via: Via) -> Outcome {
+fn all_endings(via: Via) -> Outcome {
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -175,7 +175,7 @@ fn every_way(via: Via) -> Outcome {
         traffic::never_accepted,
     ];
     let sessions = scenarios.map(|scenario| scenario(&mut stage));
-    finish(tool, &netns, &Deed::all(&sessions));
+    finish(tool, &netns, &Action::all(&sessions));
     Ok(())
 }
 
@@ -190,13 +190,13 @@ fn connects_without_waiting() -> Outcome {
     stage.client.close(started);
     stage.server.close(accepted);
     let (client, server) = (stage.client.who(), stage.server.who());
-    let deeds = [
-        Deed::new("connect", client.clone(), started),
-        Deed::new("accept", server.clone(), accepted),
-        Deed::new("close", client, started),
-        Deed::new("close", server, accepted),
+    let actions = [
+        Action::new("connect", client.clone(), started),
+        Action::new("accept", server.clone(), accepted),
+        Action::new("close", client, started),
+        Action::new("close", server, accepted),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -206,7 +206,7 @@ fn waits_in_accept_before_the_tool() -> Outcome {
     let mut stage = Stage::new(Via::V4);
     stage.server.start_accept();
     let server = stage.server.who();
-    wait_until("server in accept(2)", LIMIT, || {
+    wait_until("server in accept(2)", WAIT_LIMIT, || {
         // The number of the call that a task waits in; a task that runs has none.
         let call = fs::read_to_string(format!("/proc/{}/syscall", server.pid)).unwrap_or_default();
         let number = call.split(' ').next().and_then(|number| number.parse().ok());
@@ -219,13 +219,13 @@ fn waits_in_accept_before_the_tool() -> Outcome {
     stage.server.close_taken();
     stage.client.recv_eof(client, 0);
     stage.client.close(client);
-    let deeds = [
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", server.clone(), accepted),
-        Deed::new("close", server, accepted),
-        Deed::new("close", stage.client.who(), client),
+    let actions = [
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", server.clone(), accepted),
+        Action::new("close", server, accepted),
+        Action::new("close", stage.client.who(), client),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -242,13 +242,13 @@ fn accepts_in_a_thread() -> Outcome {
     stage.server.close(accepted);
     let server = stage.server.who();
     let thread = Who { comm: "kt-acceptor".to_owned(), ..server.clone() };
-    let deeds = [
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", thread, accepted),
-        Deed::new("close", stage.client.who(), client),
-        Deed::new("close", server, accepted),
+    let actions = [
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", thread, accepted),
+        Action::new("close", stage.client.who(), client),
+        Action::new("close", server, accepted),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -267,13 +267,13 @@ fn passed_over_a_socket() -> Outcome {
     taker.close_taken();
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let deeds = [
-        Deed::new("connect", stage.client.who(), pair.client),
-        Deed::new("accept", stage.server.who(), pair.server),
-        Deed::new("close", taker.who(), pair.server),
-        Deed::new("close", stage.client.who(), pair.client),
+    let actions = [
+        Action::new("connect", stage.client.who(), pair.client),
+        Action::new("accept", stage.server.who(), pair.server),
+        Action::new("close", taker.who(), pair.server),
+        Action::new("close", stage.client.who(), pair.client),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -289,11 +289,11 @@ fn open_before_the_tool() -> Outcome {
     stage.client.recv_reset(reset.client);
     let tool = start(&[]);
     stage.client.close(reset.client);
-    let mut deeds = Deed::all(&[traffic::finish(&mut stage, open)]);
-    deeds.retain(|deed| deed.kind == "close");
-    deeds.push(Deed::new("close", stage.client.who(), reset.client));
-    deeds.extend(Deed::all(&[traffic::server_closes_first(&mut stage)]));
-    finish(tool, &netns, &deeds);
+    let mut actions = Action::all(&[traffic::finish(&mut stage, open)]);
+    actions.retain(|action| action.kind == "close");
+    actions.push(Action::new("close", stage.client.who(), reset.client));
+    actions.extend(Action::all(&[traffic::server_closes_first(&mut stage)]));
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -315,19 +315,19 @@ fn by_tracepoints_of_system_calls() -> Outcome {
     }
     assert_eq!(way("system call returns"), None, "{seen}");
     let mut stage = Stage::new(Via::V4);
-    let mut deeds = Deed::all(&[traffic::client_closes_first(&mut stage)]);
+    let mut actions = Action::all(&[traffic::client_closes_first(&mut stage)]);
     stage.server.start_accept();
     let client = stage.client.connect(stage.target);
     let accepted = stage.server.accepted();
     stage.client.close(client);
     stage.server.close_taken();
-    deeds.extend([
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", stage.server.who(), accepted),
-        Deed::new("close", stage.client.who(), client),
-        Deed::new("close", stage.server.who(), accepted),
+    actions.extend([
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", stage.server.who(), accepted),
+        Action::new("close", stage.client.who(), client),
+        Action::new("close", stage.server.who(), accepted),
     ]);
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -341,9 +341,9 @@ fn access_modes_agree() -> Outcome {
     let mut stage = Stage::new(Via::V4);
     let scenarios: [Scenario; 4] =
         [traffic::half_close, traffic::server_resets, traffic::shared_with_child, traffic::refused];
-    let deeds = Deed::all(&scenarios.map(|scenario| scenario(&mut stage)));
+    let actions = Action::all(&scenarios.map(|scenario| scenario(&mut stage)));
     for tool in tools {
-        finish(tool, &netns, &deeds);
+        finish(tool, &netns, &actions);
     }
     Ok(())
 }
@@ -355,9 +355,9 @@ fn each_of_2000_exactly_once() -> Outcome {
     let mut stage = Stage::new(Via::V4);
     traffic::start_storm(&mut stage, COUNT);
     let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
-    let deeds = Deed::all(&sessions);
+    let actions = Action::all(&sessions);
     let output = tool.stop();
     let missed = crate::cli::assert_only_missed(&output);
-    assert_told(&output, &netns, &deeds, missed);
+    assert_rows(&output, &netns, &actions, missed);
     Ok(())
 }

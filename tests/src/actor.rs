@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::bytes::{RecvBy, SendBy};
-use crate::deadline::{Deadline, LIMIT, patient, wait_until};
+use crate::deadline::{Deadline, WAIT_LIMIT, patient, wait_until};
 use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
 
@@ -71,7 +71,7 @@ impl Actor {
     /// Starts an actor in the network namespace this process is in.
     ///
     /// # Panics
-    /// When the process cannot be started or does not answer, or the name is longer than the kernel keeps.
+    /// If the process cannot be started or does not answer, or the name is longer than the kernel keeps.
     #[must_use]
     #[track_caller]
     pub fn start(comm: &str) -> Self {
@@ -140,7 +140,7 @@ impl Actor {
     /// Tries to connect where nobody listens.
     ///
     /// # Panics
-    /// When it succeeds.
+    /// If it succeeds.
     #[track_caller]
     pub fn connect_fails(&mut self, to: SocketAddr) -> Failed {
         self.ask(format!("connect {to} {}", any_port(to)));
@@ -182,7 +182,7 @@ impl Actor {
     /// Starts to send in this way, to be ended by [`Self::finish`].
     ///
     /// # Panics
-    /// When the process cannot be told.
+    /// If the process cannot be told.
     #[track_caller]
     pub fn start_send_by(&mut self, way: SendBy, conn: Conn, bytes: u64) {
         let way = SendBy::ALL.iter().position(|known| *known == way).expect("one of all");
@@ -192,7 +192,7 @@ impl Actor {
     /// Receives exactly this many bytes in this way.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// If there are fewer.
     #[track_caller]
     pub fn recv_by(&mut self, way: RecvBy, conn: Conn, bytes: u64) {
         let way = RecvBy::ALL.iter().position(|known| *known == way).expect("one of all");
@@ -240,7 +240,7 @@ impl Actor {
     /// Starts a process that inherits the connection. Both hold it now; close it here to pass it on.
     ///
     /// # Panics
-    /// When the process cannot be started or does not answer.
+    /// If the process cannot be started or does not answer.
     #[must_use]
     #[track_caller]
     pub fn heir(&mut self, inherited: Conn, comm: &str) -> (Self, Conn) {
@@ -248,7 +248,7 @@ impl Actor {
         let path = scratch.path("control");
         let meeting = UnixListener::bind(&path).expect("bind a control socket");
         self.must(format!("heir {} {comm} {}", inherited.id, path.display()));
-        let deadline = Deadline::after(LIMIT);
+        let deadline = Deadline::after(WAIT_LIMIT);
         let ready = poll(
             &mut [PollFd::new(meeting.as_fd(), PollFlags::POLLIN)],
             deadline.poll_timeout().expect("a fresh deadline"),
@@ -285,7 +285,7 @@ impl Actor {
     /// Passes a connection to an actor that waits for it, by `SCM_RIGHTS`, and keeps nothing of it.
     #[track_caller]
     pub fn pass(&mut self, conn: Conn, meeting: &Path) {
-        wait_until("meeting place", LIMIT, || fs::metadata(meeting).map(drop));
+        wait_until("meeting place", WAIT_LIMIT, || fs::metadata(meeting).map(drop));
         self.must(format!("pass {} {}", conn.id, meeting.display()));
     }
 
@@ -344,7 +344,7 @@ impl Actor {
     /// Kills the process (`SIGKILL`) and waits until it is gone: the kernel has closed its sockets then.
     ///
     /// # Panics
-    /// When it is an heir.
+    /// If it is an heir.
     pub fn kill(&mut self) {
         let child = self.child.as_mut().expect("an heir is not this process's child");
         child.kill().expect("kill");
@@ -428,7 +428,7 @@ impl Failed {
     /// The local address the failed socket had.
     ///
     /// # Panics
-    /// When the call was not a connect.
+    /// If the call was not a connect.
     #[must_use]
     #[track_caller]
     pub fn local(&self) -> SocketAddr {

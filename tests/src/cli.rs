@@ -15,13 +15,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::deadline::{Deadline, LIMIT, wait_until};
+use crate::deadline::{Deadline, WAIT_LIMIT, wait_until};
 use crate::rows;
 
 /// Where the tool under test is: `$TCPTOOLS`, or the binary cargo built beside this test.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 #[must_use]
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("TCPTOOLS").map_or_else(
@@ -173,7 +173,7 @@ impl Tool {
     /// Reads while something else goes on that takes its time, so that the tool never waits for its reader.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` does.
     pub fn read_during<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
         /// How soon the end of the work is seen when the tool says nothing.
         const LOOK: u16 = 10;
@@ -186,7 +186,7 @@ impl Tool {
 
     #[track_caller]
     fn wait(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Deadline::after(LIMIT);
+        let deadline = Deadline::after(WAIT_LIMIT);
         while !holds(self) {
             let Some(timeout) = deadline.poll_timeout() else {
                 panic!("no {what} within {:?}\n{}", deadline.limit(), self.seen());
@@ -230,7 +230,7 @@ impl Tool {
     #[must_use]
     #[track_caller]
     pub fn finish(mut self) -> Output {
-        let deadline = Deadline::after(LIMIT);
+        let deadline = Deadline::after(WAIT_LIMIT);
         loop {
             let Some(timeout) = deadline.poll_timeout() else {
                 panic!("the tool did not end within {:?}\n{}", deadline.limit(), self.seen());
@@ -295,7 +295,7 @@ impl Tool {
     #[track_caller]
     fn reap(&mut self) -> ExitStatus {
         let command = self.command.clone();
-        wait_until("end of the tool's process", LIMIT, || match self.child.try_wait() {
+        wait_until("end of the tool's process", WAIT_LIMIT, || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(format!("{command} still runs")),
             Err(e) => Err(e.to_string()),
@@ -355,7 +355,7 @@ impl Output {
         }
     }
 
-    /// What it has said on standard error, but for what it says at every start on some kernels ([`crate::gate::spares_init`]).
+    /// What it has said on standard error, but for what it says at every start on some kernels ([`crate::requirements::spares_init`]).
     #[must_use]
     pub fn complaints(&self) -> Vec<&str> {
         self.stderr.lines().filter(|line| !line.contains(" leaves out what happens in process 1 ")).collect()

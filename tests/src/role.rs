@@ -26,8 +26,8 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
+use crate::bulk::{self, Endpoints};
 use crate::bytes::{RecvBy, SendBy};
-use crate::crowd::{self, Endpoints};
 use crate::deadline::{Deadline, patient};
 
 /// What a single socket call of an actor may take.
@@ -160,8 +160,8 @@ impl Role {
             "hold" => {
                 let count: usize = words.parse();
                 let files = 2 * (self.held.len() + count) + 100;
-                crowd::room_for_files(files as u64)?;
-                self.held.extend(crowd::open(count));
+                bulk::raise_file_limit(files as u64)?;
+                self.held.extend(bulk::open(count));
                 ok("")
             }
             "release" => {

@@ -9,7 +9,6 @@ use crate::cli::Output;
 
 /// A row of `tcplife --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct LifeRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -31,7 +30,6 @@ pub struct LifeRow {
 
 /// A row of `tcpstates --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct StateRow {
     pub ts: u64,
     pub skaddr: u64,
@@ -54,7 +52,6 @@ pub struct StateRow {
 
 /// A row of `tcpconnlat --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct ConnRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -71,7 +68,6 @@ pub struct ConnRow {
 
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct TraceRow {
     pub ts: u64,
     /// `connect`, `accept` or `close`.
@@ -89,7 +85,6 @@ pub struct TraceRow {
 
 /// A row of `tcpretrans --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct RetransRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -110,7 +105,6 @@ pub struct RetransRow {
 
 /// A row of `tcpretrans --count --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct FlowRow {
     pub laddr: IpAddr,
     pub lport: u16,
@@ -171,7 +165,6 @@ fn hex(value: &Value) -> Option<u64> {
 
 /// A row of `tcptop --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct TopRow {
     pub ts: u64,
     pub interval_ns: u64,
@@ -189,7 +182,6 @@ pub struct TopRow {
 
 /// A row of `tcpdrop --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct DropRow {
     pub ts: u64,
     pub pid: Option<u32>,

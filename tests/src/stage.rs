@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::actor::{Actor, Conn, Who};
-use crate::deadline::{LIMIT, wait_until};
-use crate::listed::{FIN_WAIT2, Listed, sockets};
+use crate::deadline::{WAIT_LIMIT, wait_until};
 use crate::netns::Netns;
+use crate::proc_net::{FIN_WAIT2, ProcSocket, sockets};
 
 /// The addresses a connection runs over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,17 +69,17 @@ impl Ending {
 pub type Path = &'static str;
 
 /// Connects, closes first.
-pub const CONNECT_CLOSE: Path = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
+pub const CONNECT_CLOSES_FIRST: Path = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
 /// Connects, closes after the peer.
-pub const CONNECT_CLOSED: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
+pub const CONNECT_CLOSES_LAST: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
 /// Connects, ends without a FIN.
 pub const CONNECT_RESET: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE";
 /// Never gets a connection.
 pub const CONNECT_FAILS: Path = "CLOSE SYN_SENT CLOSE";
 /// Is accepted, closes first.
-pub const ACCEPT_CLOSE: Path = "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
+pub const ACCEPT_CLOSES_FIRST: Path = "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
 /// Is accepted, closes after the peer.
-pub const ACCEPT_CLOSED: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
+pub const ACCEPT_CLOSES_LAST: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
 /// Is accepted, ends without a FIN.
 pub const ACCEPT_RESET: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE";
 /// A listener's life.
@@ -220,8 +220,8 @@ impl Stage {
     #[track_caller]
     pub fn settle(&self, pair: Pair) {
         for conn in [pair.client, pair.server] {
-            wait_until("acknowledgement of what was sent", LIMIT, || match listed(conn) {
-                Some(Listed { unacknowledged: 0, .. }) => Ok(()),
+            wait_until("acknowledgement of what was sent", WAIT_LIMIT, || match proc_socket(conn) {
+                Some(ProcSocket { unacknowledged: 0, .. }) => Ok(()),
                 seen => Err(format!("{seen:?} for {conn:?}")),
             });
         }
@@ -230,8 +230,8 @@ impl Stage {
     /// Waits until the peer has acknowledged the FIN of this end, which was closed first.
     #[track_caller]
     pub fn settle_fin(&self, conn: Conn) {
-        wait_until("acknowledgement of the FIN", LIMIT, || match listed(conn) {
-            Some(Listed { state: FIN_WAIT2, .. }) => Ok(()),
+        wait_until("acknowledgement of the FIN", WAIT_LIMIT, || match proc_socket(conn) {
+            Some(ProcSocket { state: FIN_WAIT2, .. }) => Ok(()),
             seen => Err(format!("{seen:?} for {conn:?}")),
         });
     }
@@ -314,7 +314,7 @@ pub(crate) fn source_of(to: SocketAddr) -> IpAddr {
 }
 
 /// This end of a connection, `None` when there is no such socket.
-fn listed(conn: Conn) -> Option<Listed> {
+fn proc_socket(conn: Conn) -> Option<ProcSocket> {
     let ports = (conn.local.port(), conn.remote.port());
     sockets().into_iter().find(|socket| (socket.local, socket.remote) == ports)
 }

@@ -18,8 +18,8 @@ use crate::deadline::wait_until;
 use crate::netns::{self, Netns};
 use crate::role;
 use crate::stage::{
-    ACCEPT_CLOSE, ACCEPT_CLOSED, ACCEPT_RESET, CONNECT_CLOSE, CONNECT_CLOSED, CONNECT_FAILS, CONNECT_RESET,
-    End, Ending, Pair, Role, Session, Stage, source_of,
+    ACCEPT_CLOSES_FIRST, ACCEPT_CLOSES_LAST, ACCEPT_RESET, CONNECT_CLOSES_FIRST, CONNECT_CLOSES_LAST,
+    CONNECT_FAILS, CONNECT_RESET, End, Ending, Pair, Role, Session, Stage, source_of,
 };
 use Ending::{Aborted, Closed, Refused, Reset, Timeout, Unreachable};
 
@@ -42,7 +42,7 @@ pub fn server_closes_first(stage: &mut Stage) -> Session {
     stage.server.close(pair.server);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    stage.both(pair, (77, 4321), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE))
+    stage.both(pair, (77, 4321), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST))
 }
 
 /// A connection with bytes on it, left open. [`finish`] ends it.
@@ -67,7 +67,7 @@ pub fn close(stage: &mut Stage, pair: Pair, bytes: (u64, u64)) -> Session {
     stage.client.close(pair.client);
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    stage.both(pair, bytes, (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, bytes, (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
 /// Not a byte: what SYN and FIN add to the kernel's counters shows nowhere.
@@ -101,7 +101,7 @@ pub fn half_close(stage: &mut Stage) -> Session {
     stage.server.close(pair.server);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    stage.both(pair, (10, 5000), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, (10, 5000), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
 /// The client ends with a reset.
@@ -155,7 +155,7 @@ pub fn client_killed(stage: &mut Stage) -> Session {
     stage.client.kill();
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    stage.both(pair, (50, 60), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, (50, 60), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
 /// The server hands its connection to a child, as inetd does, and keeps nothing of it.
@@ -172,7 +172,8 @@ pub fn handed_to_child(stage: &mut Stage) -> Session {
     heir.close(inherited);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let mut session = stage.both(pair, (600, 700), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE));
+    let mut session =
+        stage.both(pair, (600, 700), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST));
     session.ends[1].owners.push(heir.who());
     session
 }
@@ -187,7 +188,7 @@ pub fn passed_on_unused(stage: &mut Stage) -> Session {
     heir.close(inherited);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let mut session = stage.both(pair, (0, 0), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE));
+    let mut session = stage.both(pair, (0, 0), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST));
     session.ends[1].owners.push(heir.who());
     session
 }
@@ -205,7 +206,8 @@ pub fn shared_with_child(stage: &mut Stage) -> Session {
     heir.close(inherited);
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    let mut session = stage.both(pair, (11 + 33, 22), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED));
+    let mut session =
+        stage.both(pair, (11 + 33, 22), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST));
     session.ends[0].owners.push(heir.who());
     session
 }
@@ -278,7 +280,7 @@ pub fn unreachable(stage: &mut Stage) -> Session {
 /// the kernel has closed it.
 ///
 /// # Panics
-/// When the connect was not refused, or is not yet after a while.
+/// If the connect was not refused, or is not yet after a while.
 #[track_caller]
 pub fn refused_while_asked(to: SocketAddr) {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
@@ -376,7 +378,12 @@ pub fn end_storm(stage: &mut Stage, count: u32) -> Vec<Session> {
         let bytes = (role::storm_question(n), role::storm_answer(n));
         let client = Conn::unnumbered(local, stage.target);
         let server = Conn::unnumbered(stage.target, local);
-        stage.both(Pair { client, server }, bytes, (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+        stage.both(
+            Pair { client, server },
+            bytes,
+            (Closed, CONNECT_CLOSES_FIRST),
+            (Closed, ACCEPT_CLOSES_LAST),
+        )
     });
     sessions.collect()
 }

@@ -62,8 +62,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("this kernel knows no reason `NAME`, and none that is spelt like it", "what_is_close_to_a_wrong_name"),
     ("this kernel gives no reasons; kernels since 5.17 do", "what_is_close_to_a_wrong_name"),
     ("N events lost, and --strict was given", "accounting::tool_stopped_tcpstates"),
-    ("N events lost: WHY", "cli::loss_is_said"),
-    ("the ring is full and events are being lost; --ring-size makes it larger", "cli::loss_is_said"),
+    ("N events lost: WHY", "cli::loss_is_reported"),
+    ("the ring is full and events are being lost; --ring-size makes it larger", "cli::loss_is_reported"),
     (
         "sockets are missing: the table of sockets is full (--max-sockets makes it larger), or they were open before and not \
          known yet",
@@ -71,7 +71,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     (
         "events are being lost: a perf buffer is full (--ring-size makes it larger), or a CPU has none because it came later",
-        "faults::cpu_comes_after_the_perf_buffers",
+        "faults::cpu_online_after_the_perf_buffers",
     ),
     (
         "the table of counts is full and new flows are not counted; --max-sockets makes it larger",
@@ -83,7 +83,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     (
         "N packets left in the queues of closed sockets not shown; --purged shows them",
-        "tcpdrop::purged_only_if_asked_for",
+        "tcpdrop::purged_only_with_the_option",
     ),
     ("-Y needs the systemd journal at PATH, which does not answer: ERROR", "tcpstates::no_journal"),
     (
@@ -92,7 +92,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     ("links: PATH: ERROR", "links_are_made_once_and_run_their_tool"),
     ("links: PATH is there already and is not a link to PATH", "links_are_made_once_and_run_their_tool"),
-    ("no way to run", "cli::no_way_to_run"),
+    ("no way to run", "cli::contradicting_options"),
     ("N of N tools cannot run here: NAMES", "doctor::without_privileges"),
     ("failed for NAMES", "selftest::missing_rows"),
     ("not started, selftest: WHY", "selftest::before_a_run"),

@@ -51,6 +51,11 @@ use crate::tool::{TOOLS, Tool};
 
 const NAME: &str = "tcptools";
 
+/// The names of all tools, in order.
+pub fn tool_names() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|tool| tool.name())
+}
+
 /// The program: reads the command line, runs what it names, and gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -3,13 +3,13 @@
 //! A test knows how many events it makes in a network namespace of its own. With `--netns` everything else on the machine is
 //! filtered, so what the tool reported and what it says it lost have to add up to exactly that.
 
-mod rings;
-mod storm;
+pub mod rings;
+pub mod storm;
 mod tables;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, misses_runs, needs};
 use kernel_tests::runner::Test;
 
 use crate::cli::{Account, assert_balanced};
@@ -49,7 +49,10 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
 /// So many events were counted, but for those for which the kernel did not run the program.
 #[track_caller]
 fn assert_all_but_missed(counted: u64, events: u64, account: &Account, output: &Output) {
-    let least = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };
-    assert!((least..=events).contains(&counted), "{counted} of {events} events: {account:?}\n{output}");
+    let minimal_capabilities = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };
+    assert!(
+        (minimal_capabilities..=events).contains(&counted),
+        "{counted} of {events} events: {account:?}\n{output}"
+    );
     assert!(misses_runs() || account["missed"] == 0, "{account:?}\n{output}");
 }

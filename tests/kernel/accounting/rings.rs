@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::cli::Output;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::deadline::{LIMIT, slowness, wait_until};
-use kernel_tests::gate::{Feature, needs};
-use kernel_tests::loss::{Counters, deafen};
+use kernel_tests::deadline::{WAIT_LIMIT, slowness, wait_until};
+use kernel_tests::loss::{Counters, drop_received};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::segment::Segment;
 use nix::sys::signal::Signal;
 
@@ -17,25 +17,26 @@ use super::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
 
 pub const TESTS: &[Test] = &[
-    ("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
-    ("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
-    ("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
-    ("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
-    ("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
-    ("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
-    ("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
-    ("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
-    ("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
-    ("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
-    ("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes),
+    test("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
+    test("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
+    test("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
+    test("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
+    test("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
+    test("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
+    test("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
+    test("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
+    test("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
+    test("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
+    test("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes)
+        .alone(Alone::Time),
 ];
 
 /// A tool that sends each event to the reader.
@@ -56,6 +57,14 @@ const SENDERS: [Sender; 6] = [
     Sender { tool: "tcptracer", load: |times| 4 * connections(times), times: 200 },
 ];
 
+/// The tools that send no events, but add up in the kernel what they report.
+pub const ADD_UP_IN_THE_KERNEL: [&str; 2] = ["tcpsubnet", "tcptop"];
+
+/// Whether a tool sends each event to the reader.
+pub fn sends_events(tool: &str) -> bool {
+    SENDERS.iter().any(|sender| sender.tool == tool)
+}
+
 /// Why a ring runs over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
@@ -68,9 +77,9 @@ enum Reader {
 }
 
 fn connections(count: u64) -> u64 {
-    let door = Door::open();
-    (0..count).for_each(|_| door.enter().close());
-    door.wait_closed();
+    let listener = Listener::open();
+    (0..count).for_each(|_| listener.connect().close());
+    listener.wait_closed();
     count
 }
 
@@ -84,12 +93,12 @@ fn drops(count: u64) -> u64 {
 /// Connections whose other ends hear nothing: what they send they send again and again, until they are closed.
 fn retransmissions(at_least: u64) -> u64 {
     let before = Counters::now();
-    let mut ends = crowd::open(at_least.min(250) as usize);
+    let mut ends = bulk::open(at_least.min(250) as usize);
     for end in &mut ends {
-        deafen(&end.server);
+        drop_received(&end.server);
         end.client.write_all(b"x").expect("send");
     }
-    wait_until("retransmissions", LIMIT, || match Counters::now().since(before).segments {
+    wait_until("retransmissions", WAIT_LIMIT, || match Counters::now().since(before).segments {
         seen if seen >= at_least => Ok(()),
         seen => Err(seen),
     });
@@ -109,7 +118,7 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     if reader == Reader::PerfStopped {
         needs_perf_buffers()?;
     }
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let perf: &[&str] = if reader == Reader::PerfStopped { &["--perf"] } else { &[] };
     let mut running = start(tool, &[&["--ring-size", "4096", "--strict"], perf].concat(), &netns);
     if reader != Reader::Blocked {
@@ -153,7 +162,7 @@ fn a_burst_of_drops_at_default_sizes() -> Outcome {
     let burst = 6000 / u64::from(slowness());
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let mut tool = start("tcpdrop", &["--strict"], &netns);
     tool.read_during(|| drops(burst));
     let output = tool.stop();

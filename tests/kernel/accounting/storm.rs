@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 
 use kernel_tests::cli::{Output, Tool, tcptools};
-use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, misses_runs, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Session, Stage, Via};
 use kernel_tests::traffic;
@@ -14,9 +14,9 @@ use kernel_tests::traffic;
 use super::assert_all_but_missed;
 use super::tables::sent_to;
 use crate::cli::assert_balanced_or_idle;
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
-pub const TESTS: &[Test] = &[("accounting::storm_in_all_tools", storm_in_all_tools)];
+pub const TESTS: &[Test] = &[test("accounting::storm_in_all_tools", storm_in_all_tools)];
 
 /// A tool, its options, and how much of what was done it shows: counted in rows or bytes.
 struct Watcher {
@@ -58,6 +58,11 @@ const WATCHERS: [Watcher; 8] = [
     Watcher { tool: "tcptracer", args: &[], shown: rows, expected: |all| rows_each(all, 4), each: 2 },
 ];
 
+/// The tools in the storm.
+pub fn watched() -> impl Iterator<Item = &'static str> {
+    WATCHERS.iter().map(|watcher| watcher.tool)
+}
+
 /// The longest answer of a storm.
 const MOST_AT_ONCE: u64 = 200;
 
@@ -94,7 +99,7 @@ fn sum(text: &str, key: &str) -> u64 {
 
 fn storm_in_all_tools() -> Outcome {
     const STORM: u32 = 1000;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -141,8 +146,11 @@ fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
         return assert_eq!(shown, account["reported"] + account["aggregated"], "{account:?}\n{output}");
     };
     if misses_runs() {
-        let least = expected.saturating_sub(watcher.each * account["missed"]);
-        assert!((least..=expected).contains(&shown), "{shown} of {expected}: {account:?}\n{output}");
+        let minimal_capabilities = expected.saturating_sub(watcher.each * account["missed"]);
+        assert!(
+            (minimal_capabilities..=expected).contains(&shown),
+            "{shown} of {expected}: {account:?}\n{output}"
+        );
     } else {
         assert_all_but_missed(shown, expected, &account, output);
     }

@@ -3,29 +3,29 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use kernel_tests::bulk::{self, Endpoints, Listener};
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::crowd::{self, Door, Endpoints};
-use kernel_tests::gate::{Feature, needs, running_version, tables_grow};
-use kernel_tests::loss::{Counters, Lost, Pair, deafen};
+use kernel_tests::loss::{Counters, Lost, Pair, drop_received};
+use kernel_tests::requirements::{Feature, needs, running_version, tables_grow};
 use kernel_tests::rows::{ConnRow, FlowRow, LifeRow, StateRow, TopRow, TraceRow};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::segment::Segment;
 
 use super::{assert_accounted, assert_all_but_missed, start};
 use crate::cli::{Account, assert_balanced};
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("accounting::full_table_tcpconnlat", full_table_tcpconnlat),
-    ("accounting::full_table_tcpdrop", || full_table_of_owners("tcpdrop")),
-    ("accounting::full_table_tcplife", full_table_tcplife),
-    ("accounting::full_table_tcpretrans", || full_table_of_owners("tcpretrans")),
-    ("accounting::full_table_tcpretrans_counts", full_table_of_counts),
-    ("accounting::full_table_tcpstates", full_table_tcpstates),
-    ("accounting::full_table_tcpsubnet", full_table_tcpsubnet),
-    ("accounting::full_table_tcptop", full_table_tcptop),
-    ("accounting::full_table_tcptracer", full_table_tcptracer),
-    ("accounting::memory_is_told", memory_is_told),
+    test("accounting::full_table_tcpconnlat", full_table_tcpconnlat).alone(Alone::Sockets),
+    test("accounting::full_table_tcpdrop", || full_table_of_owners("tcpdrop")).alone(Alone::Sockets),
+    test("accounting::full_table_tcplife", full_table_tcplife).alone(Alone::Sockets),
+    test("accounting::full_table_tcpretrans", || full_table_of_owners("tcpretrans")).alone(Alone::Sockets),
+    test("accounting::full_table_tcpretrans_counts", full_table_of_counts),
+    test("accounting::full_table_tcpstates", full_table_tcpstates).alone(Alone::Sockets),
+    test("accounting::full_table_tcpsubnet", full_table_tcpsubnet),
+    test("accounting::full_table_tcptop", full_table_tcptop).alone(Alone::Sockets),
+    test("accounting::full_table_tcptracer", full_table_tcptracer).alone(Alone::Sockets),
+    test("accounting::memory_is_reported", memory_is_reported),
 ];
 
 /// So many connections or connects. Others of the machine may have a few at the same time.
@@ -34,7 +34,7 @@ const CROWD: usize = 200;
 /// Room for less than that, besides what is open already.
 #[track_caller]
 fn room() -> String {
-    (crowd::open_sockets() + 32).to_string()
+    (bulk::open_sockets() + 32).to_string()
 }
 
 /// Says once what is missing and what helps, and how many lines there are in all.
@@ -57,50 +57,47 @@ fn assert_warned_once(output: &Output, says: &str) {
 
 /// Fills the table with connections and frees it again; then there is one more.
 #[track_caller]
-fn fill_and_free(tool: &mut Tool, door: &Door) {
-    let crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
+fn fill_and_free(tool: &mut Tool, listener: &Listener) {
+    let many: Vec<Endpoints> = (0..CROWD).map(|_| listener.connect()).collect();
     wait_warned(tool, SOCKETS);
-    crowd.into_iter().for_each(Endpoints::close);
-    door.enter().close();
-    door.wait_closed();
+    many.into_iter().for_each(Endpoints::close);
+    listener.connect().close();
+    listener.wait_closed();
 }
 
 /// A connect that finds no room has no row, and its beginning is counted as lost.
 fn full_table_tcpconnlat() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut tool = start("tcpconnlat", &["--max-sockets", &room(), "--failed"], &netns);
-    let crowd = crowd::unanswered(CROWD, &door);
+    let many = bulk::unanswered(CROWD, &listener);
     wait_warned(&mut tool, SOCKETS);
-    drop(crowd);
-    door.enter().close();
+    drop(many);
+    listener.connect().close();
     let output = tool.stop();
     // Those that found no room lose their beginning, and so have no row; nobody waits for what comes of them.
     let account = assert_accounted(output.assert_code(0), CROWD as u64 + 1);
     assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<ConnRow>(netns.inode());
-    let (last, crowd) = rows.split_last().expect("rows");
+    let (last, many) = rows.split_last().expect("rows");
     assert_eq!(last.outcome.as_deref(), Some("established"), "{output}");
-    assert!(
-        !crowd.is_empty() && crowd.iter().all(|row| row.outcome.as_deref() == Some("aborted")),
-        "{output}"
-    );
+    assert!(!many.is_empty() && many.iter().all(|row| row.outcome.as_deref() == Some("aborted")), "{output}");
     assert_warned_once(&output, SOCKETS);
     Ok(())
 }
 
 /// A connection that finds no room has no row.
 fn full_table_tcplife() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut tool = start("tcplife", &["--max-sockets", &room()], &netns);
-    fill_and_free(&mut tool, &door);
+    fill_and_free(&mut tool, &listener);
     let output = tool.stop();
     let account = assert_accounted(output.assert_code(0), 2 * (CROWD as u64 + 1));
     assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<LifeRow>(netns.inode());
-    let (crowd, last) = rows.split_at(rows.len() - 2);
-    assert!(!crowd.is_empty(), "the first found room\n{output}");
+    let (many, last) = rows.split_at(rows.len() - 2);
+    assert!(!many.is_empty(), "the first found room\n{output}");
     assert_eq!(
         (last[0].lport, last[0].rport),
         (last[1].rport, last[1].lport),
@@ -112,17 +109,17 @@ fn full_table_tcplife() -> Outcome {
 
 /// A change that finds no room has its row all the same; what is not known is how long the state before was.
 fn full_table_tcpstates() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut tool = start("tcpstates", &["--max-sockets", &room()], &netns);
-    fill_and_free(&mut tool, &door);
+    fill_and_free(&mut tool, &listener);
     let output = tool.stop();
     let account = assert_accounted(output.assert_code(0), 10 * (CROWD as u64 + 1));
     assert!(account["lost_map"] == 0 && account["untracked"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<StateRow>(netns.inode());
     let unknown = |rows: &[StateRow]| rows.iter().filter(|row| row.span_ns.is_none()).count();
-    let (crowd, last) = rows.split_at(rows.len() - 10);
-    assert!(unknown(crowd) > 4 * CROWD, "{output}");
+    let (many, last) = rows.split_at(rows.len() - 10);
+    assert!(unknown(many) > 4 * CROWD, "{output}");
     // Of a new connection the two first states began before.
     assert!(unknown(last) <= 2, "{output}");
     assert_warned_once(&output, SOCKETS);
@@ -131,10 +128,10 @@ fn full_table_tcpstates() -> Outcome {
 
 /// A connect that finds no room is told without who did it, or not at all; a close is not told, or it might be told twice.
 fn full_table_tcptracer() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut tool = start("tcptracer", &["--max-sockets", &room()], &netns);
-    fill_and_free(&mut tool, &door);
+    fill_and_free(&mut tool, &listener);
     let output = tool.stop();
     let account = assert_balanced(output.assert_code(0));
     assert!(account["lost_map"] > 0, "{account:?}\n{output}");
@@ -152,11 +149,11 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     if tool == "tcpdrop" {
         needs(Feature::ProbeReads)?;
     }
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut running = start(tool, &["--max-sockets", &room(), "--owner"], &netns);
     let before = Counters::now();
-    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut many: Vec<Endpoints> = (0..CROWD).map(|_| listener.connect()).collect();
     wait_warned(&mut running, SOCKETS);
     let mut events = 1;
     if tool == "tcpdrop" {
@@ -164,8 +161,8 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
         Segment { intact: false, ..Segment::syn(from, to) }.send();
     } else {
         // The last of them found no room.
-        let mut last = crowd.pop().expect("a crowd");
-        deafen(&last.server);
+        let mut last = many.pop().expect("a crowd");
+        drop_received(&last.server);
         last.client.write_all(b"x").expect("send");
         running.wait_rows(netns.inode(), 1);
         socket2::SockRef::from(&last.client).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
@@ -174,7 +171,7 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
     }
     let output = running.stop();
     // Not before: a FIN may be sent again.
-    drop(crowd);
+    drop(many);
     let account = assert_balanced(output.assert_code(0));
     assert!(account["untracked"] > 0 && account["lost_map"] == 0, "{account:?}\n{output}");
     assert_all_but_missed(account["reported"], events, &account, &output);
@@ -184,11 +181,11 @@ fn full_table_of_owners(tool: &'static str) -> Outcome {
 
 /// A flow that finds no room is not counted.
 fn full_table_of_counts() -> Outcome {
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let mut tool = start("tcpretrans", &["-c", "--max-sockets", "1"], &netns);
     let before = Counters::now();
     for _ in 0..4 {
-        Pair::late("127.0.0.1".parse().expect("an address"), Lost::Nothing).lose(b"hello", &[]);
+        Pair::with_loss("127.0.0.1".parse().expect("an address"), Lost::Nothing).lose(b"hello", &[]);
     }
     wait_warned(&mut tool, COUNTS);
     let events = Counters::now().since(before).segments;
@@ -204,7 +201,7 @@ fn full_table_of_counts() -> Outcome {
 }
 
 /// `-v` names each map and its bytes, and what the reader maps of them.
-fn memory_is_told() -> Outcome {
+fn memory_is_reported() -> Outcome {
     // `-`: not known.
     let told = |tool: &str, options: &[&str]| -> BTreeMap<String, Option<u64>> {
         let output = Tool::start(tool, options).stop();
@@ -250,8 +247,8 @@ fn memory_is_told() -> Outcome {
 const SENT: [u8; 1000] = [b's'; 1000];
 
 #[track_caller]
-fn send_over(crowd: &mut [Endpoints]) {
-    for ends in crowd {
+fn send_over(many: &mut [Endpoints]) {
+    for ends in many {
         ends.client.write_all(&SENT).expect("send");
     }
 }
@@ -260,14 +257,14 @@ fn send_over(crowd: &mut [Endpoints]) {
 fn full_table_tcptop() -> Outcome {
     const ROOM: usize = 4;
     needs(Feature::SocketLengths)?;
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let room = ROOM.to_string();
     let mut tool = start("tcptop", &["--max-sockets", &room], &netns);
-    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut many: Vec<Endpoints> = (0..CROWD).map(|_| listener.connect()).collect();
     let mut sends = 0;
     tool.wait_for("a report with as many rows as there is room for", |seen| {
-        send_over(&mut crowd);
+        send_over(&mut many);
         sends += CROWD as u64;
         seen.rows::<TopRow>(netns.inode()).len() >= ROOM
     });
@@ -275,8 +272,8 @@ fn full_table_tcptop() -> Outcome {
     wait_warned(&mut tool, SOCKETS);
     wait_warned(&mut tool, COUNTS);
     // One flow alone fits, whichever came before.
-    let last = crowd.pop().expect("a crowd");
-    drop(crowd);
+    let last = many.pop().expect("a crowd");
+    drop(many);
     let flow = last.client.local_addr().expect("an address").port();
     let (mut last, mut seen_alone) = ([last], false);
     tool.wait_for("a report of what is left", |seen| {
@@ -299,18 +296,18 @@ fn full_table_tcptop() -> Outcome {
 
 /// It has a counter for each subnet from the start; its table of sockets is only there before 6.3.
 fn full_table_tcpsubnet() -> Outcome {
-    sees_what_is_sent()?;
-    let netns = crowd::arena();
-    let door = Door::open();
+    needs_send_hook()?;
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let mut tool = start("tcpsubnet", &["127.0.0.0/8", "--max-sockets", "2"], &netns);
-    let mut crowd: Vec<Endpoints> = (0..CROWD).map(|_| door.enter()).collect();
+    let mut many: Vec<Endpoints> = (0..CROWD).map(|_| listener.connect()).collect();
     let by_table = needs(Feature::SocketLengths).is_err();
     if by_table {
         wait_warned(&mut tool, SOCKETS);
     }
-    send_over(&mut crowd);
-    crowd.into_iter().for_each(drop);
-    let mut again = [door.enter()];
+    send_over(&mut many);
+    many.into_iter().for_each(drop);
+    let mut again = [listener.connect()];
     send_over(&mut again);
     let output = tool.stop();
     let account: Account = assert_balanced(output.assert_code(0));

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{misses_runs, running_version};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{misses_runs, running_version};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 
-use super::EVENT_TOOLS;
+use crate::known_tools::with_rows;
 
 pub const TESTS: &[Test] = &[
-    ("cli::stats_in_words", stats_in_words),
-    ("cli::strict_is_content_when_nothing_is_lost", strict_is_content_when_nothing_is_lost),
-    ("cli::a_small_ring_is_no_failure_without_strict", a_small_ring_is_no_failure_without_strict),
-    ("cli::a_small_table_fails_a_strict_run", a_small_table_fails_a_strict_run),
+    test("cli::stats_in_words", stats_in_words),
+    test("cli::strict_passes_if_nothing_is_lost", strict_passes_if_nothing_is_lost),
+    test("cli::a_small_ring_fails_only_with_strict", a_small_ring_fails_only_with_strict),
+    test("cli::a_small_table_fails_a_strict_run", a_small_table_fails_a_strict_run),
 ];
 
 /// The counters of `--stats`, by name.
@@ -103,7 +103,7 @@ fn assert_reported_are_rows(output: &Output, account: &Account, headings: u64) {
 fn stats_in_words() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         let running = Tool::start(tool, &["--stats"]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
@@ -113,11 +113,11 @@ fn stats_in_words() -> Outcome {
     Ok(())
 }
 
-fn strict_is_content_when_nothing_is_lost() -> Outcome {
-    Netns::enter_new();
+fn strict_passes_if_nothing_is_lost() -> Outcome {
+    let netns = Netns::enter_new().inode().to_string();
     let mut stage = Stage::new(Via::V4);
-    for (tool, _) in EVENT_TOOLS {
-        let running = Tool::start(tool, &["--json", "--stats", "--strict"]);
+    for (tool, _) in with_rows() {
+        let running = Tool::start(tool, &["--json", "--stats", "--strict", "--netns", &netns]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
         assert_nothing_lost(output.assert_code(0));
@@ -126,7 +126,7 @@ fn strict_is_content_when_nothing_is_lost() -> Outcome {
 }
 
 /// A storm that the smallest ring cannot hold while nobody reads what the tool writes.
-fn a_small_ring_is_no_failure_without_strict() -> Outcome {
+fn a_small_ring_fails_only_with_strict() -> Outcome {
     const STORM: u32 = 500;
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);

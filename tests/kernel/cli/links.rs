@@ -6,19 +6,19 @@ use std::path::Path;
 use std::process::Command;
 
 use kernel_tests::cli::{Tool, binary, run};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 
-use super::{EVENT_TOOLS, TOOLS};
+use crate::known_tools;
 
 pub const TESTS: &[Test] = &[
-    ("cli::links_by_name", links_by_name),
-    ("cli::links_are_made", links_are_made),
-    ("cli::links_replace_nothing", links_replace_nothing),
+    test("cli::links_by_name", links_by_name),
+    test("cli::links_are_made", links_are_made),
+    test("cli::links_replace_nothing", links_replace_nothing),
 ];
 
 /// Runs a link on real connections until it has printed these rows.
@@ -55,12 +55,12 @@ fn links_are_made() -> Outcome {
     let names = fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().expect("ASCII")).collect();
     names.sort();
-    assert_eq!(names, TOOLS);
-    for tool in TOOLS {
+    assert_eq!(names, known_tools::names());
+    for tool in known_tools::names() {
         if tool == "tcpdrop" && needs(Feature::ProbeReads).is_err() {
-            continue; // It says that it cannot; see tcpdrop::says_why_it_cannot.
+            continue; // It says that it cannot; see tcpdrop::lockdown_is_explained.
         }
-        let rows = EVENT_TOOLS.iter().find(|(name, _)| *name == tool).map_or(0, |(_, rows)| *rows);
+        let rows = known_tools::rows_per_connection(tool).unwrap_or(0);
         let link = scratch.path(tool);
         let is_ours = fs::canonicalize(&link).ok() == fs::canonicalize(binary()).ok();
         assert!(is_ours, "{} leads elsewhere", link.display());

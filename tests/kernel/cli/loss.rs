@@ -2,18 +2,18 @@
 
 use kernel_tests::cli::Tool;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-pub const TESTS: &[Test] = &[("cli::loss_is_said", loss_is_said)];
+pub const TESTS: &[Test] = &[test("cli::loss_is_reported", loss_is_reported)];
 
 /// More connections than a ring of a page has room for.
 const STORM: u32 = 100;
 
 /// A tool that is stopped while its ring runs over says so when it goes on, and how much it was at the end.
-fn loss_is_said() -> Outcome {
+fn loss_is_reported() -> Outcome {
     Netns::enter_new();
     let mut tool = Tool::start("tcpstates", &["--ring-size", "4096"]);
     let mut stage = Stage::new(Via::V4);

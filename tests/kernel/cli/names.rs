@@ -5,29 +5,29 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::segment::flag;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use serde_json::{Map, Value};
 
-use crate::tcpdrop::{needs_receiver, strays};
-use crate::tcptop::sees_what_is_sent;
+use crate::tcpdrop::{needs_receiver, send_out_of_window};
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("cli::names_in_connlat", || opened_under("tcpconnlat", &[], "COMM")),
-    ("cli::names_in_life", || opened_under("tcplife", &[], "COMM")),
-    ("cli::names_in_life_wide", || opened_under("tcplife", &["-w"], "COMM")),
-    ("cli::names_in_states", || opened_under("tcpstates", &[], "C-COMM")),
-    ("cli::names_in_tracer", || opened_under("tcptracer", &[], "COMM")),
-    ("cli::names_in_top", || {
-        sees_what_is_sent()?;
+    test("cli::names_in_connlat", || opened_under("tcpconnlat", &[], "COMM")),
+    test("cli::names_in_life", || opened_under("tcplife", &[], "COMM")),
+    test("cli::names_in_life_wide", || opened_under("tcplife", &["-w"], "COMM")),
+    test("cli::names_in_states", || opened_under("tcpstates", &[], "C-COMM")),
+    test("cli::names_in_tracer", || opened_under("tcptracer", &[], "COMM")),
+    test("cli::names_in_top", || {
+        needs_send_hook()?;
         opened_under("tcptop", &["-C"], "COMM")
     }),
-    ("cli::names_in_retrans", names_in_retrans),
-    ("cli::names_in_drop", names_in_drop),
+    test("cli::names_in_retrans", names_in_retrans),
+    test("cli::names_in_drop", names_in_drop),
 ];
 
 /// What a process calls itself, and how that is shown.
@@ -148,7 +148,7 @@ fn names_in_drop() -> Outcome {
         stage.server.rename(name);
         let pair = stage.open();
         stage.exchange(pair, 1, 1);
-        strays(pair, flag::ACK);
+        send_out_of_window(pair, flag::ACK);
     }
     watch.check("COMM", NAMES.len());
     Ok(())

@@ -9,22 +9,22 @@ use kernel_tests::cli::{Tool, tcptools};
 use kernel_tests::leak::{self, BpfObjects};
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-use super::{EVENT_TOOLS, runnable};
+use crate::known_tools::{runnable, with_rows};
 
 pub const TESTS: &[Test] = &[
-    ("cli::rows_come_while_it_runs", rows_come_while_it_runs),
-    ("cli::stopping_prints_what_is_pending", stopping_prints_what_is_pending),
-    ("cli::count", count),
-    ("cli::duration", duration),
-    ("cli::closed_pipe", closed_pipe),
-    ("cli::full_disk", full_disk),
-    ("cli::nothing_is_left", nothing_is_left),
-    ("cli::interrupted_start_leaves_nothing", interrupted_start_leaves_nothing),
+    test("cli::rows_come_while_it_runs", rows_come_while_it_runs),
+    test("cli::stopping_prints_what_is_pending", stopping_prints_what_is_pending),
+    test("cli::count", count),
+    test("cli::duration", duration),
+    test("cli::closed_pipe", closed_pipe),
+    test("cli::full_disk", full_disk),
+    test("cli::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
+    test("cli::interrupted_start_leaves_nothing", interrupted_start_leaves_nothing).alone(Alone::BpfObjects),
 ];
 
 /// Nobody has to wait for a full buffer: the row is there, whole, while the tool runs on.
@@ -89,7 +89,7 @@ fn duration() -> Outcome {
 /// As `| head -1` does: the reader goes, the next row finds nobody, and that is no failure.
 fn closed_pipe() -> Outcome {
     Netns::enter_new();
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         for format in [&["--json"][..], &[]] {
             let mut running = Tool::start(tool, format);
             running.close_stdout();
@@ -106,7 +106,7 @@ fn closed_pipe() -> Outcome {
 fn full_disk() -> Outcome {
     let full = || File::options().write(true).open("/dev/full").expect("open /dev/full");
     Netns::enter_new();
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         let mut running = Tool::spawn_to(tcptools([tool, "--json", "-v"]), full().into());
         running.wait_attached(tool);
         traffic::client_closes_first(&mut Stage::new(Via::V4));
@@ -124,11 +124,11 @@ fn full_disk() -> Outcome {
     Ok(())
 }
 
-fn nothing_is_left() -> Outcome {
+fn no_bpf_object_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     Netns::enter_new();
     for tool in runnable() {
-        let running = Tool::start(tool, &["--json"]);
+        let running = Tool::start(tool.name, &["--json"]);
         // A program, its link, and at least a table and a ring; otherwise there would be nothing to leave.
         assert!(leak::objects_of(running.pid()) >= 4, "the tool holds BPF objects while it runs");
         traffic::client_closes_first(&mut Stage::new(Via::V4));
@@ -144,7 +144,7 @@ fn interrupted_start_leaves_nothing() -> Outcome {
     let before = BpfObjects::now()?;
     for tool in runnable() {
         for step in 0..32 {
-            let running = Tool::spawn(tcptools([tool, "--json"]));
+            let running = Tool::spawn(tcptools([tool.name, "--json"]));
             // Not a wait: the delay is what is tested.
             thread::sleep(STEP * step);
             running.signal(Signal::SIGINT);

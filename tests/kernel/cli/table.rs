@@ -4,26 +4,26 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kernel_tests::cli::{Output, Tool, tcptools};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Session, Stage, Via};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("cli::life_table", || table("tcplife", &[], &life(10, 15, 5))),
-    ("cli::life_table_wide", || table("tcplife", &["-w"], &with_ip(life(16, 39, 6)))),
-    ("cli::life_table_failed", || {
+    test("cli::life_table", || table("tcplife", &[], &life(10, 15, 5))),
+    test("cli::life_table_wide", || table("tcplife", &["-w"], &with_ip(life(16, 39, 6)))),
+    test("cli::life_table_failed", || {
         let mut columns = life(10, 15, 5);
         columns.pop();
         columns.extend([("MS", 8), ("OUTCOME", 0)]);
         table("tcplife", &["--failed"], &columns)
     }),
-    ("cli::states_table", || table("tcpstates", &[], &states(10, 15))),
-    ("cli::states_table_wide", || table("tcpstates", &["-w"], &with_ip(states(16, 39)))),
-    ("cli::csv", csv),
-    ("cli::time_of_day_is_local", time_of_day_is_local),
-    ("cli::seconds_since_the_first_row", seconds_since_the_first_row),
+    test("cli::states_table", || table("tcpstates", &[], &states(10, 15))),
+    test("cli::states_table_wide", || table("tcpstates", &["-w"], &with_ip(states(16, 39)))),
+    test("cli::csv", csv),
+    test("cli::time_of_day_is_local", time_of_day_is_local),
+    test("cli::seconds_since_the_first_row", seconds_since_the_first_row),
 ];
 
 /// A heading and the width of its column, below zero for one that is padded on the left, as in `printf(3)`.
@@ -80,10 +80,11 @@ fn line(columns: &mut [Column], cells: &[&str]) -> String {
     line.trim_end().to_owned()
 }
 
-/// Starts a tool with a time zone and waits until it is attached.
+/// Starts a tool on the sockets of this namespace, with a time zone, and waits until it is attached.
 #[track_caller]
 fn start(tool: &str, options: &[&str], zone: &str) -> Tool {
-    let mut command = tcptools([&[tool, "-v"][..], options].concat());
+    let netns = Netns::current().inode().to_string();
+    let mut command = tcptools([&[tool, "-v", "--netns", &netns][..], options].concat());
     command.env("TZ", zone);
     let mut started = Tool::spawn(command);
     started.wait_attached(tool);

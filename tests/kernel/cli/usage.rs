@@ -6,18 +6,18 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use kernel_tests::cli::{Tool, binary, run};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 
-use super::TOOLS;
+use crate::known_tools::names;
 
 pub const TESTS: &[Test] = &[
-    ("cli::help", help),
-    ("cli::wrong_usage", wrong_usage),
-    ("cli::wrong_btf_file", wrong_btf_file),
-    ("cli::not_root", not_root),
-    ("cli::no_way_to_run", no_way_to_run),
-    ("cli::ebpf_needs_no_kernel", ebpf_needs_no_kernel),
+    test("cli::help", help),
+    test("cli::wrong_usage", wrong_usage),
+    test("cli::wrong_btf_file", wrong_btf_file),
+    test("cli::not_root", not_root),
+    test("cli::contradicting_options", contradicting_options),
+    test("cli::ebpf_needs_no_kernel", ebpf_needs_no_kernel),
 ];
 
 /// The user without rights, on every distribution.
@@ -26,7 +26,7 @@ const NOBODY: u32 = 65534;
 fn help() -> Outcome {
     let output = run(["--help"]);
     assert_eq!(output.assert_code(0).stderr, "", "{output}");
-    for tool in TOOLS {
+    for tool in names() {
         assert!(output.stdout.contains(tool), "{output}");
         let own = run([tool, "--help"]);
         assert_eq!(own.assert_code(0).stderr, "", "{own}");
@@ -113,7 +113,7 @@ fn btf_of_one_int() -> Vec<u8> {
 }
 
 fn not_root() -> Outcome {
-    for tool in TOOLS {
+    for tool in names() {
         let (_scratch, mut command) = as_nobody();
         command.arg(tool);
         let output = Tool::spawn(command).finish();
@@ -128,7 +128,7 @@ fn not_root() -> Outcome {
 }
 
 /// The options for tests may leave nothing that could be tried.
-fn no_way_to_run() -> Outcome {
+fn contradicting_options() -> Outcome {
     let output = run(["tcplife", "--access", "typed", "--perf"]);
     output.assert_code(1).assert_no_stdout();
     assert!(output.one_line().ends_with("no way to run"), "{output}");
@@ -148,7 +148,7 @@ pub fn as_nobody() -> (Scratch, Command) {
 
 /// The listing of what a described kernel would get, for any user.
 fn ebpf_needs_no_kernel() -> Outcome {
-    for tool in TOOLS {
+    for tool in names() {
         for (option, begins) in
             [("--ebpf", ""), ("--ebpf=hex", ""), ("--ebpf=json", "{"), ("--ebpf=elf", "\u{7f}ELF")]
         {

@@ -3,38 +3,39 @@
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
 
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::cli::Tool;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::gate::misses_runs;
 use kernel_tests::leak::{self, BpfObjects};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::misses_runs;
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use nix::sys::signal::Signal;
 
 use crate::accounting::{assert_accounted, start};
-use crate::cli::{EVENT_TOOLS, needs_perf_buffers, runnable};
+use crate::cli::needs_perf_buffers;
+use crate::known_tools::{runnable, with_rows};
 
 pub const TESTS: &[Test] = &[
-    ("faults::stopped_and_continued", stopped_and_continued),
-    ("faults::killed", killed),
-    ("faults::sixty_four_at_once", sixty_four_at_once),
-    ("faults::two_on_the_same_hooks", two_on_the_same_hooks),
-    ("faults::a_ring_of_one_page", a_ring_of_one_page),
+    test("faults::stopped_and_continued", stopped_and_continued),
+    test("faults::killed", killed).alone(Alone::BpfObjects),
+    test("faults::sixty_four_at_once", sixty_four_at_once).alone(Alone::Time),
+    test("faults::two_on_the_same_hooks", two_on_the_same_hooks),
+    test("faults::a_ring_of_one_page", a_ring_of_one_page),
 ];
 
 /// What happens while it is stopped is in the ring, and comes when it goes on.
 fn stopped_and_continued() -> Outcome {
     const TIMES: u64 = 3;
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let running = start(tool, &[], &netns);
         for _ in 0..TIMES {
             running.signal(Signal::SIGSTOP);
-            door.enter().close();
+            listener.connect().close();
             running.signal(Signal::SIGCONT);
-            door.enter().close();
+            listener.connect().close();
         }
-        door.wait_closed();
+        listener.wait_closed();
         let output = running.stop();
         let account = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
         assert_eq!((account["lost_ring"], account["lost_map"]), (0, 0), "{account:?}\n{output}");
@@ -45,17 +46,16 @@ fn stopped_and_continued() -> Outcome {
 /// SIGKILL, which a tool cannot see: programs, links and maps go with the process.
 fn killed() -> Outcome {
     let before = BpfObjects::now()?;
-    let _netns = crowd::arena();
-    let door = Door::open();
+    let _netns = bulk::new_netns();
+    let listener = Listener::open();
     for tool in runnable() {
         for options in [&[][..], &["--perf"]] {
-            let sends = EVENT_TOOLS.iter().any(|(name, _)| *name == tool);
-            if !options.is_empty() && (!sends || needs_perf_buffers().is_err()) {
+            if !options.is_empty() && (tool.rows_per_connection.is_none() || needs_perf_buffers().is_err()) {
                 continue;
             }
-            let running = Tool::start(tool, options);
-            assert!(leak::objects_of(running.pid()) >= 4, "{tool} holds BPF objects while it runs");
-            door.enter().close();
+            let running = Tool::start(tool.name, options);
+            assert!(leak::objects_of(running.pid()) >= 4, "{} holds BPF objects while it runs", tool.name);
+            listener.connect().close();
             running.signal(Signal::SIGKILL);
             let output = running.finish();
             let signal = output.status.and_then(|status| status.signal());
@@ -70,8 +70,8 @@ fn killed() -> Outcome {
 fn sixty_four_at_once() -> Outcome {
     const INSTANCES: usize = 64;
     const CONNECTIONS: u64 = 3;
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let small = ["--ring-size", "64K", "--max-sockets", "4096"];
     let mut running: Vec<Tool> = Vec::new();
     while running.len() < INSTANCES {
@@ -82,9 +82,9 @@ fn sixty_four_at_once() -> Outcome {
         }));
     }
     for _ in 0..CONNECTIONS {
-        door.enter().close();
+        listener.connect().close();
     }
-    door.wait_closed();
+    listener.wait_closed();
     // All at the same time.
     running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
     for tool in running {
@@ -98,14 +98,14 @@ fn sixty_four_at_once() -> Outcome {
 /// A second instance takes nothing from the first.
 fn two_on_the_same_hooks() -> Outcome {
     const CONNECTIONS: u64 = 5;
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let both = [start(tool, &[], &netns), start(tool, &[], &netns)];
         for _ in 0..CONNECTIONS {
-            door.enter().close();
+            listener.connect().close();
         }
-        door.wait_closed();
+        listener.wait_closed();
         for tool in both {
             let output = tool.stop();
             let account = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
@@ -117,19 +117,19 @@ fn two_on_the_same_hooks() -> Outcome {
 
 /// The smallest ring there is has room for everything, as long as there is time to read it.
 fn a_ring_of_one_page() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let mut running = start(tool, &["--ring-size", "4096"], &netns);
         // More than fits in it, one after the other.
         let connections = 100 / rows;
         for number in 1..=connections {
-            door.enter().close();
+            listener.connect().close();
             if !misses_runs() {
                 running.wait_rows(netns.inode(), number * rows);
             }
         }
-        door.wait_closed();
+        listener.wait_closed();
         let output = running.stop();
         let account = assert_accounted(output.assert_code(0), (connections * rows) as u64);
         assert!(misses_runs() || account["lost_ring"] == 0, "{account:?}\n{output}");

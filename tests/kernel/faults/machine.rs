@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::cli::Tool;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::gate::{Claim, Feature, Skip, claims, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Availability, Feature, Skip, needs, requires};
 use kernel_tests::rows::{LifeRow, TopRow};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -19,12 +19,13 @@ use nix::unistd::Pid;
 
 use crate::accounting::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("faults::clock_set_back", clock_set_back),
-    ("faults::cpu_goes_and_comes", cpu_goes_and_comes),
-    ("faults::cpu_comes_after_the_perf_buffers", cpu_comes_after_the_perf_buffers),
+    test("faults::clock_set_back", clock_set_back).alone(Alone::Machine),
+    test("faults::cpu_offline_and_online", cpu_offline_and_online).alone(Alone::Machine),
+    test("faults::cpu_online_after_the_perf_buffers", cpu_online_after_the_perf_buffers)
+        .alone(Alone::Machine),
 ];
 
 fn since_1970(time: SystemTime) -> Duration {
@@ -37,7 +38,7 @@ fn clock_set_back() -> Outcome {
     const BACK: Duration = Duration::from_hours(1);
     let long = |nanoseconds: u64| Duration::from_nanos(nanoseconds) >= BACK;
     needs(Feature::OwnMachine)?;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let set = |time: SystemTime| {
         let nanoseconds = i64::try_from(since_1970(time).as_nanos()).expect("a time of today");
         clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::nanoseconds(nanoseconds)).expect("set the clock");
@@ -84,7 +85,7 @@ impl Cpu {
         needs(Feature::OwnMachine)?;
         let path = Path::new("/sys/devices/system/cpu/cpu1/online");
         let absent = (!path.exists()).then(|| format!("no {}", path.display()));
-        claims("a CPU that can be taken away", Claim::Optional, absent)?;
+        requires("a CPU that can be taken away", Availability::Optional, absent)?;
         Ok(Self(path))
     }
 
@@ -95,7 +96,7 @@ impl Cpu {
 
 /// In the middle of a storm. Nothing is lost by a ring; a perf buffer goes with its CPU, and what happens there from then on is
 /// counted.
-fn cpu_goes_and_comes() -> Outcome {
+fn cpu_offline_and_online() -> Outcome {
     const STORM: u32 = 400;
     let cpu = Cpu::second()?;
     let all = [&["--ring-size", "8M"][..], &["--ring-size", "8M", "--perf"]];
@@ -119,20 +120,20 @@ fn cpu_goes_and_comes() -> Outcome {
 }
 
 /// A CPU that was not there when perf buffers were opened has none: what happens on it is counted as lost, and said.
-fn cpu_comes_after_the_perf_buffers() -> Outcome {
+fn cpu_online_after_the_perf_buffers() -> Outcome {
     const CONNECTIONS: u64 = 5;
     needs_perf_buffers()?;
     let cpu = Cpu::second()?;
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     cpu.set(false);
     let mut tool: Tool = start("tcplife", &["--perf", "--strict"], &netns);
     cpu.set(true);
     let mut second = CpuSet::new();
     second.set(1).expect("there are two");
     sched_setaffinity(Pid::from_raw(0), &second).expect("move there");
-    let door = Door::open();
+    let listener = Listener::open();
     for _ in 0..CONNECTIONS {
-        door.enter().close();
+        listener.connect().close();
     }
     tool.wait_for("a warning", |seen| seen.stderr.contains("events are being lost"));
     let output = tool.stop();

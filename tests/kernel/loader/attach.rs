@@ -8,11 +8,11 @@ use std::os::unix::process::parent_id;
 
 use bpfasm::object::{Attach, Detach, Hook, MapKind, Need, Object};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::leak::BpfObjects;
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Availability, Feature, needs, requires};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use loader::Loaded;
 use nix::libc;
 
@@ -22,14 +22,14 @@ use super::{
 };
 
 pub const TESTS: &[Test] = &[
-    ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
-    ("loader::told_to_stop_when_detached", told_to_stop_when_detached),
-    ("loader::tracepoints_are_taken_all_or_none", tracepoints_are_taken_all_or_none),
-    ("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
-    ("loader::iterator_lists_our_files", iterator_lists_our_files),
-    ("loader::runs_are_counted", runs_are_counted),
-    ("loader::descriptors_do_not_leak", descriptors_do_not_leak),
-    ("loader::nothing_is_left", nothing_is_left),
+    test("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
+    test("loader::stop_flag_is_set_on_detach", stop_flag_is_set_on_detach),
+    test("loader::tracepoints_are_taken_all_or_none", tracepoints_are_taken_all_or_none),
+    test("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
+    test("loader::iterator_lists_our_files", iterator_lists_our_files),
+    test("loader::runs_are_counted", runs_are_counted),
+    test("loader::descriptors_do_not_leak", descriptors_do_not_leak),
+    test("loader::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
 ];
 
 /// Goes on only while this process is on the CPU: others of the machine do the same things. Keeps r1 in r6.
@@ -98,7 +98,7 @@ fn attached_sees_this_and_detached_does_not() -> Outcome {
 }
 
 /// What the programs of a hook look into says so from the detach on.
-fn told_to_stop_when_detached() -> Outcome {
+fn stop_flag_is_set_on_detach() -> Outcome {
     let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
     let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]);
     let hook = hook.detach(Detach::StoppedBy("stopped".into()));
@@ -120,7 +120,7 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     mntns::mount_tracefs();
     let id = "/sys/kernel/tracing/events/syscalls/sys_enter_getppid/id";
     let absent = fs::read(id).err().map(|error| format!("{id}: {error}"));
-    claims("tracepoints of system calls in tracefs", Claim::Optional, absent)?;
+    requires("tracepoints of system calls in tracefs", Availability::Optional, absent)?;
     let counting = || {
         bpf! {
             ..only_this_process();
@@ -238,10 +238,10 @@ fn iterator_lists_our_files() -> Outcome {
         let (words, rest) = bytes.as_chunks::<4>();
         let (pairs, odd) = words.as_chunks::<2>();
         assert!(rest.is_empty() && odd.is_empty(), "{} bytes", bytes.len());
-        let listed: HashSet<[u32; 2]> = pairs.iter().map(|pair| pair.map(u32::from_ne_bytes)).collect();
+        let proc_net: HashSet<[u32; 2]> = pairs.iter().map(|pair| pair.map(u32::from_ne_bytes)).collect();
         for file in &files {
             let fd = u32::try_from(file.as_raw_fd()).expect("a descriptor");
-            assert!(listed.contains(&[std::process::id(), fd]), "file {fd} of {}", files.len());
+            assert!(proc_net.contains(&[std::process::id(), fd]), "file {fd} of {}", files.len());
         }
     }
     Ok(())
@@ -286,7 +286,7 @@ fn descriptors_do_not_leak() -> Outcome {
 }
 
 /// Perf buffers are the rings that hold most: an event for each CPU, and its place in the map.
-fn nothing_is_left() -> Outcome {
+fn no_bpf_object_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     let code = bpf! { r1 = map events ll; r0 = 0; exit; };
     let mut loaded = load_only(code, vec![map("events", MapKind::PerfEventArray, (4, 4, 0))]);

@@ -2,19 +2,22 @@
 
 use bpfasm::object::{Attach, Hook, MapKind, Need};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::LoadError;
 
 use super::{ONLY, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::falls_back_and_says_why", falls_back_and_says_why),
-    ("loader::optional_hooks_may_have_no_attach_option", optional_hooks_may_have_no_attach_option),
-    ("loader::a_required_hook_has_to_hold", a_required_hook_has_to_hold),
-    ("loader::mistakes_are_not_passed_over", mistakes_are_not_passed_over),
-    ("loader::a_stand_in_waits_for_the_other_to_fail", a_stand_in_waits_for_the_other_to_fail),
-    ("loader::maps_of_untried_options_are_not_created", maps_of_untried_options_are_not_created),
-    ("loader::a_stand_in_has_to_hold_once_it_is_needed", a_stand_in_has_to_hold_once_it_is_needed),
+    test("loader::falls_back_and_says_why", falls_back_and_says_why),
+    test("loader::optional_hooks_may_have_no_attach_option", optional_hooks_may_have_no_attach_option),
+    test("loader::a_required_hook_must_attach", a_required_hook_must_attach),
+    test("loader::mistakes_in_an_object_are_errors", mistakes_in_an_object_are_errors),
+    test(
+        "loader::a_fallback_attaches_only_if_the_first_hook_fails",
+        a_fallback_attaches_only_if_the_first_hook_fails,
+    ),
+    test("loader::maps_of_untried_options_are_not_created", maps_of_untried_options_are_not_created),
+    test("loader::a_needed_fallback_must_attach", a_needed_fallback_must_attach),
 ];
 
 const NOWHERE: &str = "no_such_tracepoint";
@@ -80,7 +83,7 @@ fn optional_hooks_may_have_no_attach_option() -> Outcome {
 }
 
 /// An error with every way that was tried, on one line each.
-fn a_required_hook_has_to_hold() -> Outcome {
+fn a_required_hook_must_attach() -> Outcome {
     for attach in [Attach::TpBtf(NOWHERE.into()), Attach::RawTp(NOWHERE.into())] {
         let shown = format!("{attach:?}");
         let object = object(
@@ -104,7 +107,7 @@ fn a_required_hook_has_to_hold() -> Outcome {
 }
 
 /// A map or a constant that the object lacks is our mistake, and no attach option below it may hide that.
-fn mistakes_are_not_passed_over() -> Outcome {
+fn mistakes_in_an_object_are_errors() -> Outcome {
     for (wrong, named) in [
         (bpf! { r1 = map nowhere ll; r0 = 0; exit; }, "nowhere"),
         (bpf! { r0 = const NOWHERE; exit; }, "NOWHERE"),
@@ -148,7 +151,7 @@ fn chain(holds: [Holds; 3]) -> Vec<Hook> {
 }
 
 /// The first that holds is loaded and attached, and no other is left loaded, whenever it is that the ones before it fail.
-fn a_stand_in_waits_for_the_other_to_fail() -> Outcome {
+fn a_fallback_attaches_only_if_the_first_hook_fails() -> Outcome {
     use Holds::{Loaded, Not, Well};
     for (holds, at_load, at_last) in [
         ([Well, Well, Well], 0, 0),
@@ -177,7 +180,7 @@ fn a_stand_in_waits_for_the_other_to_fail() -> Outcome {
 }
 
 /// Then the reasons against all of them are told.
-fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
+fn a_needed_fallback_must_attach() -> Outcome {
     for first in [Holds::Not, Holds::Loaded] {
         let object = object(chain([first, Holds::Not, Holds::Loaded]), Vec::new());
         let error = try_load(&object).and_then(|mut loaded| loaded.attach()).expect_err("no way at all");

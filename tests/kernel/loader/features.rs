@@ -1,12 +1,12 @@
 //! What the kernel is found to have.
 
 use bpfasm::{Access, KernelVersion, Ring};
-use kernel_tests::gate::running_version;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::running_version;
+use kernel_tests::runner::{Outcome, Test, test};
 
 use super::kernel;
 
-pub const TESTS: &[Test] = &[("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
+pub const TESTS: &[Test] = &[test("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
 
 /// What attaches was promised, and no kernel has what came after it.
 fn probe_agrees_with_doctor() -> Outcome {

@@ -5,8 +5,8 @@ use std::thread;
 
 use bpfasm::object::{MapDef, MapKind};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::gate::running_version;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::running_version;
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{LoadError, Map};
 use nix::libc;
 
@@ -14,8 +14,8 @@ use super::attach::{ask, only_this_process};
 use super::{ONLY, attach, load, load_only, map, only, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::a_swap_loses_no_increment", a_swap_loses_no_increment),
-    ("loader::inner_maps_have_to_fit", inner_maps_have_to_fit),
+    test("loader::a_swap_loses_no_increment", a_swap_loses_no_increment),
+    test("loader::inner_maps_have_to_fit", inner_maps_have_to_fit),
 ];
 
 /// An array of maps of one slot, and these maps for it.

@@ -6,19 +6,19 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpfasm::bpf;
 use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
-use kernel_tests::gate::tables_grow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::tables_grow;
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{Errno, LoadError, Loaded, Update};
 
 use super::{load_only, map, run};
 
 pub const TESTS: &[Test] = &[
-    ("loader::hash_maps_round_trip", hash_maps_round_trip),
-    ("loader::a_full_table_refuses", a_full_table_refuses),
-    ("loader::a_table_grows_where_the_kernel_lets_it", a_table_grows_where_the_kernel_lets_it),
-    ("loader::many_entries_come_in_batches", many_entries_come_in_batches),
-    ("loader::per_cpu_values_are_apart_and_sum_up", per_cpu_values_are_apart_and_sum_up),
-    ("loader::wrong_lengths_are_refused", wrong_lengths_are_refused),
+    test("loader::hash_maps_round_trip", hash_maps_round_trip),
+    test("loader::a_full_table_refuses", a_full_table_refuses),
+    test("loader::a_table_grows_if_the_kernel_can", a_table_grows_if_the_kernel_can),
+    test("loader::many_entries_come_in_batches", many_entries_come_in_batches),
+    test("loader::per_cpu_values_are_apart_and_sum_up", per_cpu_values_are_apart_and_sum_up),
+    test("loader::wrong_lengths_are_refused", wrong_lengths_are_refused),
 ];
 
 /// An object with this table and a program that does nothing.
@@ -75,7 +75,7 @@ fn a_full_table_refuses() -> Outcome {
 }
 
 /// How much a table holds does not depend on whether it grows.
-fn a_table_grows_where_the_kernel_lets_it() -> Outcome {
+fn a_table_grows_if_the_kernel_can() -> Outcome {
     const COUNT: u32 = 3000;
     for grows in [false, true] {
         let loaded = with_table(MapDef { grows, ..map("table", MapKind::Hash, (4, 8, COUNT)) });

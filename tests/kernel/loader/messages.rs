@@ -2,18 +2,15 @@
 
 use bpfasm::bpf;
 use bpfasm::object::MapKind;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{LoadError, Loader, Note};
 
 use super::{ONLY, TRACEPOINT, kernel, load, map, only, only_refusal, raw_tp};
 
 pub const TESTS: &[Test] = &[
-    ("loader::a_refusal_names_our_line", a_refusal_names_our_line),
-    (
-        "loader::absent_fields_are_told_before_the_kernel_is_asked",
-        absent_fields_are_told_before_the_kernel_is_asked,
-    ),
-    ("loader::source_lines_reach_the_kernel", source_lines_reach_the_kernel),
+    test("loader::a_refusal_names_our_line", a_refusal_names_our_line),
+    test("loader::missing_fields_are_reported_without_a_load", missing_fields_are_reported_without_a_load),
+    test("loader::source_lines_reach_the_kernel", source_lines_reach_the_kernel),
 ];
 
 /// The verifier's reason, at the line where the statement stands, and its whole log in the long form.
@@ -41,7 +38,7 @@ fn a_refusal_names_our_line() -> Outcome {
 }
 
 /// Field, program and line, without a load.
-fn absent_fields_are_told_before_the_kernel_is_asked() -> Outcome {
+fn missing_fields_are_reported_without_a_load() -> Outcome {
     let line = line!() + 1;
     let code = bpf! { r0 = sizeof(sock.no_such_field); exit; };
     let error = only_refusal(&only(raw_tp("asks", TRACEPOINT, code), Vec::new()));

@@ -5,17 +5,17 @@ use std::process::Command;
 
 use bpfasm::bpf;
 use bpfasm::object::{MapDef, MapKind};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::mntns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use loader::{Errno, LoadError, PinnedError, PinnedFound, Update, check_pinned};
 
 use super::{TRACEPOINT, load_only, map, only, raw_tp, run, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::a_pinned_map_is_read", a_pinned_map_is_read),
-    ("loader::a_wrong_pin_is_refused", a_wrong_pin_is_refused),
+    test("loader::a_pinned_map_is_read", a_pinned_map_is_read),
+    test("loader::a_wrong_pin_is_refused", a_wrong_pin_is_refused),
 ];
 
 /// Has bpftool do something.

@@ -6,23 +6,23 @@ use std::time::Duration;
 use bpfasm::bpf;
 use bpfasm::object::{MapKind, Object};
 use bpfasm::reg::R6;
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{Drained, Events, Loaded, Loader};
 
 use super::{ONLY, TRACEPOINT, count_in, counter, cpus, kernel, load, map, only, raw_tp, run};
 
 pub const TESTS: &[Test] = &[
-    ("loader::ring_buffer_delivers_all_in_order", || delivers(Way::RingBuf(NO_WAKEUP))),
-    ("loader::perf_buffers_deliver_all_by_time", || delivers(Way::Perf)),
-    (
+    test("loader::ring_buffer_delivers_all_in_order", || delivers(Way::RingBuf(NO_WAKEUP))),
+    test("loader::perf_buffers_deliver_all_by_time", || delivers(Way::Perf)),
+    test(
         "loader::a_ring_buffer_keeps_what_comes_before_its_reader",
         a_ring_buffer_keeps_what_comes_before_its_reader,
     ),
-    ("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
-    ("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
-    ("loader::ring_buffer_wakes_only_when_told", ring_buffer_wakes_only_when_told),
-    ("loader::perf_buffer_wakes_at_its_watermark", perf_buffer_wakes_at_its_watermark),
+    test("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
+    test("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
+    test("loader::ring_buffer_wakes_only_on_request", ring_buffer_wakes_only_on_request),
+    test("loader::perf_buffer_wakes_at_its_watermark", perf_buffer_wakes_at_its_watermark),
 ];
 
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`, linux/bpf.h.
@@ -148,7 +148,7 @@ fn a_ring_buffer_keeps_what_comes_before_its_reader() -> Outcome {
         let loaded = load(&sender(Way::RingBuf(flags), 1 << 16));
         send(&loaded, 0..SENT);
         let mut late = events(&loaded);
-        assert!(is_woken(&late, patient(LIMIT)), "flags {flags}");
+        assert!(is_woken(&late, patient(WAIT_LIMIT)), "flags {flags}");
         send(&loaded, SENT..2 * SENT);
         assert!(drain(&mut late).0.iter().copied().eq(0..2 * SENT));
         assert_eq!(counter(&loaded, "lost"), 0);
@@ -203,7 +203,7 @@ fn is_woken(events: &Events, within: Duration) -> bool {
 }
 
 /// A drain on time costs nothing; a wake-up costs microseconds.
-fn ring_buffer_wakes_only_when_told() -> Outcome {
+fn ring_buffer_wakes_only_on_request() -> Outcome {
     let loaded = load(&sender(Way::RingBuf(NO_WAKEUP), PAGE));
     let mut quiet = events(&loaded);
     send(&loaded, 0..100);
@@ -213,7 +213,7 @@ fn ring_buffer_wakes_only_when_told() -> Outcome {
     let mut loud = events(&loaded);
     assert!(!is_woken(&loud, Duration::ZERO), "nothing was sent");
     send(&loaded, 0..1);
-    assert!(is_woken(&loud, patient(LIMIT)), "BPF_RB_FORCE_WAKEUP");
+    assert!(is_woken(&loud, patient(WAIT_LIMIT)), "BPF_RB_FORCE_WAKEUP");
     send(&loaded, 1..2);
     assert_eq!(drain(&mut loud).0, [0, 1]);
     assert!(!is_woken(&loud, Duration::ZERO), "the drain has cleared it");
@@ -234,7 +234,7 @@ fn perf_buffer_wakes_at_its_watermark() -> Outcome {
     send(0..HALF - 1);
     assert!(!is_woken(&events, Duration::ZERO), "not yet half");
     send(HALF - 1..HALF + 1);
-    assert!(is_woken(&events, patient(LIMIT)), "half of it");
+    assert!(is_woken(&events, patient(WAIT_LIMIT)), "half of it");
     assert_eq!(drain(&mut events).0.len() as u64, HALF + 1);
     assert!(!is_woken(&events, Duration::ZERO), "the drain has cleared it");
     Ok(())

@@ -5,8 +5,8 @@ use std::fs;
 use bpfasm::object::{Attach, Hook};
 use bpfasm::{Access, bpf};
 use btf::Btf;
-use kernel_tests::gate::{Feature, needs};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
@@ -16,11 +16,11 @@ use super::{
 };
 
 pub const TESTS: &[Test] = &[
-    ("loader::fields_are_found_by_name", fields_are_found_by_name),
-    ("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
-    ("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
-    ("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
-    ("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
+    test("loader::fields_are_found_by_name", fields_are_found_by_name),
+    test("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
+    test("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
+    test("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
+    test("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
 ];
 
 /// A field symbol becomes the offset that the kernel's BTF says, which `bpf_get_current_task` can be asked about.

@@ -7,23 +7,23 @@ use std::process::Command;
 
 use kernel_tests::actor::{Actor, Who};
 use kernel_tests::cli::run;
-use kernel_tests::deadline::{LIMIT, wait_until};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, wait_until};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::Stage;
 use kernel_tests::traffic;
 use nix::mount::{MsFlags, mount};
 
-use super::{Deed, finish, start};
+use super::{Action, finish, start};
 
 pub const TESTS: &[Test] = &[
-    ("tcptracer::by_cgroup_map", by_cgroup_map),
-    ("tcptracer::by_mount_namespace_map", by_mount_namespace_map),
-    ("tcptracer::wrong_maps", wrong_maps),
+    test("tcptracer::by_cgroup_map", by_cgroup_map),
+    test("tcptracer::by_mount_namespace_map", by_mount_namespace_map),
+    test("tcptracer::wrong_maps", wrong_maps),
 ];
 
 #[track_caller]
@@ -109,7 +109,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // A cgroup is busy for a moment after its last process has gone.
-        wait_until("end of the cgroup", LIMIT, || fs::remove_dir(&self.0));
+        wait_until("end of the cgroup", WAIT_LIMIT, || fs::remove_dir(&self.0));
     }
 }
 
@@ -129,12 +129,12 @@ fn by_cgroup_map() -> Outcome {
     let tool = start(&["--cgroupmap", set.path()]);
     traffic::client_closes_first(&mut stage);
     set.insert(cgroup.id());
-    let mut deeds =
-        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
-    deeds.retain(|deed| deed.who == stage.client.who());
+    let mut actions =
+        Action::all(&[traffic::client_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
+    actions.retain(|action| action.who == stage.client.who());
     set.remove(cgroup.id());
     traffic::client_closes_first(&mut stage);
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     drop(stage);
     Ok(())
 }
@@ -156,17 +156,17 @@ fn by_mount_namespace_map() -> Outcome {
     let server = stage.server.who();
     traffic::client_closes_first(&mut stage);
     set.insert(fs::metadata(format!("/proc/{}/ns/mnt", server.pid)).expect("procfs").ino());
-    let mut deeds =
-        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_closes_unread(&mut stage)]);
+    let mut actions =
+        Action::all(&[traffic::client_closes_first(&mut stage), traffic::server_closes_unread(&mut stage)]);
     let killed = stage.client.who();
-    deeds.extend(Deed::all(&[traffic::client_killed(&mut stage)]));
-    let last = deeds.len() - 4;
+    actions.extend(Action::all(&[traffic::client_killed(&mut stage)]));
+    let last = actions.len() - 4;
     let mut at = 0;
-    deeds.retain(|deed| {
+    actions.retain(|action| {
         at += 1;
-        deed.who == server || (at > last && deed.who == killed && deed.kind == "close")
+        action.who == server || (at > last && action.who == killed && action.kind == "close")
     });
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 

@@ -10,17 +10,16 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::deadline::{LIMIT, wait_until};
-use crate::listed::{LISTEN, sockets};
-use crate::loss::deafen;
+use crate::deadline::{WAIT_LIMIT, wait_until};
+use crate::loss::drop_received;
 use crate::netns::Netns;
+use crate::proc_net::{LISTEN, sockets};
 
 /// Connections to one address before another one is used: well below what there are ports.
 const PER_ADDRESS: usize = 20_000;
 
 /// Both ends of a connection.
 #[derive(Debug)]
-#[allow(missing_docs)]
 pub struct Endpoints {
     pub client: TcpStream,
     pub server: TcpStream,
@@ -29,7 +28,7 @@ pub struct Endpoints {
 /// Makes the namespace this process is in fit for a crowd: every connection has a port of its own, and none is used again
 /// before all were.
 #[must_use]
-pub fn arena() -> Netns {
+pub fn new_netns() -> Netns {
     let netns = Netns::enter_new();
     netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
     netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
@@ -39,8 +38,8 @@ pub fn arena() -> Netns {
 /// Lets this process open so many files.
 ///
 /// # Errors
-/// When they are more than it may raise its limit to.
-pub fn room_for_files(count: u64) -> nix::Result<()> {
+/// If they are more than it may raise its limit to.
+pub fn raise_file_limit(count: u64) -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft >= count { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count)) }
 }
@@ -48,7 +47,7 @@ pub fn room_for_files(count: u64) -> nix::Result<()> {
 /// The TCP sockets of the machine now, in all namespaces.
 ///
 /// # Panics
-/// When `/proc` does not say.
+/// If `/proc` does not say.
 #[must_use]
 #[track_caller]
 pub fn open_sockets() -> u64 {
@@ -59,13 +58,13 @@ pub fn open_sockets() -> u64 {
 
 /// A listener of the crowd on one of the loopback's addresses.
 #[derive(Debug)]
-pub struct Door(TcpListener);
+pub struct Listener(TcpListener);
 
-impl Door {
+impl Listener {
     /// On `127.0.0.1`.
     ///
     /// # Panics
-    /// When the kernel refuses, as everything here does.
+    /// If the kernel refuses, as everything here does.
     #[must_use]
     #[track_caller]
     pub fn open() -> Self {
@@ -88,7 +87,7 @@ impl Door {
     /// A connection through it.
     #[must_use]
     #[track_caller]
-    pub fn enter(&self) -> Endpoints {
+    pub fn connect(&self) -> Endpoints {
         let client = TcpStream::connect(self.address()).expect("connect");
         let (server, _) = self.0.accept().expect("accept");
         Endpoints { client, server }
@@ -99,7 +98,7 @@ impl Door {
     #[track_caller]
     pub fn wait_closed(&self) {
         let port = self.address().port();
-        wait_until("end of all connections", LIMIT, || {
+        wait_until("end of all connections", WAIT_LIMIT, || {
             let left = sockets().into_iter().find(|socket| socket.local == port && socket.state != LISTEN);
             left.map_or(Ok(()), |socket| Err(format!("{socket:?}")))
         });
@@ -121,12 +120,12 @@ impl Endpoints {
 #[track_caller]
 pub fn open(count: usize) -> Vec<Endpoints> {
     let mut all = Vec::with_capacity(count);
-    let mut door = Door::at(0);
+    let mut listener = Listener::at(0);
     for number in 0..count {
         if number > 0 && number % PER_ADDRESS == 0 {
-            door = Door::at(number / PER_ADDRESS);
+            listener = Listener::at(number / PER_ADDRESS);
         }
-        all.push(door.enter());
+        all.push(listener.connect());
     }
     all
 }
@@ -134,12 +133,15 @@ pub fn open(count: usize) -> Vec<Endpoints> {
 /// So many connects that nobody answers: dropping one gives it up.
 #[must_use]
 #[track_caller]
-pub fn unanswered(count: usize, door: &Door) -> Vec<Socket> {
+pub fn unanswered(count: usize, listener: &Listener) -> Vec<Socket> {
     let begin = |_| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        deafen(&socket);
+        drop_received(&socket);
         socket.set_nonblocking(true).expect("O_NONBLOCK");
-        assert!(socket.connect(&door.address().into()).is_err(), "nobody answers, and yet it is connected");
+        assert!(
+            socket.connect(&listener.address().into()).is_err(),
+            "nobody answers, and yet it is connected"
+        );
         socket
     };
     (0..count).map(begin).collect()
@@ -191,32 +193,32 @@ impl Kind {
     /// Lives one such life; says how many sockets it took.
     ///
     /// # Panics
-    /// When it goes another way.
+    /// If it goes another way.
     #[track_caller]
-    pub fn live(self, door: &Door) -> u64 {
+    pub fn live(self, listener: &Listener) -> u64 {
         match self {
             Self::ClientCloses => {
-                let mut ends = door.enter();
+                let mut ends = listener.connect();
                 ends.client.write_all(b"some bytes").expect("send");
                 ends.server.read_exact(&mut [0; 10]).expect("receive");
                 ends.close();
                 2
             }
             Self::ServerCloses => {
-                let Endpoints { mut client, server } = door.enter();
+                let Endpoints { mut client, server } = listener.connect();
                 drop(server);
                 assert_eq!(client.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 2
             }
             Self::ClientResets => {
-                let Endpoints { client, mut server } = door.enter();
+                let Endpoints { client, mut server } = listener.connect();
                 SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
                 drop(client);
                 assert_eq!(reset(&server.read(&mut [0; 1])), Some(io::ErrorKind::ConnectionReset));
                 2
             }
             Self::Unread => {
-                let Endpoints { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = listener.connect();
                 server.write_all(b"unread").expect("send");
                 client.write_all(b"unread").expect("send");
                 drop(client);
@@ -224,23 +226,23 @@ impl Kind {
                 2
             }
             Self::Refused => {
-                let refused = TcpStream::connect(SocketAddr::new(door.address().ip(), 9));
+                let refused = TcpStream::connect(SocketAddr::new(listener.address().ip(), 9));
                 assert_eq!(refused.expect_err("nobody is there").kind(), io::ErrorKind::ConnectionRefused);
                 1
             }
             Self::Unanswered => {
-                drop(unanswered(1, door));
+                drop(unanswered(1, listener));
                 1
             }
             Self::NeverAccepted => {
-                let inner = Door::open();
+                let inner = Listener::open();
                 let mut client = TcpStream::connect(inner.address()).expect("connect");
                 drop(inner);
                 wait_for_reset(&mut client);
                 3
             }
             Self::HalfClosed => {
-                let Endpoints { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = listener.connect();
                 client.shutdown(std::net::Shutdown::Write).expect("shutdown");
                 assert_eq!(server.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 server.write_all(b"more").expect("send");
@@ -249,7 +251,7 @@ impl Kind {
                 2
             }
             Self::Listener => {
-                drop(Door::open());
+                drop(Listener::open());
                 1
             }
             Self::Bound => {
@@ -259,7 +261,7 @@ impl Kind {
                 1
             }
             Self::BothClose => {
-                let Endpoints { client, server } = door.enter();
+                let Endpoints { client, server } = listener.connect();
                 client.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 server.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 2

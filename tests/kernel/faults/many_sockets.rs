@@ -5,17 +5,21 @@ use std::fs;
 use std::time::Duration;
 
 use kernel_tests::actor::Actor;
+use kernel_tests::bulk;
 use kernel_tests::cli::Tool;
-use kernel_tests::crowd;
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 
-use crate::cli::{TABLE_TOOLS, assert_balanced_or_idle};
+use crate::cli::assert_balanced_or_idle;
 
 pub const TESTS: &[Test] =
-    &[("faults::two_hundred_thousand_open_sockets", two_hundred_thousand_open_sockets)];
+    &[test("faults::two_hundred_thousand_open_sockets", two_hundred_thousand_open_sockets)
+        .alone(Alone::Sockets)];
+
+/// The tools that always keep an entry for each open socket and print nothing in intervals.
+const TRACK_EVERY_SOCKET: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
 
 /// What a process has computed so far, in the kernel and outside. A start does nothing but compute, and this says how long it
 /// takes also when the machine is busy with something else.
@@ -42,13 +46,13 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
     const SAMPLE: usize = 10;
     const START: Duration = Duration::from_millis(600);
     needs(Feature::Memory(4096))?;
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let mut actors: Vec<Actor> = (0..PROCESSES).map(|n| Actor::start(&format!("kt-crowd-{n}"))).collect();
     for _ in 0..EACH / AT_ONCE {
         actors.iter_mut().for_each(|actor| actor.start_hold(AT_ONCE));
         actors.iter_mut().for_each(|actor| drop(actor.finish()));
     }
-    for tool in TABLE_TOOLS {
+    for tool in TRACK_EVERY_SOCKET {
         let running = Tool::start(tool, &["--stats", "--json"]);
         let took = cpu_time(running.pid());
         println!("{tool} starts in {took:?}");

@@ -77,7 +77,7 @@ impl fmt::Display for Feature {
 /// Which kernels have a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Claim {
+pub enum Availability {
     /// All from this version on, and none before.
     Since(u32, u32),
     /// Those that were built with it, or machines that have it installed: no version says.
@@ -90,7 +90,7 @@ pub enum Claim {
 /// The skip.
 ///
 /// # Panics
-/// When the kernel contradicts the claim: it lacks what its version should have, or has what it should lack.
+/// If the kernel contradicts the claim: it lacks what its version should have, or has what it should lack.
 #[track_caller]
 pub fn needs(feature: Feature) -> Result<(), Skip> {
     let (claim, absent) = look(feature);
@@ -104,9 +104,9 @@ pub fn needs(feature: Feature) -> Result<(), Skip> {
 /// The skip.
 ///
 /// # Panics
-/// When the kernel contradicts the claim.
+/// If the kernel contradicts the claim.
 #[track_caller]
-pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Skip> {
+pub fn requires(what: &str, claim: Availability, absent: Option<String>) -> Result<(), Skip> {
     check(&what, claim, absent, running_version())
 }
 
@@ -123,16 +123,16 @@ pub fn needs_owners(args: &[&str]) -> Result<(), Skip> {
 #[track_caller]
 fn check(
     what: &dyn fmt::Display,
-    claim: Claim,
+    claim: Availability,
     absent: Option<String>,
     version: (u32, u32),
 ) -> Result<(), Skip> {
     let (major, minor) = version;
     match (claim, absent) {
-        (Claim::Since(a, b), Some(seen)) if version >= (a, b) => {
+        (Availability::Since(a, b), Some(seen)) if version >= (a, b) => {
             panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} lacks it: {seen}")
         }
-        (Claim::Since(a, b), None) if version < (a, b) => {
+        (Availability::Since(a, b), None) if version < (a, b) => {
             panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} has it")
         }
         (_, Some(seen)) => Err(Skip { what: what.to_string(), seen }),
@@ -141,30 +141,35 @@ fn check(
 }
 
 /// The claim, and what was seen when the feature is absent.
-fn look(feature: Feature) -> (Claim, Option<String>) {
+fn look(feature: Feature) -> (Availability, Option<String>) {
     let file = |path: &str| (!Path::new(path).exists()).then(|| format!("no {path}"));
     match feature {
-        Feature::Ipv6 => (Claim::Optional, file("/proc/net/if_inet6")),
+        Feature::Ipv6 => (Availability::Optional, file("/proc/net/if_inet6")),
         Feature::Veth => {
             let pair = netns::join(&Netns::beside(), &Netns::beside());
-            (Claim::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
+            (Availability::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
         }
         // CONFIG_DEBUG_INFO_BTF is a choice of whoever builds the kernel; every Debian kernel since 5.10 has it.
-        Feature::KernelBtf => (Claim::Since(5, 10), file(BTF)),
-        Feature::SocketLengths => (Claim::Since(6, 3), no_type("btf_trace_sock_send_length")),
+        Feature::KernelBtf => (Availability::Since(5, 10), file(BTF)),
+        Feature::SocketLengths => (Availability::Since(6, 3), no_type("btf_trace_sock_send_length")),
         Feature::Kprobes => {
-            (Claim::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
+            (Availability::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
         }
-        Feature::ProbeReads => (Claim::Optional, locked_down()),
-        Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
-        Feature::OwnMachine => (Claim::Optional, file(VM).or_else(not_of_ours)),
+        Feature::ProbeReads => (Availability::Optional, locked_down()),
+        Feature::Cgroup2 => {
+            (Availability::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned()))
+        }
+        Feature::OwnMachine => (Availability::Optional, file(VM).or_else(not_of_ours)),
         Feature::Memory(mebibytes) => {
             let free = available_memory();
-            (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
+            (Availability::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
         }
         Feature::ToolHas(capability) => {
             let rights = Rights::of_tool();
-            (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+            (
+                Availability::Optional,
+                (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)),
+            )
         }
         Feature::PerfEvents => {
             let path = "/proc/sys/kernel/perf_event_paranoid";
@@ -172,13 +177,13 @@ fn look(feature: Feature) -> (Claim, Option<String>) {
             let forbidden = level.trim().parse().is_ok_and(|level: i32| level > 2);
             let absent = if forbidden { look(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
             (
-                Claim::Optional,
+                Availability::Optional,
                 absent.map(|seen| format!("{path} is {}, and of the tool {seen}", level.trim())),
             )
         }
         Feature::Program(name) => {
             let found = find_program(name);
-            (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
+            (Availability::Optional, found.is_none().then(|| "not installed".to_owned()))
         }
     }
 }
@@ -273,22 +278,22 @@ mod tests {
 
     #[test]
     fn a_true_claim_skips_or_runs() {
-        assert_eq!(check(&F, Claim::Since(5, 8), None, (6, 1)), Ok(()));
-        let skip = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
+        assert_eq!(check(&F, Availability::Since(5, 8), None, (6, 1)), Ok(()));
+        let skip = check(&F, Availability::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
         assert_eq!(skip.to_string(), "needs the kernel's BTF: no file");
-        assert!(check(&F, Claim::Optional, Some("no file".into()), (6, 1)).is_err());
+        assert!(check(&F, Availability::Optional, Some("no file".into()), (6, 1)).is_err());
     }
 
     #[test]
     #[should_panic(expected = "since 5.8, and 5.10 lacks it: no file")]
     fn a_missing_feature_of_a_new_kernel_fails() {
-        let _ = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 10));
+        let _ = check(&F, Availability::Since(5, 8), Some("no file".into()), (5, 10));
     }
 
     #[test]
     #[should_panic(expected = "since 5.8, and 5.4 has it")]
     fn a_present_feature_of_an_old_kernel_fails() {
-        let _ = check(&F, Claim::Since(5, 8), None, (5, 4));
+        let _ = check(&F, Availability::Since(5, 8), None, (5, 4));
     }
 
     #[test]
