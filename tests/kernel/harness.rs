@@ -72,10 +72,10 @@ fn actors_have_names_of_their_own() -> Outcome {
 /// The scenarios check the error each attempt ends with.
 fn attempts_fail_as_they_should() -> Outcome {
     Netns::enter_new();
-    let mut deaf = traffic::deaf();
-    let timed_out = traffic::timed_out(&mut deaf);
+    let mut silent = traffic::with_full_backlog();
+    let timed_out = traffic::timed_out(&mut silent);
     assert!(timed_out.at_most < patient(Duration::from_secs(5)), "the time limit was shorter: {timed_out:?}");
-    traffic::aborted(&mut deaf);
+    traffic::aborted(&mut silent);
     needs(Feature::Veth)?;
     traffic::unreachable(&mut traffic::with_no_neighbour());
     Ok(())

@@ -25,8 +25,8 @@ pub const TESTS: &[Test] = &[
         .alone(Alone::Time),
     test("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
     test("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
-    test("tcpconnlat::timed_out", || fails(traffic::deaf, traffic::timed_out)),
-    test("tcpconnlat::aborted", || fails(traffic::deaf, traffic::aborted)),
+    test("tcpconnlat::timed_out", || fails(traffic::with_full_backlog, traffic::timed_out)),
+    test("tcpconnlat::aborted", || fails(traffic::with_full_backlog, traffic::aborted)),
     test("tcpconnlat::unreachable", unreachable),
     test("tcpconnlat::reset", reset),
     test("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
@@ -166,7 +166,7 @@ fn answered_late(stage: &mut Stage, wire: &Wire) -> (Conn, Duration) {
 /// To within a tenth of a delay that the test knows.
 fn latency_is_the_delay_of_the_answer() -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let wire = Wire::tap();
     let tool = start(&[]);
     let (conn, took) = answered_late(&mut stage, &wire);
@@ -219,7 +219,7 @@ fn unreachable() -> Outcome {
 /// Reset with both SYNs under way: the listener, asked by a SYN of the test's, denies that it sent one.
 fn reset() -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let wire = Wire::tap();
     let tool = start(&[]);
     let conn = stage.client.start_connect(stage.target, None);
@@ -278,10 +278,10 @@ fn failures_in_a_table_only_with_the_option() -> Outcome {
 /// Nobody knows when it began, so nobody knows how long it took.
 fn started_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
-    let old = deaf.client.start_connect(deaf.target, None);
+    let mut silent = traffic::with_full_backlog();
+    let old = silent.client.start_connect(silent.target, None);
     let tool = start(&[]);
-    deaf.client.close(old);
+    silent.client.close(old);
     let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
     assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
     Ok(())
@@ -291,13 +291,13 @@ fn started_before_the_tool() -> Outcome {
 /// threshold, and none the higher one.
 fn min_time() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let wire = Wire::tap();
     let millis = |duration: Duration| (duration.as_secs_f64() * 1e3).to_string();
     let (below, above) = (millis(DELAY), millis(patient(DELAY) * 100));
     let (low, high) = (start(&[&below]), start(&[&above]));
     traffic::client_closes_first(&mut Stage::new(Via::V4));
-    let (slow, _) = answered_late(&mut deaf, &wire);
+    let (slow, _) = answered_late(&mut silent, &wire);
     let output = finish(low, &netns, 1);
     let ports: Vec<u16> = output.rows::<ConnRow>(netns.inode()).iter().map(|row| row.lport).collect();
     assert_eq!(ports, [slow.local.port()], "{output}");
@@ -406,14 +406,14 @@ fn unanswered_connects_leave_the_table() -> Outcome {
     const COUNT: usize = 100;
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&["--stats", "--max-sockets", &COUNT.to_string(), "--netns", &inode]);
     for _ in 0..2 {
         let patience = Some(Duration::from_millis(300));
         let conns: Vec<Conn> =
             (0..COUNT).map(|_| stage.client.start_connect(stage.target, patience)).collect();
         for conn in conns {
-            let failed = stage.client.finish_connect(conn).expect_err("a deaf listener");
+            let failed = stage.client.finish_connect(conn).expect_err("a connect without an answer");
             assert_eq!(failed.errno, "ETIMEDOUT");
             stage.client.close(conn);
         }

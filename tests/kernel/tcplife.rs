@@ -223,7 +223,7 @@ fn refused() -> Outcome {
 #[track_caller]
 fn fails(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&["--failed"]);
     let session = scenario(&mut stage);
     assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
@@ -245,10 +245,10 @@ fn unreachable() -> Outcome {
 /// Without `--failed` a connect that came to nothing gets no row; the session after it does.
 fn failed_connects_have_no_row() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let tool = start(&[]);
     traffic::refused(&mut Stage::new(Via::V4));
-    traffic::aborted(&mut deaf);
+    traffic::aborted(&mut silent);
     let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
     assert_rows(&finish(tool, &netns, 2), &netns, &[session]);
     Ok(())

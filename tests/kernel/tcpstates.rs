@@ -221,7 +221,7 @@ fn span_is_right(row: &StateRow, last: Option<&StateRow>) -> bool {
 #[track_caller]
 fn fails(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&[]);
     let ends = scenario(&mut stage).ends;
     assert_rows(&finish(tool, &netns, changes(&ends)), &netns, &ends);

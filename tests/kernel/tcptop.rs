@@ -36,6 +36,12 @@ pub fn needs_send_hook() -> Result<(), Skip> {
 /// The kernel that has the tracepoint `sock_send_length`.
 const SEND_LENGTH: (u32, u32) = (6, 3);
 
+/// Starts the tool on the sockets of this namespace.
+#[track_caller]
+fn start(netns: &Netns, args: &[&str]) -> Tool {
+    Tool::start("tcptop", &[&["--json", "--netns", &netns.inode().to_string()], args].concat())
+}
+
 /// One end of a connection in the hands of a process.
 type Flow = (Option<u32>, Option<String>, SocketAddr, SocketAddr);
 
@@ -98,7 +104,7 @@ fn sums_are(netns: &Netns, options: &[&str], act: impl Fn() -> Sums) {
     let mut left = if misses_runs() { 8 } else { 1 };
     loop {
         left -= 1;
-        let tool = Tool::start("tcptop", &[&["--json"], options].concat());
+        let tool = start(netns, options);
         let expected = act();
         let output = tool.stop();
         if left == 0 || !output.stderr.contains(MISSED) {
@@ -141,7 +147,7 @@ fn open_before_the_tool() -> Outcome {
     let pair = stage.open();
     stage.exchange(pair, 300_000, 1234);
     stage.client.send(pair.client, 77);
-    let tool = Tool::start("tcptop", &["--json"]);
+    let tool = start(&netns, &[]);
     stage.server.recv(pair.server, 77);
     stage.exchange(pair, 100, 200_000);
     let mut expected = Sums::from(both(&stage, pair, 100, 200_000));
@@ -173,7 +179,7 @@ fn nothing_is_lost_between_intervals() -> Outcome {
     const CHUNK: u64 = 4 << 20;
     needs_send_hook()?;
     let netns = Netns::enter_new();
-    let mut tool = Tool::start("tcptop", &["--json"]);
+    let mut tool = start(&netns, &[]);
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
     let (mut up, mut intervals) = (0, BTreeSet::new());
@@ -195,18 +201,18 @@ fn nothing_is_lost_between_intervals() -> Outcome {
 fn processes_that_share_a_connection() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
-    let tool = Tool::start("tcptop", &["--json"]);
+    let tool = start(&netns, &[]);
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
-    let (mut heir, inherited) = stage.server.heir(pair.server, "kt-heir");
+    let (mut child, inherited) = stage.server.start_child(pair.server, "kt-child");
     stage.exchange(pair, 10, 20);
     stage.client.send(pair.client, 300);
-    heir.recv(inherited, 300);
-    heir.send(inherited, 4000);
+    child.recv(inherited, 300);
+    child.send(inherited, 4000);
     stage.client.recv(pair.client, 4000);
     let mut expected = Sums::from(both(&stage, pair, 310, 4020));
     expected.insert(flow(&stage.server.who(), pair.server), (10, 20));
-    expected.insert(flow(&heir.who(), pair.server), (300, 4000));
+    expected.insert(flow(&child.who(), pair.server), (300, 4000));
     assert_eq!(sums(&finish(tool), &netns), expected);
     Ok(())
 }
@@ -218,7 +224,7 @@ fn not_accepted_before_the_tool() -> Outcome {
     let mut stage = Stage::new(Via::V4);
     let client = stage.client.connect(stage.target);
     stage.client.send(client, 1000);
-    let tool = Tool::start("tcptop", &["--json", "--stats"]);
+    let tool = start(&netns, &["--stats"]);
     let server = stage.server.accept();
     stage.server.recv_by(RecvBy::WaitAll, server, 1000);
     stage.client.send(client, 50);
@@ -251,7 +257,7 @@ fn filters() -> Outcome {
     let tools = [["-4", "-6"], ["-6", "-4"], ["-p", &pid], ["--localport", &port]];
     let tools = tools.map(|args| {
         let args = if args[1].starts_with('-') { &args[..1] } else { &args[..] };
-        Tool::start("tcptop", &[&["--json"], args].concat())
+        start(&netns, args)
     });
     let pairs = [four.open(), six.open()];
     four.exchange(pairs[0], 10, 20);

@@ -153,10 +153,10 @@ fn plays(scenario: Scenario) -> Outcome {
 /// Attempts that end before they are connections: by a time limit, and by a close.
 fn never_established() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let tool = start(&[]);
-    traffic::timed_out(&mut deaf);
-    traffic::aborted(&mut deaf);
+    traffic::timed_out(&mut silent);
+    traffic::aborted(&mut silent);
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
     finish(tool, &netns, &Action::all(&[last]));
     Ok(())

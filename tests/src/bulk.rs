@@ -1,6 +1,6 @@
-//! Connections by the thousand, all of this process: fast, of every kind, and counted.
+//! Connections by the thousand, of this process with itself: fast, of every kind, and counted.
 //!
-//! For one connection whose every fact is known there is [`traffic`](crate::traffic).
+//! For single connections with all their facts see [`traffic`](crate::traffic).
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use crate::loss::drop_received;
 use crate::netns::Netns;
 use crate::proc_net::{LISTEN, sockets};
 
-/// Connections to one address before another one is used: well below what there are ports.
+/// Connections to one address before another address is used: well below the number of ports.
 const PER_ADDRESS: usize = 20_000;
 
 /// Both ends of a connection.
@@ -25,8 +25,7 @@ pub struct Endpoints {
     pub server: TcpStream,
 }
 
-/// Makes the namespace this process is in fit for a crowd: every connection has a port of its own, and none is used again
-/// before all were.
+/// Enters a new namespace in which every connection gets a port of its own: no port is used again before all ports were.
 #[must_use]
 pub fn new_netns() -> Netns {
     let netns = Netns::enter_new();
@@ -35,19 +34,19 @@ pub fn new_netns() -> Netns {
     netns
 }
 
-/// Lets this process open so many files.
+/// Lets this process open this many files.
 ///
 /// # Errors
-/// If they are more than it may raise its limit to.
+/// If the process may not raise its limit so far.
 pub fn raise_file_limit(count: u64) -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft >= count { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count)) }
 }
 
-/// The TCP sockets of the machine now, in all namespaces.
+/// The present number of TCP sockets of the machine, in all namespaces.
 ///
 /// # Panics
-/// If `/proc` does not say.
+/// If `/proc` does not have it.
 #[must_use]
 #[track_caller]
 pub fn open_sockets() -> u64 {
@@ -56,15 +55,15 @@ pub fn open_sockets() -> u64 {
     alloc.expect("a number of sockets")
 }
 
-/// A listener of the crowd on one of the loopback's addresses.
+/// A listener on one of the addresses of the loopback device.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// On `127.0.0.1`.
+    /// Listens on `127.0.0.1`.
     ///
     /// # Panics
-    /// If the kernel refuses, as everything here does.
+    /// If the kernel refuses, like all functions here.
     #[must_use]
     #[track_caller]
     pub fn open() -> Self {
@@ -77,14 +76,14 @@ impl Listener {
         Self(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)).expect("listen"))
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     #[must_use]
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
         self.0.local_addr().expect("bound")
     }
 
-    /// A connection through it.
+    /// Opens a connection to this listener.
     #[must_use]
     #[track_caller]
     pub fn connect(&self) -> Endpoints {
@@ -93,8 +92,8 @@ impl Listener {
         Endpoints { client, server }
     }
 
-    /// Waits until the connections through it that were closed are: on a busy machine the last acknowledgement of one may come late.
-    /// Others there may not be any more.
+    /// Waits until all connections of this listener have ended. All of them must have been closed before, but on a busy
+    /// machine the last acknowledgement may arrive late.
     #[track_caller]
     pub fn wait_closed(&self) {
         let port = self.address().port();
@@ -106,7 +105,7 @@ impl Listener {
 }
 
 impl Endpoints {
-    /// Closes both ends in order, the client's first, and sees the end of each stream.
+    /// Closes the client, waits until the server has read the end of the stream, and closes the server.
     #[track_caller]
     pub fn close(self) {
         let Self { client, mut server } = self;
@@ -115,7 +114,7 @@ impl Endpoints {
     }
 }
 
-/// So many connections at once.
+/// Opens this many connections.
 #[must_use]
 #[track_caller]
 pub fn open(count: usize) -> Vec<Endpoints> {
@@ -130,7 +129,7 @@ pub fn open(count: usize) -> Vec<Endpoints> {
     all
 }
 
-/// So many connects that nobody answers: dropping one gives it up.
+/// Starts this many connects whose answers are dropped. Dropping a socket gives its connect up.
 #[must_use]
 #[track_caller]
 pub fn unanswered(count: usize, listener: &Listener) -> Vec<Socket> {
@@ -138,44 +137,41 @@ pub fn unanswered(count: usize, listener: &Listener) -> Vec<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
         drop_received(&socket);
         socket.set_nonblocking(true).expect("O_NONBLOCK");
-        assert!(
-            socket.connect(&listener.address().into()).is_err(),
-            "nobody answers, and yet it is connected"
-        );
+        assert!(socket.connect(&listener.address().into()).is_err(), "connected without an answer");
         socket
     };
     (0..count).map(begin).collect()
 }
 
-/// The ways in which a TCP socket can live and die.
+/// What can become of a TCP socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Opened, used, closed by the client first.
+    /// A connection that sends and is closed by the client first.
     ClientCloses,
-    /// Closed by the server first.
+    /// A connection closed by the server first.
     ServerCloses,
-    /// The client's reset.
+    /// A connection reset by the client.
     ClientResets,
-    /// Closed with bytes unread, which the kernel makes a reset.
+    /// A connection closed with unread bytes, which the kernel resets.
     Unread,
-    /// Nobody listens there.
+    /// A connect to a port without a listener.
     Refused,
-    /// A SYN that nobody answers, given up.
+    /// A connect without an answer, given up.
     Unanswered,
-    /// Established by the kernel and never accepted: the listener goes.
+    /// A connection that is never accepted, because the listener is closed.
     NeverAccepted,
-    /// Half closed from both sides, one after the other.
+    /// A connection half-closed by both sides, one after the other.
     HalfClosed,
-    /// A listener to which nobody connects.
+    /// A listener without connections.
     Listener,
-    /// A socket that is only bound.
+    /// A socket that is bound and closed.
     Bound,
-    /// Shut down in both directions on both sides at once.
+    /// A connection that both sides shut down in both directions.
     BothClose,
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 11] = [
         Self::ClientCloses,
         Self::ServerCloses,
@@ -190,12 +186,12 @@ impl Kind {
         Self::BothClose,
     ];
 
-    /// Lives one such life; says how many sockets it took.
+    /// Makes sockets of this kind and ends them; returns how many.
     ///
     /// # Panics
-    /// If it goes another way.
+    /// If they do not end as they should.
     #[track_caller]
-    pub fn live(self, listener: &Listener) -> u64 {
+    pub fn make_and_end(self, listener: &Listener) -> u64 {
         match self {
             Self::ClientCloses => {
                 let mut ends = listener.connect();
@@ -227,7 +223,7 @@ impl Kind {
             }
             Self::Refused => {
                 let refused = TcpStream::connect(SocketAddr::new(listener.address().ip(), 9));
-                assert_eq!(refused.expect_err("nobody is there").kind(), io::ErrorKind::ConnectionRefused);
+                assert_eq!(refused.expect_err("no listener").kind(), io::ErrorKind::ConnectionRefused);
                 1
             }
             Self::Unanswered => {
@@ -270,8 +266,8 @@ impl Kind {
     }
 }
 
-/// Waits until a client knows that nobody is there any more. The last packet of its handshake may have come to a listener that was
-/// just going, which answers nothing: what it sends then is answered.
+/// Waits until a client sees the reset. If the last packet of its handshake arrived while the listener was being closed, no
+/// reset is sent for it, so the client sends more, which is answered by a reset.
 #[track_caller]
 fn wait_for_reset(client: &mut TcpStream) {
     client.set_read_timeout(Some(Duration::from_secs(1))).expect("SO_RCVTIMEO");
@@ -281,8 +277,8 @@ fn wait_for_reset(client: &mut TcpStream) {
             Some(io::ErrorKind::WouldBlock) => {}
             other => panic!("not reset: {other:?}"),
         }
-        // An error of the write is the reset.
-        if client.write_all(b"anybody there?").is_err() {
+        // A failed write shows the reset.
+        if client.write_all(b"more").is_err() {
             break;
         }
     }

@@ -78,7 +78,8 @@ pub enum RecvBy {
 
 impl RecvBy {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Read, Self::FewBytes, Self::Peek, Self::Trunc, Self::WaitAll, Self::Splice];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::FewBytes, Self::Peek, Self::Trunc, Self::WaitAll, Self::Splice];
 
     /// Receives `bytes` bytes.
     pub(crate) fn recv(self, stream: &TcpStream, bytes: usize) -> io::Result<()> {

@@ -39,6 +39,6 @@ pub mod stage;
 pub mod traffic;
 pub mod wire;
 
+mod actor_process;
 mod netlink;
 mod proc_net;
-mod role;

@@ -1,4 +1,4 @@
-//! The rows of `--json`, read strictly: the keys are a promise, so a missing one and an extra one are both faults.
+//! The rows of `--json`, read strictly: a missing key and an extra key are both errors, because the keys are documented.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -36,13 +36,13 @@ pub struct StateRow {
     pub pid: Option<u32>,
     pub comm: Option<String>,
     pub ip: u8,
-    /// `None` where the kernel has not filled it in: a connection's first change before 6.18.
+    /// `None` if the kernel has not set it yet: at a connection's first change before 6.18.
     pub laddr: Option<IpAddr>,
     /// `None` until the kernel has chosen a port.
     pub lport: Option<u16>,
-    /// `None` where there is no peer, as for a listener, or where the kernel has not filled it in.
+    /// `None` if there is no peer, as for a listener, or the kernel has not set it yet.
     pub raddr: Option<IpAddr>,
-    /// As `raddr`.
+    /// Like `raddr`.
     pub rport: Option<u16>,
     pub oldstate: String,
     pub newstate: String,
@@ -117,20 +117,20 @@ pub struct FlowRow {
 
 /// A row that can be read from a line of JSON.
 pub trait Row: Sized {
-    /// All keys, and no others.
+    /// All keys of a row.
     const KEYS: &'static [&'static str];
 
     /// Reads the values.
     ///
     /// # Errors
-    /// The key whose value is not what the schema says.
+    /// The key with a missing or wrong value.
     fn read(object: &Object) -> Result<Self, String>;
 
     /// The network namespace of the row's socket.
     fn netns(&self) -> u64;
 }
 
-/// A JSON object, whose values are asked for by key and type.
+/// A JSON object, with values by key and type.
 #[derive(Debug)]
 pub struct Object(Map<String, Value>);
 
@@ -197,7 +197,7 @@ pub struct DropRow {
     pub reason: Option<String>,
     pub reason_code: Option<u32>,
     pub location: String,
-    /// `None` where none was asked for.
+    /// `None` without stacks.
     pub stack: Option<Vec<String>>,
     pub netns: Option<u64>,
 }
@@ -463,16 +463,16 @@ impl Row for DropRow {
 fn parse<R: Row>(line: &str) -> Result<R, String> {
     let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let keys: BTreeSet<&str> = object.keys().map(String::as_str).collect();
-    let promised: BTreeSet<&str> = R::KEYS.iter().copied().collect();
-    if keys != promised {
-        let differ: Vec<_> = keys.symmetric_difference(&promised).collect();
+    let documented: BTreeSet<&str> = R::KEYS.iter().copied().collect();
+    if keys != documented {
+        let differ: Vec<_> = keys.symmetric_difference(&documented).collect();
         return Err(format!("missing or extra keys: {differ:?}"));
     }
     R::read(&Object(object))
 }
 
-/// Whether a line looks like a row of this namespace. To be quick, as a tool waits while nobody reads: the rows are read, and
-/// read strictly, at the end.
+/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may have to wait while the test
+/// reads nothing. The rows are read strictly at the end.
 pub(crate) fn is_of(line: &str, netns: u64) -> bool {
     const KEY: &str = "\"netns\":";
     let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());
@@ -480,7 +480,7 @@ pub(crate) fn is_of(line: &str, netns: u64) -> bool {
 }
 
 impl Output {
-    /// The rows of one network namespace. Other namespaces belong to others, but their rows have to be well formed too.
+    /// The rows of one network namespace. Rows of other namespaces are only checked for their form.
     #[must_use]
     #[track_caller]
     pub fn rows<R: Row>(&self, netns: u64) -> Vec<R> {
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_look_sees_the_namespace() {
+    fn the_quick_check_finds_the_namespace() {
         assert!(is_of(LIFE, 6) && !is_of(LIFE, 60) && !is_of("{\"netns\":60}", 6) && !is_of("", 6));
     }
 

@@ -39,7 +39,7 @@ use self::args::{Args, USAGE};
 use self::report::Report;
 use crate::deadline::{self, Deadline};
 use crate::requirements::{Feature, Skip, misses_runs, needs, spares_init};
-use crate::{leak, role};
+use crate::{actor_process, leak};
 
 /// What a test returns unless it failed: a test fails by a panic.
 pub type Outcome = Result<(), Skip>;
@@ -112,7 +112,7 @@ enum Verdict {
 pub fn main(tests: &[Test]) -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(lossy).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [ACTOR_FLAG, comm] => return role::run(comm),
+        [ACTOR_FLAG, comm] => return actor_process::run(comm),
         [CHILD_FLAG, name] => return child(tests, name),
         _ => {}
     }

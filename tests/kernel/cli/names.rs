@@ -123,7 +123,7 @@ fn opened_under(tool: &str, args: &[&str], column: &str) -> Outcome {
 /// A process connects under each name to where nobody answers; the kernel sends its SYN again after a second.
 fn names_in_retrans() -> Outcome {
     let watch = Watch::start("tcpretrans", &["--owner"]);
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let connects: Vec<_> = NAMES
         .iter()
         .map(|(name, _)| {

@@ -49,7 +49,7 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
     let netns = bulk::new_netns();
     let mut actors: Vec<Actor> = (0..PROCESSES).map(|n| Actor::start(&format!("kt-crowd-{n}"))).collect();
     for _ in 0..EACH / AT_ONCE {
-        actors.iter_mut().for_each(|actor| actor.start_hold(AT_ONCE));
+        actors.iter_mut().for_each(|actor| actor.start_open_many(AT_ONCE));
         actors.iter_mut().for_each(|actor| drop(actor.finish()));
     }
     for tool in TRACK_EVERY_SOCKET {
@@ -62,7 +62,7 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
     }
     let inode = netns.inode().to_string();
     let tool = Tool::start("tcplife", &["--json", "--existing", "--netns", &inode]);
-    actors.iter_mut().for_each(|actor| actor.release(SAMPLE));
+    actors.iter_mut().for_each(|actor| actor.close_many(SAMPLE));
     let output = tool.stop_after(netns.inode(), 2 * PROCESSES * SAMPLE);
     let mut owners = BTreeMap::new();
     for row in output.rows::<LifeRow>(netns.inode()) {

@@ -37,7 +37,7 @@ fn tables_are_empty_in_the_end() -> Outcome {
     let mut lived = 0;
     while lived < sockets {
         for kind in Kind::ALL {
-            lived += kind.live(&listener);
+            lived += kind.make_and_end(&listener);
         }
     }
     println!("{lived} sockets");
