@@ -1,4 +1,4 @@
-//! The harness itself: what it says it made is what another tool sees, and what it makes is private.
+//! The harness itself: another tool sees what the harness says it made, and its namespaces are private.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,7 +35,7 @@ fn namespaces_are_private() -> Outcome {
     let address = own_listener.local_addr().expect("an address");
     assert!(
         beside.run(|| TcpStream::connect(address)).is_err(),
-        "the neighbour sees this namespace's listener"
+        "another namespace sees this namespace's listener"
     );
     assert!(TcpStream::connect(address).is_ok(), "the loopback is not up");
     Ok(())
@@ -69,7 +69,7 @@ fn actors_have_names_of_their_own() -> Outcome {
     Ok(())
 }
 
-/// The scenarios check the error each attempt ends with.
+/// The scenarios check the error of each attempt.
 fn attempts_fail_as_they_should() -> Outcome {
     Netns::enter_new();
     let mut silent = traffic::with_full_backlog();
@@ -108,7 +108,7 @@ fn a_storm_counts_its_sessions() -> Outcome {
     Ok(())
 }
 
-/// Every scenario's sockets go through the states it names, in the eyes of tcpstates of libbpf-tools.
+/// tcpstates of libbpf-tools sees the sockets of every scenario go through the states that the scenario names.
 fn scenarios_do_what_they_say() -> Outcome {
     const SCENARIOS: &[(&str, Scenario)] = &[
         ("client_closes_first", traffic::client_closes_first),
@@ -148,18 +148,18 @@ fn scenarios_do_what_they_say() -> Outcome {
     for (name, end) in &ends {
         assert_eq!(paths.get(&key(end)).map(String::as_str), Some(end.path), "{name}: {end:?}");
     }
-    assert_eq!(paths.len(), ends.len(), "sockets that no scenario names: {seen:#?}");
+    assert_eq!(paths.len(), ends.len(), "sockets of no scenario: {seen:#?}");
     Ok(())
 }
 
-/// Local and remote port, which tell the sockets of one address apart.
+/// Local and remote port, which identify a socket among those of one address.
 type Ports = (u16, u16);
 
 fn key(end: &End) -> Ports {
     (end.local.port(), end.remote.port())
 }
 
-/// The path of each socket, found under the ports of its last change.
+/// The states of each socket, by the ports of its last change.
 fn paths(changes: &[Change]) -> BTreeMap<Ports, String> {
     let mut open: BTreeMap<u64, String> = BTreeMap::new();
     let mut paths = BTreeMap::new();

@@ -31,9 +31,7 @@ fn all_tests() -> Vec<Test> {
         harness::TESTS,
         filters::TESTS,
         tcpconnlat::TESTS,
-        tcpdrop::TESTS,
         tcplife::TESTS,
-        tcpretrans::TESTS,
         tcpstates::TESTS,
         tcpsubnet::TESTS,
         tcptop::TESTS,
@@ -46,7 +44,17 @@ fn all_tests() -> Vec<Test> {
     ]
     .concat();
     tests.extend(
-        [tcptracer::TESTS, accounting::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat(),
+        [
+            tcpdrop::TESTS,
+            tcpretrans::TESTS,
+            tcptracer::TESTS,
+            accounting::TESTS,
+            cli::TESTS,
+            faults::TESTS,
+            loader::TESTS,
+        ]
+        .concat()
+        .concat(),
     );
     tests
 }

@@ -1,4 +1,4 @@
-//! Sockets that were there before, by sock_diag and /proc.
+//! Open sockets, listed by sock_diag and /proc.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -20,14 +20,14 @@ pub const TESTS: &[Test] = &[
 /// `TCP_LISTEN`, net/tcp_states.h.
 const LISTEN: u8 = 10;
 
-/// Tuple, state, inode, and who has it open.
+/// The listener has the right tuple, state, inode and owner.
 fn finds_listener_at(address: &str) -> Outcome {
     Netns::enter_new();
     let listener = TcpListener::bind(address).expect("a listener");
     let local = listener.local_addr().expect("an address");
     let sockets = match list::tcp_sockets() {
         Ok(sockets) => sockets,
-        // A kernel without tcp_diag says so; nothing else is an excuse.
+        // Only a kernel without tcp_diag is a reason to skip.
         Err(error @ ListError::Refused(Errno::NOENT)) => {
             assert!(error.to_string().contains("tcp_diag"), "{error}");
             return requires("sock_diag of TCP", Availability::Optional, Some(error.to_string()));

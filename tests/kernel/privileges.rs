@@ -1,4 +1,4 @@
-//! What a tool may do once it is attached: nothing it does not need, and it works to its end all the same. And who may run it.
+//! A tool drops its privileges once it is attached and still works until it ends. And which privileges it needs to start.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -43,8 +43,8 @@ fn runnable() -> Vec<(&'static str, &'static [&'static str])> {
     known_tools::runnable().map(|tool| (tool.name, tool.full)).collect()
 }
 
-/// The one capability without which the kernel does not let a process read its own maps, where the sysctl forbids BPF to those
-/// who have none. What it is here, is told by the kernel's version and that sysctl.
+/// The capability that a process needs to read its own maps, if a sysctl forbids BPF to processes without privileges. It depends
+/// on the kernel's version and on that sysctl.
 fn needed() -> u64 {
     const FREE_SINCE: (u32, u32) = (5, 19);
     let path = "/proc/sys/kernel/unprivileged_bpf_disabled";
@@ -93,7 +93,7 @@ fn no_sandbox_keeps_privileges() -> Outcome {
     Ok(())
 }
 
-/// A connection opened before the tool and one after it; the account is read at the end.
+/// One connection from before the tool and one from after; the account is read at the end.
 fn rows_to_the_end() -> Outcome {
     for (name, args) in runnable() {
         let netns = Netns::enter_new().inode().to_string();
@@ -104,7 +104,7 @@ fn rows_to_the_end() -> Outcome {
         traffic::client_closes_first(&mut stage);
         traffic::refused(&mut stage);
         if matches!(name, "tcpsubnet" | "tcptop") {
-            // Two intervals: the second is that of the table that was put in place of the first.
+            // Two intervals, because the second uses another table than the first.
             tool.wait_for("a report", |seen| seen.stdout.lines().count() > 0);
             traffic::client_closes_first(&mut Stage::new(Via::V4));
             let lines = tool.seen().stdout.lines().count();
@@ -114,7 +114,7 @@ fn rows_to_the_end() -> Outcome {
         let output = tool.finish();
         output.assert_code(0).assert_complete_lines();
         if name == "tcpretrans" {
-            assert_eq!(output.stdout, "", "nothing was lost on the way\n{output}");
+            assert_eq!(output.stdout, "", "no packet was lost\n{output}");
         } else {
             assert!(output.stdout.lines().count() > 0, "{output}");
             assert_only_missed(&output);
@@ -123,13 +123,13 @@ fn rows_to_the_end() -> Outcome {
     Ok(())
 }
 
-/// Symbols are looked up when the first stack comes, from a file that was opened while the tool still might.
+/// Symbols are read at the first stack, from a file that was opened before the tool dropped its privileges.
 fn functions_have_names() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;
     let netns = Netns::enter_new();
     let mut tool = Tool::start("tcpdrop", &["--json"]);
-    // Each stack has something that the one before did not have.
+    // The second stack has functions that the first one did not have.
     for via in [Via::V4, Via::V6] {
         let mut stage = Stage::new(via);
         traffic::refused(&mut stage);
@@ -144,7 +144,7 @@ fn functions_have_names() -> Outcome {
     Ok(())
 }
 
-/// Half an hour off, as the zone of no machine that runs tests is: by the environment, and by the host's own zone.
+/// A time zone with half an hour, which no machine that runs tests has: from the environment, and as the zone of the host.
 fn times_are_local() -> Outcome {
     needs_send_hook()?;
     assert_half_an_hour_off(&[("TZ", "XXX-5:30")]);
@@ -157,7 +157,7 @@ fn times_are_local() -> Outcome {
     Ok(())
 }
 
-/// tzfile(5): one kind of time, five hours and a half before UTC, in 32 bits and once more in 64.
+/// tzfile(5): one zone, five and a half hours east, for 32 bits and again for 64 bits.
 fn zone() -> Vec<u8> {
     let counts = [0, 0, 0, 0, 1, 4];
     let header = [&b"TZif2"[..], &[0; 15], &counts.map(u32::to_be_bytes).concat()].concat();
@@ -165,7 +165,7 @@ fn zone() -> Vec<u8> {
     [&header[..], &kind, &header, &kind, b"\nIST-5:30\n"].concat()
 }
 
-/// The minutes that the first line of tcpsubnet shows are not those of UTC.
+/// The minute in the first line of tcpsubnet differs from UTC by 30.
 #[track_caller]
 fn assert_half_an_hour_off(environment: &[(&str, &str)]) {
     let mut command = Command::new(binary());
@@ -176,16 +176,16 @@ fn assert_half_an_hour_off(environment: &[(&str, &str)]) {
     let output = tool.stop();
     let minute = output.stdout.split(':').nth(1).and_then(|minute| minute.parse::<u64>().ok());
     let minute = minute.unwrap_or_else(|| panic!("no minute\n{output}"));
-    // The minute may have ended in between.
+    // The next minute may have begun in between.
     assert!([29, 30].contains(&((minute + 60 - now % 60) % 60)), "at {now}: {output}");
 }
 
-/// The line on top of each report of tcptop is of that moment.
+/// The load average in each report of tcptop is current.
 fn load_average_is_current() -> Outcome {
     needs_send_hook()?;
     let mut tool = Tool::start("tcptop", &[]);
     let mut actors = Vec::new();
-    // Its last number is the last process that was started.
+    // The last number of the line is the id of the newest process.
     for pass in 0..2 {
         let actor = Actor::start("kt-newest");
         tool.wait_for(&format!("a load after {:?}", actor.who()), |seen| {
@@ -204,11 +204,11 @@ fn newest(line: &str) -> Option<u32> {
     line.split(' ').nth(6)?.parse().ok()
 }
 
-/// The user without rights, on every distribution.
+/// The user without privileges, on every distribution.
 const NOBODY: u32 = 65534;
 
-/// The tool in a file that has these capabilities, for [`NOBODY`]. It lies in a file system that no other process sees and that goes
-/// with this one, however it ends: no such file may be left on a host.
+/// The tool in a file with these capabilities, for [`NOBODY`]. The file is in a file system that other processes do not see and
+/// that ends with this process, because such a file must never be left on a host.
 fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     let program = fs::read(binary()).expect("read the tool");
     mntns::enter_new();
@@ -234,7 +234,7 @@ fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     Ok((scratch, path))
 }
 
-/// Those that BPF takes. Before 5.11 maps are charged to the user's locked memory, which only this one lifts.
+/// The capabilities that BPF needs. Before 5.11 maps count as locked memory, whose limit only `CAP_SYS_RESOURCE` lifts.
 fn minimal_capabilities() -> Vec<Capability> {
     let mut minimal_capabilities = vec![Capability::Bpf, Capability::Perfmon];
     if running_version() < (5, 11) {
@@ -252,7 +252,7 @@ fn start_as_nobody(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
     tool
 }
 
-/// Whether the tool needs what these capabilities are not enough for: a kprobe, where Debian's `kernel.perf_event_paranoid` is 3.
+/// Whether the tool needs more than these capabilities: for a kprobe, if Debian's `kernel.perf_event_paranoid` is 3.
 fn needs_more(name: &str) -> bool {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").expect("a level");
     let output = run([name, "-v", "--duration", "0.01"]);
@@ -262,9 +262,9 @@ fn needs_more(name: &str) -> bool {
 }
 
 fn by_file_capabilities() -> Outcome {
-    // A file of its own for each tool's rights, which the wrapper of that machine is not.
+    // One machine runs the tool through a wrapper that drops capabilities; files of their own would bypass it.
     needs(Feature::ToolHas(Capability::Setpcap))?;
-    // Before the file is made: from then on what was built is hidden where it lies below the same folder.
+    // Before the file is made: its file system may hide the tool under test.
     let tools: Vec<_> = runnable().into_iter().filter(|(name, _)| !needs_more(name)).collect();
     let (_scratch, path) = file_with(&minimal_capabilities())?;
     for (name, args) in tools {
@@ -304,14 +304,14 @@ fn by_file_capabilities_with_names() -> Outcome {
     Ok(())
 }
 
-/// From the signal to the end of the process. Perf events on tracepoints, which take some hundred milliseconds to close, are
-/// left to the kernel.
+/// The time from the signal to the end of the process is short, because perf events on tracepoints, which take several hundred
+/// milliseconds to close, are left open for the kernel to close.
 fn ends_quickly() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
-    // What others do is not to be looked up at the end.
+    // Events of other namespaces would take time at the end.
     let netns = Netns::enter_new().inode().to_string();
-    // Time and again: what is asked is what the tool needs, not what a busy machine adds to it.
+    // The fastest of several tries counts, because a busy machine makes some slower.
     const TRIES: usize = 5;
     for (name, args) in runnable() {
         let took = |_| {
@@ -321,7 +321,7 @@ fn ends_quickly() -> Outcome {
             signalled.elapsed()
         };
         let took: Vec<Duration> = (0..TRIES).map(took).collect();
-        let best = took.iter().min().expect("some");
+        let best = took.iter().min().expect("several tries");
         assert!(*best < patient(Duration::from_millis(100)), "{name}: {took:?}");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `tcptools selftest`: every tool passes here, a tool that says something wrong does not, and `--selftest` keeps it from running.
+//! `tcptools selftest`: every tool passes here, a tool with wrong rows fails, and with `--selftest` it is not started.
 
 use kernel_tests::cli::{Output, Tool, run};
 use kernel_tests::requirements::{Feature, needs};
@@ -31,7 +31,7 @@ fn selftest(tools: &[&str], options: &[&str]) -> Output {
     output
 }
 
-/// A lockdown may leave no way to run `tcpdrop`, nor any to send by perf buffers; then that is what it says.
+/// Under a lockdown `tcpdrop` cannot run, and perf buffers cannot be used; then the selftest must say so.
 fn passes(tools: &[&str], options: &[&str]) -> Outcome {
     let reads = needs(Feature::ProbeReads);
     if options.contains(&"--perf") {
@@ -56,7 +56,7 @@ fn makes_namespaces() -> Outcome {
     needs(Feature::ToolHas(Capability::SysAdmin))
 }
 
-/// A tool that shows only what is somebody else's shows nothing of what was made on purpose.
+/// A tool whose filter excludes the selftest's connections shows none of their rows.
 fn missing_rows() -> Outcome {
     makes_namespaces()?;
     let output = selftest(&["tcplife", "tcpsubnet", "tcptracer"], &["--localport", "1"]);
@@ -69,7 +69,7 @@ fn missing_rows() -> Outcome {
     Ok(())
 }
 
-/// A table without room leaves the retransmission without its owner.
+/// With a full table, the owner of a retransmission is unknown.
 fn names_the_field() -> Outcome {
     makes_namespaces()?;
     let output = selftest(&["tcpretrans"], &["--max-sockets", "1"]);
@@ -79,7 +79,7 @@ fn names_the_field() -> Outcome {
     Ok(())
 }
 
-/// What a run filters by is not asked for in its selftest; what it has room for is.
+/// The filters of a run do not apply to its selftest; the table size does.
 fn before_a_run() -> Outcome {
     makes_namespaces()?;
     let output = run(["tcptracer", "--selftest", "-p", "1", "--duration", "0.01"]);
@@ -107,7 +107,7 @@ fn wrong_usage() -> Outcome {
     run(["selftest", "tcpnothing"]).assert_wrong_usage("tcpnothing");
     run(["selftest", "--csv"]).assert_wrong_usage("--csv");
     makes_namespaces()?;
-    // An option that a tool does not have is the tool's to refuse.
+    // An unknown option is an error of the tool.
     let output = selftest(&["tcplife"], &["--no-such-option"]);
     output.assert_code(1);
     assert!(output.stdout.contains("cannot: ") && output.stdout.contains("--no-such-option"), "{output}");

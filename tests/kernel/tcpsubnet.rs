@@ -1,4 +1,4 @@
-//! tcpsubnet: every byte that is sent, once, in the row of the first subnet that holds the other end.
+//! tcpsubnet: every sent byte is counted once, in the row of the first subnet that contains the peer's address.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub const TESTS: &[Test] = &[
     test("tcpsubnet::usage", usage),
 ];
 
-/// Starts it on the traffic of this namespace alone.
+/// Starts the tool on the traffic of this namespace.
 #[track_caller]
 fn start(netns: &Netns, args: &[&str]) -> Tool {
     Tool::start("tcpsubnet", &[&["--netns", &netns.inode().to_string()], args].concat())
@@ -38,7 +38,7 @@ fn finish(tool: Tool) -> Output {
     output
 }
 
-/// What `--json` counted in all intervals.
+/// The sums of all intervals in `--json`.
 #[track_caller]
 fn sums(output: &Output) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -71,9 +71,9 @@ fn all_calls_that_send() -> Outcome {
         let mut stage = Stage::new(via);
         let pair = stage.open();
         let mut bytes = 1;
-        for way in SendBy::ALL {
+        for call in SendBy::ALL {
             bytes = bytes * 11 % 30_011;
-            stage.client.start_send_by(way, pair.client, bytes);
+            stage.client.start_send_by(call, pair.client, bytes);
             stage.server.recv_by(RecvBy::Read, pair.server, bytes);
             stage.client.finish();
             sent[usize::from(via == Via::V6)] += bytes;
@@ -87,7 +87,7 @@ fn all_calls_that_send() -> Outcome {
     Ok(())
 }
 
-/// The order of the command line decides, and a mapped subnet is one of IPv4.
+/// The first matching subnet of the command line counts; a mapped subnet is an IPv4 subnet.
 fn first_matching_subnet() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
@@ -109,7 +109,7 @@ fn first_matching_subnet() -> Outcome {
     Ok(())
 }
 
-/// As many subnets as there may be, which are looked up and not compared; the order decides all the same.
+/// The greatest number of subnets, which are looked up in a trie; the first one still counts.
 fn ten_thousand() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
@@ -200,7 +200,7 @@ fn two_addresses() -> [(Stage, Pair); 2] {
 
 const TWO: &str = "127.0.0.0/28,127.0.0.200/32";
 
-/// Whole ones of each unit in the table, all of it in JSON.
+/// The table shows whole units, JSON shows fractions.
 fn units() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
@@ -237,8 +237,8 @@ fn table_and_csv() -> Outcome {
     let [(mut first, a), (mut second, b)] = two_addresses();
     first.exchange(a, 856, 0);
     second.exchange(b, 1_234_567, 0);
-    // The interval ends, and the next one has nothing.
-    plain.wait_for("two intervals with nothing at the end", |seen| {
+    // The next interval has no traffic.
+    plain.wait_for("two intervals, the last one without traffic", |seen| {
         let lines: Vec<_> = seen.stdout.lines().collect();
         lines.len() >= 4 && lines.iter().rev().take(2).all(|line| line.starts_with('['))
     });

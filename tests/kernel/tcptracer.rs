@@ -1,4 +1,4 @@
-//! tcptracer: each connect, accept and close once, by the process that did it.
+//! tcptracer: a row for each connect, accept and close, with the process that did it.
 
 mod containers;
 mod filters;
@@ -50,7 +50,7 @@ const OWN: &[Test] = &[
     test("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
 ];
 
-/// What a process did, and where.
+/// A connect, accept or close of a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Action {
     local: SocketAddr,
@@ -65,7 +65,7 @@ impl Action {
         Self { local: conn.local, remote: conn.remote, kind, who, uid: 0 }
     }
 
-    /// What those who held an end did: the first opened it, the last closed it. Without either nothing was done.
+    /// The actions at an end: its first owner opened it, its last owner closed it. An end without owners has no actions.
     fn of(end: &End) -> Vec<Self> {
         let opened = match end.role {
             Role::Active => "connect",
@@ -101,7 +101,7 @@ fn start(args: &[&str]) -> Tool {
     Tool::start("tcptracer", &[&["--json"], args].concat())
 }
 
-/// Waits for these deeds and stops the tool: each has to be told once, and nothing else.
+/// Waits for these actions and stops the tool: there must be one row for each, and no others.
 #[track_caller]
 fn finish(mut tool: Tool, netns: &Netns, actions: &[Action]) -> Output {
     tool.wait_rows(netns.inode(), actions.len());
@@ -110,7 +110,7 @@ fn finish(mut tool: Tool, netns: &Netns, actions: &[Action]) -> Output {
     output
 }
 
-/// The rows of a namespace have to be these deeds, an end's in the order in which they happened, with so many faults at most.
+/// The rows of a namespace must be these actions, those of an end in order, with at most this many faults.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usize) {
     output.assert_code(0).assert_complete_lines();
@@ -120,7 +120,7 @@ fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usiz
         match rows.iter().position(|row| action.is_row(row)) {
             Some(at) => {
                 let row = rows.remove(at);
-                // What was told of this end before is gone already, if the deeds are in order.
+                // If the actions are in order, earlier rows of this end have been removed already.
                 let same = |other: &TraceRow| {
                     (other.laddr, other.lport, other.raddr, other.rport)
                         == (row.laddr, row.lport, row.raddr, row.rport)
@@ -132,11 +132,11 @@ fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usiz
             None => faults.push(format!("no row for {action:?}")),
         }
     }
-    faults.extend(rows.iter().map(|row| format!("a row of nothing that was done: {row:?}")));
+    faults.extend(rows.iter().map(|row| format!("a row of no action: {row:?}")));
     assert!(faults.len() <= allowed, "{}\n{output}", faults.join("\n"));
 }
 
-/// Plays a scenario with the tool watching, the listener's end included.
+/// Plays a scenario while the tool runs; the listener is closed too.
 #[track_caller]
 fn plays(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
@@ -144,7 +144,7 @@ fn plays(scenario: Scenario) -> Outcome {
     let mut stage = Stage::new(Via::V4);
     let session = scenario(&mut stage);
     stage.server.unlisten();
-    // A row more, so that nothing is waited for in vain where the scenario has none.
+    // One more connection, so that there are rows to wait for even if the scenario has none.
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
     finish(tool, &netns, &Action::all(&[session, last]));
     Ok(())
@@ -179,7 +179,7 @@ fn all_endings(via: Via) -> Outcome {
     Ok(())
 }
 
-/// `connect(2)` on a socket that does not block: the process has gone on when the connection is there.
+/// `connect(2)` on a nonblocking socket: the connection is established after the call has returned.
 fn connects_without_waiting() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -200,14 +200,14 @@ fn connects_without_waiting() -> Outcome {
     Ok(())
 }
 
-/// A server that waits in `accept(2)` when the tool comes: the connection it gets is told.
+/// A server waits in `accept(2)` when the tool starts: its next connection is shown.
 fn waits_in_accept_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     stage.server.start_accept();
     let server = stage.server.who();
     wait_until("server in accept(2)", WAIT_LIMIT, || {
-        // The number of the call that a task waits in; a task that runs has none.
+        // The number of the system call in which a task waits; a running task has none.
         let call = fs::read_to_string(format!("/proc/{}/syscall", server.pid)).unwrap_or_default();
         let number = call.split(' ').next().and_then(|number| number.parse().ok());
         let waits = [libc::SYS_accept, libc::SYS_accept4].into_iter().any(|accept| number == Some(accept));
@@ -229,7 +229,7 @@ fn waits_in_accept_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// A thread accepts, and another closes: the names are theirs, the process is one.
+/// One thread accepts, another one closes: each row has the name of the thread, both the same process.
 fn accepts_in_a_thread() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -277,8 +277,8 @@ fn passed_over_a_socket() -> Outcome {
     Ok(())
 }
 
-/// A connection and a listener that were there before: the connection's closes, the listener's new connection, and of a
-/// connection that was reset before its close alone.
+/// A connection and a listener from before the tool: the closes of the connection and the listener's new connection are shown, and
+/// the close of a connection that was reset before.
 fn open_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -297,7 +297,7 @@ fn open_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// Where tracefs is, the returns of two system calls are looked at and not those of all; where functions can be traced,
+/// With tracefs the tool attaches to the returns of two system calls, not to those of all. If it can trace functions, it needs
 /// neither. Both kinds of accept are seen.
 fn by_tracepoints_of_system_calls() -> Outcome {
     mntns::enter_new();
@@ -305,15 +305,15 @@ fn by_tracepoints_of_system_calls() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
     let seen = tool.seen().stderr;
-    let way = |hook: &str| {
+    let attached = |hook: &str| {
         let prefix = format!("tcptools: tcptracer: {hook}: ");
-        seen.lines().filter_map(|line| line.strip_prefix(&prefix)).find(|way| !way.starts_with("not "))
+        seen.lines().filter_map(|line| line.strip_prefix(&prefix)).find(|option| !option.starts_with("not "))
     };
-    if way("accepted").is_none() {
+    if attached("accepted").is_none() {
         let both = "tracepoint syscalls:sys_exit_accept,syscalls:sys_exit_accept4";
-        assert_eq!(way("accept returns"), Some(both), "{seen}");
+        assert_eq!(attached("accept returns"), Some(both), "{seen}");
     }
-    assert_eq!(way("system call returns"), None, "{seen}");
+    assert_eq!(attached("system call returns"), None, "{seen}");
     let mut stage = Stage::new(Via::V4);
     let mut actions = Action::all(&[traffic::client_closes_first(&mut stage)]);
     stage.server.start_accept();
@@ -336,8 +336,8 @@ fn access_modes_agree() -> Outcome {
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
-    let ways: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
-    let tools = ways.map(start);
+    let modes: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
+    let tools = modes.map(start);
     let mut stage = Stage::new(Via::V4);
     let scenarios: [Scenario; 4] =
         [traffic::half_close, traffic::server_resets, traffic::shared_with_child, traffic::refused];

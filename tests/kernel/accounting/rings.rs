@@ -1,4 +1,4 @@
-//! Rings that run over: what was sent is a row, what was not is counted, to the event.
+//! Rings that overflow: each event is either a row or counted as lost.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,12 +39,12 @@ pub const TESTS: &[Test] = &[
         .alone(Alone::Time),
 ];
 
-/// A tool that sends each event to the reader.
+/// A tool that sends each event to user space.
 struct Sender {
     tool: &'static str,
-    /// Makes something happen so many times; says how many events that is.
+    /// Makes something happen this many times; returns how many events that is.
     load: fn(u64) -> u64,
-    /// More than a small ring and a full pipe hold.
+    /// More events than fit into a small ring and a full pipe.
     times: u64,
 }
 
@@ -57,22 +57,22 @@ const SENDERS: [Sender; 6] = [
     Sender { tool: "tcptracer", load: |times| 4 * connections(times), times: 200 },
 ];
 
-/// The tools that send no events, but add up in the kernel what they report.
+/// The tools that send no events. They add up their figures in the kernel.
 pub const ADD_UP_IN_THE_KERNEL: [&str; 2] = ["tcpsubnet", "tcptop"];
 
-/// Whether a tool sends each event to the reader.
+/// Whether a tool sends each event to user space.
 pub fn sends_events(tool: &str) -> bool {
     SENDERS.iter().any(|sender| sender.tool == tool)
 }
 
-/// Why a ring runs over.
+/// Why a ring overflows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
     /// The tool is stopped, and continued later.
     Stopped,
     /// The same with perf buffers.
     PerfStopped,
-    /// Nobody reads the tool's output: the pipe fills, and the tool waits.
+    /// The tool's output is not read: the pipe fills, and the tool waits.
     Blocked,
 }
 
@@ -83,14 +83,14 @@ fn connections(count: u64) -> u64 {
     count
 }
 
-/// Segments with a wrong checksum: nobody answers them.
+/// Segments with a wrong checksum, which get no answer.
 fn drops(count: u64) -> u64 {
     let [from, to] = [4321, 81].map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     Segment { intact: false, ..Segment::syn(from, to) }.send_times(count);
     count
 }
 
-/// Connections whose other ends hear nothing: what they send they send again and again, until they are closed.
+/// Connections whose peers drop all packets, so that data is retransmitted until they are closed.
 fn retransmissions(at_least: u64) -> u64 {
     let before = Counters::now();
     let mut ends = bulk::open(at_least.min(250) as usize);
@@ -102,7 +102,7 @@ fn retransmissions(at_least: u64) -> u64 {
         seen if seen >= at_least => Ok(()),
         seen => Err(seen),
     });
-    // Resets: with nobody to hear the FINs these would go on.
+    // Reset the connections: FINs would be retransmitted too.
     for end in ends {
         for stream in [end.client, end.server] {
             socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
@@ -128,9 +128,9 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     if reader != Reader::Blocked {
         running.signal(Signal::SIGCONT);
     }
-    let said = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
-    running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(said));
-    // It goes on: there is room again, and what comes now is a row.
+    let is_warning = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
+    running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(is_warning));
+    // The tool continues and empties the ring, so the next event is a row.
     let lost_at_most = events;
     events += load(1);
     let output = running.stop();
@@ -138,15 +138,15 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     assert!(account["lost_ring"] > 0 && account["lost_map"] == 0, "{account:?}\n{output}");
     assert!(account["lost_ring"] < lost_at_most, "{account:?}\n{output}");
     assert_eq!(
-        output.stderr_since_attached().iter().filter(|line| said(line)).count(),
+        output.stderr_since_attached().iter().filter(|line| is_warning(line)).count(),
         1,
-        "said once\n{output}"
+        "one warning\n{output}"
     );
     assert_strict(&output, account["lost_ring"] + account["missed"]);
     Ok(())
 }
 
-/// The last line says how many were lost, and that this is a failure.
+/// The last line has the number of lost events, and says that `--strict` makes this a failure.
 #[track_caller]
 fn assert_strict(output: &Output, lost: u64) {
     let last = output.stderr.lines().last().unwrap_or_default();
@@ -156,9 +156,9 @@ fn assert_strict(output: &Output, lost: u64) {
     );
 }
 
-/// Six thousand packets in a row, with their stacks, the names of whose functions nobody has asked for yet.
+/// Six thousand packets without a pause, with stacks whose functions must all be looked up.
 fn a_burst_of_drops_at_default_sizes() -> Outcome {
-    // How many a reader keeps up with is a matter of the machine: where all is emulated, it may not have the CPU.
+    // How many events per second the reader can handle depends on the machine; an emulated one is slow.
     let burst = 6000 / u64::from(slowness());
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;

@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
     test("cli::links_replace_nothing", links_replace_nothing),
 ];
 
-/// Runs a link on real connections until it has printed these rows.
+/// Runs a link on real connections until it has printed this many rows.
 #[track_caller]
 fn watches(link: &Path, tool: &str, rows: usize) {
     let netns = Netns::enter_new();
@@ -43,7 +43,7 @@ fn links_by_name() -> Outcome {
     Ok(())
 }
 
-/// `tcptools links DIR`: one for each tool and nothing else, and what is there already is good.
+/// `tcptools links DIR` makes a link for each tool and no other file. Links that exist already are not an error.
 fn links_are_made() -> Outcome {
     let scratch = Scratch::new();
     let dir = scratch.path(".");
@@ -58,7 +58,7 @@ fn links_are_made() -> Outcome {
     assert_eq!(names, known_tools::names());
     for tool in known_tools::names() {
         if tool == "tcpdrop" && needs(Feature::ProbeReads).is_err() {
-            continue; // It says that it cannot; see tcpdrop::lockdown_is_explained.
+            continue; // See tcpdrop::lockdown_is_explained.
         }
         let rows = known_tools::rows_per_connection(tool).unwrap_or(0);
         let link = scratch.path(tool);
@@ -69,7 +69,7 @@ fn links_are_made() -> Outcome {
     Ok(())
 }
 
-/// A file of a tool's name may be somebody's own.
+/// A file with the name of a tool may belong to another program.
 fn links_replace_nothing() -> Outcome {
     let scratch = Scratch::new();
     let own = scratch.file("tcplife", b"mine");
@@ -78,7 +78,7 @@ fn links_replace_nothing() -> Outcome {
         let output = run([Path::new("links"), &dir]);
         output.assert_code(1).assert_no_stdout();
         let name = named.file_name().and_then(|name| name.to_str()).expect("ASCII");
-        assert!(output.one_line().contains(name), "the line has to name {name}\n{output}");
+        assert!(output.one_line().contains(name), "the line must name {name}\n{output}");
     }
     assert_eq!(fs::read(&own).expect("still a file"), b"mine");
     Ok(())

@@ -1,4 +1,4 @@
-//! What holds for every tool: exit codes, messages, output to pipes and full disks, the account, and nothing left behind.
+//! What is the same for all tools: exit codes, messages, output to pipes and full disks, the account, and no leaks.
 
 mod accounting;
 mod links;
@@ -20,7 +20,7 @@ pub use usage::as_nobody;
 pub const TESTS: &[&[Test]] =
     &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, accounting::TESTS];
 
-/// What `--perf` asks for: perf buffers, and the probe reads of those old kernels that have nothing else.
+/// Checks that `--perf` works: it needs perf events, and probe reads on old kernels.
 pub fn needs_perf_buffers() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::PerfEvents)

@@ -1,4 +1,4 @@
-//! A run from its start to its end: when rows come, what ends it, and that nothing of it is left.
+//! A run from start to end: when rows are printed, what ends the run, and that it leaves nothing behind.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -27,7 +27,7 @@ pub const TESTS: &[Test] = &[
     test("cli::interrupted_start_leaves_nothing", interrupted_start_leaves_nothing).alone(Alone::BpfObjects),
 ];
 
-/// Nobody has to wait for a full buffer: the row is there, whole, while the tool runs on.
+/// Rows are printed at once, as complete lines, while the tool runs.
 fn rows_come_while_it_runs() -> Outcome {
     let netns = Netns::enter_new();
     let mut tool = Tool::start("tcpstates", &["--json"]);
@@ -77,7 +77,7 @@ fn duration() -> Outcome {
     let attached = Instant::now();
     let output = tool.finish();
     output.assert_code(0);
-    // Counted from the tool's start or from attaching; a second is long against the difference.
+    // Whether it counts from the tool's start or from attaching makes less difference than half a second.
     assert!(
         attached.elapsed() > Duration::from_millis(500),
         "it ended after {:?}\n{output}",
@@ -86,7 +86,7 @@ fn duration() -> Outcome {
     Ok(())
 }
 
-/// As `| head -1` does: the reader goes, the next row finds nobody, and that is no failure.
+/// The reader closes the pipe, as `| head -1` does. The next row cannot be written, which is not a failure.
 fn closed_pipe() -> Outcome {
     Netns::enter_new();
     for (tool, _) in with_rows() {
@@ -96,13 +96,13 @@ fn closed_pipe() -> Outcome {
             traffic::client_closes_first(&mut Stage::new(Via::V4));
             let output = running.finish();
             output.assert_code(0);
-            assert!(output.stderr_since_attached().is_empty(), "nothing is wrong\n{output}");
+            assert!(output.stderr_since_attached().is_empty(), "no message\n{output}");
         }
     }
     Ok(())
 }
 
-/// Every write fails: one line, exit code 1, and no row is lost in silence.
+/// Every write fails: one line, exit code 1, so that no row is lost without a message.
 fn full_disk() -> Outcome {
     let full = || File::options().write(true).open("/dev/full").expect("open /dev/full");
     Netns::enter_new();
@@ -115,9 +115,9 @@ fn full_disk() -> Outcome {
         let lines = output.stderr_since_attached();
         assert!(
             matches!(lines[..], [line] if line.starts_with("tcptools: ") && line.contains("No space left")),
-            "one line on what is wrong\n{output}"
+            "one line on the error\n{output}"
         );
-        // The header fails before there is any row.
+        // The headings cannot be written either.
         let output = Tool::spawn_to(tcptools([tool]), full().into()).finish();
         assert!(output.assert_code(1).one_line().contains("No space left"), "{output}");
     }
@@ -129,8 +129,8 @@ fn no_bpf_object_is_left() -> Outcome {
     Netns::enter_new();
     for tool in runnable() {
         let running = Tool::start(tool.name, &["--json"]);
-        // A program, its link, and at least a table and a ring; otherwise there would be nothing to leave.
-        assert!(leak::objects_of(running.pid()) >= 4, "the tool holds BPF objects while it runs");
+        // A program, its link, a table and a ring. Without them the test would prove nothing.
+        assert!(leak::objects_of(running.pid()) >= 4, "the tool has BPF objects open while it runs");
         traffic::client_closes_first(&mut Stage::new(Via::V4));
         running.stop().assert_code(0);
     }
@@ -142,20 +142,26 @@ fn no_bpf_object_is_left() -> Outcome {
 fn interrupted_start_leaves_nothing() -> Outcome {
     const STEP: Duration = Duration::from_micros(250);
     let before = BpfObjects::now()?;
-    for tool in runnable() {
+    let interrupt = |tool: &str| {
         for step in 0..32 {
-            let running = Tool::spawn(tcptools([tool.name, "--json"]));
-            // Not a wait: the delay is what is tested.
+            let running = Tool::spawn(tcptools([tool, "--json"]));
+            // Not a wait: the test is about this delay.
             thread::sleep(STEP * step);
             running.signal(Signal::SIGINT);
             let output = running.finish();
             let status = output.status.expect("it ended");
-            // Before the tool has taken over the signal, the kernel ends it.
+            // Until the tool handles the signal, the kernel ends the process.
             let killed = status.signal() == Some(Signal::SIGINT as i32);
             assert!(killed || status.code() == Some(0), "step {step}\n{output}");
             output.assert_complete_lines();
             assert_eq!(output.complaints(), [""; 0], "step {step}\n{output}");
         }
+    };
+    let tools: Vec<_> = runnable().collect();
+    for pair in tools.chunks(2) {
+        thread::scope(|scope| {
+            pair.iter().for_each(|tool| drop(scope.spawn(|| interrupt(tool.name))));
+        });
     }
     before.assert_none_left();
     Ok(())

@@ -1,4 +1,4 @@
-//! The tool as a process: stopped and continued, killed, started many times over, with next to no room.
+//! The tool as a process: stopped and continued, killed, started many times, with the smallest ring.
 
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
     test("faults::a_ring_of_one_page", a_ring_of_one_page),
 ];
 
-/// What happens while it is stopped is in the ring, and comes when it goes on.
+/// Events that happen while the tool is stopped wait in the ring, and are printed when it continues.
 fn stopped_and_continued() -> Outcome {
     const TIMES: u64 = 3;
     let netns = bulk::new_netns();
@@ -43,7 +43,7 @@ fn stopped_and_continued() -> Outcome {
     Ok(())
 }
 
-/// SIGKILL, which a tool cannot see: programs, links and maps go with the process.
+/// A tool cannot handle SIGKILL: programs, links and maps end with the process.
 fn killed() -> Outcome {
     let before = BpfObjects::now()?;
     let _netns = bulk::new_netns();
@@ -54,7 +54,7 @@ fn killed() -> Outcome {
                 continue;
             }
             let running = Tool::start(tool.name, options);
-            assert!(leak::objects_of(running.pid()) >= 4, "{} holds BPF objects while it runs", tool.name);
+            assert!(leak::objects_of(running.pid()) >= 4, "{} has BPF objects open while it runs", tool.name);
             listener.connect().close();
             running.signal(Signal::SIGKILL);
             let output = running.finish();
@@ -66,7 +66,7 @@ fn killed() -> Outcome {
     Ok(())
 }
 
-/// Each of them sees what it would see alone, and ends as it would.
+/// Each instance reports the same as it would alone, and ends normally.
 fn sixty_four_at_once() -> Outcome {
     const INSTANCES: usize = 64;
     const CONNECTIONS: u64 = 3;
@@ -75,7 +75,7 @@ fn sixty_four_at_once() -> Outcome {
     let small = ["--ring-size", "64K", "--max-sockets", "4096"];
     let mut running: Vec<Tool> = Vec::new();
     while running.len() < INSTANCES {
-        // A slow machine takes long for all of them, and each has its limit.
+        // Each start has a time limit, and a slow machine takes long for all of them.
         running.extend(thread::scope(|scope| {
             let some: Vec<_> = (0..8).map(|_| scope.spawn(|| start("tcplife", &small, &netns))).collect();
             some.into_iter().map(|one| one.join().expect("it starts")).collect::<Vec<_>>()
@@ -85,7 +85,7 @@ fn sixty_four_at_once() -> Outcome {
         listener.connect().close();
     }
     listener.wait_closed();
-    // All at the same time.
+    // Stop all at the same time.
     running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
     for tool in running {
         let output = tool.finish();
@@ -95,7 +95,7 @@ fn sixty_four_at_once() -> Outcome {
     Ok(())
 }
 
-/// A second instance takes nothing from the first.
+/// Two instances report the same events.
 fn two_on_the_same_hooks() -> Outcome {
     const CONNECTIONS: u64 = 5;
     let netns = bulk::new_netns();
@@ -115,13 +115,13 @@ fn two_on_the_same_hooks() -> Outcome {
     Ok(())
 }
 
-/// The smallest ring there is has room for everything, as long as there is time to read it.
+/// The smallest ring is enough as long as the reader has time.
 fn a_ring_of_one_page() -> Outcome {
     let netns = bulk::new_netns();
     let listener = Listener::open();
     for (tool, rows) in with_rows() {
         let mut running = start(tool, &["--ring-size", "4096"], &netns);
-        // More than fits in it, one after the other.
+        // More events than fit into the ring, one connection after the other.
         let connections = 100 / rows;
         for number in 1..=connections {
             listener.connect().close();

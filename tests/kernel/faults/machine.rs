@@ -1,4 +1,4 @@
-//! The machine changes: its clock, its CPUs. Only where the machine is the tests' own.
+//! The machine changes: its clock, its CPUs. These tests run only in virtual machines of `vm-tests`.
 
 use std::fs;
 use std::path::Path;
@@ -32,11 +32,11 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// An hour back, while a connection is open and an interval under way. Rows have the time that the clock shows then; what took
-/// how long is counted by another clock.
+/// The clock is set back by an hour while a connection is open, in the middle of an interval. Rows have the time of the clock;
+/// durations are measured by another clock.
 fn clock_set_back() -> Outcome {
-    const BACK: Duration = Duration::from_hours(1);
-    let long = |nanoseconds: u64| Duration::from_nanos(nanoseconds) >= BACK;
+    const HOUR: Duration = Duration::from_hours(1);
+    let long = |nanoseconds: u64| Duration::from_nanos(nanoseconds) >= HOUR;
     needs(Feature::OwnMachine)?;
     needs_send_hook()?;
     let set = |time: SystemTime| {
@@ -50,7 +50,7 @@ fn clock_set_back() -> Outcome {
     let pair = stage.open();
     stage.exchange(pair, 1000, 300);
     top.wait_rows(netns.inode(), 2);
-    set(SystemTime::now() - BACK);
+    set(SystemTime::now() - HOUR);
     let after = SystemTime::now();
     stage.exchange(pair, 1000, 300);
     traffic::close(&mut stage, pair, (2000, 600));
@@ -58,7 +58,7 @@ fn clock_set_back() -> Outcome {
     top.wait_rows(netns.inode(), 4);
     let span = since_1970(after).as_nanos()..=since_1970(SystemTime::now()).as_nanos();
     let (life, top) = (life.stop(), top.stop());
-    set(SystemTime::now() + BACK);
+    set(SystemTime::now() + HOUR);
     for row in life.assert_code(0).rows::<LifeRow>(netns.inode()) {
         assert!(span.contains(&u128::from(row.ts)), "{row:?} at {span:?}\n{life}");
         assert!(!long(row.duration_ns), "{row:?}\n{life}");
@@ -70,12 +70,11 @@ fn clock_set_back() -> Outcome {
     Ok(())
 }
 
-/// The second CPU, which can be taken away.
+/// The second CPU, which tests take offline.
 struct Cpu(&'static Path);
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        // Whatever became of the test.
         let _ = fs::write(self.0, "1");
     }
 }
@@ -85,17 +84,16 @@ impl Cpu {
         needs(Feature::OwnMachine)?;
         let path = Path::new("/sys/devices/system/cpu/cpu1/online");
         let absent = (!path.exists()).then(|| format!("no {}", path.display()));
-        requires("a CPU that can be taken away", Availability::Optional, absent)?;
+        requires("a CPU that can be taken offline", Availability::Optional, absent)?;
         Ok(Self(path))
     }
 
     fn set(&self, online: bool) {
-        fs::write(self.0, if online { "1" } else { "0" }).expect("take a CPU or give it back");
+        fs::write(self.0, if online { "1" } else { "0" }).expect("set a CPU online or offline");
     }
 }
 
-/// In the middle of a storm. Nothing is lost by a ring; a perf buffer goes with its CPU, and what happens there from then on is
-/// counted.
+/// In the middle of a storm. A ring loses no event. A perf buffer ends with its CPU, and later events there are counted as lost.
 fn cpu_offline_and_online() -> Outcome {
     const STORM: u32 = 400;
     let cpu = Cpu::second()?;
@@ -119,7 +117,7 @@ fn cpu_offline_and_online() -> Outcome {
     Ok(())
 }
 
-/// A CPU that was not there when perf buffers were opened has none: what happens on it is counted as lost, and said.
+/// A CPU that comes online after the perf buffers were opened has none: its events are counted as lost, with a warning.
 fn cpu_online_after_the_perf_buffers() -> Outcome {
     const CONNECTIONS: u64 = 5;
     needs_perf_buffers()?;

@@ -1,4 +1,4 @@
-//! Very many sockets.
+//! 200,000 open sockets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,11 +21,11 @@ pub const TESTS: &[Test] =
 /// The tools that always keep an entry for each open socket and print nothing in intervals.
 const TRACK_EVERY_SOCKET: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
 
-/// What a process has computed so far, in the kernel and outside. A start does nothing but compute, and this says how long it
-/// takes also when the machine is busy with something else.
+/// The CPU time of a process, in the kernel and outside. A start only computes, so this is how long it takes even if the machine
+/// is busy with other work.
 #[track_caller]
 fn cpu_time(pid: u32) -> Duration {
-    /// `USER_HZ`, which is the same for all.
+    /// `USER_HZ`, which is the same on all machines.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the tool runs");
     // proc(5): behind the name in parentheses comes the third field; utime is the 14th and stime the 15th.
@@ -35,12 +35,12 @@ fn cpu_time(pid: u32) -> Duration {
     TICK * ticks.sum::<u32>()
 }
 
-/// Both ends of as many connections as a busy server has. The tools start in a moment, have room for all of them without being
-/// told, and know whose they are.
+/// Both ends of as many connections as a busy server has. The tools start quickly, have table entries for all of them by default,
+/// and know their owners.
 fn two_hundred_thousand_open_sockets() -> Outcome {
-    /// No process needs more files than most systems allow.
+    /// Enough processes that none needs more files than most systems allow.
     const PROCESSES: usize = 12;
-    /// Connections of each, and how many of them at once: an answer is not waited for for long.
+    /// Connections of each process, and how many an actor opens at a time, so that it answers soon.
     const EACH: usize = 8400;
     const AT_ONCE: usize = 700;
     const SAMPLE: usize = 10;
@@ -58,7 +58,7 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
         println!("{tool} starts in {took:?}");
         assert!(took < patient(START), "{tool} took {took:?} to start");
         let account = assert_balanced_or_idle(running.stop().assert_code(0));
-        assert_eq!(account["untracked"], 0, "{tool} has room for all: {account:?}");
+        assert_eq!(account["untracked"], 0, "{tool} has entries for all: {account:?}");
     }
     let inode = netns.inode().to_string();
     let tool = Tool::start("tcplife", &["--json", "--existing", "--netns", &inode]);

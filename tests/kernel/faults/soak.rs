@@ -1,4 +1,4 @@
-//! Sockets of every kind by the thousand, and tables that are empty when they are gone.
+//! Thousands of sockets of every kind. When they are closed, the tables are empty.
 
 use std::env;
 use std::fs;
@@ -17,17 +17,15 @@ use crate::known_tools::FACTS;
 pub const TESTS: &[Test] =
     &[test("faults::tables_are_empty_in_the_end", tables_are_empty_in_the_end).alone(Alone::Sockets)];
 
-/// How many sockets: a number in this variable makes it a soak of hours. Limits are to be longer then, by
-/// `KERNEL_TESTS_PATIENCE`.
+/// The variable with the number of sockets, for a soak of hours. `KERNEL_TESTS_PATIENCE` must make the time limits longer then.
 const SOAK: &str = "KERNEL_TESTS_SOAK";
 const SOCKETS: u64 = 20_000;
 
-/// An entry is for a socket that lives. Other processes of the machine have some as well, so what is left may be as many as
-/// there are, and no more.
+/// Each entry belongs to an open socket. Other programs have sockets too, so there may be as many entries as open sockets.
 fn tables_are_empty_in_the_end() -> Outcome {
     needs(Feature::ProbeReads)?;
     let sockets = match env::var(SOAK) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SOAK} is {text:?}, and has to be a number")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SOAK} is {text:?}: expected a number")),
         Err(_) => SOCKETS,
     };
     let _netns = bulk::new_netns();
@@ -50,9 +48,9 @@ fn tables_are_empty_in_the_end() -> Outcome {
         drop(table);
         let output = running.stop();
         let account = assert_balanced_or_idle(output.assert_code(0));
-        // What is sent again is a matter of luck.
+        // Whether a packet is retransmitted is a matter of luck.
         assert!(account["seen"] > 0 || tool == "tcpretrans", "{tool}: {account:?}");
-        // Elsewhere others may fill the table meanwhile.
+        // On other machines, other programs may fill the table meanwhile.
         assert!(
             needs(Feature::OwnMachine).is_err() || misses_runs() || account["untracked"] == 0,
             "{tool}: {account:?}"
@@ -71,7 +69,7 @@ fn watch(tool: &str, args: &[&str]) -> Tool {
     running
 }
 
-/// The table of sockets of a tool: its hash map with an address for a key.
+/// The table of sockets of a tool: its hash map whose key is an address.
 fn table_of(pid: u32) -> Option<Map> {
     let files = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fdinfo")).ok()?;
     files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok()).find_map(|info| {
@@ -82,6 +80,6 @@ fn table_of(pid: u32) -> Option<Map> {
     })
 }
 
-/// `BPF_MAP_TYPE_HASH`, and bytes of an address.
+/// `BPF_MAP_TYPE_HASH`, and the size of an address.
 const HASH: u32 = 1;
 const ADDRESS: u32 = 8;

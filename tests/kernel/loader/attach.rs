@@ -1,4 +1,5 @@
-//! Attached programs see what this process does, typed or probed, and detached ones do not; and nothing of them is left.
+//! Attached programs see events of this process, by typed and by probe reads, detached programs do not, and nothing is left
+//! behind.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ pub const TESTS: &[Test] = &[
     test("loader::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
 ];
 
-/// Goes on only while this process is on the CPU: others of the machine do the same things. Keeps r1 in r6.
+/// Exits unless this process is on the CPU, because other processes do the same things. Keeps r1 in r6.
 pub fn only_this_process() -> Fragment {
     let process = std::process::id().cast_signed();
     bpf! {
@@ -73,31 +74,35 @@ fn watcher() -> Object {
     only(raw_tp(ONLY, "sys_enter", code), maps)
 }
 
-/// Makes the system call so often.
-pub fn ask(times: usize) {
+/// Makes the system call this many times.
+pub fn call_getppid(times: usize) {
     for _ in 0..times {
         let _ = parent_id();
     }
 }
 
-/// Events of what this test did, from attach to detach and not after.
+/// There are events from attach to detach, and none before or after.
 fn attached_sees_this_and_detached_does_not() -> Outcome {
     let mut loaded = load(&watcher());
     let mut events = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
     let mut seen = || events.drain(&mut |_| ()).unwrap_or_else(|e| panic!("{e}")).records;
-    ask(5);
+    call_getppid(5);
     assert_eq!((seen(), counter(&loaded, "counts")), (0, 0), "not attached yet");
     attach(&mut loaded);
-    ask(7);
+    call_getppid(7);
     assert_eq!((seen(), counter(&loaded, "counts")), (7, 7), "attached");
-    ask(3);
+    call_getppid(3);
     loaded.detach();
-    ask(5);
-    assert_eq!((seen(), counter(&loaded, "counts")), (3, 10), "what came before the detach is still there");
+    call_getppid(5);
+    assert_eq!(
+        (seen(), counter(&loaded, "counts")),
+        (3, 10),
+        "events from before the detach are still in the ring"
+    );
     Ok(())
 }
 
-/// What the programs of a hook look into says so from the detach on.
+/// The map that the programs check is set by the detach.
 fn stop_flag_is_set_on_detach() -> Outcome {
     let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
     let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]);
@@ -114,7 +119,7 @@ fn stop_flag_is_set_on_detach() -> Outcome {
     Ok(())
 }
 
-/// One program at two tracepoints by perf, and at none of them where one is not there.
+/// One program at two tracepoints by perf events; if one tracepoint is missing, at none.
 fn tracepoints_are_taken_all_or_none() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
@@ -139,7 +144,7 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     };
     let mut both = load(&object(["sys_enter_getppid", "sys_exit_getppid"]));
     attach(&mut both);
-    ask(5);
+    call_getppid(5);
     assert_eq!(counter(&both, "counts"), 10, "{:?}", only_hook(&both));
     both.detach();
 
@@ -148,7 +153,7 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     attach(&mut none);
     let report = only_hook(&none);
     assert!(report.taken.is_none() && report.refused.len() == 1, "{report:?}");
-    ask(5);
+    call_getppid(5);
     assert_eq!(counter(&none, "counts"), 0);
     drop(none);
     assert_eq!(descriptors(), before);
@@ -207,7 +212,7 @@ fn typed_and_probed_read_the_same() -> Outcome {
     Ok(())
 }
 
-/// `iter/task_file` tells of every file that this test has open, and of whose it is.
+/// `iter/task_file` lists every file that this test has open, with its process.
 fn iterator_lists_our_files() -> Outcome {
     needs(Feature::KernelBtf)?;
     let code = bpf! {
@@ -231,7 +236,7 @@ fn iterator_lists_our_files() -> Outcome {
     let mut loaded = load(&only(attach_option(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
     assert!(matches!(loaded.run_iter(ONLY), Ok(None)), "before it is attached");
     attach(&mut loaded);
-    // More than one read returns.
+    // More files than one read returns.
     let files: Vec<File> = (0..900).map(|_| File::open("/dev/null").expect("open /dev/null")).collect();
     for _ in 0..2 {
         let bytes = loaded.run_iter(ONLY).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
@@ -253,7 +258,7 @@ fn runs_are_counted() -> Outcome {
     let mut busy = load(&watcher());
     let counting = loader::enable_stats().expect("BPF_ENABLE_STATS");
     attach(&mut busy);
-    ask(1);
+    call_getppid(1);
     let count = |loaded: &Loaded| {
         let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
         assert_eq!(stats.len(), 1, "{stats:?}");
@@ -270,14 +275,15 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("a directory").count()
 }
 
-/// Programs, maps, links and rings hold files while they live. What a test leaves open the runner finds, after every failure.
+/// Programs, maps, links and rings have open files. The runner checks every test for files left open; this test shows that
+/// there are some to close.
 fn descriptors_do_not_leak() -> Outcome {
     let before = descriptors();
     {
         let mut loaded = load(&watcher());
         let ring = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
         attach(&mut loaded);
-        // Two maps, a program, its link, and what the ring is waited for with.
+        // Two maps, a program, its link, and the ring's epoll descriptor.
         assert!(descriptors() >= before + 5, "{} files", descriptors() - before);
         assert!(ring.as_fd().as_raw_fd() >= 0);
     }
@@ -285,7 +291,7 @@ fn descriptors_do_not_leak() -> Outcome {
     Ok(())
 }
 
-/// Perf buffers are the rings that hold most: an event for each CPU, and its place in the map.
+/// Perf buffers have the most objects: an event for each CPU, and its entry in the map.
 fn no_bpf_object_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     let code = bpf! { r1 = map events ll; r0 = 0; exit; };

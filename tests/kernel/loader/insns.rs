@@ -1,4 +1,4 @@
-//! Every class of instruction computes what it should: encoded by us, verified and run by the kernel.
+//! Every class of instructions, encoded by bpfasm, verified and run by the kernel, computes the right result.
 
 use bpfasm::{Fragment, bpf};
 use kernel_tests::requirements::{Availability, Skip, requires};
@@ -14,10 +14,10 @@ pub const TESTS: &[Test] = &[
     test("loader::newer_instructions_compute", newer_instructions_compute),
 ];
 
-/// What the programs find in r6; in r7 they find 7.
+/// The value of r6 in the programs; the value of r7 is 7.
 const A: u64 = 0xffff_fff0_1234_5678;
 
-/// Leaves with this number unless `r1` is this value.
+/// Exits with this number unless `r1` has this value.
 fn expect(number: u32, value: u64) -> Fragment {
     bpf! {
         r2 = {value} ll;
@@ -28,7 +28,7 @@ fn expect(number: u32, value: u64) -> Fragment {
     }
 }
 
-/// Runs all steps in one program, which tells by its result which step was wrong.
+/// Runs all steps in one program, whose result is the number of the step that was wrong, or 0.
 #[track_caller]
 fn computes(steps: Vec<(Fragment, u64)>) {
     let mut body = Fragment::new();
@@ -44,11 +44,11 @@ fn computes(steps: Vec<(Fragment, u64)>) {
         exit;
     };
     let loaded = load_only(code, Vec::new());
-    // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+    // Not on a given CPU: there it would run in another task.
     assert_eq!(run(&loaded, &[A, 7], None), 0, "the number of the step that computes wrongly");
 }
 
-/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: what every kernel knows.
+/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: instructions of every kernel.
 fn every_instruction_class_computes() -> Outcome {
     computes(vec![
         (bpf! { r1 = r6; r1 += r7; }, A + 7),
@@ -106,7 +106,7 @@ fn local_functions_have_frames_of_their_own() -> Outcome {
     Ok(())
 }
 
-/// The gate of an instruction: whether this program, which is right, is loaded.
+/// Checks that the kernel has an instruction: that it loads this correct program.
 #[track_caller]
 fn understands(what: &str, claim: Availability, code: Fragment) -> Result<(), Skip> {
     let refused = try_load(&only(raw_tp(ONLY, TRACEPOINT, code), Vec::new())).err();
@@ -115,7 +115,7 @@ fn understands(what: &str, claim: Availability, code: Fragment) -> Result<(), Sk
     requires(what, claim, refused.map(reason))
 }
 
-/// Atomics that return something: 5.12, and on arm64, whose compiler had none of them, 5.18.
+/// Atomic instructions that return a value: since 5.12, on arm64 since 5.18.
 fn fetching_atomics_compute() -> Outcome {
     let since =
         if cfg!(target_arch = "aarch64") { Availability::Since(5, 18) } else { Availability::Since(5, 12) };
@@ -139,7 +139,7 @@ fn fetching_atomics_compute() -> Outcome {
     Ok(())
 }
 
-/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction set, 6.6.
+/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction set, since 6.6.
 fn newer_instructions_compute() -> Outcome {
     const A: i64 = super::insns::A.cast_signed();
     understands(

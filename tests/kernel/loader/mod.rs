@@ -1,5 +1,5 @@
-//! The loader against the running kernel: programs that run exactly when asked (`BPF_PROG_TEST_RUN`) or at what this process
-//! does itself, and what is said when the kernel refuses.
+//! The loader against the running kernel: programs run by `BPF_PROG_TEST_RUN` or by events of this process, and messages if
+//! the kernel refuses.
 
 mod attach;
 mod attach_options;
@@ -31,7 +31,7 @@ pub const TESTS: &[&[Test]] = &[
     features::TESTS,
 ];
 
-/// A raw tracepoint that every kernel with TCP has since 4.16, and that is quiet.
+/// A raw tracepoint that every kernel with TCP has since 4.16, with few events.
 const TRACEPOINT: &str = "inet_sock_set_state";
 
 /// The hook and the program of an object that needs only one.
@@ -55,7 +55,7 @@ fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> Progr
     attach_option(name, Attach::RawTp(tracepoint.into()), code)
 }
 
-/// Adds one to the number in an array of one, and clobbers `r0` to `r5`. The key is put `key` bytes from `r10`.
+/// Adds one to the only number of an array, and clobbers `r0` to `r5`. The key is stored at `r10 + key`.
 fn count_in(array: &'static str, key: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {key}) = 0;
@@ -105,12 +105,12 @@ fn run(loaded: &Loaded, args: &[u64], cpu: Option<u32>) -> u32 {
     loaded.test_run(ONLY, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
-/// The CPUs programs can be run on.
+/// The number of CPUs on which programs can run.
 fn cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
 }
 
-/// What a single counter says, summed over the CPUs where it is one for each.
+/// The value of a counter, summed over all CPUs if it is one for each CPU.
 #[track_caller]
 fn counter(loaded: &Loaded, map: &str) -> u64 {
     loaded.map(map).expect("a map of the object").sum(&0_u32.to_ne_bytes()).expect("a sum")[0]

@@ -1,4 +1,4 @@
-//! Maps that others have pinned: read by our programs when they are what is needed, refused with a reason when they are not.
+//! Maps pinned by another program: our programs read them, and maps of another shape are refused with a reason.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[
     test("loader::a_wrong_pin_is_refused", a_wrong_pin_is_refused),
 ];
 
-/// Has bpftool do something.
+/// Runs bpftool.
 #[track_caller]
 fn bpftool(args: &[&str]) {
     let output = Command::new("bpftool").args(args).output().expect("run bpftool");
@@ -47,7 +47,7 @@ fn pinned(path: &Path) -> MapDef {
     MapDef { pinned: Some(path.to_owned()), ..map("theirs", MapKind::Hash, (8, 8, 1)) }
 }
 
-/// A program finds what somebody else puts in, before it is loaded and after. We put nothing in.
+/// A program finds entries that another program stores, before and after it is loaded. The loader cannot store any.
 fn a_pinned_map_is_read() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let directory = file_system();
@@ -62,7 +62,7 @@ fn a_pinned_map_is_read() -> Outcome {
             bpftool(&words.split(' ').collect::<Vec<_>>());
         };
         put("5", "50");
-        // What the map has for the argument, or 0.
+        // The value for the argument, or 0.
         let code = bpf! {
             r1 = *(u64 *)(r1 + 0);
             *(u64 *)(r10 - 8) = r1;
@@ -77,7 +77,7 @@ fn a_pinned_map_is_read() -> Outcome {
         };
         let loaded = load_only(code, vec![pinned(&path)]);
         put("6", "60");
-        // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+        // Not on a given CPU: there it would run in another task.
         assert_eq!([5, 6, 7].map(|key| run(&loaded, &[key], None)), [50, 60, 0], "{kind}");
         let theirs = loaded.map("theirs").expect("a map that is used");
         assert_eq!((theirs.kind(), theirs.max_entries()), (is, 16));
@@ -90,7 +90,7 @@ fn a_pinned_map_is_read() -> Outcome {
     Ok(())
 }
 
-/// What there is instead is told, in one line, whether the path is checked or a program is loaded.
+/// The error says in one line what the path is, both when it is checked and when a program is loaded.
 fn a_wrong_pin_is_refused() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! Containers by the maps of somebody else.
+//! Filters by maps of containers that another program pins.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ fn bpftool(args: &[&str]) {
     assert!(output.status.success(), "bpftool {args:?}: {output:?}");
 }
 
-/// Moves this process into a mount namespace of its own with a BPF file system in it.
+/// Moves this process into a private mount namespace with a BPF file system.
 fn bpf_file_system() -> &'static Path {
     const USUAL: &str = "/sys/fs/bpf";
     mntns::enter_new();
@@ -40,7 +40,7 @@ fn bpf_file_system() -> &'static Path {
     Path::new(USUAL)
 }
 
-/// A pinned hash map of numbers, empty.
+/// A pinned, empty hash map of numbers.
 struct Set {
     path: PathBuf,
     value_size: usize,
@@ -82,7 +82,7 @@ impl Set {
     }
 }
 
-/// A cgroup of its own, gone with the processes in it.
+/// A cgroup that is deleted after the processes in it have ended.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -108,15 +108,15 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A cgroup is busy for a moment after its last process has gone.
+        // A cgroup is busy for a moment after its last process has ended.
         wait_until("end of the cgroup", WAIT_LIMIT, || fs::remove_dir(&self.0));
     }
 }
 
-/// What a process in one of the map's cgroups does; a cgroup may come and go while the tool runs.
+/// Actions of processes in the map's cgroups are shown. A cgroup may be added and removed while the tool runs.
 fn by_cgroup_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     let set = Set::new(bpf_file_system().join("cgroups"), 8);
     let scratch = Scratch::new();
@@ -139,11 +139,11 @@ fn by_cgroup_map() -> Outcome {
     Ok(())
 }
 
-/// What a process in one of the map's mount namespaces does. One that is killed has left its namespace when its files are
-/// closed: that is told, as it cannot be known.
+/// Actions of processes in the map's mount namespaces are shown. A killed process has left its namespace when its files are
+/// closed; these closes are always shown, because the namespace is unknown.
 fn by_mount_namespace_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     needs(Feature::ProbeReads)?;
     let set = Set::new(bpf_file_system().join("namespaces"), 4);
@@ -170,7 +170,7 @@ fn by_mount_namespace_map() -> Outcome {
     Ok(())
 }
 
-/// Runs the tool with arguments that make no sense: one line that says why.
+/// Runs the tool with wrong arguments and returns the line that says why.
 #[track_caller]
 fn refused(args: &[&str]) -> String {
     let output = run([&["tcptracer"], args].concat());
@@ -178,7 +178,7 @@ fn refused(args: &[&str]) -> String {
     output.one_line().to_owned()
 }
 
-/// What is there instead, and what is right, in one line.
+/// One line says what the path is and what is needed.
 fn wrong_maps() -> Outcome {
     for option in ["--cgroupmap", "--mntnsmap"] {
         let line = refused(&[option, "/no/such/map"]);
@@ -187,7 +187,7 @@ fn wrong_maps() -> Outcome {
         assert!(line.contains("/proc/self/exe: not in a BPF file system"), "{line}");
     }
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     let directory = bpf_file_system();
     let [four, eight] = [4, 8].map(|size| Set::new(directory.join(format!("of{size}")), size));

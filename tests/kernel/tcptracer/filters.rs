@@ -1,4 +1,4 @@
-//! What is asked for, and nothing else.
+//! Filters of tcptracer.
 
 use kernel_tests::netns::Netns;
 use kernel_tests::requirements::{Feature, needs};
@@ -16,7 +16,7 @@ pub const TESTS: &[Test] = &[
     test("tcptracer::by_port", by_port),
 ];
 
-/// `-p`: what this process does, and nothing of its peer. 0 is everybody, as it always was.
+/// `-p`: the actions of this process, not those of its peer. 0 means all processes.
 fn by_process() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -35,7 +35,7 @@ fn by_process() -> Outcome {
     Ok(())
 }
 
-/// `-u`: what processes of this user do.
+/// `-u`: the actions of this user's processes.
 fn by_user() -> Outcome {
     const NOBODY: u32 = 65534;
     let netns = Netns::enter_new();
@@ -55,7 +55,7 @@ fn by_user() -> Outcome {
     Ok(())
 }
 
-/// `-N`: rows of this namespace alone.
+/// `-N`: rows of this namespace only.
 fn by_namespace() -> Outcome {
     let netns = Netns::enter_new();
     let beside = Netns::beside();
@@ -69,7 +69,7 @@ fn by_namespace() -> Outcome {
     Ok(())
 }
 
-/// By what is on the wire: a socket of AF_INET6 may talk IPv4.
+/// By the addresses on the wire: a socket of AF_INET6 may use IPv4.
 fn by_family() -> Outcome {
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
@@ -82,7 +82,7 @@ fn by_family() -> Outcome {
     Ok(())
 }
 
-/// A listener's port: the accepting side by `--localport`, the connecting one by `--remoteport`.
+/// A listener's port selects the accepting side with `--localport`, and the connecting side with `--remoteport`.
 fn by_port() -> Outcome {
     let netns = Netns::enter_new();
     let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];

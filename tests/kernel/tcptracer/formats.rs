@@ -1,4 +1,4 @@
-//! The rows as people and spreadsheets see them.
+//! Table and CSV of tcptracer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = &[
     test("tcptracer::wrong_usage", wrong_usage),
 ];
 
-/// Has the tool watch one connection of this address, and returns what it said and what was done.
+/// Has the tool watch one connection of this address, and returns its output and the actions.
 #[track_caller]
 fn watch(options: &[&str], address: IpAddr) -> (Output, Vec<Action>) {
     let mut tool = Tool::spawn(tcptools([&["tcptracer"], options].concat()));
@@ -34,7 +34,7 @@ fn watch(options: &[&str], address: IpAddr) -> (Output, Vec<Action>) {
     (output, actions)
 }
 
-/// The rows without their times, which have to be in order and to begin with 0.
+/// The rows without their times, which must be in order and begin with 0.
 #[track_caller]
 fn times_cut(output: &Output, width: usize, digits: usize) -> Vec<String> {
     let mut last = 0.0;
@@ -48,7 +48,7 @@ fn times_cut(output: &Output, width: usize, digits: usize) -> Vec<String> {
             let text = time.trim_end();
             let (_, fraction) = text.split_once('.').unwrap_or((text, ""));
             assert_eq!(fraction.len(), digits, "{text:?}\n{output}");
-            let time: f64 = text.parse().unwrap_or_else(|_| panic!("{text:?} is no number\n{output}"));
+            let time: f64 = text.parse().unwrap_or_else(|_| panic!("{text:?} is not a number\n{output}"));
             assert!(time >= last && (at > 0 || time == 0.0), "{text:?}\n{output}");
             last = time;
             rest.to_owned()
@@ -60,7 +60,7 @@ fn shown(address: SocketAddr) -> String {
     if address.is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() }
 }
 
-/// What is told of a deed from COMM on.
+/// The columns of an action from COMM on.
 fn tail(action: &Action) -> String {
     let (local, remote) = (action.local, action.remote);
     let ip = if local.is_ipv4() { 4 } else { 6 };
@@ -82,7 +82,7 @@ fn letter(action: &Action) -> &'static str {
     }
 }
 
-/// In no order: a close and what answers it may be told by two CPUs.
+/// Compares lines in any order, because events of two CPUs may be printed in another order.
 #[track_caller]
 fn assert_lines(mut seen: Vec<String>, mut expected: Vec<String>, output: &Output) {
     seen.sort();

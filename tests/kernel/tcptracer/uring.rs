@@ -17,14 +17,14 @@ use super::{Action, finish, start};
 pub const TESTS: &[Test] =
     &[test("tcptracer::uring_connects", connects), test("tcptracer::uring_accepts", accepts)];
 
-/// A ring, where this kernel lets this process have one.
+/// A ring, if this kernel has io_uring.
 fn ring() -> Result<IoUring, kernel_tests::requirements::Skip> {
     let ring = IoUring::new(4);
     requires("io_uring", Availability::Optional, ring.as_ref().err().map(ToString::to_string))?;
     Ok(ring.expect("claimed"))
 }
 
-/// This thread.
+/// The process and name of this thread.
 fn this() -> Who {
     let comm = fs::read_to_string("/proc/thread-self/comm").expect("procfs");
     Who { pid: std::process::id(), comm: comm.trim_end().to_owned() }
@@ -32,7 +32,7 @@ fn this() -> Who {
 
 fn submit(ring: &mut IoUring, entry: &Entry) {
     #[allow(unsafe_code, reason = "the crate asks for it")]
-    // SAFETY: what the entry points to lives in the callers, which wait for its completion.
+    // SAFETY: the entry points to values of the callers, which wait for its completion.
     let pushed = unsafe { ring.submission().push(entry) };
     pushed.expect("room for one entry");
     ring.submit().expect("submit");
@@ -67,7 +67,7 @@ fn connects() -> Outcome {
     Ok(())
 }
 
-/// One that waits for its connection, and one that finds it there.
+/// One accept that waits for its connection, and one whose connection is there already.
 fn accepts() -> Outcome {
     let mut ring = ring()?;
     let netns = Netns::enter_new();
@@ -100,7 +100,7 @@ fn accepts() -> Outcome {
             Action::new("close", client.who(), conn),
         ]);
     }
-    // Whose result is no connection: a number that is also that of a file.
+    // An operation whose result is not a connection, but the number of an open file.
     let stream = TcpStream::connect(address).expect("connect");
     submit(&mut ring, &opcode::Nop::new().build());
     assert_eq!(complete(&mut ring), 0);
