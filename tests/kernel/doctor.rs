@@ -1,4 +1,5 @@
-//! `tcptools doctor`: its facts about the host are right, and a run of each tool does what its verdict says.
+//! `tcptools doctor`: its facts about the host are right, and a run of each tool does what its
+//! verdict says.
 
 use std::fs;
 
@@ -131,8 +132,8 @@ fn host() -> Outcome {
     Ok(())
 }
 
-/// A tool that works runs with the attach options that the doctor named. A tool that cannot run fails for the reason that the
-/// doctor gave.
+/// A tool that works runs with the attach options that the doctor named. A tool that cannot run
+/// fails for the reason that the doctor gave.
 fn verdicts_are_what_runs_do() -> Outcome {
     let value = examined(&run(["doctor", "--json"]));
     for tool in tools(&value) {
@@ -193,7 +194,8 @@ fn text() -> Outcome {
     Ok(())
 }
 
-/// For a user without privileges it names what each tool needs, and says once that all of them need it.
+/// For a user without privileges it names what each tool needs, and says once that all of them need
+/// it.
 fn without_privileges() -> Outcome {
     let (_scratch, mut command) = as_nobody();
     command.args(["doctor", "--json"]);

@@ -1,4 +1,5 @@
-//! The filters that all tools share, on real sockets: a tool reports exactly the sockets that the filter selects.
+//! The filters that all tools share, on real sockets: a tool reports exactly the sockets that the
+//! filter selects.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +24,8 @@ pub const TESTS: &[Test] = &[
     test("filters::all_at_once", all_at_once),
 ];
 
-/// Tools whose rows have the port of a socket, each with a different kind of filter in its programs.
+/// Tools whose rows have the port of a socket, each with a different kind of filter in its
+/// programs.
 const TOOLS: [&str; 3] = ["tcpconnlat", "tcplife", "tcpstates"];
 
 /// A socket by its namespace and its port.
@@ -57,7 +59,8 @@ impl Watch {
     }
 }
 
-/// The sockets of these namespaces that a tool has reported. A socket that connects has no port at first.
+/// The sockets of these namespaces that a tool has reported. A socket that connects has no port at
+/// first.
 #[track_caller]
 fn sockets(output: &Output, namespaces: &[&Netns]) -> BTreeSet<Socket> {
     let socket = |line: &str| {
@@ -76,11 +79,13 @@ fn session(listen: IpAddr, connect: IpAddr) -> Session {
     traffic::server_closes_first(&mut Stage::between(client, server, listen, connect, 4))
 }
 
-/// Sessions in two IPv4 subnets, in one of them by an IPv6 socket too, and over IPv6. All clients have different addresses.
+/// Sessions in two IPv4 subnets, in one of them by an IPv6 socket too, and over IPv6. All clients
+/// have different addresses.
 #[track_caller]
 fn by_address(mode: &[&str]) {
     let [one, two] = [1, 2].map(|third| Ipv4Addr::new(127, 0, third, 1));
-    // Which of the four sessions match: first subnet, second subnet, first subnet by an IPv6 socket, IPv6.
+    // Which of the four sessions match: first subnet, second subnet, first subnet by an IPv6
+    // socket, IPv6.
     for (subnets, wanted) in [
         ("127.0.1.0/24", [true, false, true, false]),
         ("127.0.1.1", [true, false, true, false]),
@@ -178,7 +183,8 @@ fn cgroup() -> Outcome {
     Ok(())
 }
 
-/// Accepted connections belong to the cgroup in which the listener was made, even if its process has moved.
+/// Accepted connections belong to the cgroup in which the listener was made, even if its process
+/// has moved.
 fn cgroup_of_a_listener() -> Outcome {
     needs(Feature::Cgroup2)?;
     needs(Feature::ProbeReads)?;

@@ -1,4 +1,5 @@
-//! The harness itself: another tool sees what the harness says it made, and its namespaces are private.
+//! The harness itself: another tool sees what the harness says it made, and its namespaces are
+//! private.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -108,7 +109,8 @@ fn a_storm_counts_its_sessions() -> Outcome {
     Ok(())
 }
 
-/// tcpstates of libbpf-tools sees the sockets of every scenario go through the states that the scenario names.
+/// tcpstates of libbpf-tools sees the sockets of every scenario go through the states that the
+/// scenario names.
 fn scenarios_do_what_they_say() -> Outcome {
     const SCENARIOS: &[(&str, Scenario)] = &[
         ("client_closes_first", traffic::client_closes_first),

@@ -1,5 +1,5 @@
-//! `tcpstates -Y`: the entries for the systemd journal, read from a socket that replaces the journal's in a private mount
-//! namespace.
+//! `tcpstates -Y`: the entries for the systemd journal, read from a socket that replaces the
+//! journal's in a private mount namespace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

@@ -1,5 +1,5 @@
-//! What the tests know of each tool, in one list. The test below fails if a tool of the registry has no entry, or no
-//! tests of the kinds that every tool needs.
+//! What the tests know of each tool, in one list. The test below fails if a tool of the registry
+//! has no entry, or no tests of the kinds that every tool needs.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ pub struct Facts {
     pub name: &'static str,
     /// Options with which it does all it can.
     pub full: &'static [&'static str],
-    /// How many rows it prints at once for a connection that is opened and closed without trouble. `None` for tools that
-    /// print rows for other events or once in an interval.
+    /// How many rows it prints at once for a connection that is opened and closed without trouble.
+    /// `None` for tools that print rows for other events or once in an interval.
     pub rows_per_connection: Option<usize>,
     /// Options with which it keeps an entry for each open socket; `None` if it never does.
     pub tracks_sockets: Option<&'static [&'static str]>,

@@ -1,4 +1,5 @@
-//! A tool drops its privileges once it is attached and still works until it ends. And which privileges it needs to start.
+//! A tool drops its privileges once it is attached and still works until it ends. And which
+//! privileges it needs to start.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -43,8 +44,8 @@ fn runnable() -> Vec<(&'static str, &'static [&'static str])> {
     known_tools::runnable().map(|tool| (tool.name, tool.full)).collect()
 }
 
-/// The capability that a process needs to read its own maps, if a sysctl forbids BPF to processes without privileges. It depends
-/// on the kernel's version and on that sysctl.
+/// The capability that a process needs to read its own maps, if a sysctl forbids BPF to processes
+/// without privileges. It depends on the kernel's version and on that sysctl.
 fn needed() -> u64 {
     const FREE_SINCE: (u32, u32) = (5, 19);
     let path = "/proc/sys/kernel/unprivileged_bpf_disabled";
@@ -123,7 +124,8 @@ fn rows_to_the_end() -> Outcome {
     Ok(())
 }
 
-/// Symbols are read at the first stack, from a file that was opened before the tool dropped its privileges.
+/// Symbols are read at the first stack, from a file that was opened before the tool dropped its
+/// privileges.
 fn functions_have_names() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;
@@ -144,7 +146,8 @@ fn functions_have_names() -> Outcome {
     Ok(())
 }
 
-/// A time zone with half an hour, which no machine that runs tests has: from the environment, and as the zone of the host.
+/// A time zone with half an hour, which no machine that runs tests has: from the environment, and
+/// as the zone of the host.
 fn times_are_local() -> Outcome {
     needs_send_hook()?;
     assert_half_an_hour_off(&[("TZ", "XXX-5:30")]);
@@ -207,8 +210,9 @@ fn newest(line: &str) -> Option<u32> {
 /// The user without privileges, on every distribution.
 const NOBODY: u32 = 65534;
 
-/// The tool in a file with these capabilities, for [`NOBODY`]. The file is in a file system that other processes do not see and
-/// that ends with this process, because such a file must never be left on a host.
+/// The tool in a file with these capabilities, for [`NOBODY`]. The file is in a file system that
+/// other processes do not see and that ends with this process, because such a file must never be
+/// left on a host.
 fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     let program = fs::read(binary()).expect("read the tool");
     mntns::enter_new();
@@ -219,7 +223,8 @@ fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     chown(&path, None, Some(NOBODY)).expect("chown");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).expect("chmod");
     let set = capabilities.iter().fold(0, |set, capability| set | capability.bit());
-    // VFS_CAP_REVISION_2, effective at once; then permitted and inheritable, 32 bits of each at a time.
+    // VFS_CAP_REVISION_2, effective at once; then permitted and inheritable, 32 bits of each at a
+    // time.
     let words = [0x0200_0001, set & 0xffff_ffff, 0, set >> 32, 0];
     let value: Vec<u8> =
         words.iter().flat_map(|word| u32::try_from(*word).expect("32 bits").to_le_bytes()).collect();
@@ -234,7 +239,8 @@ fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     Ok((scratch, path))
 }
 
-/// The capabilities that BPF needs. Before 5.11 maps count as locked memory, whose limit only `CAP_SYS_RESOURCE` lifts.
+/// The capabilities that BPF needs. Before 5.11 maps count as locked memory, whose limit only
+/// `CAP_SYS_RESOURCE` lifts.
 fn minimal_capabilities() -> Vec<Capability> {
     let mut minimal_capabilities = vec![Capability::Bpf, Capability::Perfmon];
     if running_version() < (5, 11) {
@@ -252,7 +258,8 @@ fn start_as_nobody(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
     tool
 }
 
-/// Whether the tool needs more than these capabilities: for a kprobe, if Debian's `kernel.perf_event_paranoid` is 3.
+/// Whether the tool needs more than these capabilities: for a kprobe, if Debian's
+/// `kernel.perf_event_paranoid` is 3.
 fn needs_more(name: &str) -> bool {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").expect("a level");
     let output = run([name, "-v", "--duration", "0.01"]);
@@ -262,7 +269,8 @@ fn needs_more(name: &str) -> bool {
 }
 
 fn by_file_capabilities() -> Outcome {
-    // One machine runs the tool through a wrapper that drops capabilities; files of their own would bypass it.
+    // One machine runs the tool through a wrapper that drops capabilities; files of their own would
+    // bypass it.
     needs(Feature::ToolHas(Capability::Setpcap))?;
     // Before the file is made: its file system may hide the tool under test.
     let tools: Vec<_> = runnable().into_iter().filter(|(name, _)| !needs_more(name)).collect();
@@ -304,8 +312,8 @@ fn by_file_capabilities_with_names() -> Outcome {
     Ok(())
 }
 
-/// The time from the signal to the end of the process is short, because perf events on tracepoints, which take several hundred
-/// milliseconds to close, are left open for the kernel to close.
+/// The time from the signal to the end of the process is short, because perf events on tracepoints,
+/// which take several hundred milliseconds to close, are left open for the kernel to close.
 fn ends_quickly() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();

@@ -1,4 +1,5 @@
-//! `tcptools selftest`: every tool passes here, a tool with wrong rows fails, and with `--selftest` it is not started.
+//! `tcptools selftest`: every tool passes here, a tool with wrong rows fails, and with `--selftest`
+//! it is not started.
 
 use kernel_tests::cli::{Output, Tool, run};
 use kernel_tests::requirements::{Feature, needs};
@@ -31,7 +32,8 @@ fn selftest(tools: &[&str], options: &[&str]) -> Output {
     output
 }
 
-/// Under a lockdown `tcpdrop` cannot run, and perf buffers cannot be used; then the selftest must say so.
+/// Under a lockdown `tcpdrop` cannot run, and perf buffers cannot be used; then the selftest must
+/// say so.
 fn passes(tools: &[&str], options: &[&str]) -> Outcome {
     let reads = needs(Feature::ProbeReads);
     if options.contains(&"--perf") {

@@ -64,7 +64,8 @@ fn finish(tool: Tool, netns: &Netns, rows: usize) -> Output {
     tool.stop_after(netns.inode(), rows)
 }
 
-/// The rows of a namespace must be the connecting ends of these sessions, with all their facts, and no others.
+/// The rows of a namespace must be the connecting ends of these sessions, with all their facts, and
+/// no others.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
     assert_rows_but(output, netns, sessions, 0);
@@ -147,8 +148,8 @@ fn ipv6_and_mapped() -> Outcome {
     Ok(())
 }
 
-/// A nonblocking connect whose answer the test sends itself after [`DELAY`]. Returns the connection, and the time from before
-/// the connect until after the answer.
+/// A nonblocking connect whose answer the test sends itself after [`DELAY`]. Returns the
+/// connection, and the time from before the connect until after the answer.
 #[track_caller]
 fn answered_late(stage: &mut Stage, wire: &Wire) -> (Conn, Duration) {
     let begin = Instant::now();
@@ -156,7 +157,8 @@ fn answered_late(stage: &mut Stage, wire: &Wire) -> (Conn, Duration) {
     let syn = wire.syn_to(stage.target);
     thread::sleep(DELAY); // the delay that the tool measures
     wire.send(syn.answer(1, flags::SYN | flags::ACK));
-    // The listener does not know this connection and resets it. Whether the client has seen that already does not matter.
+    // The listener does not know this connection and resets it. Whether the client has seen that
+    // already does not matter.
     let _ = stage.client.finish_connect(conn);
     let took = begin.elapsed();
     stage.client.close(conn);
@@ -216,7 +218,8 @@ fn unreachable() -> Outcome {
     fails(traffic::with_no_neighbour, traffic::unreachable)
 }
 
-/// A reset while both SYNs are on the way: the test answers with a SYN, and the listener resets the connection it does not know.
+/// A reset while both SYNs are on the way: the test answers with a SYN, and the listener resets the
+/// connection it does not know.
 fn reset() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = traffic::with_full_backlog();
@@ -233,8 +236,9 @@ fn reset() -> Outcome {
     Ok(())
 }
 
-/// Another thread reads the socket's error in a loop, and so clears it, usually before the kernel closes the socket. Then the
-/// tool cannot know the reason, and must not report that this side gave up.
+/// Another thread reads the socket's error in a loop, and so clears it, usually before the kernel
+/// closes the socket. Then the tool cannot know the reason, and must not report that this side gave
+/// up.
 fn errors_that_the_process_takes_first() -> Outcome {
     const COUNT: usize = 500;
     let netns = Netns::enter_new();
@@ -287,8 +291,8 @@ fn started_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// Two tools watch a connect that takes [`DELAY`] and a fast one: only the slow connect is above the lower threshold, and none
-/// is above the higher one.
+/// Two tools watch a connect that takes [`DELAY`] and a fast one: only the slow connect is above
+/// the lower threshold, and none is above the higher one.
 fn min_time() -> Outcome {
     let netns = Netns::enter_new();
     let mut silent = traffic::with_full_backlog();
@@ -314,7 +318,8 @@ fn pid() -> Outcome {
     Ok(())
 }
 
-/// `--localport`; `-L` is another option here. The kernel chooses the local port only after the connect has started.
+/// `--localport`; `-L` is another option here. The kernel chooses the local port only after the
+/// connect has started.
 fn local_port() -> Outcome {
     const PORT: u16 = 40_404;
     let netns = Netns::enter_new();
@@ -447,8 +452,8 @@ fn access_modes_and_rings_agree() -> Outcome {
 /// An address that is wider than its column.
 const WIDE: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
 
-/// Has the tool watch connects over IPv4, to a port without a listener, between [`WIDE`] addresses, and over IPv4 again, of a
-/// process whose name the table cuts.
+/// Has the tool watch connects over IPv4, to a port without a listener, between [`WIDE`] addresses,
+/// and over IPv4 again, of a process whose name the table cuts.
 #[track_caller]
 fn watch(options: &[&str]) -> (Output, Vec<Session>) {
     let netns = Netns::enter_new();

@@ -1,4 +1,5 @@
-//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason of this kernel and the stack.
+//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason of this kernel and the
+//! stack.
 
 mod filters;
 mod formats;
@@ -92,8 +93,8 @@ fn index() -> &'static Index<'static> {
     &INDEX
 }
 
-/// The first of these reasons that this kernel has, by name and number; the later ones are names of older kernels for the same
-/// event. `None` on kernels without reasons.
+/// The first of these reasons that this kernel has, by name and number; the later ones are names of
+/// older kernels for the same event. `None` on kernels without reasons.
 fn reason(names: &[&str]) -> (Option<String>, Option<u32>) {
     let values = index().enum_values("skb_drop_reason").expect("an answer");
     let Lookup::Found(values) = values else { return (None, None) };
@@ -237,7 +238,8 @@ fn netfilter(address: IpAddr) -> Outcome {
     Ok(())
 }
 
-/// A rule that drops packets when they are sent: they belong to a socket with a state, whose port is the source.
+/// A rule that drops packets when they are sent: they belong to a socket with a state, whose port
+/// is the source.
 fn netfilter_drops_sent_packets() -> Outcome {
     let netns = Netns::enter_new();
     drop_at(Hook::Output)?;
@@ -261,9 +263,10 @@ fn netfilter_drops_sent_packets() -> Outcome {
     Ok(())
 }
 
-/// Has a closed socket wait itself for the peer's FIN, as it does if the time limit is more than a minute. With a shorter limit, a
-/// smaller object takes over once its own FIN is acknowledged, now or 40 ms later, and all packets to that object are dropped
-/// without a specific reason, even the FIN.
+/// Has a closed socket wait itself for the peer's FIN, as it does if the time limit is more than a
+/// minute. With a shorter limit, a smaller object takes over once its own FIN is acknowledged, now
+/// or 40 ms later, and all packets to that object are dropped without a specific reason, even the
+/// FIN.
 fn wait_as_sockets(netns: &Netns) {
     netns.set_sysctl("net/ipv4/tcp_fin_timeout", "120");
 }
@@ -324,7 +327,8 @@ fn data_out_of_the_window(via: Via, options: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Checks that the tracepoint sees drops by `tcp_drop()`, by which connections drop useless packets. Before 5.18 it does not.
+/// Checks that the tracepoint sees drops by `tcp_drop()`, by which connections drop useless
+/// packets. Before 5.18 it does not.
 fn needs_traced_tcp_drop() -> Result<(), kernel_tests::requirements::Skip> {
     let values = index().enum_values("skb_drop_reason").expect("an answer");
     let there = matches!(values, Lookup::Found(values)
@@ -388,7 +392,8 @@ fn purged_only_with_the_option() -> Outcome {
     Ok(())
 }
 
-/// Sends the accepting end two segments whose sequence numbers are 2^31 apart: one is before the window, one after it.
+/// Sends the accepting end two segments whose sequence numbers are 2^31 apart: one is before the
+/// window, one after it.
 pub fn send_out_of_window(pair: Pair, flags: u8) {
     let (from, to) = (pair.client.local, pair.client.remote);
     for seq in [0x1000_0000, 0x9000_0000] {

@@ -53,13 +53,14 @@ pub const TESTS: &[Test] = &[
     test("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
-/// The error of a row's time. It is converted from the monotonic clock, and the packet that ends a connection may still be in a
-/// queue when the last close returns.
+/// The error of a row's time. It is converted from the monotonic clock, and the packet that ends a
+/// connection may still be in a queue when the last close returns.
 fn tolerance() -> Duration {
     patient(Duration::from_millis(100))
 }
 
-/// Plays a scenario while the tool runs. Each end must have its row, and there must be no other row.
+/// Plays a scenario while the tool runs. Each end must have its row, and there must be no other
+/// row.
 #[track_caller]
 fn plays(scenario: Scenario) -> Outcome {
     watched(&[], Via::V4, scenario);
@@ -167,8 +168,8 @@ fn in_span(ts: u64, session: &Session) -> bool {
     begin - tolerance() <= at && at <= end + tolerance()
 }
 
-/// If the kernel has tracepoints for send and receive, the process that sends and receives is the owner, even if another one
-/// accepted the connection.
+/// If the kernel has tracepoints for send and receive, the process that sends and receives is the
+/// owner, even if another one accepted the connection.
 fn the_user_of_a_socket_owns_it() -> Outcome {
     needs(Feature::SocketLengths)?;
     watched(&[], Via::V4, |stage| {
@@ -267,7 +268,8 @@ fn open_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// With `--existing` it has one, with owner and bytes; its duration counts from the start of the tool.
+/// With `--existing` it has one, with owner and bytes; its duration counts from the start of the
+/// tool.
 fn existing(args: &[&str]) -> Outcome {
     needs(Feature::KernelBtf)?;
     needs_owners(args)?;
@@ -292,7 +294,8 @@ fn existing(args: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Client and server are in different namespaces: each row has its own, and the handshake goes over a real queue.
+/// Client and server are in different namespaces: each row has its own, and the handshake goes over
+/// a real queue.
 fn two_namespaces() -> Outcome {
     needs(Feature::Veth)?;
     let (here, there) = (Netns::enter_new(), Netns::beside());
@@ -404,7 +407,8 @@ fn pid_of_server_that_closes_first() -> Outcome {
     Ok(())
 }
 
-/// `-4` and `-6` select by the addresses on the wire: an IPv6 socket with mapped addresses uses IPv4.
+/// `-4` and `-6` select by the addresses on the wire: an IPv6 socket with mapped addresses uses
+/// IPv4.
 fn family() -> Outcome {
     needs(Feature::Ipv6)?;
     for (option, wanted) in [("-4", [true, true, false]), ("-6", [false, false, true])] {

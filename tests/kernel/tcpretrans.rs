@@ -1,4 +1,5 @@
-//! tcpretrans: a row for each retransmission that the kernel counts, with kind, addresses, state, sequence number and owner.
+//! tcpretrans: a row for each retransmission that the kernel counts, with kind, addresses, state,
+//! sequence number and owner.
 
 mod filters;
 mod formats;
@@ -101,7 +102,8 @@ fn stop(tool: Tool) -> Output {
     output
 }
 
-/// Checks that the rows have all segments, SYNs and loss probes of the kernel's counters, in order, and none failed.
+/// Checks that the rows have all segments, SYNs and loss probes of the kernel's counters, in order,
+/// and none failed.
 #[track_caller]
 fn assert_counted(rows: &[RetransRow], new_data_probes: u64, counters: Counters, output: &Output) {
     let count = |is: &dyn Fn(&RetransRow) -> bool| rows.iter().filter(|row| is(row)).count() as u64;
@@ -131,7 +133,8 @@ fn tallies_of(rows: &[RetransRow]) -> BTreeMap<Endpoints, (u64, u64)> {
     tallies
 }
 
-/// The same from the tool's counts, which must be sorted: IPv4 before IPv6, smallest first, each flow once.
+/// The same from the tool's counts, which must be sorted: IPv4 before IPv6, smallest first, each
+/// flow once.
 #[track_caller]
 fn tallies(rows: &[FlowRow]) -> BTreeMap<Endpoints, (u64, u64)> {
     assert!(rows.is_sorted_by_key(|row| (row.laddr.is_ipv6(), row.retransmits)), "{rows:?}");
@@ -217,7 +220,8 @@ fn timeout() -> Outcome {
     Ok(())
 }
 
-/// Packets after the lost one show that it is lost. The timer of a loss probe is running then, but this is not a loss probe.
+/// Packets after the lost one show that it is lost. The timer of a loss probe is running then, but
+/// this is not a loss probe.
 fn fast_retransmission() -> Outcome {
     let watch = Watch::start(&["-l"]);
     let mut pair = Pair::new(V4);
@@ -248,8 +252,8 @@ fn several_segments() -> Outcome {
     Ok(())
 }
 
-/// A loss probe with new data is not a retransmission. The first data fills the congestion window, so later data waits for the
-/// probe.
+/// A loss probe with new data is not a retransmission. The first data fills the congestion window,
+/// so later data waits for the probe.
 fn probe_with_new_data() -> Outcome {
     // On a slow machine the probe may be sent before there is new data.
     for _ in 0..8 {
@@ -296,7 +300,8 @@ fn syn_ack() -> Outcome {
     Ok(())
 }
 
-/// A retransmission has the same sequence number as before: data begins one after the SYN, and each byte counts one.
+/// A retransmission has the same sequence number as before: data begins one after the SYN, and each
+/// byte counts one.
 fn sequence_numbers() -> Outcome {
     let watch = Watch::start(&["-l"]);
     let mut pair = Pair::with_loss(V4, Lost::SynAck);
@@ -356,7 +361,8 @@ fn mapped() -> Outcome {
     Ok(())
 }
 
-/// Failed retransmissions are shown only with the option, with the error. On kernels without the error, a message says so.
+/// Failed retransmissions are shown only with the option, with the error. On kernels without the
+/// error, a message says so.
 fn failed() -> Outcome {
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 87, 9, 1);
     const EHOSTUNREACH: i64 = 113;

@@ -1,4 +1,5 @@
-//! tcpstates: a row for each state change of each socket, in order, with its owner if that is known.
+//! tcpstates: a row for each state change of each socket, in order, with its owner if that is
+//! known.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,10 +43,12 @@ pub const TESTS: &[Test] = &[
     test("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
-/// The first kernel that sets a connection's tuple before its first change, LISTEN to SYN_RECV; older kernels set it later.
+/// The first kernel that sets a connection's tuple before its first change, LISTEN to SYN_RECV;
+/// older kernels set it later.
 pub const FIRST_CHANGE_HAS_PEER: (u32, u32) = (6, 18);
 
-/// A span is the difference between the times of two rows, with the error of their conversion to wall-clock time.
+/// A span is the difference between the times of two rows, with the error of their conversion to
+/// wall-clock time.
 const SPAN_TOLERANCE: Duration = Duration::from_millis(1);
 
 /// A time of a row may differ from this process's clock by the error of the conversion.
@@ -170,7 +173,8 @@ fn differences(life: &Life, end: &End) -> Vec<String> {
             check("raddr", row.raddr == peer_ip(end));
             check("rport", row.rport == Some(end.remote.port()).filter(|&port| port != 0));
         }
-        // The kernel chooses a port after the change to SYN_SENT. An unknown port is not shown as 0.
+        // The kernel chooses a port after the change to SYN_SENT. An unknown port is not shown as
+        // 0.
         let chosen = row.newstate != "SYN_SENT";
         check("lport", row.lport == chosen.then_some(end.local.port()));
         check("owner", owner_is_right(row, end));
@@ -186,14 +190,15 @@ fn peer_ip(end: &End) -> Option<IpAddr> {
     Some(end.remote.ip()).filter(|ip| !ip.is_unspecified())
 }
 
-/// Whether a row is the first one of an accepted connection, on a kernel that sets its tuple only later.
+/// Whether a row is the first one of an accepted connection, on a kernel that sets its tuple only
+/// later.
 fn is_not_filled_in(row: &StateRow) -> bool {
     let first = (row.oldstate.as_str(), row.newstate.as_str()) == ("LISTEN", "SYN_RECV");
     first && row.rport.is_none() && running_version() < FIRST_CHANGE_HAS_PEER
 }
 
-/// A row names one of the processes that had the socket open, or no process. It must name one if a system call caused the change
-/// and for every change of a connecting socket.
+/// A row names one of the processes that had the socket open, or no process. It must name one if a
+/// system call caused the change and for every change of a connecting socket.
 fn owner_is_right(row: &StateRow, end: &End) -> bool {
     match (row.pid, row.comm.as_deref()) {
         (Some(pid), Some(comm)) => end.owners.iter().any(|who| (who.pid, who.comm.as_str()) == (pid, comm)),
@@ -205,8 +210,8 @@ fn owner_is_right(row: &StateRow, end: &End) -> bool {
     }
 }
 
-/// The span is the time since the row before. An accepted connection leaves LISTEN when it is created. The time before the first
-/// change of another socket is unknown.
+/// The span is the time since the row before. An accepted connection leaves LISTEN when it is
+/// created. The time before the first change of another socket is unknown.
 fn span_is_right(row: &StateRow, last: Option<&StateRow>) -> bool {
     match (row.span_ns, last) {
         (None, None) => row.oldstate == "CLOSE",
@@ -272,14 +277,15 @@ fn each_of_2000_exactly_once() -> Outcome {
     const COUNT: u32 = 2000;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    // The ring is large enough for all events, so that the test does not depend on how fast the machine reads.
+    // The ring is large enough for all events, so that the test does not depend on how fast the
+    // machine reads.
     let mut tool = start(&["--stats", "--ring-size", "8M"]);
     traffic::start_storm(&mut stage, COUNT);
     let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
     let ends: Vec<End> = sessions.into_iter().flat_map(|s| s.ends).collect();
     let output = finish(tool, &netns, 0);
-    // A skipped change is missing from one socket's rows. If it is the last change, they are grouped with those of the next socket
-    // at the same address.
+    // A skipped change is missing from one socket's rows. If it is the last change, they are
+    // grouped with those of the next socket at the same address.
     let missed = crate::cli::assert_only_missed(&output);
     assert_rows_but(&output, &netns, &ends, 3 * missed);
     Ok(())
@@ -295,7 +301,8 @@ fn local_port_of_server() -> Outcome {
     Ok(())
 }
 
-/// `-L` of a client's own port: all its changes are reported. At the change to SYN_SENT it has a port only because it was bound.
+/// `-L` of a client's own port: all its changes are reported. At the change to SYN_SENT it has a
+/// port only because it was bound.
 fn local_port_of_client() -> Outcome {
     const PORT: u16 = 40_404;
     let netns = Netns::enter_new();
@@ -388,7 +395,8 @@ fn agrees_with_libbpf_tools() -> Outcome {
     Ok(())
 }
 
-/// The changes of sockets with this address, in an order that does not depend on how CPUs were drained.
+/// The changes of sockets with this address, in an order that does not depend on how CPUs were
+/// drained.
 fn of_address(mut changes: Vec<peer::Change>, address: IpAddr) -> Vec<peer::Change> {
     changes.retain(|(_, tuple, ..)| tuple.0 == address || tuple.2 == address);
     changes.sort();

@@ -1,4 +1,5 @@
-//! tcpsubnet: every sent byte is counted once, in the row of the first subnet that contains the peer's address.
+//! tcpsubnet: every sent byte is counted once, in the row of the first subnet that contains the
+//! peer's address.
 
 use std::collections::BTreeMap;
 

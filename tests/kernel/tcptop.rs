@@ -1,4 +1,5 @@
-//! tcptop: every byte that a process sends or receives is counted once, in the row of the process, for all system calls.
+//! tcptop: every byte that a process sends or receives is counted once, in the row of the process,
+//! for all system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -81,8 +82,8 @@ fn finish(tool: Tool) -> Output {
 #[track_caller]
 fn assert_quiet(output: Output) -> Output {
     output.assert_code(0).assert_complete_lines();
-    // The tool warns of sockets missing in its table in all namespaces, because it does not know theirs. If one of the test's own
-    // sockets were missing, the sums would be wrong.
+    // The tool warns of sockets missing in its table in all namespaces, because it does not know
+    // theirs. If one of the test's own sockets were missing, the sums would be wrong.
     let mut messages = output.stderr_since_attached();
     messages.retain(|line| !line.contains("--max-sockets"));
     assert_eq!(messages, [""; 0], "{output}");
@@ -101,8 +102,8 @@ fn all_calls_that_move_bytes(access: &str) -> Outcome {
     Ok(())
 }
 
-/// The tool's sums must be those of `act`. If the kernel has skipped a program, the test repeats `act`: some kernels do so now and
-/// then, mostly on a single CPU.
+/// The tool's sums must be those of `act`. If the kernel has skipped a program, the test repeats
+/// `act`: some kernels do so now and then, mostly on a single CPU.
 #[track_caller]
 fn sums_are(netns: &Netns, options: &[&str], act: impl Fn() -> Sums) {
     let mut left = if misses_runs() { 8 } else { 1 };
@@ -143,7 +144,8 @@ fn move_bytes(via: Via) -> Sums {
     both(&stage, pair, up, 5).into()
 }
 
-/// Bytes from before the tool do not count. Bytes that wait in the receive queue count when they are read.
+/// Bytes from before the tool do not count. Bytes that wait in the receive queue count when they
+/// are read.
 fn open_before_the_tool() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
@@ -163,7 +165,8 @@ fn open_before_the_tool() -> Outcome {
 fn opened_and_closed_in_an_interval() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
-    // Some kernels skip about one event in 2,000, and a connection has about 20. With few connections, most tries are complete.
+    // Some kernels skip about one event in 2,000, and a connection has about 20. With few
+    // connections, most tries are complete.
     let connections = if misses_runs() { 40 } else { 200 };
     sums_are(&netns, &["100"], || {
         let mut stage = Stage::new(Via::V4);
@@ -221,8 +224,8 @@ fn processes_that_share_a_connection() -> Outcome {
     Ok(())
 }
 
-/// At the start no process has this connection open, so the size of its first receive is unknown. The tool counts the socket as
-/// untracked and does not guess.
+/// At the start no process has this connection open, so the size of its first receive is unknown.
+/// The tool counts the socket as untracked and does not guess.
 fn not_accepted_before_the_tool() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
@@ -237,8 +240,8 @@ fn not_accepted_before_the_tool() -> Outcome {
     let output = tool.stop();
     output.assert_code(0);
     assert!(output.stderr.contains("\"untracked\":1,"), "{output}");
-    // On older kernels the program runs when a socket's lock is released. The first such event is the accept, so all bytes are
-    // counted.
+    // On older kernels the program runs when a socket's lock is released. The first such event is
+    // the accept, so all bytes are counted.
     let before = if running_version() < SEND_LENGTH { 1000 } else { 0 };
     let expected = Sums::from([
         (flow(&stage.server.who(), server), (before + 50, 0)),

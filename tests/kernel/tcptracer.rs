@@ -65,7 +65,8 @@ impl Action {
         Self { local: conn.local, remote: conn.remote, kind, who, uid: 0 }
     }
 
-    /// The actions at an end: its first owner opened it, its last owner closed it. An end without owners has no actions.
+    /// The actions at an end: its first owner opened it, its last owner closed it. An end without
+    /// owners has no actions.
     fn of(end: &End) -> Vec<Self> {
         let opened = match end.role {
             Role::Active => "connect",
@@ -110,7 +111,8 @@ fn finish(mut tool: Tool, netns: &Netns, actions: &[Action]) -> Output {
     output
 }
 
-/// The rows of a namespace must be these actions, those of an end in order, with at most this many faults.
+/// The rows of a namespace must be these actions, those of an end in order, with at most this many
+/// faults.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usize) {
     output.assert_code(0).assert_complete_lines();
@@ -229,7 +231,8 @@ fn waits_in_accept_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// One thread accepts, another one closes: each row has the name of the thread, both the same process.
+/// One thread accepts, another one closes: each row has the name of the thread, both the same
+/// process.
 fn accepts_in_a_thread() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -277,8 +280,8 @@ fn passed_over_a_socket() -> Outcome {
     Ok(())
 }
 
-/// A connection and a listener from before the tool: the closes of the connection and the listener's new connection are shown, and
-/// the close of a connection that was reset before.
+/// A connection and a listener from before the tool: the closes of the connection and the
+/// listener's new connection are shown, and the close of a connection that was reset before.
 fn open_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -297,8 +300,8 @@ fn open_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// With tracefs the tool attaches to the returns of two system calls, not to those of all. If it can trace functions, it needs
-/// neither. Both kinds of accept are seen.
+/// With tracefs the tool attaches to the returns of two system calls, not to those of all. If it
+/// can trace functions, it needs neither. Both kinds of accept are seen.
 fn by_tracepoints_of_system_calls() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();

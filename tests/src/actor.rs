@@ -1,8 +1,8 @@
 //! A process that opens, uses and closes connections on command.
 //!
-//! Client and server of a test are processes of their own with names of their own, so a row with the wrong owner (or with the
-//! process that happened to be on the CPU) is noticed. They take one command at a time, so the test knows the order of
-//! events.
+//! Client and server of a test are processes of their own with names of their own, so a row with
+//! the wrong owner (or with the process that happened to be on the CPU) is noticed. They take one
+//! command at a time, so the test knows the order of events.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -238,7 +238,8 @@ impl Actor {
         self.must(format!("close {}", conn.id));
     }
 
-    /// Starts a process that inherits the connection. Both have it open now; close it here to pass it on.
+    /// Starts a process that inherits the connection. Both have it open now; close it here to pass
+    /// it on.
     ///
     /// # Panics
     /// If the process cannot be started or does not answer.
@@ -265,7 +266,8 @@ impl Actor {
         self.ask("accept-blocking".to_owned());
     }
 
-    /// Starts to wait in `accept4(2)` in a thread of this name; [`Self::accepted`] waits for the connection.
+    /// Starts to wait in `accept4(2)` in a thread of this name; [`Self::accepted`] waits for the
+    /// connection.
     #[track_caller]
     pub fn start_accept_in_thread(&mut self, comm: &str) {
         self.ask(format!("accept-in-thread {comm}"));
@@ -309,7 +311,8 @@ impl Actor {
         self.must(format!("become-user {uid}"));
     }
 
-    /// Starts to open this many more connections to itself and to keep both ends open; [`Self::finish`] waits for the end.
+    /// Starts to open this many more connections to itself and to keep both ends open;
+    /// [`Self::finish`] waits for the end.
     #[track_caller]
     pub fn start_open_many(&mut self, count: usize) {
         self.ask(format!("open-many {count}"));
@@ -327,7 +330,8 @@ impl Actor {
         self.ask(format!("serve {count}"));
     }
 
-    /// Starts a storm of connections; [`Self::finish`] waits for the end and returns the local ports.
+    /// Starts a storm of connections; [`Self::finish`] waits for the end and returns the local
+    /// ports.
     #[track_caller]
     pub fn start_storm(&mut self, count: u32, to: SocketAddr) {
         self.ask(format!("storm {count} {to}"));
@@ -342,7 +346,8 @@ impl Actor {
         }
     }
 
-    /// Kills the process (`SIGKILL`) and waits until it has ended, so that the kernel has closed its sockets.
+    /// Kills the process (`SIGKILL`) and waits until it has ended, so that the kernel has closed
+    /// its sockets.
     ///
     /// # Panics
     /// If another actor has started it.
@@ -399,8 +404,8 @@ impl Drop for Actor {
             let _ = child.kill();
             let _ = child.wait();
         } else {
-            // A child of another actor ends when its control socket is closed. Wait for that, because the test may be about its
-            // connection.
+            // A child of another actor ends when its control socket is closed. Wait for that,
+            // because the test may be about its connection.
             let _ = self.control.get_mut().shutdown(std::net::Shutdown::Write);
             let _ = self.control.read_line(&mut String::new());
         }

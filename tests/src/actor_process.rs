@@ -1,7 +1,8 @@
-//! The process of an [`Actor`](crate::actor::Actor): it executes one line at a time and answers each with one line.
+//! The process of an [`Actor`](crate::actor::Actor): it executes one line at a time and answers
+//! each with one line.
 //!
-//! A line is `command arguments`. An answer is `ok facts`, or `failed ERRNO facts` if the socket call failed. An impossible
-//! command is a panic, which the test sees as an actor that has ended.
+//! A line is `command arguments`. An answer is `ok facts`, or `failed ERRNO facts` if the socket
+//! call failed. An impossible command is a panic, which the test sees as an actor that has ended.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -71,7 +72,8 @@ pub(crate) fn run(comm: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Moves the inherited connection away from standard output, so that closing it closes the last reference.
+/// Moves the inherited connection away from standard output, so that closing it closes the last
+/// reference.
 fn inherited() -> Option<TcpStream> {
     let fd = io::stdout().as_fd().try_clone_to_owned().expect("dup stdout");
     getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
@@ -210,7 +212,8 @@ impl Process {
         self.facts(id)
     }
 
-    /// Connects to `to` from `from`. With port 0, `connect(2)` chooses the address, as for nearly every client.
+    /// Connects to `to` from `from`. With port 0, `connect(2)` chooses the address, as for nearly
+    /// every client.
     fn connect(&mut self, to: SocketAddr, from: SocketAddr) -> Answer {
         let fd = tcp_socket(to, SockFlag::empty())?;
         if from.port() != 0 {
@@ -227,7 +230,8 @@ impl Process {
         }
     }
 
-    /// Starts to connect without waiting; `user_timeout` in milliseconds, 0 for the system's default.
+    /// Starts to connect without waiting; `user_timeout` in milliseconds, 0 for the system's
+    /// default.
     fn start_connect(&mut self, to: SocketAddr, user_timeout: u32) -> Answer {
         let fd = tcp_socket(to, SockFlag::SOCK_NONBLOCK)?;
         if user_timeout != 0 {
@@ -268,7 +272,8 @@ impl Process {
         ok("")
     }
 
-    /// Reads to the end of the stream and returns how many bytes there were, even if the end is an error.
+    /// Reads to the end of the stream and returns how many bytes there were, even if the end is an
+    /// error.
     fn recv_eof(&self, id: u32) -> Answer {
         let mut stream = self.stream(id);
         let (mut total, mut buffer) = (0, vec![0; 64 * 1024]);
@@ -291,7 +296,8 @@ impl Process {
         ok("")
     }
 
-    /// Starts an actor that inherits the connection, as a server started by inetd does. This process keeps it open.
+    /// Starts an actor that inherits the connection, as a server started by inetd does. This
+    /// process keeps it open.
     fn start_child(&self, id: u32, comm: &str, control: &str) -> Answer {
         let control = UnixStream::connect(control)?;
         let connection = self.stream(id).as_fd().try_clone_to_owned()?;
@@ -304,7 +310,8 @@ impl Process {
         ok("")
     }
 
-    /// Waits in `accept(2)`, whereas [`Self::accept`] waits before it calls `accept4(2)`. Only the test has a time limit.
+    /// Waits in `accept(2)`, whereas [`Self::accept`] waits before it calls `accept4(2)`. Only the
+    /// test has a time limit.
     fn accept_blocking(&mut self) -> Answer {
         let listener = self.listener.as_ref().expect("accept before listen");
         let fd = nix::sys::socket::accept(listener.as_raw_fd())?;
@@ -348,7 +355,8 @@ impl Process {
         ok("")
     }
 
-    /// Accepts `count` connections one after the other; reads each to its end, answers and closes it.
+    /// Accepts `count` connections one after the other; reads each to its end, answers and closes
+    /// it.
     fn serve(&self, count: u32) -> Answer {
         let listener = self.listener.as_ref().expect("serve before listen");
         for _ in 0..count {
@@ -361,8 +369,8 @@ impl Process {
     }
 }
 
-/// Makes `count` connections one after the other; the n-th sends [`storm_question`] bytes, half-closes, reads the answer to
-/// its end and closes. Returns the local ports, in order.
+/// Makes `count` connections one after the other; the n-th sends [`storm_question`] bytes,
+/// half-closes, reads the answer to its end and closes. Returns the local ports, in order.
 fn storm(count: u32, to: SocketAddr) -> Answer {
     let mut ports = Vec::new();
     for n in 0..count {
@@ -405,7 +413,8 @@ fn tcp_socket(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
     socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// Sets time limits, so that no call of an actor blocks for ever. The limit for sending applies to `connect(2)` too.
+/// Sets time limits, so that no call of an actor blocks for ever. The limit for sending applies to
+/// `connect(2)` too.
 fn limit(stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(patient(CALL_LIMIT)))?;
     stream.set_write_timeout(Some(patient(CALL_LIMIT)))
@@ -422,7 +431,8 @@ fn await_events(fd: &impl AsFd, events: PollFlags) -> Result<(), Failed> {
         let mut fds = [PollFd::new(fd.as_fd(), events)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
-            // The kernel sets the error just before it changes the state. Reading the error now would hide it from the tools.
+            // The kernel sets the error just before it changes the state. Reading the error now
+            // would hide it from the tools.
             Ok(_) if fds[0].revents() == Some(PollFlags::POLLERR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),

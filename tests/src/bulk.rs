@@ -25,7 +25,8 @@ pub struct Endpoints {
     pub server: TcpStream,
 }
 
-/// Enters a new namespace in which every connection gets a port of its own: no port is used again before all ports were.
+/// Enters a new namespace in which every connection gets a port of its own: no port is used again
+/// before all ports were.
 #[must_use]
 pub fn new_netns() -> Netns {
     let netns = Netns::enter_new();
@@ -92,8 +93,8 @@ impl Listener {
         Endpoints { client, server }
     }
 
-    /// Waits until all connections of this listener have ended. All of them must have been closed before, but on a busy
-    /// machine the last acknowledgement may arrive late.
+    /// Waits until all connections of this listener have ended. All of them must have been closed
+    /// before, but on a busy machine the last acknowledgement may arrive late.
     #[track_caller]
     pub fn wait_closed(&self) {
         let port = self.address().port();
@@ -105,7 +106,8 @@ impl Listener {
 }
 
 impl Endpoints {
-    /// Closes the client, waits until the server has read the end of the stream, and closes the server.
+    /// Closes the client, waits until the server has read the end of the stream, and closes the
+    /// server.
     #[track_caller]
     pub fn close(self) {
         let Self { client, mut server } = self;
@@ -266,8 +268,9 @@ impl Kind {
     }
 }
 
-/// Waits until a client sees the reset. If the last packet of its handshake arrived while the listener was being closed, no
-/// reset is sent for it, so the client sends more, which is answered by a reset.
+/// Waits until a client sees the reset. If the last packet of its handshake arrived while the
+/// listener was being closed, no reset is sent for it, so the client sends more, which is answered
+/// by a reset.
 #[track_caller]
 fn wait_for_reset(client: &mut TcpStream) {
     client.set_read_timeout(Some(Duration::from_secs(1))).expect("SO_RCVTIMEO");

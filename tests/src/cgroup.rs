@@ -23,7 +23,8 @@ impl Cgroup {
     /// Makes a cgroup below the root.
     ///
     /// # Panics
-    /// If cgroup2 is not mounted (see [`crate::requirements::Feature::Cgroup2`]) or the kernel refuses.
+    /// If cgroup2 is not mounted (see [`crate::requirements::Feature::Cgroup2`]) or the kernel
+    /// refuses.
     #[must_use]
     #[track_caller]
     #[allow(clippy::new_without_default)] // a default that touches the host would surprise
@@ -59,7 +60,8 @@ impl Cgroup {
         self.0.to_str().expect("a path of ASCII")
     }
 
-    /// Moves a process into the cgroup. Sockets that the process has already made stay in their cgroup.
+    /// Moves a process into the cgroup. Sockets that the process has already made stay in their
+    /// cgroup.
     ///
     /// # Panics
     /// If the kernel refuses.

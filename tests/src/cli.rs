@@ -107,7 +107,8 @@ pub struct Output {
 }
 
 impl Tool {
-    /// Starts `tcptools TOOL ARGS -v` and waits until it is attached. It must report all later events.
+    /// Starts `tcptools TOOL ARGS -v` and waits until it is attached. It must report all later
+    /// events.
     #[must_use]
     #[track_caller]
     pub fn start(tool: &str, args: &[&str]) -> Self {
@@ -149,8 +150,8 @@ impl Tool {
         });
     }
 
-    /// Reads until a condition on the output is met. It sees complete lines only, all of them each time; for many rows use
-    /// [`Self::wait_rows`].
+    /// Reads until a condition on the output is met. It sees complete lines only, all of them each
+    /// time; for many rows use [`Self::wait_rows`].
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, mut is_met: impl FnMut(&Output) -> bool) {
         self.wait(what, |tool| is_met(&tool.complete_lines()));
@@ -215,8 +216,8 @@ impl Tool {
         self.finish()
     }
 
-    /// Waits for this many rows of a network namespace and then stops the tool. Stopping prints pending rows, so that an extra
-    /// row is seen too.
+    /// Waits for this many rows of a network namespace and then stops the tool. Stopping prints
+    /// pending rows, so that an extra row is seen too.
     #[must_use]
     #[track_caller]
     pub fn stop_after(mut self, netns: u64, rows: usize) -> Output {
@@ -327,7 +328,8 @@ impl Output {
         self
     }
 
-    /// Fails unless this was a usage error: exit code 2, no output, and one line that names the wrong argument.
+    /// Fails unless this was a usage error: exit code 2, no output, and one line that names the
+    /// wrong argument.
     #[track_caller]
     pub fn assert_wrong_usage(&self, named: &str) {
         self.assert_code(2).assert_no_stdout();
@@ -394,7 +396,8 @@ impl fmt::Display for Output {
     }
 }
 
-/// A text, or the first and last lines of a long text. Every line is indented, to distinguish it from the test's own output.
+/// A text, or the first and last lines of a long text. Every line is indented, to distinguish it
+/// from the test's own output.
 fn shown(text: &str) -> String {
     const LINES_AT_EACH_END: usize = 100;
     let lines: Vec<&str> = text.lines().collect();

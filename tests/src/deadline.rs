@@ -1,7 +1,7 @@
 //! Waiting with a limit: every wait of the harness ends, and on failure shows what it saw last.
 //!
-//! The limits are for real machines. An emulated machine takes ten times as long; the variable [`PATIENCE`] multiplies
-//! every limit.
+//! The limits are for real machines. An emulated machine takes ten times as long; the variable
+//! [`PATIENCE`] multiplies every limit.
 
 use std::env::{self, VarError};
 use std::fmt::Display;
@@ -82,7 +82,8 @@ impl Deadline {
         self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    /// The time left as `poll(2)` takes it, rounded up so that a poll never ends before the deadline; `None` if it is over.
+    /// The time left as `poll(2)` takes it, rounded up so that a poll never ends before the
+    /// deadline; `None` if it is over.
     #[must_use]
     pub fn poll_timeout(self) -> Option<PollTimeout> {
         let millis = self.left()?.as_millis().saturating_add(1);
@@ -90,9 +91,11 @@ impl Deadline {
     }
 }
 
-/// Calls `check` until it returns `Ok`. While the condition is not met, `check` returns `Err` with what it saw.
+/// Calls `check` until it returns `Ok`. While the condition is not met, `check` returns `Err` with
+/// what it saw.
 ///
-/// This is for conditions that no file descriptor announces, such as the end of a kernel object. Otherwise use `poll(2)`.
+/// This is for conditions that no file descriptor announces, such as the end of a kernel object.
+/// Otherwise use `poll(2)`.
 ///
 /// # Panics
 /// If the condition is not met within `limit`; the message has what was seen last.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::deadline::wait_until;
 use crate::requirements::{self, Feature, Skip};
 
-/// The kernel frees programs and maps some time after their last reference is gone, from a work queue and after RCU
-/// periods.
+/// The kernel frees programs and maps some time after their last reference is gone, from a work
+/// queue and after RCU periods.
 const FREE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Open files of this process: number and target.
@@ -58,8 +58,9 @@ impl BpfObjects {
         Ok(Self(all_objects()))
     }
 
-    /// Fails if there are objects that were not there before. Objects of running processes do not count: other programs of
-    /// the machine may load BPF at the same time, and the tool under test has ended.
+    /// Fails if there are objects that were not there before. Objects of running processes do not
+    /// count: other programs of the machine may load BPF at the same time, and the tool under test
+    /// has ended.
     ///
     /// # Errors
     /// The objects that are left.
@@ -117,7 +118,8 @@ fn held_by_processes() -> BTreeSet<Object> {
     files.filter_map(|file| object(&fs::read_to_string(file.path()).ok()?)).collect()
 }
 
-/// The object of a file, from its `/proc/PID/fdinfo/N`. The information on a link also names the program of the link.
+/// The object of a file, from its `/proc/PID/fdinfo/N`. The information on a link also names the
+/// program of the link.
 fn object(fdinfo: &str) -> Option<Object> {
     let id = |key: &str| fdinfo.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok());
     for (kind, key) in [("link", "link_id:"), ("prog", "prog_id:"), ("map", "map_id:")] {

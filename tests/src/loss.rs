@@ -1,7 +1,7 @@
 //! Packets that are lost on purpose, and the kernel's own counts of retransmissions.
 //!
-//! A socket filter drops received packets before TCP sees them. The sender cannot distinguish that from a loss in the network.
-//! The filter affects only its socket, and no kernel module is needed.
+//! A socket filter drops received packets before TCP sees them. The sender cannot distinguish that
+//! from a loss in the network. The filter affects only its socket, and no kernel module is needed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,8 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 /// `BPF_RET | BPF_K`, linux/bpf_common.h: with 0, no byte of the packet passes.
 const BPF_RET_K: u16 = 0x06;
 
-/// Has a socket drop all packets that it receives. Connections accepted from a listener inherit that.
+/// Has a socket drop all packets that it receives. Connections accepted from a listener inherit
+/// that.
 ///
 /// # Panics
 /// If the kernel refuses.
@@ -32,8 +33,8 @@ pub fn stop_dropping(socket: &impl AsFd) {
     SockRef::from(socket).detach_filter().expect("SO_DETACH_FILTER");
 }
 
-/// Calls `send`, and has a socket drop what it receives until the packets of `send` have arrived. On a busy machine they may
-/// arrive some time after they were sent.
+/// Calls `send`, and has a socket drop what it receives until the packets of `send` have arrived.
+/// On a busy machine they may arrive some time after they were sent.
 #[track_caller]
 fn while_dropping<T>(receiver: &impl AsFd, send: impl FnOnce() -> T) -> T {
     let this = Pid::from_raw(0);
@@ -46,7 +47,8 @@ fn while_dropping<T>(receiver: &impl AsFd, send: impl FnOnce() -> T) -> T {
     let sent = send();
     let [sender, sentinel] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("UDP"));
     let to = sentinel.local_addr().expect("bound");
-    // Two packets follow each other: the first packet of `send` may be answered, and the answer must be lost too.
+    // Two packets follow each other: the first packet of `send` may be answered, and the answer
+    // must be lost too.
     for _ in 0..2 {
         sender.send_to(&[0], to).expect("send a packet behind them");
         sentinel.recv(&mut [0]).expect("a packet behind them");
@@ -124,8 +126,8 @@ impl Pair {
         pair
     }
 
-    /// The client sends `bytes`, which are lost, then each of `more` in a packet of its own. Returns once retransmissions have
-    /// brought all bytes to the server.
+    /// The client sends `bytes`, which are lost, then each of `more` in a packet of its own.
+    /// Returns once retransmissions have brought all bytes to the server.
     #[track_caller]
     pub fn lose(&mut self, bytes: &[u8], more: &[&[u8]]) {
         lose(&mut self.client, &mut self.server, bytes, more);

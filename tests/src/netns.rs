@@ -1,7 +1,8 @@
-//! Private network namespaces: a test sees only its own connections, and other programs do not see them.
+//! Private network namespaces: a test sees only its own connections, and other programs do not see
+//! them.
 //!
-//! Every test is a process of its own (see `runner`), so its namespace ends with it. The functions here do not touch the
-//! namespace in which the runner was started.
+//! Every test is a process of its own (see `runner`), so its namespace ends with it. The functions
+//! here do not touch the namespace in which the runner was started.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,7 +29,8 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Moves this process into a new namespace whose loopback device is up, with 127.0.0.0/8 and `::1`.
+    /// Moves this process into a new namespace whose loopback device is up, with 127.0.0.0/8 and
+    /// `::1`.
     ///
     /// # Panics
     /// If the kernel refuses, because the tests do not run as root.
@@ -61,7 +63,8 @@ impl Netns {
         Self { fd: file.into(), inode }
     }
 
-    /// The number that the tools print: the inode of `/proc/PID/ns/net`, `net->ns.inum` in the kernel.
+    /// The number that the tools print: the inode of `/proc/PID/ns/net`, `net->ns.inum` in the
+    /// kernel.
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
@@ -79,8 +82,8 @@ impl Netns {
         value
     }
 
-    /// Sets a sysctl of this namespace, such as `net/ipv4/tcp_syn_retries`. `/proc/sys/net` belongs to the namespace of the
-    /// process that opens it.
+    /// Sets a sysctl of this namespace, such as `net/ipv4/tcp_syn_retries`. `/proc/sys/net` belongs
+    /// to the namespace of the process that opens it.
     ///
     /// # Panics
     /// If this is the namespace of the machine, or the kernel refuses.
@@ -123,7 +126,8 @@ pub fn add_to_loopback(address: IpAddr) {
         .unwrap_or_else(|e| panic!("add {address} to lo: {e}"));
 }
 
-/// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in `two`.
+/// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in
+/// `two`.
 ///
 /// # Errors
 /// If the kernel does not support veth.

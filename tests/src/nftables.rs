@@ -1,6 +1,7 @@
 //! A rule of nftables that drops TCP packets to a port, made without the program `nft`.
 //!
-//! Numbers have the names of `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h` and `linux/netfilter.h`.
+//! Numbers have the names of `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h` and
+//! `linux/netfilter.h`.
 
 use std::io;
 
@@ -39,7 +40,8 @@ pub enum Hook {
     Output = 3,
 }
 
-/// Drops TCP packets, IPv4 and IPv6, to this port in the namespace that this process is in, until the namespace ends.
+/// Drops TCP packets, IPv4 and IPv6, to this port in the namespace that this process is in, until
+/// the namespace ends.
 ///
 /// # Errors
 /// The error of the kernel, for example because it does not support nftables.

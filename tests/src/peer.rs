@@ -1,7 +1,8 @@
-//! The tools of the same names in libbpf-tools, run beside ours on the same connections, for comparison.
+//! The tools of the same names in libbpf-tools, run beside ours on the same connections, for
+//! comparison.
 //!
-//! They see the whole machine and do not print network namespaces, so a test that compares uses addresses that no other
-//! process uses.
+//! They see the whole machine and do not print network namespaces, so a test that compares uses
+//! addresses that no other process uses.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -23,8 +24,8 @@ pub fn unique_address() -> IpAddr {
     Ipv4Addr::new(127, 87, high, low).into()
 }
 
-/// Starts a tool of libbpf-tools and waits until it is attached. Moves this process into a private mount namespace, because
-/// these tools need tracefs.
+/// Starts a tool of libbpf-tools and waits until it is attached. Moves this process into a private
+/// mount namespace, because these tools need tracefs.
 ///
 /// # Errors
 /// If the tool is not installed.
@@ -35,8 +36,8 @@ pub fn start(tool: &'static str) -> Result<Tool, Skip> {
     mntns::enter_new();
     mntns::mount_tracefs();
     let mut command = Command::new("stdbuf");
-    // These tools never flush. With a line buffer the header appears once all programs are attached and the event buffers
-    // are open.
+    // These tools never flush. With a line buffer the header appears once all programs are attached
+    // and the event buffers are open.
     command.args(["-oL", tool, "-w"]);
     let mut peer = Tool::spawn(command);
     peer.wait_for("header", |seen| seen.stdout.contains("LPORT"));
@@ -48,7 +49,8 @@ pub fn start(tool: &'static str) -> Result<Tool, Skip> {
 #[track_caller]
 pub fn sessions(output: &Output) -> Vec<Tuple> {
     rows(output, |columns| match columns {
-        // A COMM may contain spaces, so columns are counted from the right: ... LADDR LPORT RADDR RPORT TX_KB RX_KB MS
+        // A COMM may contain spaces, so columns are counted from the right: ... LADDR LPORT RADDR
+        // RPORT TX_KB RX_KB MS
         [_, .., laddr, lport, raddr, rport, _, _, _] => tuple([laddr, lport, raddr, rport]),
         _ => None,
     })

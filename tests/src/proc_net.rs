@@ -1,4 +1,5 @@
-//! The TCP sockets of this namespace as `/proc/net/tcp` lists them: `sl local_address rem_address st tx_queue:rx_queue`.
+//! The TCP sockets of this namespace as `/proc/net/tcp` lists them: `sl local_address rem_address
+//! st tx_queue:rx_queue`.
 
 use std::fs;
 

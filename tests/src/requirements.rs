@@ -1,8 +1,8 @@
 //! Features that a test needs and that a machine may lack.
 //!
-//! Each feature has an availability, such as "kernels have this since 5.5". Whether the feature is there is found out from the
-//! kernel, not from its version; the version only checks the stated availability. So a wrong or outdated statement fails
-//! the test, and no test is skipped for ever.
+//! Each feature has an availability, such as "kernels have this since 5.5". Whether the feature is
+//! there is found out from the kernel, not from its version; the version only checks the stated
+//! availability. So a wrong or outdated statement fails the test, and no test is skipped for ever.
 
 use std::fmt;
 use std::fs;
@@ -30,13 +30,16 @@ pub enum Feature {
     ProbeReads,
     /// A mounted cgroup2 file system.
     Cgroup2,
-    /// A virtual machine of `vm-tests`, where a test may set the clock and take CPUs offline. Never the host.
+    /// A virtual machine of `vm-tests`, where a test may set the clock and take CPUs offline. Never
+    /// the host.
     OwnMachine,
     /// This many mebibytes of free memory.
     Memory(u64),
-    /// This capability for the tool under test, which some virtual machines start with few capabilities.
+    /// This capability for the tool under test, which some virtual machines start with few
+    /// capabilities.
     ToolHas(Capability),
-    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, at which CAP_PERFMON is not enough.
+    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, at which
+    /// CAP_PERFMON is not enough.
     PerfEvents,
     /// A program in `PATH`.
     Program(&'static str),
@@ -97,7 +100,8 @@ pub fn needs(feature: Feature) -> Result<(), Skip> {
     check(&feature, availability, absent, running_version())
 }
 
-/// The same for a feature that only the test itself can find. `absent` is what the test saw if the feature is missing.
+/// The same for a feature that only the test itself can find. `absent` is what the test saw if the
+/// feature is missing.
 ///
 /// # Errors
 /// The skip.
@@ -109,8 +113,9 @@ pub fn requires(what: &str, availability: Availability, absent: Option<String>) 
     check(&what, availability, absent, running_version())
 }
 
-/// Checks that a tool with these arguments can find the owners of sockets that were open before it started. A BPF iterator
-/// needs no extra privilege; with `--no-iter` the tool reads `/proc/PID/fd` of other users' processes.
+/// Checks that a tool with these arguments can find the owners of sockets that were open before it
+/// started. A BPF iterator needs no extra privilege; with `--no-iter` the tool reads `/proc/PID/fd`
+/// of other users' processes.
 ///
 /// # Errors
 /// The skip.
@@ -239,18 +244,19 @@ pub fn running_version() -> (u32, u32) {
     parse_version(&release).unwrap_or_else(|| panic!("not a kernel release: {release:?}"))
 }
 
-/// Whether this kernel can preempt a program at a tracepoint: 7.3 does, 6.18 does not. A kernel skips a program that is already
-/// running on the same CPU. So if a program is preempted, events of the next task on that CPU are skipped: about ten of 20,000
-/// events in a storm under emulation. To disable preemption in the program (`bpf_preempt_disable`) does not help: when the
-/// program enables it again, it still counts as running.
+/// Whether this kernel can preempt a program at a tracepoint: 7.3 does, 6.18 does not. A kernel
+/// skips a program that is already running on the same CPU. So if a program is preempted, events of
+/// the next task on that CPU are skipped: about ten of 20,000 events in a storm under emulation. To
+/// disable preemption in the program (`bpf_preempt_disable`) does not help: when the program
+/// enables it again, it still counts as running.
 #[must_use]
 pub fn misses_runs() -> bool {
     running_version() >= (7, 0)
 }
 
-/// Whether this kernel runs no programs in its first process, nor in a soft interrupt taken while that process runs, and does not
-/// count the skips. Some kernels built for virtual machines do this. They are recognised by a member of `struct
-/// bpf_prog_aux` that other kernels do not have.
+/// Whether this kernel runs no programs in its first process, nor in a soft interrupt taken while
+/// that process runs, and does not count the skips. Some kernels built for virtual machines do
+/// this. They are recognised by a member of `struct bpf_prog_aux` that other kernels do not have.
 #[must_use]
 pub fn spares_init() -> bool {
     let member = b"\0init_owned\0";
@@ -258,7 +264,8 @@ pub fn spares_init() -> bool {
     types.windows(member.len()).any(|window| window == member)
 }
 
-/// Whether tables of flows grow on this kernel: that needs an allocator that can serve programs at any moment.
+/// Whether tables of flows grow on this kernel: that needs an allocator that can serve programs at
+/// any moment.
 #[must_use]
 pub fn tables_grow() -> bool {
     let version = fs::read_to_string("/proc/version").expect("read the kernel's version");

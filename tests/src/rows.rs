@@ -1,4 +1,5 @@
-//! The rows of `--json`, read strictly: a missing key and an extra key are both errors, because the keys are documented.
+//! The rows of `--json`, read strictly: a missing key and an extra key are both errors, because the
+//! keys are documented.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -471,8 +472,8 @@ fn parse<R: Row>(line: &str) -> Result<R, String> {
     R::read(&Object(object))
 }
 
-/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may have to wait while the test
-/// reads nothing. The rows are read strictly at the end.
+/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may
+/// have to wait while the test reads nothing. The rows are read strictly at the end.
 pub(crate) fn is_of(line: &str, netns: u64) -> bool {
     const KEY: &str = "\"netns\":";
     let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());

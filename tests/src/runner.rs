@@ -1,18 +1,20 @@
 //! A test runner for tests that change the process they run in.
 //!
-//! Each test enters private namespaces, starts processes, may panic and may leak. So each test runs in a process of its
-//! own: the runner starts its own program again with the test's name. It does not fork, because a fork of a process
-//! that may have threads is unsafe in Rust.
+//! Each test enters private namespaces, starts processes, may panic and may leak. So each test runs
+//! in a process of its own: the runner starts its own program again with the test's name. It does
+//! not fork, because a fork of a process that may have threads is unsafe in Rust.
 //!
-//! Most tests only look at sockets of their own network namespace and mostly wait for timers of the kernel, so several of
-//! them run at a time. A test that must not share the machine says why ([`Alone`]) and runs after the others, one at a
-//! time.
+//! Most tests only look at sockets of their own network namespace and mostly wait for timers of the
+//! kernel, so several of them run at a time. A test that must not share the machine says why
+//! ([`Alone`]) and runs after the others, one at a time.
 //!
-//! The program needs nothing but its own file and that of tcptools, so it runs unchanged as the payload of a virtual
-//! machine. There all tests run one at a time: if the kernel crashes, the last line names the test.
+//! The program needs nothing but its own file and that of tcptools, so it runs unchanged as the
+//! payload of a virtual machine. There all tests run one at a time: if the kernel crashes, the last
+//! line names the test.
 //!
-//! `libtest-mimic` 0.8 would replace half of this file, but it takes one filter only, has no verdict for a test that passed
-//! when it was repeated, prints no times, and leaves a test's processes behind after Ctrl-C.
+//! `libtest-mimic` 0.8 would replace half of this file, but it takes one filter only, has no
+//! verdict for a test that passed when it was repeated, prints no times, and leaves a test's
+//! processes behind after Ctrl-C.
 
 mod args;
 mod report;
@@ -57,12 +59,14 @@ pub struct Test {
 pub enum Alone {
     /// It compares the BPF objects of the whole kernel before and after.
     BpfObjects,
-    /// It fills tables that have an entry for each socket of the machine, or opens very many sockets.
+    /// It fills tables that have an entry for each socket of the machine, or opens very many
+    /// sockets.
     Sockets,
-    /// It checks how long something takes, or runs so much that other tests would miss their time limits.
+    /// It checks how long something takes, or runs so much that other tests would miss their time
+    /// limits.
     Time,
-    /// It compares with a tool of another project that cannot be limited to a network namespace and loses events if
-    /// other tests make many.
+    /// It compares with a tool of another project that cannot be limited to a network namespace and
+    /// loses events if other tests make many.
     OtherTools,
     /// It changes the machine: its clock, its CPUs, its process ids.
     Machine,
@@ -107,7 +111,8 @@ enum Verdict {
     Failed(String),
 }
 
-/// The `main` of a test program: runs the tests the arguments ask for, or acts as a child process of such a run.
+/// The `main` of a test program: runs the tests the arguments ask for, or acts as a child process
+/// of such a run.
 #[must_use]
 pub fn main(tests: &[Test]) -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(lossy).collect();
@@ -135,7 +140,8 @@ fn lossy(word: OsString) -> String {
 
 /// Runs one test in this process and reports on standard input, which is a socket to the runner.
 fn child(tests: &[Test], name: &str) -> ExitCode {
-    // The runner takes its signals from a signalfd and has them blocked; a test and its tools need them.
+    // The runner takes its signals from a signalfd and has them blocked; a test and its tools need
+    // them.
     SigSet::empty().thread_set_mask().expect("unblock signals");
     prctl::set_pdeathsig(Signal::SIGKILL).expect("PR_SET_PDEATHSIG");
     let Some(test) = tests.iter().find(|test| test.name == name) else {
@@ -186,7 +192,8 @@ fn start(tests: &[Test], args: &Args) -> ExitCode {
         eprintln!("run as root: the kernel tests load BPF programs and make network namespaces");
         return ExitCode::FAILURE;
     }
-    // Ctrl-C has to end the process groups of all running tests, tools included, and the runner has to outlive it to do so.
+    // Ctrl-C has to end the process groups of all running tests, tools included, and the runner has
+    // to outlive it to do so.
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.add(Signal::SIGTERM);
@@ -207,7 +214,8 @@ fn start(tests: &[Test], args: &Args) -> ExitCode {
             }
         };
         let verdict = run.verdict.clone().expect("a run that ended");
-        // An event that the kernel did not let the tool see proves nothing. If it is missing twice, the tool is wrong.
+        // An event that the kernel did not let the tool see proves nothing. If it is missing twice,
+        // the tool is wrong.
         if verdict == Verdict::Failed(PANICKED.to_owned()) && run.first && (misses_runs() || spares_init()) {
             report.keep_first_failure(run.test.name, PANICKED.to_owned(), run.output());
             queue.repeat(run.test);
@@ -232,7 +240,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// With several jobs, the tests that must run alone come last, so that the others are not interrupted by them.
+    /// With several jobs, the tests that must run alone come last, so that the others are not
+    /// interrupted by them.
     fn new(mut tests: Vec<Test>, jobs: usize) -> Self {
         if jobs > 1 {
             tests.sort_by_key(|test| test.alone.is_some());
@@ -249,7 +258,8 @@ impl Queue {
         self.waiting.push((test, false));
     }
 
-    /// Keeps as many tests running as may run, and returns the next one that has ended; `None` if none is left.
+    /// Keeps as many tests running as may run, and returns the next one that has ended; `None` if
+    /// none is left.
     fn next(&mut self, signals: &SignalFd, nocapture: bool) -> Result<Option<Run>, Interrupted> {
         while let Some((test, first)) = self.waiting.last().copied() {
             let alone = |test: &Test| test.alone.is_some();
@@ -325,7 +335,8 @@ impl Run {
         let mut command = Command::new("/proc/self/exe");
         command.args([CHILD_FLAG, test.name]).stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
         let output = (!nocapture).then(|| {
-            // A file and not a pipe: a process that a failed test left behind cannot keep the runner waiting for its end.
+            // A file and not a pipe: a process that a failed test left behind cannot keep the
+            // runner waiting for its end.
             let file = File::from(memfd_create(c"output", MFdFlags::MFD_CLOEXEC).expect("memfd_create"));
             let copy = || Stdio::from(file.try_clone().expect("dup"));
             command.stdout(copy()).stderr(copy());
@@ -336,8 +347,8 @@ impl Run {
         Self { test, first, begin, deadline, child, report, line: String::new(), output, verdict: None }
     }
 
-    /// Reads a part of the report. The socket ends with the process: no process that the test starts inherits its standard
-    /// input.
+    /// Reads a part of the report. The socket ends with the process: no process that the test
+    /// starts inherits its standard input.
     fn read_report(&mut self) {
         let mut chunk = [0; 1024];
         match self.report.read(&mut chunk) {
@@ -351,7 +362,8 @@ impl Run {
 
     fn kill(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            // The group of the child, started by `process_group(0)`. It is gone if the child left no process behind.
+            // The group of the child, started by `process_group(0)`. It is gone if the child left
+            // no process behind.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = self.child.wait();

@@ -46,7 +46,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A failed removal leaves a directory in /tmp. A panic here would hide the panic of the test.
+        // A failed removal leaves a directory in /tmp. A panic here would hide the panic of the
+        // test.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,5 @@
-//! TCP segments that no socket would send: wrong checksums, sequence numbers outside the window, extension headers.
+//! TCP segments that no socket would send: wrong checksums, sequence numbers outside the window,
+//! extension headers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;

@@ -1,7 +1,8 @@
-//! Two processes, the connections between them, and what a correct tool has to report about each end.
+//! Two processes, the connections between them, and what a correct tool has to report about each
+//! end.
 //!
-//! The states are those of `sock:inet_sock_set_state`. It never shows TIME_WAIT: a smaller object takes over, and the socket
-//! itself changes to CLOSE.
+//! The states are those of `sock:inet_sock_set_state`. It never shows TIME_WAIT: a smaller object
+//! takes over, and the socket itself changes to CLOSE.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
@@ -92,7 +93,8 @@ pub struct End {
     pub local: SocketAddr,
     /// The address of the peer. Port 0 for a listener.
     pub remote: SocketAddr,
-    /// The processes that had the socket open; a row names one of them. Empty if no process ever had it open.
+    /// The processes that had the socket open; a row names one of them. Empty if no process ever
+    /// had it open.
     pub owners: Vec<Who>,
     /// How it was opened.
     pub role: Role,
@@ -216,7 +218,8 @@ impl Stage {
         self.established = Instant::now();
     }
 
-    /// Waits until all sent bytes are acknowledged. After a reset they never are, and tools would not count them.
+    /// Waits until all sent bytes are acknowledged. After a reset they never are, and tools would
+    /// not count them.
     #[track_caller]
     pub fn settle(&self, pair: Pair) {
         for conn in [pair.client, pair.server] {

@@ -1,7 +1,8 @@
 //! Connections with all their facts.
 //!
-//! A [`Scenario`] makes one connection on a [`Stage`] and returns what a correct tool has to report about it: addresses and
-//! ports according to the sockets, bytes in each direction, owners, how it ended, and the states of each end.
+//! A [`Scenario`] makes one connection on a [`Stage`] and returns what a correct tool has to report
+//! about it: addresses and ports according to the sockets, bytes in each direction, owners, how it
+//! ended, and the states of each end.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -53,7 +54,8 @@ pub fn begun(stage: &mut Stage) -> Pair {
     pair
 }
 
-/// Sends more bytes over the connection of [`begun`]; the client closes first. The reported bytes are those of both.
+/// Sends more bytes over the connection of [`begun`]; the client closes first. The reported bytes
+/// are those of both.
 #[track_caller]
 pub fn finish(stage: &mut Stage, pair: Pair) -> Session {
     stage.exchange(pair, 24, 12);
@@ -132,7 +134,8 @@ pub fn server_resets(stage: &mut Stage) -> Session {
     stage.both(pair, (100, 200), (Reset, CONNECT_RESET), (Aborted, ACCEPT_RESET))
 }
 
-/// The server closes with unread bytes, so the kernel resets the connection. All received bytes count, read or not.
+/// The server closes with unread bytes, so the kernel resets the connection. All received bytes
+/// count, read or not.
 #[track_caller]
 pub fn server_closes_unread(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -158,7 +161,8 @@ pub fn client_killed(stage: &mut Stage) -> Session {
     stage.both(pair, (50, 60), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
-/// The server passes its connection to a child process, as inetd does, and closes its own descriptor.
+/// The server passes its connection to a child process, as inetd does, and closes its own
+/// descriptor.
 #[track_caller]
 pub fn handed_to_child(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -212,8 +216,8 @@ pub fn shared_with_child(stage: &mut Stage) -> Session {
     session
 }
 
-/// The server never accepts and closes its listener: the connection is reset, and the server's end never had an owner.
-/// Afterwards the stage has no listener.
+/// The server never accepts and closes its listener: the connection is reset, and the server's end
+/// never had an owner. Afterwards the stage has no listener.
 #[track_caller]
 pub fn never_accepted(stage: &mut Stage) -> Session {
     stage.begin();
@@ -245,7 +249,8 @@ pub fn refused(stage: &mut Stage) -> Session {
     failure(stage, local, stage.target, Refused)
 }
 
-/// No answer, and the time limit of the client ends the connect. The stage is [`with_full_backlog`].
+/// No answer, and the time limit of the client ends the connect. The stage is
+/// [`with_full_backlog`].
 #[track_caller]
 pub fn timed_out(stage: &mut Stage) -> Session {
     stage.begin();
@@ -276,8 +281,8 @@ pub fn unreachable(stage: &mut Stage) -> Session {
     failure(stage, conn.local, conn.remote, Unreachable)
 }
 
-/// A nonblocking connect of this process that is refused, while another thread reads the socket's error (`SO_ERROR`) until the
-/// kernel has closed the socket.
+/// A nonblocking connect of this process that is refused, while another thread reads the socket's
+/// error (`SO_ERROR`) until the kernel has closed the socket.
 ///
 /// # Panics
 /// If the connect is not refused in time.
@@ -324,8 +329,9 @@ fn failure(stage: &Stage, local: SocketAddr, remote: SocketAddr, ending: Ending)
     stage.session(vec![end])
 }
 
-/// A stage whose listener drops all SYNs: its backlog of 0 has space for one connection, which is made here and never accepted.
-/// Make the stage before the tool starts, because no session describes the connection that fills the backlog.
+/// A stage whose listener drops all SYNs: its backlog of 0 has space for one connection, which is
+/// made here and never accepted. Make the stage before the tool starts, because no session
+/// describes the connection that fills the backlog.
 #[must_use]
 #[track_caller]
 pub fn with_full_backlog() -> Stage {
@@ -338,7 +344,8 @@ pub fn with_full_backlog() -> Stage {
     stage
 }
 
-/// A stage whose client connects to a neighbour that does not exist. The namespace this process is in gets a veth device.
+/// A stage whose client connects to a neighbour that does not exist. The namespace this process is
+/// in gets a veth device.
 #[must_use]
 #[track_caller]
 pub fn with_no_neighbour() -> Stage {
@@ -353,13 +360,14 @@ pub fn with_no_neighbour() -> Stage {
     stage
 }
 
-/// Starts many connections one after the other, the client closing its sending side first; [`end_storm`] waits for their end.
-/// Each has a port of its own: in the namespace this process is in, no port is used twice.
-/// A test that watches them must read the tool's rows meanwhile. Otherwise the pipe fills, the tool waits, and its ring
-/// overflows.
+/// Starts many connections one after the other, the client closing its sending side first;
+/// [`end_storm`] waits for their end. Each has a port of its own: in the namespace this process is
+/// in, no port is used twice. A test that watches them must read the tool's rows meanwhile.
+/// Otherwise the pipe fills, the tool waits, and its ring overflows.
 #[track_caller]
 pub fn start_storm(stage: &mut Stage, count: u32) {
-    // Otherwise a storm of seconds would use ports in TIME_WAIT again, and two connections would have the same tuple.
+    // Otherwise a storm of seconds would use ports in TIME_WAIT again, and two connections would
+    // have the same tuple.
     let netns = Netns::current();
     netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
     netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");

@@ -1,7 +1,9 @@
-//! The account of every tool: each kind of loss is provoked, and every event must still be accounted for.
+//! The account of every tool: each kind of loss is provoked, and every event must still be
+//! accounted for.
 //!
-//! A test knows how many events it makes in its own network namespace. With `--netns` all other events of the machine are
-//! filtered, so reported and lost events must add up to exactly that number.
+//! A test knows how many events it makes in its own network namespace. With `--netns` all other
+//! events of the machine are filtered, so reported and lost events must add up to exactly that
+//! number.
 
 pub mod rings;
 pub mod storm;
@@ -23,10 +25,11 @@ pub fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
     Tool::start(tool, &[&["--json", "--stats", "--netns", &inode], args].concat())
 }
 
-/// Checks the account of a tool: this many events happened, each of which it has printed as a row or counted as lost.
+/// Checks the account of a tool: this many events happened, each of which it has printed as a row
+/// or counted as lost.
 ///
-/// Kernels that can preempt a program at a tracepoint (7.x) skip the program for some events, and count the skips of all
-/// programs.
+/// Kernels that can preempt a program at a tracepoint (7.x) skip the program for some events, and
+/// count the skips of all programs.
 #[track_caller]
 pub fn assert_accounted(output: &Output, events: u64) -> Account {
     let account = assert_balanced(output);
@@ -39,8 +42,8 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
     );
     let accounted = account["reported"] + account["lost_ring"] + account["lost_map"];
     if account["lost_map"] > 0 && needs(Feature::OwnMachine).is_err() {
-        // Sockets of other namespaces do not fit into the table either. Whether a filter excludes them is not known when they
-        // are created.
+        // Sockets of other namespaces do not fit into the table either. Whether a filter excludes
+        // them is not known when they are created.
         assert!(accounted >= events, "{accounted} of {events} events: {account:?}\n{output}");
     } else {
         assert_all_but_missed(accounted, events, &account, output);
@@ -48,7 +51,8 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
     account
 }
 
-/// Checks that this many events were counted, except those for which the kernel skipped the program.
+/// Checks that this many events were counted, except those for which the kernel skipped the
+/// program.
 #[track_caller]
 fn assert_all_but_missed(counted: u64, events: u64, account: &Account, output: &Output) {
     let minimal_capabilities = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };

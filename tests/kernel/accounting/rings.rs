@@ -158,7 +158,8 @@ fn assert_strict(output: &Output, lost: u64) {
 
 /// Six thousand packets without a pause, with stacks whose functions must all be looked up.
 fn a_burst_of_drops_at_default_sizes() -> Outcome {
-    // How many events per second the reader can handle depends on the machine; an emulated one is slow.
+    // How many events per second the reader can handle depends on the machine; an emulated one is
+    // slow.
     let burst = 6000 / u64::from(slowness());
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;

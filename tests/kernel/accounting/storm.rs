@@ -70,8 +70,9 @@ fn rows(text: &str) -> u64 {
     text.lines().count() as u64
 }
 
-/// State changes, without the two changes of a socket that the kernel gave up at once. If two packets complete the same
-/// handshake on two CPUs, each creates a socket, and only the first one is used (`inet_ehash_nolisten`).
+/// State changes, without the two changes of a socket that the kernel gave up at once. If two
+/// packets complete the same handshake on two CPUs, each creates a socket, and only the first one
+/// is used (`inet_ehash_nolisten`).
 fn changes(text: &str) -> u64 {
     let given_up = text
         .lines()
@@ -119,7 +120,8 @@ fn storm_in_all_tools() -> Outcome {
 #[track_caller]
 fn watch(Watcher { tool, args, .. }: &Watcher, scratch: &Scratch, netns: &Netns) -> Tool {
     let inode = netns.inode().to_string();
-    // Large enough for all events: this test is not about how fast eight readers are on a busy machine.
+    // Large enough for all events: this test is not about how fast eight readers are on a busy
+    // machine.
     let ring_size = ["--ring-size", "8M"];
     let command =
         tcptools([&[*tool, "--json", "--stats", "-v", "--netns", &inode][..], &ring_size, args].concat());

@@ -1,4 +1,5 @@
-//! Tables that fill: one warning, every event accounted for, and new sockets get entries again once others are closed.
+//! Tables that fill: one warning, every event accounted for, and new sockets get entries again once
+//! others are closed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -75,7 +76,8 @@ fn full_table_tcpconnlat() -> Outcome {
     drop(many);
     listener.connect().close();
     let output = tool.stop();
-    // Connects without a table entry are counted when they start. Their outcome is not counted again.
+    // Connects without a table entry are counted when they start. Their outcome is not counted
+    // again.
     let account = assert_accounted(output.assert_code(0), CONNECTIONS as u64 + 1);
     assert!(account["lost_map"] > 0, "{account:?}\n{output}");
     let rows = output.rows::<ConnRow>(netns.inode());
@@ -107,7 +109,8 @@ fn full_table_tcplife() -> Outcome {
     Ok(())
 }
 
-/// A state change of a socket without an entry still has a row, but not the time in the state before.
+/// A state change of a socket without an entry still has a row, but not the time in the state
+/// before.
 fn full_table_tcpstates() -> Outcome {
     let netns = bulk::new_netns();
     let listener = Listener::open();
@@ -126,7 +129,8 @@ fn full_table_tcpstates() -> Outcome {
     Ok(())
 }
 
-/// A connect without an entry has a row without a process, or no row; its close has no row, so that it is never reported twice.
+/// A connect without an entry has a row without a process, or no row; its close has no row, so that
+/// it is never reported twice.
 fn full_table_tcptracer() -> Outcome {
     let netns = bulk::new_netns();
     let listener = Listener::open();
@@ -234,8 +238,8 @@ fn memory_is_reported() -> Outcome {
         );
     }
     let top = sizes("tcptop", &["--max-sockets", "100000"]);
-    // More than a hundred bytes for each entry; a table that grows has only a bucket of 16 bytes. Kernels before 6.4 report the
-    // same for both.
+    // More than a hundred bytes for each entry; a table that grows has only a bucket of 16 bytes.
+    // Kernels before 6.4 report the same for both.
     let grown = tables_grow() && running_version() >= (6, 4);
     assert_eq!(top["flows0"] < Some(64 * 100_000), grown, "{top:?}");
     let maps: Vec<_> = top.keys().map(String::as_str).collect();
@@ -254,7 +258,8 @@ fn send_over(many: &mut [Endpoints]) {
     }
 }
 
-/// A flow without an entry is not counted in that interval; in the next interval the table is empty again.
+/// A flow without an entry is not counted in that interval; in the next interval the table is empty
+/// again.
 fn full_table_tcptop() -> Outcome {
     const TABLE_SIZE: usize = 4;
     needs(Feature::SocketLengths)?;
@@ -295,7 +300,8 @@ fn full_table_tcptop() -> Outcome {
     Ok(())
 }
 
-/// tcpsubnet has a counter for each subnet from the start. It has a table of sockets only before 6.3.
+/// tcpsubnet has a counter for each subnet from the start. It has a table of sockets only before
+/// 6.3.
 fn full_table_tcpsubnet() -> Outcome {
     needs_send_hook()?;
     let netns = bulk::new_netns();

@@ -78,7 +78,8 @@ pub fn assert_nothing_lost(output: &Output) {
     }
 }
 
-/// The same, except that the kernel may have skipped a program ([`misses_runs`]); returns how often.
+/// The same, except that the kernel may have skipped a program ([`misses_runs`]); returns how
+/// often.
 #[track_caller]
 pub fn assert_only_missed(output: &Output) -> usize {
     let missed = assert_balanced(output)["missed"];

@@ -43,7 +43,8 @@ fn links_by_name() -> Outcome {
     Ok(())
 }
 
-/// `tcptools links DIR` makes a link for each tool and no other file. Links that exist already are not an error.
+/// `tcptools links DIR` makes a link for each tool and no other file. Links that exist already are
+/// not an error.
 fn links_are_made() -> Outcome {
     let scratch = Scratch::new();
     let dir = scratch.path(".");

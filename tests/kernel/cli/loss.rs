@@ -12,7 +12,8 @@ pub const TESTS: &[Test] = &[test("cli::loss_is_reported", loss_is_reported)];
 /// More connections than fit into a ring of one page.
 const STORM: u32 = 100;
 
-/// A tool whose ring overflows while it is stopped warns when it continues, and reports the number of lost events at the end.
+/// A tool whose ring overflows while it is stopped warns when it continues, and reports the number
+/// of lost events at the end.
 fn loss_is_reported() -> Outcome {
     Netns::enter_new();
     let mut tool = Tool::start("tcpstates", &["--ring-size", "4096"]);

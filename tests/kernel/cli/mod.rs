@@ -1,4 +1,5 @@
-//! What is the same for all tools: exit codes, messages, output to pipes and full disks, the account, and no leaks.
+//! What is the same for all tools: exit codes, messages, output to pipes and full disks, the
+//! account, and no leaks.
 
 mod accounting;
 mod links;

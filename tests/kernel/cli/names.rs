@@ -1,4 +1,5 @@
-//! Processes with misleading names: a name cannot fake a row or a column, in any format of any tool that shows names.
+//! Processes with misleading names: a name cannot fake a row or a column, in any format of any tool
+//! that shows names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -58,7 +59,8 @@ impl Watch {
         Self { table: start(&[]), csv: start(&["--csv"]), json: start(&["--json"]), netns }
     }
 
-    /// Stops all three tools and checks their output. `column` is the column of names in CSV and in the table.
+    /// Stops all three tools and checks their output. `column` is the column of names in CSV and in
+    /// the table.
     fn check(mut self, column: &str, rows: usize) {
         self.json.wait_rows(self.netns.inode(), rows);
         let [table, csv, json] = [self.table, self.csv, self.json].map(Tool::stop);
@@ -119,7 +121,8 @@ fn opened_under(tool: &str, args: &[&str], column: &str) -> Outcome {
     Ok(())
 }
 
-/// A process connects under each name and gets no answer; the kernel retransmits its SYN after a second.
+/// A process connects under each name and gets no answer; the kernel retransmits its SYN after a
+/// second.
 fn names_in_retrans() -> Outcome {
     let watch = Watch::start("tcpretrans", &["--owner"]);
     let mut stage = traffic::with_full_backlog();

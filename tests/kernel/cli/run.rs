@@ -1,4 +1,5 @@
-//! A run from start to end: when rows are printed, what ends the run, and that it leaves nothing behind.
+//! A run from start to end: when rows are printed, what ends the run, and that it leaves nothing
+//! behind.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -77,7 +78,8 @@ fn duration() -> Outcome {
     let attached = Instant::now();
     let output = tool.finish();
     output.assert_code(0);
-    // Whether it counts from the tool's start or from attaching makes less difference than half a second.
+    // Whether it counts from the tool's start or from attaching makes less difference than half a
+    // second.
     assert!(
         attached.elapsed() > Duration::from_millis(500),
         "it ended after {:?}\n{output}",
@@ -86,7 +88,8 @@ fn duration() -> Outcome {
     Ok(())
 }
 
-/// The reader closes the pipe, as `| head -1` does. The next row cannot be written, which is not a failure.
+/// The reader closes the pipe, as `| head -1` does. The next row cannot be written, which is not a
+/// failure.
 fn closed_pipe() -> Outcome {
     Netns::enter_new();
     for (tool, _) in with_rows() {

@@ -66,8 +66,8 @@ fn with_ip(mut columns: Vec<Column>) -> Vec<Column> {
     columns
 }
 
-/// A line of a table: at least one space between columns, none at the end. A cell that is wider than its column widens the column
-/// for all later lines.
+/// A line of a table: at least one space between columns, none at the end. A cell that is wider
+/// than its column widens the column for all later lines.
 fn line(columns: &mut [Column], cells: &[&str]) -> String {
     let mut line = String::new();
     for ((_, width), cell) in columns.iter_mut().zip(cells) {
@@ -80,7 +80,8 @@ fn line(columns: &mut [Column], cells: &[&str]) -> String {
     line.trim_end().to_owned()
 }
 
-/// Starts a tool on the sockets of this namespace, with a time zone, and waits until it is attached.
+/// Starts a tool on the sockets of this namespace, with a time zone, and waits until it is
+/// attached.
 #[track_caller]
 fn start(tool: &str, options: &[&str], zone: &str) -> Tool {
     let netns = Netns::current().inode().to_string();
@@ -91,7 +92,8 @@ fn start(tool: &str, options: &[&str], zone: &str) -> Tool {
     started
 }
 
-/// Has a tool watch a session over IPv4, and one whose client has addresses too wide for a narrow column.
+/// Has a tool watch a session over IPv4, and one whose client has addresses too wide for a narrow
+/// column.
 #[track_caller]
 fn watch(mut tool: Tool, rows: usize) -> (Output, Vec<Session>) {
     let sessions: Vec<Session> = [Via::V4, Via::MappedClient]
@@ -104,7 +106,8 @@ fn watch(mut tool: Tool, rows: usize) -> (Output, Vec<Session>) {
     (output, sessions)
 }
 
-/// How many rows a tool prints in [`watch`]: one for each end, or one for each state change, including those of the two listeners.
+/// How many rows a tool prints in [`watch`]: one for each end, or one for each state change,
+/// including those of the two listeners.
 fn rows(tool: &str) -> usize {
     if tool == "tcplife" { 4 } else { 20 + 2 }
 }

@@ -1,4 +1,5 @@
-//! The tool as a process: stopped and continued, killed, started many times, with the smallest ring.
+//! The tool as a process: stopped and continued, killed, started many times, with the smallest
+//! ring.
 
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
@@ -22,7 +23,8 @@ pub const TESTS: &[Test] = &[
     test("faults::a_ring_of_one_page", a_ring_of_one_page),
 ];
 
-/// Events that happen while the tool is stopped wait in the ring, and are printed when it continues.
+/// Events that happen while the tool is stopped wait in the ring, and are printed when it
+/// continues.
 fn stopped_and_continued() -> Outcome {
     const TIMES: u64 = 3;
     let netns = bulk::new_netns();

@@ -1,4 +1,5 @@
-//! The machine changes: its clock, its CPUs. These tests run only in virtual machines of `vm-tests`.
+//! The machine changes: its clock, its CPUs. These tests run only in virtual machines of
+//! `vm-tests`.
 
 use std::fs;
 use std::path::Path;
@@ -32,8 +33,8 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// The clock is set back by an hour while a connection is open, in the middle of an interval. Rows have the time of the clock;
-/// durations are measured by another clock.
+/// The clock is set back by an hour while a connection is open, in the middle of an interval. Rows
+/// have the time of the clock; durations are measured by another clock.
 fn clock_set_back() -> Outcome {
     const HOUR: Duration = Duration::from_hours(1);
     let long = |nanoseconds: u64| Duration::from_nanos(nanoseconds) >= HOUR;
@@ -93,7 +94,8 @@ impl Cpu {
     }
 }
 
-/// In the middle of a storm. A ring loses no event. A perf buffer ends with its CPU, and later events there are counted as lost.
+/// In the middle of a storm. A ring loses no event. A perf buffer ends with its CPU, and later
+/// events there are counted as lost.
 fn cpu_offline_and_online() -> Outcome {
     const STORM: u32 = 400;
     let cpu = Cpu::second()?;
@@ -117,7 +119,8 @@ fn cpu_offline_and_online() -> Outcome {
     Ok(())
 }
 
-/// A CPU that comes online after the perf buffers were opened has none: its events are counted as lost, with a warning.
+/// A CPU that comes online after the perf buffers were opened has none: its events are counted as
+/// lost, with a warning.
 fn cpu_online_after_the_perf_buffers() -> Outcome {
     const CONNECTIONS: u64 = 5;
     needs_perf_buffers()?;

@@ -21,22 +21,23 @@ pub const TESTS: &[Test] =
 /// The tools that always keep an entry for each open socket and print nothing in intervals.
 const TRACK_EVERY_SOCKET: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
 
-/// The CPU time of a process, in the kernel and outside. A start only computes, so this is how long it takes even if the machine
-/// is busy with other work.
+/// The CPU time of a process, in the kernel and outside. A start only computes, so this is how long
+/// it takes even if the machine is busy with other work.
 #[track_caller]
 fn cpu_time(pid: u32) -> Duration {
     /// `USER_HZ`, which is the same on all machines.
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the tool runs");
-    // proc(5): behind the name in parentheses comes the third field; utime is the 14th and stime the 15th.
+    // proc(5): behind the name in parentheses comes the third field; utime is the 14th and stime
+    // the 15th.
     let (_, rest) = stat.rsplit_once(')').expect("a name");
     let ticks =
         rest.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("ticks"));
     TICK * ticks.sum::<u32>()
 }
 
-/// Both ends of as many connections as a busy server has. The tools start quickly, have table entries for all of them by default,
-/// and know their owners.
+/// Both ends of as many connections as a busy server has. The tools start quickly, have table
+/// entries for all of them by default, and know their owners.
 fn two_hundred_thousand_open_sockets() -> Outcome {
     /// Enough processes that none needs more files than most systems allow.
     const PROCESSES: usize = 12;

@@ -1,5 +1,6 @@
-//! Faults around a tool: it is stopped or killed, other instances run beside it, the watched namespace or process ends, the
-//! machine changes. Its rows must be right, every loss reported, and nothing left behind.
+//! Faults around a tool: it is stopped or killed, other instances run beside it, the watched
+//! namespace or process ends, the machine changes. Its rows must be right, every loss reported, and
+//! nothing left behind.
 
 mod instances;
 mod machine;

@@ -17,11 +17,13 @@ use crate::known_tools::FACTS;
 pub const TESTS: &[Test] =
     &[test("faults::tables_are_empty_in_the_end", tables_are_empty_in_the_end).alone(Alone::Sockets)];
 
-/// The variable with the number of sockets, for a soak of hours. `KERNEL_TESTS_PATIENCE` must make the time limits longer then.
+/// The variable with the number of sockets, for a soak of hours. `KERNEL_TESTS_PATIENCE` must make
+/// the time limits longer then.
 const SOAK: &str = "KERNEL_TESTS_SOAK";
 const SOCKETS: u64 = 20_000;
 
-/// Each entry belongs to an open socket. Other programs have sockets too, so there may be as many entries as open sockets.
+/// Each entry belongs to an open socket. Other programs have sockets too, so there may be as many
+/// entries as open sockets.
 fn tables_are_empty_in_the_end() -> Outcome {
     needs(Feature::ProbeReads)?;
     let sockets = match env::var(SOAK) {

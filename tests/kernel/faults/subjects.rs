@@ -20,7 +20,8 @@ pub const TESTS: &[Test] = &[
     test("faults::process_id_recycled", process_id_recycled).alone(Alone::Machine),
 ];
 
-/// The watched network namespace is deleted, with a listener and connections in it, while the tools run.
+/// The watched network namespace is deleted, with a listener and connections in it, while the tools
+/// run.
 fn network_namespace_is_deleted() -> Outcome {
     let _here = bulk::new_netns();
     let doomed = Netns::beside();
@@ -50,7 +51,8 @@ fn network_namespace_is_deleted() -> Outcome {
     Ok(())
 }
 
-/// A process connects and ends; another one gets its process id and connects too. Each row must have the right name.
+/// A process connects and ends; another one gets its process id and connects too. Each row must
+/// have the right name.
 fn process_id_recycled() -> Outcome {
     // The last process id; the next process gets the next one. Needs `CONFIG_CHECKPOINT_RESTORE`.
     const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";

@@ -1,5 +1,5 @@
-//! Attached programs see events of this process, by typed and by probe reads, detached programs do not, and nothing is left
-//! behind.
+//! Attached programs see events of this process, by typed and by probe reads, detached programs do
+//! not, and nothing is left behind.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -33,7 +33,8 @@ pub const TESTS: &[Test] = &[
     test("loader::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
 ];
 
-/// Exits unless this process is on the CPU, because other processes do the same things. Keeps r1 in r6.
+/// Exits unless this process is on the CPU, because other processes do the same things. Keeps r1 in
+/// r6.
 pub fn only_this_process() -> Fragment {
     let process = std::process::id().cast_signed();
     bpf! {
@@ -47,7 +48,8 @@ pub fn only_this_process() -> Fragment {
     }
 }
 
-/// A program at `sys_enter` that counts each `getppid(2)` of this process in `counts` and sends its time to `events`.
+/// A program at `sys_enter` that counts each `getppid(2)` of this process in `counts` and sends its
+/// time to `events`.
 fn watcher() -> Object {
     let getppid = i32::try_from(libc::SYS_getppid).expect("a small number");
     let code = bpf! {
@@ -275,8 +277,8 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("a directory").count()
 }
 
-/// Programs, maps, links and rings have open files. The runner checks every test for files left open; this test shows that
-/// there are some to close.
+/// Programs, maps, links and rings have open files. The runner checks every test for files left
+/// open; this test shows that there are some to close.
 fn descriptors_do_not_leak() -> Outcome {
     let before = descriptors();
     {

@@ -1,4 +1,5 @@
-//! Fallbacks: the first attach option that works is used, and the reasons against the options before it are reported.
+//! Fallbacks: the first attach option that works is used, and the reasons against the options
+//! before it are reported.
 
 use bpfasm::object::{Attach, Hook, MapKind, Need};
 use bpfasm::{Fragment, bpf};
@@ -26,7 +27,8 @@ fn nothing() -> Fragment {
     bpf! { r0 = 0; exit; }
 }
 
-/// An option whose tracepoint is missing, one that does not load, one that does not attach, and one that works.
+/// An option whose tracepoint is missing, one that does not load, one that does not attach, and one
+/// that works.
 fn falls_back_and_says_why() -> Outcome {
     let attach_options = vec![
         attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing()),
@@ -150,8 +152,8 @@ fn chain(works: [Works; 3]) -> Vec<Hook> {
     hooks
 }
 
-/// The first hook that works is loaded and attached, and no other stays loaded, whether the hooks before it fail to load or to
-/// attach.
+/// The first hook that works is loaded and attached, and no other stays loaded, whether the hooks
+/// before it fail to load or to attach.
 fn a_fallback_attaches_only_if_the_first_hook_fails() -> Outcome {
     use Works::{No, OnlyLoads, Yes};
     for (works, at_load, at_last) in [
@@ -199,7 +201,8 @@ fn a_needed_fallback_must_attach() -> Outcome {
     Ok(())
 }
 
-/// A map is created with the first program that uses it, even if that program is a fallback loaded while attaching.
+/// A map is created with the first program that uses it, even if that program is a fallback loaded
+/// while attaching.
 fn maps_of_untried_options_are_not_created() -> Outcome {
     let uses = |name| bpf! { r1 = map {name} ll; r0 = 0; exit; };
     let attach_options = vec![

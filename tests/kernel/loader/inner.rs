@@ -36,8 +36,8 @@ fn current() -> Fragment {
     }
 }
 
-/// Every `getppid(2)` of this process adds one to the first value of the map in the slot. A value read after a swap is final,
-/// and the sum of all values is the number of calls.
+/// Every `getppid(2)` of this process adds one to the first value of the map in the slot. A value
+/// read after a swap is final, and the sum of all values is the number of calls.
 fn a_swap_loses_no_increment() -> Outcome {
     const EACH: usize = 20_000;
     const THREADS: usize = 3;
@@ -106,7 +106,8 @@ fn a_swap_loses_no_increment() -> Outcome {
     });
     assert_eq!(count(one) + count(two), 0, "everything was read");
     let all = u64::try_from(THREADS * EACH).expect("a count");
-    // On 7.x a program may be preempted. Until it continues, the kernel skips it on that CPU, and counts the skips.
+    // On 7.x a program may be preempted. Until it continues, the kernel skips it on that CPU, and
+    // counts the skips.
     let missed = loaded.missed().expect("a count").unwrap_or(0);
     assert!(missed == 0 || running_version() >= (7, 0), "{missed} missed");
     assert_eq!(late, 0, "increments after a read in {swaps} swaps");
@@ -115,7 +116,8 @@ fn a_swap_loses_no_increment() -> Outcome {
     Ok(())
 }
 
-/// An inner map that does not exist, is a map of maps or has another shape is refused, by the loader or by the kernel.
+/// An inner map that does not exist, is a map of maps or has another shape is refused, by the
+/// loader or by the kernel.
 fn inner_maps_have_to_fit() -> Outcome {
     let code = || bpf! { ..current(); out: r0 = 0; exit; };
     let one = || map("one", MapKind::Hash, (4, 8, 16));

@@ -1,4 +1,5 @@
-//! Every class of instructions, encoded by bpfasm, verified and run by the kernel, computes the right result.
+//! Every class of instructions, encoded by bpfasm, verified and run by the kernel, computes the
+//! right result.
 
 use bpfasm::{Fragment, bpf};
 use kernel_tests::requirements::{Availability, Skip, requires};
@@ -48,7 +49,8 @@ fn computes(steps: Vec<(Fragment, u64)>) {
     assert_eq!(run(&loaded, &[A, 7], None), 0, "the number of the step that computes wrongly");
 }
 
-/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: instructions of every kernel.
+/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: instructions of
+/// every kernel.
 fn every_instruction_class_computes() -> Outcome {
     computes(vec![
         (bpf! { r1 = r6; r1 += r7; }, A + 7),
@@ -139,7 +141,8 @@ fn fetching_atomics_compute() -> Outcome {
     Ok(())
 }
 
-/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction set, since 6.6.
+/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction
+/// set, since 6.6.
 fn newer_instructions_compute() -> Outcome {
     const A: i64 = super::insns::A.cast_signed();
     understands(

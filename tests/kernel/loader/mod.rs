@@ -1,5 +1,5 @@
-//! The loader against the running kernel: programs run by `BPF_PROG_TEST_RUN` or by events of this process, and messages if
-//! the kernel refuses.
+//! The loader against the running kernel: programs run by `BPF_PROG_TEST_RUN` or by events of this
+//! process, and messages if the kernel refuses.
 
 mod attach;
 mod attach_options;
@@ -55,7 +55,8 @@ fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> Progr
     attach_option(name, Attach::RawTp(tracepoint.into()), code)
 }
 
-/// Adds one to the only number of an array, and clobbers `r0` to `r5`. The key is stored at `r10 + key`.
+/// Adds one to the only number of an array, and clobbers `r0` to `r5`. The key is stored at `r10 +
+/// key`.
 fn count_in(array: &'static str, key: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {key}) = 0;

@@ -1,4 +1,5 @@
-//! Maps pinned by another program: our programs read them, and maps of another shape are refused with a reason.
+//! Maps pinned by another program: our programs read them, and maps of another shape are refused
+//! with a reason.
 
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +48,8 @@ fn pinned(path: &Path) -> MapDef {
     MapDef { pinned: Some(path.to_owned()), ..map("theirs", MapKind::Hash, (8, 8, 1)) }
 }
 
-/// A program finds entries that another program stores, before and after it is loaded. The loader cannot store any.
+/// A program finds entries that another program stores, before and after it is loaded. The loader
+/// cannot store any.
 fn a_pinned_map_is_read() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let directory = file_system();
@@ -90,7 +92,8 @@ fn a_pinned_map_is_read() -> Outcome {
     Ok(())
 }
 
-/// The error says in one line what the path is, both when it is checked and when a program is loaded.
+/// The error says in one line what the path is, both when it is checked and when a program is
+/// loaded.
 fn a_wrong_pin_is_refused() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let scratch = Scratch::new();

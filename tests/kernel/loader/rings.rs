@@ -40,7 +40,8 @@ enum Channel {
     Perf,
 }
 
-/// A program that sends the time and its two arguments, and counts in `lost` events that did not fit.
+/// A program that sends the time and its two arguments, and counts in `lost` events that did not
+/// fit.
 fn sender(channel: Channel, bytes: u32) -> Object {
     let emit = match channel {
         Channel::RingBuf(flags) => bpf! {
@@ -123,7 +124,8 @@ fn drain(events: &mut Events) -> (Vec<u64>, Drained) {
     (numbers, drained)
 }
 
-/// No event is missing or delivered twice, in order, many times around the ring. One drain sorts the perf buffers of all CPUs.
+/// No event is missing or delivered twice, in order, many times around the ring. One drain sorts
+/// the perf buffers of all CPUs.
 fn delivers(channel: Channel) -> Outcome {
     const BATCH: u64 = 500;
     let loaded = load(&sender(channel, 1 << 16));
@@ -156,7 +158,8 @@ fn a_ring_buffer_keeps_what_comes_before_its_reader() -> Outcome {
     Ok(())
 }
 
-/// A full ring refuses events, keeps the earlier ones, and accepts more once it is drained. The program sees each refusal.
+/// A full ring refuses events, keeps the earlier ones, and accepts more once it is drained. The
+/// program sees each refusal.
 fn a_full_ring_buffer_counts_and_recovers() -> Outcome {
     // 24 bytes and a header of 8 for each record; the last record may not fit.
     const FITS: u64 = PAGE as u64 / 32;

@@ -59,8 +59,8 @@ fn dead_code_behind_exists_loads() -> Outcome {
     Ok(())
 }
 
-/// The arguments of a tracepoint are known before the program is loaded, so a branch for kernels with more arguments is removed.
-/// Without the condition, the same read is refused.
+/// The arguments of a tracepoint are known before the program is loaded, so a branch for kernels
+/// with more arguments is removed. Without the condition, the same read is refused.
 fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     needs(Feature::KernelBtf)?;
     let typed = |code| only(attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
@@ -86,7 +86,8 @@ fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     Ok(())
 }
 
-/// Fields read at a wrong offset look like values, so a BTF file of another kernel is refused if it can be recognised.
+/// Fields read at a wrong offset look like values, so a BTF file of another kernel is refused if it
+/// can be recognised.
 fn a_file_of_another_kernel_is_refused() -> Outcome {
     needs(Feature::KernelBtf)?;
     let scratch = Scratch::new();
@@ -107,8 +108,8 @@ fn a_file_of_another_kernel_is_refused() -> Outcome {
     Ok(())
 }
 
-/// If the kernel has no BTF, a BTF file gives offsets of fields, but not the BTF ids of the running kernel that attach points
-/// need.
+/// If the kernel has no BTF, a BTF file gives offsets of fields, but not the BTF ids of the running
+/// kernel that attach points need.
 fn a_file_gives_fields_but_no_attach_points() -> Outcome {
     needs(Feature::KernelBtf)?;
     let bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");

@@ -18,7 +18,8 @@ pub const TESTS: &[Test] = &[
     test("tcpdrop::wrong_usage", wrong_usage),
 ];
 
-/// Runs the tool on one drop, of a segment with a wrong checksum, in a namespace of its own, and returns what it printed.
+/// Runs the tool on one drop, of a segment with a wrong checksum, in a namespace of its own, and
+/// returns what it printed.
 #[track_caller]
 fn printed(options: &[&str], address: IpAddr, last: &str) -> Output {
     let netns = Netns::enter_new();
@@ -80,7 +81,8 @@ fn table() -> Outcome {
 }
 
 fn table_without_stacks() -> Outcome {
-    // This kernel gives a location in the function that frees packets; only a stack shows its caller.
+    // This kernel gives a location in the function that frees packets; only a stack shows its
+    // caller.
     let itself = cfg!(target_arch = "aarch64") && running_version() < (5, 17);
     let place = if itself { "kfree_skb" } else { "tcp_v4_rcv" };
     let output = printed(&["--no-stack"], LOCALHOST_V4, place);

@@ -24,8 +24,8 @@ pub fn own_name() -> String {
     name.trim_end().to_owned()
 }
 
-/// A timer's retransmission has the owner of the socket, for connections from before and after the start of the tool. Without the
-/// option it has no process.
+/// A timer's retransmission has the owner of the socket, for connections from before and after the
+/// start of the tool. Without the option it has no process.
 fn owner(args: &[&str]) -> Outcome {
     needs_owners(args)?;
     let netns = Netns::enter_new();

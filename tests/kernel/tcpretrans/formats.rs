@@ -123,7 +123,8 @@ fn csv() -> Outcome {
     Ok(())
 }
 
-/// `--count` means something else in this tool, so the number of rows after which it stops has another name.
+/// `--count` means something else in this tool, so the number of rows after which it stops has
+/// another name.
 fn rows() -> Outcome {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();

@@ -113,7 +113,8 @@ impl Drop for Cgroup {
     }
 }
 
-/// Actions of processes in the map's cgroups are shown. A cgroup may be added and removed while the tool runs.
+/// Actions of processes in the map's cgroups are shown. A cgroup may be added and removed while the
+/// tool runs.
 fn by_cgroup_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     // Only root may open what root has pinned.
@@ -139,8 +140,9 @@ fn by_cgroup_map() -> Outcome {
     Ok(())
 }
 
-/// Actions of processes in the map's mount namespaces are shown. A killed process has left its namespace when its files are
-/// closed; these closes are always shown, because the namespace is unknown.
+/// Actions of processes in the map's mount namespaces are shown. A killed process has left its
+/// namespace when its files are closed; these closes are always shown, because the namespace is
+/// unknown.
 fn by_mount_namespace_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     // Only root may open what root has pinned.

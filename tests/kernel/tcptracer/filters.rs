@@ -82,7 +82,8 @@ fn by_family() -> Outcome {
     Ok(())
 }
 
-/// A listener's port selects the accepting side with `--localport`, and the connecting side with `--remoteport`.
+/// A listener's port selects the accepting side with `--localport`, and the connecting side with
+/// `--remoteport`.
 fn by_port() -> Outcome {
     let netns = Netns::enter_new();
     let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];

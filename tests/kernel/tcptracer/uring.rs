@@ -34,7 +34,7 @@ fn submit(ring: &mut IoUring, entry: &Entry) {
     #[allow(unsafe_code, reason = "the crate asks for it")]
     // SAFETY: the entry points to values of the callers, which wait for its completion.
     let pushed = unsafe { ring.submission().push(entry) };
-    pushed.expect("room for one entry");
+    pushed.expect("a queue of four entries");
     ring.submit().expect("submit");
 }
 

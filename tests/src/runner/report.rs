@@ -1,4 +1,5 @@
-//! The output of a run: a line for each test as `cargo test` prints it, then failures, counts and the slowest tests.
+//! The output of a run: a line for each test as `cargo test` prints it, then failures, counts and
+//! the slowest tests.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -53,7 +54,8 @@ impl Report {
         self.repeated.push(Failure { name, why, output });
     }
 
-    /// Counts a test that has ended and prints its line, or the second half of it if [`begins`] has printed the first.
+    /// Counts a test that has ended and prints its line, or the second half of it if [`begins`] has
+    /// printed the first.
     pub fn ended(
         &mut self,
         name: &'static str,
