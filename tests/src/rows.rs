@@ -481,12 +481,15 @@ pub(crate) fn is_of(line: &str, netns: u64) -> bool {
 }
 
 impl Output {
-    /// The rows of one network namespace. Rows of other namespaces are only checked for their form.
+    /// The rows of one network namespace. Rows of other namespaces, such as those of other tests, are not
+    /// read.
     #[must_use]
     #[track_caller]
     pub fn rows<R: Row>(&self, netns: u64) -> Vec<R> {
         let read = |line| parse::<R>(line).unwrap_or_else(|e| panic!("not a row: {e}: {line}\n{self}"));
-        self.stdout.lines().map(read).filter(|row| row.netns() == netns).collect()
+        let is_object = |line: &str| line.starts_with('{') && line.ends_with('}');
+        let lines = self.stdout.lines().filter(|line| !is_object(line) || is_of(line, netns));
+        lines.map(read).filter(|row| row.netns() == netns).collect()
     }
 }
 
