@@ -12,7 +12,7 @@
 //! payload of a virtual machine. There all tests run one at a time: if the kernel crashes, the last
 //! line names the test.
 //!
-//! `libtest-mimic` 0.8 would replace half of this file, but it takes one filter only, has no
+//! `libtest-mimic` 0.8 would replace a third of this module, but it takes one filter only, has no
 //! verdict for a test that passed when it was repeated, prints no times, and leaves a test's
 //! processes behind after Ctrl-C.
 

@@ -114,7 +114,7 @@ impl Wire {
     /// Waits for the SYN of a connect to `to`.
     ///
     /// # Panics
-    /// If none comes.
+    /// If no such segment arrives in time.
     #[must_use]
     #[track_caller]
     pub fn syn_to(&self, to: SocketAddr) -> Segment {

@@ -48,7 +48,7 @@ struct Sender {
     times: u64,
 }
 
-const SENDERS: [Sender; 6] = [
+const SENDERS: &[Sender] = &[
     Sender { tool: "tcpconnlat", load: connections, times: 700 },
     Sender { tool: "tcpdrop", load: drops, times: 700 },
     Sender { tool: "tcplife", load: |times| 2 * connections(times), times: 400 },
@@ -58,7 +58,7 @@ const SENDERS: [Sender; 6] = [
 ];
 
 /// The tools that send no events. They add up their figures in the kernel.
-pub const ADD_UP_IN_THE_KERNEL: [&str; 2] = ["tcpsubnet", "tcptop"];
+pub const ADD_UP_IN_THE_KERNEL: &[&str] = &["tcpsubnet", "tcptop"];
 
 /// Whether a tool sends each event to user space.
 pub fn sends_events(tool: &str) -> bool {

@@ -29,7 +29,7 @@ struct Watcher {
     each: u64,
 }
 
-const WATCHERS: [Watcher; 8] = [
+const WATCHERS: &[Watcher] = &[
     Watcher { tool: "tcpconnlat", args: &[], shown: rows, expected: |all| rows_each(all, 1), each: 1 },
     Watcher { tool: "tcpdrop", args: &[], shown: rows, expected: |_| None, each: 0 },
     Watcher { tool: "tcplife", args: &[], shown: rows, expected: |all| rows_each(all, 2), each: 1 },
