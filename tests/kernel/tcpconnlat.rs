@@ -25,9 +25,10 @@ pub const TESTS: &[Test] = &[
         .alone(Alone::Time),
     test("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
     test("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
-    test("tcpconnlat::timed_out", || fails(traffic::with_full_backlog, traffic::timed_out)),
+    test("tcpconnlat::timed_out", || fails(traffic::with_full_backlog, traffic::timed_out))
+        .alone(Alone::Timers),
     test("tcpconnlat::aborted", || fails(traffic::with_full_backlog, traffic::aborted)),
-    test("tcpconnlat::unreachable", unreachable),
+    test("tcpconnlat::unreachable", unreachable).alone(Alone::Timers),
     test("tcpconnlat::reset", reset),
     test("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
     test("tcpconnlat::failures_in_a_table_only_with_the_option", failures_in_a_table_only_with_the_option),
@@ -39,7 +40,8 @@ pub const TESTS: &[Test] = &[
     test("tcpconnlat::family", family),
     test("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
     test("tcpconnlat::refused_connects_leave_the_table", refused_connects_leave_the_table),
-    test("tcpconnlat::unanswered_connects_leave_the_table", unanswered_connects_leave_the_table),
+    test("tcpconnlat::unanswered_connects_leave_the_table", unanswered_connects_leave_the_table)
+        .alone(Alone::Timers),
     test("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
     test("tcpconnlat::table", table),
     test("tcpconnlat::csv", csv),

@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
     test("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
     test("tcpstates::never_accepted", || plays(traffic::never_accepted)),
     test("tcpstates::refused", || plays(traffic::refused)),
-    test("tcpstates::timed_out", || fails(traffic::timed_out)),
+    test("tcpstates::timed_out", || fails(traffic::timed_out)).alone(Alone::Timers),
     test("tcpstates::aborted", || fails(traffic::aborted)),
     test("tcpstates::ipv6", ipv6),
     test("tcpstates::mapped", mapped),

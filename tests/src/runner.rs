@@ -62,6 +62,10 @@ pub enum Alone {
     /// It fills tables that have an entry for each socket of the machine, or opens very many
     /// sockets.
     Sockets,
+    /// Its events come from timers. The kernel skips a program that is running already on the CPU, so
+    /// a timer's event is lost if it interrupts the program while that handles an event of another
+    /// test.
+    Timers,
     /// It checks how long something takes, or runs so much that other tests would miss their time
     /// limits.
     Time,
