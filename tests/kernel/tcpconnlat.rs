@@ -452,15 +452,15 @@ fn access_modes_and_rings_agree() -> Outcome {
 }
 
 /// An address that is wider than its column.
-const WIDE: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
+const WIDE_ADDRESS: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
 
-/// Has the tool watch connects over IPv4, to a port without a listener, between [`WIDE`] addresses,
-/// and over IPv4 again, of a process whose name the table cuts.
+/// Has the tool watch connects over IPv4, to a port without a listener, between [`WIDE_ADDRESS`]
+/// addresses, and over IPv4 again, of a process whose name the table cuts.
 #[track_caller]
 fn watch(options: &[&str]) -> (Output, Vec<Session>) {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
-    let wide: IpAddr = WIDE.parse().expect("an address");
+    let wide: IpAddr = WIDE_ADDRESS.parse().expect("an address");
     netns::add_to_loopback(wide);
     let mut tool = Tool::start("tcpconnlat", &[&["--netns", &inode], options].concat());
     let four = IpAddr::from(Ipv4Addr::LOCALHOST);

@@ -199,7 +199,7 @@ fn two_addresses() -> [(Stage, Pair); 2] {
     })
 }
 
-const TWO: &str = "127.0.0.0/28,127.0.0.200/32";
+const TWO_SUBNETS: &str = "127.0.0.0/28,127.0.0.200/32";
 
 /// The table shows whole units, JSON shows fractions.
 fn units() -> Outcome {
@@ -213,7 +213,7 @@ fn units() -> Outcome {
         ("K", ["2441", "0"], ["2441.4052734375", "0.001953125"]),
         ("M", ["2", "0"], ["2.38418483734130859375", "0.0000019073486328125"]),
     ];
-    let start = |args: &[&str]| start(&netns, &[&[TWO, "-i", "100"], args].concat());
+    let start = |args: &[&str]| start(&netns, &[&[TWO_SUBNETS, "-i", "100"], args].concat());
     let tools = units.map(|(unit, ..)| (start(&["-f", unit]), start(&["--format", unit, "--json"])));
     let [(mut first, a), (mut second, b)] = two_addresses();
     first.exchange(a, 2_499_999, 0);
@@ -232,7 +232,7 @@ fn units() -> Outcome {
 fn table_and_csv() -> Outcome {
     needs_send_hook()?;
     let netns = Netns::enter_new();
-    let start = |args: &[&str]| start(&netns, &[&[TWO], args].concat());
+    let start = |args: &[&str]| start(&netns, &[&[TWO_SUBNETS], args].concat());
     let (mut plain, sorted, csv) =
         (start(&[]), start(&["-i", "100", "--sort"]), start(&["-i", "100", "--csv"]));
     let [(mut first, a), (mut second, b)] = two_addresses();

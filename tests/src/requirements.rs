@@ -163,7 +163,7 @@ fn find(feature: Feature) -> (Availability, Option<String>) {
         Feature::Cgroup2 => {
             (Availability::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned()))
         }
-        Feature::OwnMachine => (Availability::Optional, file(VM).or_else(not_of_ours)),
+        Feature::OwnMachine => (Availability::Optional, file(VM_SETTINGS).or_else(not_of_ours)),
         Feature::Memory(mebibytes) => {
             let free = available_memory();
             (Availability::Optional, (free < mebibytes).then(|| format!("{free} MiB are free")))
@@ -195,7 +195,7 @@ fn find(feature: Feature) -> (Availability, Option<String>) {
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The settings of a virtual machine of `vm-tests`; other machines do not have this file.
-const VM: &str = "/etc/vm";
+const VM_SETTINGS: &str = "/etc/vm";
 
 /// `None` if the first process is the init of `vm-tests`.
 fn not_of_ours() -> Option<String> {

@@ -481,8 +481,8 @@ pub(crate) fn is_of(line: &str, netns: u64) -> bool {
 }
 
 impl Output {
-    /// The rows of one network namespace. Rows of other namespaces, such as those of other tests, are not
-    /// read.
+    /// The rows of one network namespace. Rows of other namespaces, such as those of other tests,
+    /// are not read.
     #[must_use]
     #[track_caller]
     pub fn rows<R: Row>(&self, netns: u64) -> Vec<R> {

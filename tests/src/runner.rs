@@ -62,9 +62,9 @@ pub enum Alone {
     /// It fills tables that have an entry for each socket of the machine, or opens very many
     /// sockets.
     Sockets,
-    /// Its events come from timers. The kernel skips a program that is running already on the CPU, so
-    /// a timer's event is lost if it interrupts the program while that handles an event of another
-    /// test.
+    /// Its events come from timers. The kernel skips a program that is running already on the CPU,
+    /// so a timer's event is lost if it interrupts the program while that handles an event of
+    /// another test.
     Timers,
     /// It checks how long something takes, or runs so much that other tests would miss their time
     /// limits.
@@ -173,7 +173,8 @@ fn child(tests: &[Test], name: &str) -> ExitCode {
 fn default_jobs() -> usize {
     /// Tests mostly wait, so there may be more of them than CPUs.
     const JOBS_PER_CPU: usize = 2;
-    if needs(Feature::OwnMachine).is_ok() {
+    // A kernel that preempts programs skips more events if several tests run.
+    if needs(Feature::OwnMachine).is_ok() || misses_runs() {
         return 1;
     }
     JOBS_PER_CPU * std::thread::available_parallelism().map_or(1, usize::from)

@@ -40,7 +40,7 @@ pub struct Segment {
 }
 
 /// The bytes of a TCP header without options.
-const HEADER: usize = 20;
+const HEADER_LENGTH: usize = 20;
 
 impl Segment {
     /// An answer to this segment, a SYN: it acknowledges the next byte of the sender.
@@ -66,9 +66,9 @@ impl Segment {
     }
 
     /// The TCP header.
-    fn header(self) -> [u8; HEADER] {
+    fn header(self) -> [u8; HEADER_LENGTH] {
         const DATA_OFFSET: u8 = 5 << 4;
-        let mut header = [0; HEADER];
+        let mut header = [0; HEADER_LENGTH];
         header[0..2].copy_from_slice(&self.from.port().to_be_bytes());
         header[2..4].copy_from_slice(&self.to.port().to_be_bytes());
         header[4..8].copy_from_slice(&self.seq.to_be_bytes());
@@ -81,7 +81,7 @@ impl Segment {
     }
 
     /// The checksum of the pseudo-header and of a header whose checksum is still 0.
-    fn checksum(self, header: &[u8; HEADER]) -> u16 {
+    fn checksum(self, header: &[u8; HEADER_LENGTH]) -> u16 {
         const IPPROTO_TCP: u8 = 6;
         const LENGTH: u8 = 20;
         let (from, to) = (self.from.ip().octets(), self.to.ip().octets());
@@ -138,7 +138,7 @@ impl Wire {
     pub fn send(&self, segment: Segment) {
         let to = SockaddrIn::from(SocketAddrV4::new(*segment.to.ip(), 0));
         let sent = sendto(self.0.as_raw_fd(), &segment.header(), &to, MsgFlags::empty());
-        assert_eq!(sent, Ok(HEADER), "{segment:?}");
+        assert_eq!(sent, Ok(HEADER_LENGTH), "{segment:?}");
     }
 }
 

@@ -42,14 +42,14 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
     /// Enough processes that none needs more files than most systems allow.
     const PROCESSES: usize = 12;
     /// Connections of each process, and how many an actor opens at a time, so that it answers soon.
-    const EACH: usize = 8400;
+    const CONNECTIONS_EACH: usize = 8400;
     const AT_ONCE: usize = 700;
-    const SAMPLE: usize = 10;
-    const START: Duration = Duration::from_millis(600);
+    const CLOSED_EACH: usize = 10;
+    const START_LIMIT: Duration = Duration::from_millis(600);
     needs(Feature::Memory(4096))?;
     let netns = bulk::new_netns();
     let mut actors: Vec<Actor> = (0..PROCESSES).map(|n| Actor::start(&format!("kt-crowd-{n}"))).collect();
-    for _ in 0..EACH / AT_ONCE {
+    for _ in 0..CONNECTIONS_EACH / AT_ONCE {
         actors.iter_mut().for_each(|actor| actor.start_open_many(AT_ONCE));
         actors.iter_mut().for_each(|actor| drop(actor.finish()));
     }
@@ -57,21 +57,21 @@ fn two_hundred_thousand_open_sockets() -> Outcome {
         let running = Tool::start(tool, &["--stats", "--json"]);
         let took = cpu_time(running.pid());
         println!("{tool} starts in {took:?}");
-        assert!(took < patient(START), "{tool} took {took:?} to start");
+        assert!(took < patient(START_LIMIT), "{tool} took {took:?} to start");
         let account = assert_balanced_or_idle(running.stop().assert_code(0));
         assert_eq!(account["untracked"], 0, "{tool} has entries for all: {account:?}");
     }
     let inode = netns.inode().to_string();
     let tool = Tool::start("tcplife", &["--json", "--existing", "--netns", &inode]);
-    actors.iter_mut().for_each(|actor| actor.close_many(SAMPLE));
-    let output = tool.stop_after(netns.inode(), 2 * PROCESSES * SAMPLE);
+    actors.iter_mut().for_each(|actor| actor.close_many(CLOSED_EACH));
+    let output = tool.stop_after(netns.inode(), 2 * PROCESSES * CLOSED_EACH);
     let mut owners = BTreeMap::new();
     for row in output.rows::<LifeRow>(netns.inode()) {
         assert!(row.existing, "{row:?}\n{output}");
         *owners.entry((row.pid, row.comm)).or_default() += 1;
     }
     let whose = |actor: &Actor| (Some(actor.who().pid), Some(actor.who().comm));
-    let expected: BTreeMap<_, usize> = actors.iter().map(|actor| (whose(actor), 2 * SAMPLE)).collect();
+    let expected: BTreeMap<_, usize> = actors.iter().map(|actor| (whose(actor), 2 * CLOSED_EACH)).collect();
     assert_eq!(owners, expected, "{output}");
     Ok(())
 }

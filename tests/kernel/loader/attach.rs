@@ -18,7 +18,7 @@ use loader::Loaded;
 use nix::libc;
 
 use super::{
-    ONLY, TRACEPOINT, attach, attach_option, count_in, counter, load, load_only, map, object, only,
+    TEST_HOOK, TRACEPOINT, attach, attach_option, count_in, counter, load, load_only, map, object, only,
     only_hook, raw_tp,
 };
 
@@ -73,7 +73,7 @@ fn watcher() -> Object {
         map("events", MapKind::RingBuf, (0, 0, 1 << 16)),
         map("counts", MapKind::PercpuArray, (4, 8, 1)),
     ];
-    only(raw_tp(ONLY, "sys_enter", code), maps)
+    only(raw_tp(TEST_HOOK, "sys_enter", code), maps)
 }
 
 /// Makes the system call this many times.
@@ -107,7 +107,7 @@ fn attached_sees_this_and_detached_does_not() -> Outcome {
 /// The map that the programs check is set by the detach.
 fn stop_flag_is_set_on_detach() -> Outcome {
     let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
-    let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]);
+    let hook = Hook::new(TEST_HOOK, Need::Required, vec![raw_tp(TEST_HOOK, TRACEPOINT, code)]);
     let hook = hook.detach(Detach::StoppedBy("stopped".into()));
     let mut loaded = load(&object(vec![hook], vec![map("stopped", MapKind::Array, (4, 4, 1))]));
     let stopped = |loaded: &Loaded| {
@@ -138,9 +138,9 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     };
     let object = |names: [&'static str; 2]| {
         let attach = Attach::Tracepoints("syscalls".into(), names.map(Into::into).into());
-        let attach_options = vec![attach_option(ONLY, attach, counting())];
+        let attach_options = vec![attach_option(TEST_HOOK, attach, counting())];
         object(
-            vec![Hook::new(ONLY, Need::Optional, attach_options)],
+            vec![Hook::new(TEST_HOOK, Need::Optional, attach_options)],
             vec![map("counts", MapKind::Array, (4, 8, 1))],
         )
     };
@@ -200,9 +200,10 @@ fn typed_and_probed_read_the_same() -> Outcome {
         w0 = *(u16 *)(r10 - 16);
         ..store();
     };
-    for program in
-        [attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), typed), raw_tp(ONLY, TRACEPOINT, probed)]
-    {
+    for program in [
+        attach_option(TEST_HOOK, Attach::TpBtf(TRACEPOINT.into()), typed),
+        raw_tp(TEST_HOOK, TRACEPOINT, probed),
+    ] {
         let mut loaded = load(&only(program, vec![map("out", MapKind::Array, (4, 4, 1))]));
         attach(&mut loaded);
         // To LISTEN and back to CLOSE.
@@ -235,13 +236,14 @@ fn iterator_lists_our_files() -> Outcome {
         r0 = 0;
         exit;
     };
-    let mut loaded = load(&only(attach_option(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
-    assert!(matches!(loaded.run_iter(ONLY), Ok(None)), "before it is attached");
+    let mut loaded =
+        load(&only(attach_option(TEST_HOOK, Attach::Iter("task_file".into()), code), Vec::new()));
+    assert!(matches!(loaded.run_iter(TEST_HOOK), Ok(None)), "before it is attached");
     attach(&mut loaded);
     // More files than one read returns.
     let files: Vec<File> = (0..900).map(|_| File::open("/dev/null").expect("open /dev/null")).collect();
     for _ in 0..2 {
-        let bytes = loaded.run_iter(ONLY).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
+        let bytes = loaded.run_iter(TEST_HOOK).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
         let (words, rest) = bytes.as_chunks::<4>();
         let (pairs, odd) = words.as_chunks::<2>();
         assert!(rest.is_empty() && odd.is_empty(), "{} bytes", bytes.len());

@@ -6,7 +6,7 @@ use bpfasm::{Fragment, bpf};
 use kernel_tests::runner::{Outcome, Test, test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
+use super::{TEST_HOOK, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
     test("loader::falls_back_and_says_why", falls_back_and_says_why),
@@ -37,7 +37,7 @@ fn falls_back_and_says_why() -> Outcome {
         raw_tp("four", TRACEPOINT, nothing()),
         raw_tp("five", TRACEPOINT, nothing()),
     ];
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], Vec::new()));
+    let mut loaded = load(&object(vec![Hook::new(TEST_HOOK, Need::Required, attach_options)], Vec::new()));
     assert_eq!(only_hook(&loaded).taken, None, "nothing is attached yet");
     attach(&mut loaded);
     let report = only_hook(&loaded);
@@ -66,7 +66,7 @@ fn optional_hooks_may_have_no_attach_option() -> Outcome {
         optional("unloaded", attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing())),
         optional("unattached", raw_tp("two", NOWHERE, nothing())),
         optional("list", attach_option("three", Attach::Iter("nothing".into()), nothing())),
-        Hook::new(ONLY, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
+        Hook::new(TEST_HOOK, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
     ];
     let mut loaded = load(&object(hooks, Vec::new()));
     attach(&mut loaded);
@@ -77,7 +77,7 @@ fn optional_hooks_may_have_no_attach_option() -> Outcome {
         .collect();
     assert_eq!(
         reports,
-        [("unloaded", false, 1), ("unattached", false, 1), ("list", false, 1), (ONLY, true, 0)]
+        [("unloaded", false, 1), ("unattached", false, 1), ("list", false, 1), (TEST_HOOK, true, 0)]
     );
     assert!(matches!(loaded.run_iter("list"), Ok(None)));
     assert!(matches!(loaded.run_iter("no such hook"), Err(LoadError::NoHook { .. })));
@@ -89,7 +89,7 @@ fn a_required_hook_must_attach() -> Outcome {
     for attach in [Attach::TpBtf(NOWHERE.into()), Attach::RawTp(NOWHERE.into())] {
         let shown = format!("{attach:?}");
         let object = object(
-            vec![Hook::new(ONLY, Need::Required, vec![attach_option("one", attach, nothing())])],
+            vec![Hook::new(TEST_HOOK, Need::Required, vec![attach_option("one", attach, nothing())])],
             Vec::new(),
         );
         let error = match try_load(&object) {
@@ -98,12 +98,12 @@ fn a_required_hook_must_attach() -> Outcome {
             Ok(mut loaded) => loaded.attach().expect_err("no such tracepoint"),
         };
         assert!(
-            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == ONLY && refused.len() == 1),
+            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == TEST_HOOK && refused.len() == 1),
             "{shown}: {error:#}"
         );
         assert!(error.to_string().contains(NOWHERE), "{shown}: {error}");
     }
-    let without = object(vec![Hook::new(ONLY, Need::Required, Vec::new())], Vec::new());
+    let without = object(vec![Hook::new(TEST_HOOK, Need::Required, Vec::new())], Vec::new());
     assert!(matches!(try_load(&without), Err(LoadError::NoAttachOption { .. })), "no attach option");
     Ok(())
 }
@@ -115,7 +115,7 @@ fn mistakes_in_an_object_are_errors() -> Outcome {
         (bpf! { r0 = const NOWHERE; exit; }, "NOWHERE"),
     ] {
         let attach_options = vec![raw_tp("wrong", TRACEPOINT, wrong), raw_tp("right", TRACEPOINT, nothing())];
-        match try_load(&object(vec![Hook::new(ONLY, Need::Optional, attach_options)], Vec::new())) {
+        match try_load(&object(vec![Hook::new(TEST_HOOK, Need::Optional, attach_options)], Vec::new())) {
             Err(error @ LoadError::Reloc { .. }) => assert!(error.to_string().contains(named), "{error}"),
             other => panic!("{other:?}"),
         }
@@ -213,7 +213,7 @@ fn maps_of_untried_options_are_not_created() -> Outcome {
     ];
     let names = ["absent", "fails", "works", "untried", "unused"];
     let maps = names.map(|name| map(name, MapKind::Array, (4, 4, 1))).to_vec();
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], maps));
+    let mut loaded = load(&object(vec![Hook::new(TEST_HOOK, Need::Required, attach_options)], maps));
     let there = |loaded: &loader::Loaded| names.map(|name| loaded.has_map(name));
     assert_eq!(there(&loaded), [false, true, false, false, false]);
     attach(&mut loaded);

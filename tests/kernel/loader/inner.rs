@@ -11,7 +11,7 @@ use loader::{LoadError, Map};
 use nix::libc;
 
 use super::attach::{call_getppid, only_this_process};
-use super::{ONLY, attach, load, load_only, map, only, raw_tp, try_load};
+use super::{TEST_HOOK, attach, load, load_only, map, only, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
     test("loader::a_swap_loses_no_increment", a_swap_loses_no_increment),
@@ -71,7 +71,7 @@ fn a_swap_loses_no_increment() -> Outcome {
         map("one", MapKind::Array, (4, 8, 1)),
         map("two", MapKind::Array, (4, 8, 1)),
     ];
-    let mut loaded = load(&only(raw_tp(ONLY, "sys_enter", code), maps));
+    let mut loaded = load(&only(raw_tp(TEST_HOOK, "sys_enter", code), maps));
     attach(&mut loaded);
     let [buffers, one, two] = ["buffers", "one", "two"].map(|name| loaded.map(name).expect("a map"));
     let count = |map: &Map| map.sum(&KEY).expect("a value")[0];
@@ -133,7 +133,8 @@ fn inner_maps_have_to_fit() -> Outcome {
         ),
     ] {
         let maps = [vec![array], others].concat();
-        let error = try_load(&only(raw_tp(ONLY, super::TRACEPOINT, code()), maps)).expect_err("no such map");
+        let error =
+            try_load(&only(raw_tp(TEST_HOOK, super::TRACEPOINT, code()), maps)).expect_err("no such map");
         assert!(matches!(error, LoadError::InnerMap { .. }), "{error:#}");
         assert!(error.to_string().ends_with(named), "{error}");
     }

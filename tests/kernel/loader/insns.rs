@@ -6,7 +6,7 @@ use kernel_tests::requirements::{Availability, Skip, requires};
 use kernel_tests::runner::{Outcome, Test, test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, load_only, only, raw_tp, run, try_load};
+use super::{TEST_HOOK, TRACEPOINT, load_only, only, raw_tp, run, try_load};
 
 pub const TESTS: &[Test] = &[
     test("loader::every_instruction_class_computes", every_instruction_class_computes),
@@ -111,7 +111,7 @@ fn local_functions_have_frames_of_their_own() -> Outcome {
 /// Checks that the kernel has an instruction: that it loads this correct program.
 #[track_caller]
 fn understands(what: &str, claim: Availability, code: Fragment) -> Result<(), Skip> {
-    let refused = try_load(&only(raw_tp(ONLY, TRACEPOINT, code), Vec::new())).err();
+    let refused = try_load(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), Vec::new())).err();
     // The last line is the verifier's reason.
     let reason = |error: LoadError| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
     requires(what, claim, refused.map(reason))

@@ -5,7 +5,7 @@ use bpfasm::object::MapKind;
 use kernel_tests::runner::{Outcome, Test, test};
 use loader::{LoadError, Loader, Note};
 
-use super::{ONLY, TRACEPOINT, kernel, load, map, only, only_refusal, raw_tp};
+use super::{TEST_HOOK, TRACEPOINT, kernel, load, map, only, only_refusal, raw_tp};
 
 pub const TESTS: &[Test] = &[
     test("loader::a_refusal_names_our_line", a_refusal_names_our_line),
@@ -22,7 +22,7 @@ fn a_refusal_names_our_line() -> Outcome {
         r0 = *(u64 *)(r2 + 8);
         exit;
     };
-    let error = only_refusal(&only(raw_tp(ONLY, TRACEPOINT, code), Vec::new()));
+    let error = only_refusal(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), Vec::new()));
     let LoadError::Load { log, .. } = &error else { panic!("{error:#}") };
     let source = log.source().unwrap_or_else(|| panic!("a line\n{error:#}"));
     assert_eq!((source.file, source.line), (file!(), first + 2), "{source:?}");
@@ -58,7 +58,7 @@ fn source_lines_reach_the_kernel() -> Outcome {
         r0 = 0;
         exit;
     };
-    let object = only(raw_tp(ONLY, TRACEPOINT, code), vec![map("table", MapKind::Hash, (4, 8, 1))]);
+    let object = only(raw_tp(TEST_HOOK, TRACEPOINT, code), vec![map("table", MapKind::Hash, (4, 8, 1))]);
     let loaded = load(&object);
     // Notes on skipped events do not matter here.
     let notes: Vec<_> = loaded.notes().iter().filter(|note| **note != Note::SparesInit).collect();

@@ -35,7 +35,7 @@ pub const TESTS: &[&[Test]] = &[
 const TRACEPOINT: &str = "inet_sock_set_state";
 
 /// The hook and the program of an object that needs only one.
-const ONLY: &str = "test";
+const TEST_HOOK: &str = "test";
 
 #[track_caller]
 fn kernel() -> Btf {
@@ -77,7 +77,7 @@ fn object(hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
 
 /// An object of one required program.
 fn only(program: ProgramDef, maps: Vec<MapDef>) -> Object {
-    object(vec![Hook::new(ONLY, Need::Required, vec![program])], maps)
+    object(vec![Hook::new(TEST_HOOK, Need::Required, vec![program])], maps)
 }
 
 fn try_load(object: &Object) -> Result<Loaded, LoadError> {
@@ -92,7 +92,7 @@ fn load(object: &Object) -> Loaded {
 /// Loads one required program at [`TRACEPOINT`].
 #[track_caller]
 fn load_only(code: Fragment, maps: Vec<MapDef>) -> Loaded {
-    load(&only(raw_tp(ONLY, TRACEPOINT, code), maps))
+    load(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), maps))
 }
 
 #[track_caller]
@@ -103,7 +103,7 @@ fn attach(loaded: &mut Loaded) {
 /// Runs the only program once with these arguments, on a CPU if one is named.
 #[track_caller]
 fn run(loaded: &Loaded, args: &[u64], cpu: Option<u32>) -> u32 {
-    loaded.test_run(ONLY, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
+    loaded.test_run(TEST_HOOK, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 /// The number of CPUs on which programs can run.
@@ -129,7 +129,7 @@ fn only_hook(loaded: &Loaded) -> &HookReport {
 fn only_refusal(object: &Object) -> LoadError {
     match try_load(object).expect_err("an object that cannot be loaded") {
         LoadError::NoAttachOption { hook, mut refused } => {
-            assert_eq!((hook.as_str(), refused.len()), (ONLY, 1), "{refused:?}");
+            assert_eq!((hook.as_str(), refused.len()), (TEST_HOOK, 1), "{refused:?}");
             refused.remove(0).1
         }
         error => panic!("{error:#}"),

@@ -114,7 +114,7 @@ fn a_wrong_pin_is_refused() -> Outcome {
         (&file, "not in a BPF file system"),
     ] {
         let code = bpf! { r1 = map theirs ll; r0 = 0; exit; };
-        let object = only(raw_tp(super::ONLY, TRACEPOINT, code), vec![pinned(path)]);
+        let object = only(raw_tp(super::TEST_HOOK, TRACEPOINT, code), vec![pinned(path)]);
         let errors = [
             check_pinned(path, 8, &[8]).expect_err("no such map"),
             try_load(&object).expect_err("no such map"),

@@ -10,7 +10,7 @@ use kernel_tests::deadline::{WAIT_LIMIT, patient};
 use kernel_tests::runner::{Outcome, Test, test};
 use loader::{Drained, Events, Loaded, Loader};
 
-use super::{ONLY, TRACEPOINT, count_in, counter, cpus, kernel, load, map, only, raw_tp, run};
+use super::{TEST_HOOK, TRACEPOINT, count_in, counter, cpus, kernel, load, map, only, raw_tp, run};
 
 pub const TESTS: &[Test] = &[
     test("loader::ring_buffer_delivers_all_in_order", || delivers(Channel::RingBuf(NO_WAKEUP))),
@@ -81,7 +81,7 @@ fn sender(channel: Channel, bytes: u32) -> Object {
         Channel::RingBuf(_) => map("events", MapKind::RingBuf, (0, 0, bytes)),
         Channel::Perf => map("events", MapKind::PerfEventArray, (4, 4, 0)),
     };
-    only(raw_tp(ONLY, TRACEPOINT, code), vec![events, map("lost", MapKind::Array, (4, 8, 1))])
+    only(raw_tp(TEST_HOOK, TRACEPOINT, code), vec![events, map("lost", MapKind::Array, (4, 8, 1))])
 }
 
 /// A sender by perf buffers of one page each.

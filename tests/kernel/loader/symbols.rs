@@ -11,8 +11,8 @@ use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
 use super::{
-    ONLY, TRACEPOINT, attach_option, kernel, load, load_only, object, only, only_hook, only_refusal, raw_tp,
-    run,
+    TEST_HOOK, TRACEPOINT, attach_option, kernel, load, load_only, object, only, only_hook, only_refusal,
+    raw_tp, run,
 };
 
 pub const TESTS: &[Test] = &[
@@ -63,7 +63,7 @@ fn dead_code_behind_exists_loads() -> Outcome {
 /// with more arguments is removed. Without the condition, the same read is refused.
 fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     needs(Feature::KernelBtf)?;
-    let typed = |code| only(attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
+    let typed = |code| only(attach_option(TEST_HOOK, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
     // (const struct sock *sk, const int oldstate, const int newstate)
     load(&typed(bpf! {
         w0 = params(btf_trace_inet_sock_set_state);
@@ -118,7 +118,7 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
         attach_option("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
         raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
     ];
-    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, attach_options)], Vec::new());
+    let object = object(vec![Hook::new(TEST_HOOK, bpfasm::Need::Required, attach_options)], Vec::new());
     let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
     let refused = &only_hook(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");

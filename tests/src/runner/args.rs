@@ -3,8 +3,8 @@
 pub(super) const USAGE: &str = "\
 Usage: kernel [--list] [--exact] [--nocapture] [--jobs N] [--skip PART]... [PART]...
 Run the tests whose name contains one of the PARTs (default: all tests), as root, on the running kernel.
---exact: a PART is the whole name of a test. --jobs: run N tests at a time (default: two for each CPU, in a machine of
-vm-tests one).
+--exact: a PART is the whole name of a test. --jobs: run N tests at a time (default: two for each CPU; one in a machine
+of vm-tests and on kernels since 7.0).
 The tested tool is $TCPTOOLS (default: tcptools beside the directory of this program).
 $KERNEL_TESTS_PATIENCE multiplies every time limit (default 1): use 10 in an emulated machine.";
 
