@@ -10,7 +10,7 @@ use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use serde_json::Value;
 
-use super::cli::as_nobody;
+use super::cli::as_unprivileged_user;
 use crate::known_tools::names as tool_names;
 
 pub const TESTS: &[Test] = &[
@@ -197,7 +197,7 @@ fn text() -> Outcome {
 /// For a user without privileges it names what each tool needs, and says once that all of them need
 /// it.
 fn without_privileges() -> Outcome {
-    let (_scratch, mut command) = as_nobody();
+    let (_scratch, mut command) = as_unprivileged_user();
     command.args(["doctor", "--json"]);
     let output = Tool::spawn(command).finish();
     let value = examined(&output);
@@ -210,7 +210,7 @@ fn without_privileges() -> Outcome {
     let count = tool_names().len();
     let line = format!("tcptools: doctor: {count} of {count} tools cannot run here");
     assert!(output.one_line().starts_with(&line), "{output}");
-    let (_scratch, mut command) = as_nobody();
+    let (_scratch, mut command) = as_unprivileged_user();
     command.arg("doctor");
     Tool::spawn(command).finish().assert_code(1).assert_complete_lines();
     Ok(())

@@ -250,7 +250,7 @@ fn minimal_capabilities() -> Vec<Capability> {
 }
 
 #[track_caller]
-fn start_as_nobody(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
+fn start_unprivileged(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
     let mut command = Command::new(path);
     command.arg(name).args(args).arg("-v").uid(NOBODY).gid(NOBODY);
     let mut tool = Tool::spawn(command);
@@ -278,7 +278,7 @@ fn by_file_capabilities() -> Outcome {
     for (name, args) in tools {
         Netns::enter_new();
         let mut stage = Stage::new(Via::V4);
-        let mut tool = start_as_nobody(&path, name, &[args, &["--json", "--stats"]].concat());
+        let mut tool = start_unprivileged(&path, name, &[args, &["--json", "--stats"]].concat());
         let rights = Rights::of(tool.pid());
         assert_eq!((rights.effective, rights.seccomp), (needed(), 2), "{name}");
         traffic::client_closes_first(&mut stage);
@@ -303,7 +303,7 @@ fn by_file_capabilities_with_names() -> Outcome {
     needs(Feature::ToolHas(Capability::Setpcap))?;
     let (_scratch, path) = file_with(&[minimal_capabilities(), vec![Capability::Syslog]].concat())?;
     let netns = Netns::enter_new();
-    let mut tool = start_as_nobody(&path, "tcpdrop", &["--json"]);
+    let mut tool = start_unprivileged(&path, "tcpdrop", &["--json"]);
     traffic::refused(&mut Stage::new(Via::V4));
     tool.wait_rows(netns.inode(), 1);
     let output: Output = tool.stop();

@@ -6,7 +6,7 @@ use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
 use kernel_tests::runner::{Outcome, Test, test};
 
-use super::cli::{as_nobody, needs_perf_buffers};
+use super::cli::{as_unprivileged_user, needs_perf_buffers};
 use crate::known_tools::names;
 
 pub const TESTS: &[Test] = &[
@@ -96,7 +96,7 @@ fn before_a_run() -> Outcome {
 
 fn without_privileges() -> Outcome {
     for args in [&["selftest"][..], &["tcplife", "--selftest"]] {
-        let (_scratch, mut command) = as_nobody();
+        let (_scratch, mut command) = as_unprivileged_user();
         command.args(args);
         let output = Tool::spawn(command).finish();
         output.assert_code(1).assert_no_stdout();

@@ -16,7 +16,7 @@ pub use accounting::{
     Account, assert_balanced, assert_balanced_or_idle, assert_nothing_lost, assert_only_missed,
 };
 pub use table::assert_number;
-pub use usage::as_nobody;
+pub use usage::as_unprivileged_user;
 
 pub const TESTS: &[&[Test]] =
     &[usage::TESTS, links::TESTS, names::TESTS, loss::TESTS, table::TESTS, run::TESTS, accounting::TESTS];

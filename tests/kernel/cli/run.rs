@@ -31,7 +31,8 @@ pub const TESTS: &[Test] = &[
 /// Rows are printed at once, as complete lines, while the tool runs.
 fn rows_come_while_it_runs() -> Outcome {
     let netns = Netns::enter_new();
-    let mut tool = Tool::start("tcpstates", &["--json"]);
+    // Rows of other tests would be half read when the last row is there.
+    let mut tool = Tool::start("tcpstates", &["--json", "--netns", &netns.inode().to_string()]);
     let mut stage = Stage::new(Via::V4);
     let mut total = 1;
     tool.wait_rows(netns.inode(), total);
@@ -145,9 +146,11 @@ fn no_bpf_object_is_left() -> Outcome {
 fn interrupted_start_leaves_nothing() -> Outcome {
     const STEP: Duration = Duration::from_micros(250);
     let before = BpfObjects::now()?;
+    // The tools have messages about sockets of other programs too.
+    let netns = Netns::enter_new().inode().to_string();
     let interrupt = |tool: &str| {
         for step in 0..32 {
-            let running = Tool::spawn(tcptools([tool, "--json"]));
+            let running = Tool::spawn(tcptools([tool, "--json", "--netns", &netns]));
             // Not a wait: the test is about this delay.
             thread::sleep(STEP * step);
             running.signal(Signal::SIGINT);

@@ -114,7 +114,7 @@ fn btf_of_one_int() -> Vec<u8> {
 
 fn not_root() -> Outcome {
     for tool in names() {
-        let (_scratch, mut command) = as_nobody();
+        let (_scratch, mut command) = as_unprivileged_user();
         command.arg(tool);
         let output = Tool::spawn(command).finish();
         output.assert_code(1).assert_no_stdout();
@@ -136,7 +136,7 @@ fn contradicting_options() -> Outcome {
 }
 
 /// The tool as the user nobody, copied to a directory that this user may read.
-pub fn as_nobody() -> (Scratch, Command) {
+pub fn as_unprivileged_user() -> (Scratch, Command) {
     let scratch = Scratch::new();
     let copy = scratch.path("tcptools");
     fs::copy(binary(), &copy).expect("copy tcptools");
@@ -152,7 +152,7 @@ fn ebpf_needs_no_kernel() -> Outcome {
         for (option, begins) in
             [("--ebpf", ""), ("--ebpf=hex", ""), ("--ebpf=json", "{"), ("--ebpf=elf", "\u{7f}ELF")]
         {
-            let (_scratch, mut command) = as_nobody();
+            let (_scratch, mut command) = as_unprivileged_user();
             command.args([tool, option, "--target", "6.1-x86_64-typed"]);
             let output = Tool::spawn(command).finish();
             output.assert_code(0);
