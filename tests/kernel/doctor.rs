@@ -1,33 +1,35 @@
-//! `tcptools doctor`: what it says of the host is so, and what it says of a tool is what a run of that tool does.
+//! `tcptools doctor`: its facts about the host are right, and a run of each tool does what its
+//! verdict says.
 
 use std::fs;
 
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Feature, needs, running_version, spares_init};
+use kernel_tests::requirements::{Feature, needs, running_version, spares_init};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use serde_json::Value;
 
-use super::cli::{TOOLS, as_nobody};
+use super::cli::as_unprivileged_user;
+use crate::known_tools::names as tool_names;
 
 pub const TESTS: &[Test] = &[
-    ("doctor::host", host),
-    ("doctor::verdicts_are_what_runs_do", verdicts_are_what_runs_do),
-    ("doctor::text", text),
-    ("doctor::without_privileges", without_privileges),
-    ("doctor::given_types", given_types),
-    ("doctor::wrong_usage", wrong_usage),
+    test("doctor::host", host),
+    test("doctor::verdicts_are_what_runs_do", verdicts_are_what_runs_do),
+    test("doctor::text", text),
+    test("doctor::without_privileges", without_privileges),
+    test("doctor::given_types", given_types),
+    test("doctor::wrong_usage", wrong_usage),
 ];
 
-/// The one object that it writes.
+/// The JSON object that it prints.
 #[track_caller]
 fn examined(output: &Output) -> Value {
     output.assert_complete_lines();
     assert_eq!(output.stdout.lines().count(), 1, "{output}");
     let value: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}\n{output}"));
     let keys: Vec<&String> = value.as_object().expect("an object").keys().collect();
-    let promised = [
+    let documented = [
         "btf",
         "capabilities",
         "features",
@@ -39,10 +41,10 @@ fn examined(output: &Output) -> Value {
         "tools",
         "tracefs",
     ];
-    assert_eq!(keys, promised, "{output}");
+    assert_eq!(keys, documented, "{output}");
     let names: Vec<&str> = tools(&value).iter().map(name).collect();
-    assert_eq!(names, TOOLS, "{output}");
-    // And it says so by its status.
+    assert_eq!(names, tool_names(), "{output}");
+    // The exit code says the same.
     output.assert_code(i32::from(!cannot(&value).is_empty()));
     value
 }
@@ -64,7 +66,7 @@ fn cannot(value: &Value) -> Vec<&str> {
     tools(value).iter().filter(|tool| is_cannot(tool)).map(name).collect()
 }
 
-/// Whether something of the kernel works here.
+/// Whether a feature of the kernel works here.
 #[track_caller]
 fn works(value: &Value, feature: &str) -> bool {
     let features = value["features"].as_array().expect("features");
@@ -72,7 +74,7 @@ fn works(value: &Value, feature: &str) -> bool {
     found.and_then(|found| found["works"].as_bool()).unwrap_or_else(|| panic!("no {feature} in {value}"))
 }
 
-/// Whether there is a way to a hook of a tool.
+/// Whether a hook of a tool can attach.
 #[track_caller]
 fn is_seen(value: &Value, tool: &str, hook: &str) -> bool {
     let tool = tools(value).iter().find(|found| name(found) == tool).expect(tool);
@@ -81,7 +83,7 @@ fn is_seen(value: &Value, tool: &str, hook: &str) -> bool {
 }
 
 fn host() -> Outcome {
-    // What root sees is what the tool sees.
+    // The test, as root, sees the same as the tool.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     let value = examined(&run(["doctor", "--json"]));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -115,7 +117,10 @@ fn host() -> Outcome {
     let addresses = read("/proc/kallsyms").lines().any(|line| !line.starts_with("0000000000000000"));
     assert_eq!(value["symbols"]["works"], addresses);
     let capabilities = value["capabilities"].as_array().expect("capabilities");
-    assert!(capabilities.iter().any(|held| *held == "CAP_SYS_ADMIN"), "tests run as root: {capabilities:?}");
+    assert!(
+        capabilities.iter().any(|capability| *capability == "CAP_SYS_ADMIN"),
+        "tests run as root: {capabilities:?}"
+    );
 
     assert_eq!(works(&value, "kprobe"), needs(Feature::Kprobes).is_ok());
     assert_eq!(works(&value, "ring buffer"), (major, minor) >= (5, 8));
@@ -127,41 +132,50 @@ fn host() -> Outcome {
     Ok(())
 }
 
-/// A tool that works runs, by the ways that were named, and one that cannot does not, for the reason that was named.
+/// A tool that works runs with the attach options that the doctor named. A tool that cannot run
+/// fails for the reason that the doctor gave.
 fn verdicts_are_what_runs_do() -> Outcome {
     let value = examined(&run(["doctor", "--json"]));
     for tool in tools(&value) {
         let output = run([name(tool), "-v", "--duration", "0.01"]);
         output.assert_code(i32::from(is_cannot(tool)));
-        let said = |words: &str| {
+        let assert_line = |words: &str| {
             let line = format!("tcptools: {}: {words}", name(tool));
             assert!(output.stderr.lines().any(|seen| seen == line), "no line {line}\n{output}");
         };
         if is_cannot(tool) {
-            said(tool["why"].as_str().expect("a reason"));
+            assert_line(tool["why"].as_str().expect("a reason"));
             continue;
         }
         let mut missing = 0;
         let hooks = tool["hooks"].as_array().expect("hooks");
         for hook in hooks.iter().filter(|hook| hook["unneeded"] == false) {
             let attach = hook["attach"].as_str().unwrap_or("not attached");
-            said(&format!("{}: {attach}", hook["hook"].as_str().expect("a name")));
+            assert_line(&format!("{}: {attach}", hook["hook"].as_str().expect("a name")));
             missing += usize::from(hook["attach"].is_null());
             for refused in hook["refused"].as_array().expect("refusals") {
                 let (attach, why) = (refused["attach"].as_str(), refused["why"].as_str());
-                let (attach, why) = (attach.expect("a way"), why.expect("a reason"));
-                said(&format!("{}: not by {attach}: {}", hook["hook"].as_str().expect("a name"), first(why)));
+                let (attach, why) = (attach.expect("an attach option"), why.expect("a reason"));
+                assert_line(&format!(
+                    "{}: not by {attach}: {}",
+                    hook["hook"].as_str().expect("a name"),
+                    first(why)
+                ));
             }
         }
         let without = tool["without"].as_array().expect("what is missing");
         assert_eq!(tool["verdict"] == "works", without.is_empty(), "{tool}");
         assert!(missing == 0 || !without.is_empty(), "{tool}");
-        assert!(without.iter().all(|lack| lack["what"].as_str().is_some_and(|what| !what.starts_with('`'))));
+        assert!(
+            without
+                .iter()
+                .all(|limitation| limitation["what"].as_str().is_some_and(|what| !what.starts_with('`')))
+        );
     }
     Ok(())
 }
 
-/// The first line of what may have several, of the verifier.
+/// The first line of a message, which may contain several lines of the verifier.
 fn first(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
@@ -180,26 +194,29 @@ fn text() -> Outcome {
     Ok(())
 }
 
-/// For a user who may do nothing it says what is missing, of each tool, and that it is one thing.
+/// For a user without privileges it names what each tool needs, and says once that all of them need
+/// it.
 fn without_privileges() -> Outcome {
-    let (_scratch, mut command) = as_nobody();
+    let (_scratch, mut command) = as_unprivileged_user();
     command.args(["doctor", "--json"]);
     let output = Tool::spawn(command).finish();
     let value = examined(&output);
     assert_eq!(value["capabilities"], serde_json::json!([]), "{output}");
-    assert_eq!(cannot(&value), TOOLS, "{output}");
+    assert_eq!(cannot(&value), tool_names(), "{output}");
     for tool in tools(&value) {
         let has = |key: &str, word: &str| tool[key].as_str().is_some_and(|text| text.contains(word));
         assert!(has("why", "CAP_BPF") && has("help", "setcap"), "{tool}");
     }
-    assert!(output.one_line().starts_with("tcptools: doctor: 8 of 8 tools cannot run here"), "{output}");
-    let (_scratch, mut command) = as_nobody();
+    let count = tool_names().len();
+    let line = format!("tcptools: doctor: {count} of {count} tools cannot run here");
+    assert!(output.one_line().starts_with(&line), "{output}");
+    let (_scratch, mut command) = as_unprivileged_user();
     command.arg("doctor");
     Tool::spawn(command).finish().assert_code(1).assert_complete_lines();
     Ok(())
 }
 
-/// `--btf` is as in a run: the kernel's own types are taken, others are not.
+/// `--btf` works as in a run: the kernel's own types are accepted, others are not.
 fn given_types() -> Outcome {
     let scratch = Scratch::new();
     let copy = scratch.path("vmlinux");
@@ -210,10 +227,10 @@ fn given_types() -> Outcome {
     };
     let own = run(["doctor", "--json"]);
     assert_eq!(verdicts(&run(["doctor", "--json", "--btf", &copy])), verdicts(&own));
-    for wrong in ["/etc/hostname-of-nobody", "/proc/self/status"] {
+    for wrong in ["/etc/no-such-file", "/proc/self/status"] {
         let output = run(["doctor", "--json", "--btf", wrong]);
         let value = examined(&output);
-        assert_eq!(cannot(&value), TOOLS, "{output}");
+        assert_eq!(cannot(&value), tool_names(), "{output}");
         assert!(value["btf"]["why"].as_str().is_some_and(|why| why.contains(wrong)), "{output}");
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! The filters that all tools share, on real sockets: with each of them a tool tells of exactly the sockets asked for.
+//! The filters that all tools share, on real sockets: a tool reports exactly the sockets that the
+//! filter selects.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,29 +8,30 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use kernel_tests::actor::Actor;
 use kernel_tests::cgroup::Cgroup;
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Session, Stage};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("filters::addresses", addresses),
-    ("filters::addresses_by_probe_reads", addresses_by_probe_reads),
-    ("filters::network_namespace", network_namespace),
-    ("filters::cgroup", cgroup),
-    ("filters::cgroup_of_a_listener", cgroup_of_a_listener),
-    ("filters::all_at_once", all_at_once),
+    test("filters::addresses", addresses),
+    test("filters::addresses_by_probe_reads", addresses_by_probe_reads),
+    test("filters::network_namespace", network_namespace),
+    test("filters::cgroup", cgroup),
+    test("filters::cgroup_of_a_listener", cgroup_of_a_listener),
+    test("filters::all_at_once", all_at_once),
 ];
 
-/// Tools that tell of sockets by their ports, each in its own way.
+/// Tools whose rows have the port of a socket, each with a different kind of filter in its
+/// programs.
 const TOOLS: [&str; 3] = ["tcpconnlat", "tcplife", "tcpstates"];
 
 /// A socket by its namespace and its port.
 type Socket = (u64, u16);
 
-/// The tools, at work with the same filter.
+/// The running tools, all with the same filter.
 struct Watch(Vec<(&'static str, Tool)>);
 
 impl Watch {
@@ -38,9 +40,9 @@ impl Watch {
         Self(TOOLS.map(|name| (name, Tool::start(name, &[&["--json"], args].concat()))).into())
     }
 
-    /// Each tool has told of these ends, and of no other socket of these namespaces.
+    /// Each tool must have reported these ends, and no other sockets of these namespaces.
     #[track_caller]
-    fn told(self, wanted: &[(&Netns, &End)], namespaces: &[&Netns]) {
+    fn assert_reported(self, wanted: &[(&Netns, &End)], namespaces: &[&Netns]) {
         for (name, mut tool) in self.0 {
             let connects = |end: &End| name != "tcpconnlat" || end.role == Role::Active;
             let wanted: BTreeSet<Socket> = wanted
@@ -48,7 +50,7 @@ impl Watch {
                 .filter(|(_, end)| connects(end))
                 .map(|(netns, end)| (netns.inode(), end.local.port()))
                 .collect();
-            tool.wait_for("rows of all that is wanted", |seen| {
+            tool.wait_for("rows of all selected sockets", |seen| {
                 sockets(seen, namespaces).is_superset(&wanted)
             });
             let output = tool.stop();
@@ -57,7 +59,8 @@ impl Watch {
     }
 }
 
-/// The sockets of these namespaces that a tool has told of. A socket that connects has no port at first.
+/// The sockets of these namespaces that a tool has reported. A socket that connects has no port at
+/// first.
 #[track_caller]
 fn sockets(output: &Output, namespaces: &[&Netns]) -> BTreeSet<Socket> {
     let socket = |line: &str| {
@@ -69,18 +72,20 @@ fn sockets(output: &Output, namespaces: &[&Netns]) -> BTreeSet<Socket> {
     output.stdout.lines().filter_map(socket).collect()
 }
 
-/// A session from an address to another, both of this namespace.
+/// A session between two addresses of this namespace.
 #[track_caller]
 fn session(listen: IpAddr, connect: IpAddr) -> Session {
     let [client, server] = ["kt-client", "kt-server"].map(Actor::start);
     traffic::server_closes_first(&mut Stage::between(client, server, listen, connect, 4))
 }
 
-/// Two subnets of IPv4, one of them also by an IPv6 socket, and IPv6: sessions whose clients all have another address.
+/// Sessions in two IPv4 subnets, in one of them by an IPv6 socket too, and over IPv6. All clients
+/// have different addresses.
 #[track_caller]
 fn by_address(mode: &[&str]) {
     let [one, two] = [1, 2].map(|third| Ipv4Addr::new(127, 0, third, 1));
-    // Which of the four: to the first subnet, to the second, to the first by an IPv6 socket, over IPv6.
+    // Which of the four sessions match: first subnet, second subnet, first subnet by an IPv6
+    // socket, IPv6.
     for (subnets, wanted) in [
         ("127.0.1.0/24", [true, false, true, false]),
         ("127.0.1.1", [true, false, true, false]),
@@ -103,13 +108,13 @@ fn by_address(mode: &[&str]) {
             session(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()),
         ];
         let ends = sessions.iter().zip(wanted).filter(|(_, wanted)| *wanted);
-        // Listeners are sockets as well, and have one address.
+        // Listeners are sockets too, with one address.
         let ends: Vec<_> = ends.flat_map(|(session, _)| &session.ends).map(|end| (&netns, end)).collect();
-        watch.told(&ends, &[&netns]);
+        watch.assert_reported(&ends, &[&netns]);
     }
 }
 
-/// `--addr`: either end of a connection, by what is on the wire.
+/// `--addr`: either end of a connection, by the addresses on the wire.
 fn addresses() -> Outcome {
     needs(Feature::Ipv6)?;
     by_address(&[]);
@@ -123,7 +128,7 @@ fn addresses_by_probe_reads() -> Outcome {
     Ok(())
 }
 
-/// `--netns`: by its number, or by a file of `/proc`.
+/// `--netns`: by number, or by a file in `/proc`.
 fn network_namespace() -> Outcome {
     let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
     let (own, beside) = (Netns::enter_new(), Netns::beside());
@@ -144,12 +149,12 @@ fn network_namespace() -> Outcome {
         let ends = sessions.iter().filter(|(netns, _)| netns.inode() == wanted.inode());
         let ends: Vec<_> =
             ends.flat_map(|(netns, session)| session.ends.iter().map(move |end| (*netns, end))).collect();
-        watch.told(&ends, &[&own, &beside]);
+        watch.assert_reported(&ends, &[&own, &beside]);
     }
     Ok(())
 }
 
-/// `--cgroup`: sockets that a process made while it was in the cgroup, or in one below it.
+/// `--cgroup`: sockets that a process made while it was in the cgroup or in a cgroup below it.
 fn cgroup() -> Outcome {
     needs(Feature::Cgroup2)?;
     needs(Feature::ProbeReads)?;
@@ -157,7 +162,7 @@ fn cgroup() -> Outcome {
     let (outer, beside) = (Cgroup::new(), Cgroup::new());
     let inner = outer.inner();
     let innermost = inner.inner();
-    // The clients' cgroups; the servers stay where they are.
+    // The clients' cgroups. The servers are not moved.
     let homes = [None, Some(&beside), Some(&outer), Some(&inner), Some(&innermost)];
     let cases =
         [(&outer, [false, false, true, true, true]), (&innermost, [false, false, false, false, true])];
@@ -172,13 +177,14 @@ fn cgroup() -> Outcome {
             });
             let clients = sessions.iter().zip(wanted).filter(|(_, wanted)| *wanted);
             let clients: Vec<_> = clients.map(|(session, _)| (&netns, &session.ends[0])).collect();
-            watch.told(&clients, &[&netns]);
+            watch.assert_reported(&clients, &[&netns]);
         }
     }
     Ok(())
 }
 
-/// What comes out of a listener belongs where the listener was made, wherever its process is now.
+/// Accepted connections belong to the cgroup in which the listener was made, even if its process
+/// has moved.
 fn cgroup_of_a_listener() -> Outcome {
     needs(Feature::Cgroup2)?;
     needs(Feature::ProbeReads)?;
@@ -193,12 +199,12 @@ fn cgroup_of_a_listener() -> Outcome {
         let watch = Watch::start(&["--cgroup", asked.path()]);
         let session = traffic::client_closes_first(&mut stage);
         let accepted: Vec<_> = session.ends[1..].iter().filter(|_| wanted).map(|end| (&netns, end)).collect();
-        watch.told(&accepted, &[&netns]);
+        watch.assert_reported(&accepted, &[&netns]);
     }
     Ok(())
 }
 
-/// Each of them has to let a socket through.
+/// Only sockets that pass all filters are reported.
 fn all_at_once() -> Outcome {
     needs(Feature::Cgroup2)?;
     needs(Feature::ProbeReads)?;
@@ -220,6 +226,6 @@ fn all_at_once() -> Outcome {
     play(&own, true, two);
     play(&own, false, one);
     play(&beside, true, one);
-    watch.told(&[(&own, &wanted.ends[0])], &[&own, &beside]);
+    watch.assert_reported(&[(&own, &wanted.ends[0])], &[&own, &beside]);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The harness itself: what it says it made is what another tool sees, and what it makes is private.
+//! The harness itself: another tool sees what the harness says it made, and its namespaces are
+//! private.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,22 +8,22 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use kernel_tests::actor::Actor;
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer::{self, Change};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("harness::namespaces_are_private", namespaces_are_private),
-    ("harness::a_veth_pair_carries_bytes", a_veth_pair_carries_bytes),
-    ("harness::actors_have_names_of_their_own", actors_have_names_of_their_own),
-    ("harness::attempts_fail_as_they_should", attempts_fail_as_they_should),
-    ("harness::every_address_form_connects", every_address_form_connects),
-    ("harness::a_storm_counts_right", a_storm_counts_right),
-    ("harness::scenarios_do_what_they_say", scenarios_do_what_they_say),
+    test("harness::namespaces_are_private", namespaces_are_private),
+    test("harness::a_veth_pair_carries_bytes", a_veth_pair_carries_bytes),
+    test("harness::actors_have_names_of_their_own", actors_have_names_of_their_own),
+    test("harness::attempts_fail_as_they_should", attempts_fail_as_they_should),
+    test("harness::every_address_form_connects", every_address_form_connects),
+    test("harness::a_storm_counts_its_sessions", a_storm_counts_its_sessions),
+    test("harness::scenarios_do_what_they_say", scenarios_do_what_they_say).alone(Alone::OtherTools),
 ];
 
 fn namespaces_are_private() -> Outcome {
@@ -35,7 +36,7 @@ fn namespaces_are_private() -> Outcome {
     let address = own_listener.local_addr().expect("an address");
     assert!(
         beside.run(|| TcpStream::connect(address)).is_err(),
-        "the neighbour sees this namespace's listener"
+        "another namespace sees this namespace's listener"
     );
     assert!(TcpStream::connect(address).is_ok(), "the loopback is not up");
     Ok(())
@@ -47,7 +48,7 @@ fn a_veth_pair_carries_bytes() -> Outcome {
     let (_, address) = netns::join(&here, &there).expect("a veth pair");
     let listener = there.run(|| TcpListener::bind((address, 0))).expect("bind");
     let to = listener.local_addr().expect("an address");
-    let mut client = TcpStream::connect_timeout(&to, patient(LIMIT)).expect("connect");
+    let mut client = TcpStream::connect_timeout(&to, patient(WAIT_LIMIT)).expect("connect");
     let (mut server, from) = listener.accept().expect("accept");
     assert_eq!(from.ip(), Ipv4Addr::new(10, 87, 0, 1));
     client.write_all(b"over the wire").expect("write");
@@ -69,13 +70,13 @@ fn actors_have_names_of_their_own() -> Outcome {
     Ok(())
 }
 
-/// The scenarios check the error each attempt ends with.
+/// The scenarios check the error of each attempt.
 fn attempts_fail_as_they_should() -> Outcome {
     Netns::enter_new();
-    let mut deaf = traffic::deaf();
-    let timed_out = traffic::timed_out(&mut deaf);
+    let mut silent = traffic::with_full_backlog();
+    let timed_out = traffic::timed_out(&mut silent);
     assert!(timed_out.at_most < patient(Duration::from_secs(5)), "the time limit was shorter: {timed_out:?}");
-    traffic::aborted(&mut deaf);
+    traffic::aborted(&mut silent);
     needs(Feature::Veth)?;
     traffic::unreachable(&mut traffic::with_no_neighbour());
     Ok(())
@@ -97,7 +98,7 @@ fn every_address_form_connects() -> Outcome {
     Ok(())
 }
 
-fn a_storm_counts_right() -> Outcome {
+fn a_storm_counts_its_sessions() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     traffic::start_storm(&mut stage, 100);
@@ -108,7 +109,8 @@ fn a_storm_counts_right() -> Outcome {
     Ok(())
 }
 
-/// Every scenario's sockets go through the states it names, in the eyes of tcpstates of libbpf-tools.
+/// tcpstates of libbpf-tools sees the sockets of every scenario go through the states that the
+/// scenario names.
 fn scenarios_do_what_they_say() -> Outcome {
     const SCENARIOS: &[(&str, Scenario)] = &[
         ("client_closes_first", traffic::client_closes_first),
@@ -148,18 +150,18 @@ fn scenarios_do_what_they_say() -> Outcome {
     for (name, end) in &ends {
         assert_eq!(paths.get(&key(end)).map(String::as_str), Some(end.path), "{name}: {end:?}");
     }
-    assert_eq!(paths.len(), ends.len(), "sockets that no scenario names: {seen:#?}");
+    assert_eq!(paths.len(), ends.len(), "sockets of no scenario: {seen:#?}");
     Ok(())
 }
 
-/// Local and remote port, which tell the sockets of one address apart.
+/// Local and remote port, which identify a socket among those of one address.
 type Ports = (u16, u16);
 
 fn key(end: &End) -> Ports {
     (end.local.port(), end.remote.port())
 }
 
-/// The path of each socket, found under the ports of its last change.
+/// The states of each socket, by the ports of its last change.
 fn paths(changes: &[Change]) -> BTreeMap<Ports, String> {
     let mut open: BTreeMap<u64, String> = BTreeMap::new();
     let mut paths = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! `tcpstates -Y`: what the journal gets, read from a socket in the journal's place, in a private mount namespace.
+//! `tcpstates -Y`: the entries for the systemd journal, read from a socket that replaces the
+//! journal's in a private mount namespace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -6,22 +7,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
 use kernel_tests::cli::{Tool, run};
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::gate::running_version;
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::running_version;
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Stage, Via};
 use kernel_tests::traffic;
 
 use super::tcpstates::FIRST_CHANGE_HAS_PEER;
 
-pub const TESTS: &[Test] = &[("tcpstates::journal", journal), ("tcpstates::no_journal", no_journal)];
+pub const TESTS: &[Test] = &[test("tcpstates::journal", journal), test("tcpstates::no_journal", no_journal)];
 
 /// The fields of one entry, in the native protocol: `KEY=value` lines.
 type Entry = BTreeMap<String, String>;
 
-/// Where there is none, one line says so, before anything is attached.
+/// Without a journal there is one line, before anything is attached.
 fn no_journal() -> Outcome {
     mntns::enter_new();
     mntns::mount_empty("/run");
@@ -33,18 +34,19 @@ fn no_journal() -> Outcome {
 
 fn journal() -> Outcome {
     let netns = Netns::enter_new();
-    // The queue of a datagram socket is ten long by default; this reader comes late.
+    // By default only ten datagrams are queued; this test reads late.
     netns.set_sysctl("net/unix/max_dgram_qlen", "512");
     mntns::enter_new();
     mntns::mount_empty("/run");
     fs::create_dir_all("/run/systemd/journal").expect("mkdir");
     let socket = UnixDatagram::bind("/run/systemd/journal/socket").expect("bind the journal's socket");
-    // As systemd makes it: everybody may write.
+    // As systemd does: every user may write.
     fs::set_permissions("/run/systemd/journal/socket", Permissions::from_mode(0o666)).expect("chmod");
-    socket.set_read_timeout(Some(patient(LIMIT))).expect("set a time limit");
+    socket.set_read_timeout(Some(patient(WAIT_LIMIT))).expect("set a time limit");
 
     let mut stage = Stage::new(Via::V4);
-    let mut tool = Tool::start("tcpstates", &["--json", "-Y", "-L", &stage.listener.port().to_string()]);
+    let (inode, port) = (netns.inode().to_string(), stage.listener.port().to_string());
+    let mut tool = Tool::start("tcpstates", &["--json", "-Y", "--netns", &inode, "-L", &port]);
     let session = traffic::client_closes_first(&mut stage);
     tool.wait_rows(netns.inode(), 5);
     let output = tool.stop();
@@ -61,7 +63,7 @@ fn journal() -> Outcome {
     for entry in &entries {
         check(entry, end);
     }
-    // Who closed is known; the change out of LISTEN is nobody's.
+    // The process that closed is known; the change from LISTEN has no process.
     assert_eq!(entries[3]["OBJECT_PID"], end.owners[0].pid.to_string(), "{entries:#?}");
     assert!(entries[3]["MESSAGE"].starts_with(&end.owners[0].comm), "{entries:#?}");
     assert_eq!(entries[0].get("OBJECT_PID"), None, "{entries:#?}");
@@ -74,7 +76,7 @@ fn receive(socket: &UnixDatagram) -> Entry {
     let length = socket.recv(&mut datagram).expect("an entry within the time limit");
     let text = String::from_utf8(datagram[..length].to_vec()).expect("text");
     let fields =
-        text.lines().map(|line| line.split_once('=').unwrap_or_else(|| panic!("no field: {line:?}")));
+        text.lines().map(|line| line.split_once('=').unwrap_or_else(|| panic!("not a field: {line:?}")));
     fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
@@ -89,7 +91,7 @@ fn check(entry: &Entry, end: &End) {
         (PEER[0], end.remote.ip().to_string()),
         (PEER[1], end.remote.port().to_string()),
     ];
-    // A kernel that has no peer in a connection's first change: what is not known is not said.
+    // Before 6.18 the peer is unknown at a connection's first change; then its fields are missing.
     let first = entry.get("OBJECT_TCP_OLD_STATE").is_some_and(|state| state == "LISTEN");
     let has_no_peer = first
         && running_version() < FIRST_CHANGE_HAS_PEER

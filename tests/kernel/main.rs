@@ -7,6 +7,7 @@ mod faults;
 mod filters;
 mod harness;
 mod journal;
+mod known_tools;
 mod loader;
 mod open_sockets;
 mod privileges;
@@ -22,14 +23,15 @@ mod tcptracer;
 
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+use kernel_tests::runner::{self, Test};
+
+/// The tests of this program.
+fn all_tests() -> Vec<Test> {
     let mut tests = [
         harness::TESTS,
         filters::TESTS,
         tcpconnlat::TESTS,
-        tcpdrop::TESTS,
         tcplife::TESTS,
-        tcpretrans::TESTS,
         tcpstates::TESTS,
         tcpsubnet::TESTS,
         tcptop::TESTS,
@@ -38,10 +40,25 @@ fn main() -> ExitCode {
         privileges::TESTS,
         doctor::TESTS,
         selftest::TESTS,
+        known_tools::TESTS,
     ]
     .concat();
     tests.extend(
-        [tcptracer::TESTS, accounting::TESTS, cli::TESTS, faults::TESTS, loader::TESTS].concat().concat(),
+        [
+            tcpdrop::TESTS,
+            tcpretrans::TESTS,
+            tcptracer::TESTS,
+            accounting::TESTS,
+            cli::TESTS,
+            faults::TESTS,
+            loader::TESTS,
+        ]
+        .concat()
+        .concat(),
     );
-    kernel_tests::runner::main(&tests)
+    tests
+}
+
+fn main() -> ExitCode {
+    runner::main(&all_tests())
 }

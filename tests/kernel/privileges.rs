@@ -1,4 +1,5 @@
-//! What a tool may do once it is attached: nothing it does not need, and it works to its end all the same. And who may run it.
+//! A tool drops its privileges once it is attached and still works until it ends. And which
+//! privileges it needs to start.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,52 +11,41 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool, binary, run};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Claim, Feature, Skip, claims, needs, running_version};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Availability, Feature, Skip, needs, requires, running_version};
 use kernel_tests::rights::{Capability, Rights};
 use kernel_tests::rows::DropRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::cli::{self, assert_only_missed};
-use crate::tcptop::sees_what_is_sent;
+use crate::cli::assert_only_missed;
+use crate::known_tools;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("privileges::nothing_is_left_once_attached", nothing_is_left_once_attached),
-    ("privileges::nothing_is_given_up_if_not_wanted", nothing_is_given_up_if_not_wanted),
-    ("privileges::rows_to_the_end", rows_to_the_end),
-    ("privileges::functions_have_names", functions_have_names),
-    ("privileges::times_are_local", times_are_local),
-    ("privileges::load_is_read_anew", load_is_read_anew),
-    ("privileges::by_file_capabilities", by_file_capabilities),
-    ("privileges::by_file_capabilities_with_names", by_file_capabilities_with_names),
-    ("privileges::ends_soon", ends_soon),
+    test("privileges::privileges_are_dropped_once_attached", privileges_are_dropped_once_attached),
+    test("privileges::no_sandbox_keeps_privileges", no_sandbox_keeps_privileges),
+    test("privileges::rows_to_the_end", rows_to_the_end),
+    test("privileges::functions_have_names", functions_have_names),
+    test("privileges::times_are_local", times_are_local),
+    test("privileges::load_average_is_current", load_average_is_current),
+    test("privileges::by_file_capabilities", by_file_capabilities),
+    test("privileges::by_file_capabilities_with_names", by_file_capabilities_with_names),
+    test("privileges::ends_quickly", ends_quickly).alone(Alone::Time),
 ];
 
 /// Every tool that runs here, with options that make it do all it can.
 fn runnable() -> Vec<(&'static str, &'static [&'static str])> {
-    let mut tools = Vec::new();
-    for tool in cli::runnable() {
-        let args: &[&str] = match tool {
-            "tcpconnlat" => &["--failed", "-t"],
-            "tcpdrop" => &["--owner", "--purged"],
-            "tcplife" => &["--existing", "--failed", "-T"],
-            "tcpretrans" => &["--owner", "-l"],
-            "tcpsubnet" => &["--sort"],
-            _ => &[],
-        };
-        tools.push((tool, args));
-    }
-    tools
+    known_tools::runnable().map(|tool| (tool.name, tool.full)).collect()
 }
 
-/// The one capability without which the kernel does not let a process read its own maps, where the sysctl forbids BPF to those
-/// who have none. What it is here, is told by the kernel's version and that sysctl.
+/// The capability that a process needs to read its own maps, if a sysctl forbids BPF to processes
+/// without privileges. It depends on the kernel's version and on that sysctl.
 fn needed() -> u64 {
     const FREE_SINCE: (u32, u32) = (5, 19);
     let path = "/proc/sys/kernel/unprivileged_bpf_disabled";
@@ -63,7 +53,7 @@ fn needed() -> u64 {
     if running_version() >= FREE_SINCE || disabled.trim() == "0" { 0 } else { Capability::Bpf.bit() }
 }
 
-fn nothing_is_left_once_attached() -> Outcome {
+fn privileges_are_dropped_once_attached() -> Outcome {
     let before = Rights::of_tool();
     let needed = needed();
     for (name, args) in runnable() {
@@ -88,7 +78,7 @@ fn nothing_is_left_once_attached() -> Outcome {
     Ok(())
 }
 
-fn nothing_is_given_up_if_not_wanted() -> Outcome {
+fn no_sandbox_keeps_privileges() -> Outcome {
     let own = Rights::of(std::process::id());
     for (name, args) in runnable() {
         let tool = Tool::start(name, &[args, &["--no-sandbox"]].concat());
@@ -104,18 +94,18 @@ fn nothing_is_given_up_if_not_wanted() -> Outcome {
     Ok(())
 }
 
-/// A connection opened before the tool and one after it; the account is read at the end.
+/// One connection from before the tool and one from after; the account is read at the end.
 fn rows_to_the_end() -> Outcome {
     for (name, args) in runnable() {
-        Netns::enter_new();
+        let netns = Netns::enter_new().inode().to_string();
         let mut stage = Stage::new(Via::V4);
         let before = traffic::begun(&mut stage);
-        let mut tool = Tool::start(name, &[args, &["--json", "--stats"]].concat());
+        let mut tool = Tool::start(name, &[args, &["--json", "--stats", "--netns", &netns]].concat());
         traffic::finish(&mut stage, before);
         traffic::client_closes_first(&mut stage);
         traffic::refused(&mut stage);
         if matches!(name, "tcpsubnet" | "tcptop") {
-            // Two intervals: the second is that of the table that was put in place of the first.
+            // Two intervals, because the second uses another table than the first.
             tool.wait_for("a report", |seen| seen.stdout.lines().count() > 0);
             traffic::client_closes_first(&mut Stage::new(Via::V4));
             let lines = tool.seen().stdout.lines().count();
@@ -125,7 +115,7 @@ fn rows_to_the_end() -> Outcome {
         let output = tool.finish();
         output.assert_code(0).assert_complete_lines();
         if name == "tcpretrans" {
-            assert_eq!(output.stdout, "", "nothing was lost on the way\n{output}");
+            assert_eq!(output.stdout, "", "no packet was lost\n{output}");
         } else {
             assert!(output.stdout.lines().count() > 0, "{output}");
             assert_only_missed(&output);
@@ -134,13 +124,14 @@ fn rows_to_the_end() -> Outcome {
     Ok(())
 }
 
-/// Symbols are looked up when the first stack comes, from a file that was opened while the tool still might.
+/// Symbols are read at the first stack, from a file that was opened before the tool dropped its
+/// privileges.
 fn functions_have_names() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;
     let netns = Netns::enter_new();
     let mut tool = Tool::start("tcpdrop", &["--json"]);
-    // Each stack has something that the one before did not have.
+    // The second stack has functions that the first one did not have.
     for via in [Via::V4, Via::V6] {
         let mut stage = Stage::new(via);
         traffic::refused(&mut stage);
@@ -155,12 +146,13 @@ fn functions_have_names() -> Outcome {
     Ok(())
 }
 
-/// Half an hour off, as the zone of no machine that runs tests is: by the environment, and by the host's own zone.
+/// A time zone with half an hour, which no machine that runs tests has: from the environment, and
+/// as the zone of the host.
 fn times_are_local() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     assert_half_an_hour_off(&[("TZ", "XXX-5:30")]);
     let absent = (!Path::new("/etc/localtime").exists()).then(|| "no /etc/localtime".to_owned());
-    claims("a time zone of the machine", Claim::Optional, absent)?;
+    requires("a time zone of the machine", Availability::Optional, absent)?;
     mntns::enter_new();
     let scratch = Scratch::new();
     mntns::mount_file(&scratch.file("zone", &zone()), "/etc/localtime");
@@ -168,7 +160,7 @@ fn times_are_local() -> Outcome {
     Ok(())
 }
 
-/// tzfile(5): one kind of time, five hours and a half before UTC, in 32 bits and once more in 64.
+/// tzfile(5): one zone, five and a half hours east, for 32 bits and again for 64 bits.
 fn zone() -> Vec<u8> {
     let counts = [0, 0, 0, 0, 1, 4];
     let header = [&b"TZif2"[..], &[0; 15], &counts.map(u32::to_be_bytes).concat()].concat();
@@ -176,7 +168,7 @@ fn zone() -> Vec<u8> {
     [&header[..], &kind, &header, &kind, b"\nIST-5:30\n"].concat()
 }
 
-/// The minutes that the first line of tcpsubnet shows are not those of UTC.
+/// The minute in the first line of tcpsubnet differs from UTC by 30.
 #[track_caller]
 fn assert_half_an_hour_off(environment: &[(&str, &str)]) {
     let mut command = Command::new(binary());
@@ -187,16 +179,16 @@ fn assert_half_an_hour_off(environment: &[(&str, &str)]) {
     let output = tool.stop();
     let minute = output.stdout.split(':').nth(1).and_then(|minute| minute.parse::<u64>().ok());
     let minute = minute.unwrap_or_else(|| panic!("no minute\n{output}"));
-    // The minute may have ended in between.
+    // The next minute may have begun in between.
     assert!([29, 30].contains(&((minute + 60 - now % 60) % 60)), "at {now}: {output}");
 }
 
-/// The line on top of each report of tcptop is of that moment.
-fn load_is_read_anew() -> Outcome {
-    sees_what_is_sent()?;
+/// The load average in each report of tcptop is current.
+fn load_average_is_current() -> Outcome {
+    needs_send_hook()?;
     let mut tool = Tool::start("tcptop", &[]);
     let mut actors = Vec::new();
-    // Its last number is the last process that was started.
+    // The last number of the line is the id of the newest process.
     for pass in 0..2 {
         let actor = Actor::start("kt-newest");
         tool.wait_for(&format!("a load after {:?}", actor.who()), |seen| {
@@ -215,11 +207,12 @@ fn newest(line: &str) -> Option<u32> {
     line.split(' ').nth(6)?.parse().ok()
 }
 
-/// The user without rights, on every distribution.
+/// The user without privileges, on every distribution.
 const NOBODY: u32 = 65534;
 
-/// The tool in a file that has these capabilities, for [`NOBODY`]. It lies in a file system that no other process sees and that goes
-/// with this one, however it ends: no such file may be left on a host.
+/// The tool in a file with these capabilities, for [`NOBODY`]. The file is in a file system that
+/// other processes do not see and that ends with this process, because such a file must never be
+/// left on a host.
 fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     let program = fs::read(binary()).expect("read the tool");
     mntns::enter_new();
@@ -230,28 +223,34 @@ fn file_with(capabilities: &[Capability]) -> Result<(Scratch, PathBuf), Skip> {
     chown(&path, None, Some(NOBODY)).expect("chown");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).expect("chmod");
     let set = capabilities.iter().fold(0, |set, capability| set | capability.bit());
-    // VFS_CAP_REVISION_2, effective at once; then permitted and inheritable, 32 bits of each at a time.
+    // VFS_CAP_REVISION_2, effective at once; then permitted and inheritable, 32 bits of each at a
+    // time.
     let words = [0x0200_0001, set & 0xffff_ffff, 0, set >> 32, 0];
     let value: Vec<u8> =
         words.iter().flat_map(|word| u32::try_from(*word).expect("32 bits").to_le_bytes()).collect();
     let refused = xattr::set(&path, "security.capability", &value).err();
-    claims("a file system with capabilities", Claim::Optional, refused.map(|e| e.to_string()))?;
+    requires("a file system with capabilities", Availability::Optional, refused.map(|e| e.to_string()))?;
     let nosuid = statvfs(&path).expect("statvfs").flags().contains(FsFlags::ST_NOSUID);
-    claims("a file system where they count", Claim::Optional, nosuid.then(|| "mounted nosuid".to_owned()))?;
+    requires(
+        "a file system where they count",
+        Availability::Optional,
+        nosuid.then(|| "mounted nosuid".to_owned()),
+    )?;
     Ok((scratch, path))
 }
 
-/// Those that BPF takes. Before 5.11 maps are charged to the user's locked memory, which only this one lifts.
-fn least() -> Vec<Capability> {
-    let mut least = vec![Capability::Bpf, Capability::Perfmon];
+/// The capabilities that BPF needs. Before 5.11 maps count as locked memory, whose limit only
+/// `CAP_SYS_RESOURCE` lifts.
+fn minimal_capabilities() -> Vec<Capability> {
+    let mut minimal_capabilities = vec![Capability::Bpf, Capability::Perfmon];
     if running_version() < (5, 11) {
-        least.push(Capability::SysResource);
+        minimal_capabilities.push(Capability::SysResource);
     }
-    least
+    minimal_capabilities
 }
 
 #[track_caller]
-fn start_as_nobody(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
+fn start_unprivileged(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
     let mut command = Command::new(path);
     command.arg(name).args(args).arg("-v").uid(NOBODY).gid(NOBODY);
     let mut tool = Tool::spawn(command);
@@ -259,7 +258,8 @@ fn start_as_nobody(path: &PathBuf, name: &str, args: &[&str]) -> Tool {
     tool
 }
 
-/// Whether the tool needs what these capabilities are not enough for: a kprobe, where Debian's `kernel.perf_event_paranoid` is 3.
+/// Whether the tool needs more than these capabilities: for a kprobe, if Debian's
+/// `kernel.perf_event_paranoid` is 3.
 fn needs_more(name: &str) -> bool {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").expect("a level");
     let output = run([name, "-v", "--duration", "0.01"]);
@@ -269,15 +269,16 @@ fn needs_more(name: &str) -> bool {
 }
 
 fn by_file_capabilities() -> Outcome {
-    // A file of its own for each tool's rights, which the wrapper of that machine is not.
+    // One machine runs the tool through a wrapper that drops capabilities; files of their own would
+    // bypass it.
     needs(Feature::ToolHas(Capability::Setpcap))?;
-    // Before the file is made: from then on what was built is hidden where it lies below the same folder.
+    // Before the file is made: its file system may hide the tool under test.
     let tools: Vec<_> = runnable().into_iter().filter(|(name, _)| !needs_more(name)).collect();
-    let (_scratch, path) = file_with(&least())?;
+    let (_scratch, path) = file_with(&minimal_capabilities())?;
     for (name, args) in tools {
         Netns::enter_new();
         let mut stage = Stage::new(Via::V4);
-        let mut tool = start_as_nobody(&path, name, &[args, &["--json", "--stats"]].concat());
+        let mut tool = start_unprivileged(&path, name, &[args, &["--json", "--stats"]].concat());
         let rights = Rights::of(tool.pid());
         assert_eq!((rights.effective, rights.seccomp), (needed(), 2), "{name}");
         traffic::client_closes_first(&mut stage);
@@ -300,9 +301,9 @@ fn by_file_capabilities() -> Outcome {
 fn by_file_capabilities_with_names() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Setpcap))?;
-    let (_scratch, path) = file_with(&[least(), vec![Capability::Syslog]].concat())?;
+    let (_scratch, path) = file_with(&[minimal_capabilities(), vec![Capability::Syslog]].concat())?;
     let netns = Netns::enter_new();
-    let mut tool = start_as_nobody(&path, "tcpdrop", &["--json"]);
+    let mut tool = start_unprivileged(&path, "tcpdrop", &["--json"]);
     traffic::refused(&mut Stage::new(Via::V4));
     tool.wait_rows(netns.inode(), 1);
     let output: Output = tool.stop();
@@ -311,14 +312,14 @@ fn by_file_capabilities_with_names() -> Outcome {
     Ok(())
 }
 
-/// From the signal to the end of the process. Perf events on tracepoints, which take some hundred milliseconds to close, are
-/// left to the kernel.
-fn ends_soon() -> Outcome {
+/// The time from the signal to the end of the process is short, because perf events on tracepoints,
+/// which take several hundred milliseconds to close, are left open for the kernel to close.
+fn ends_quickly() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
-    // What others do is not to be looked up at the end.
+    // Events of other namespaces would take time at the end.
     let netns = Netns::enter_new().inode().to_string();
-    // Time and again: what is asked is what the tool needs, not what a busy machine adds to it.
+    // The fastest of several tries counts, because a busy machine makes some slower.
     const TRIES: usize = 5;
     for (name, args) in runnable() {
         let took = |_| {
@@ -328,7 +329,7 @@ fn ends_soon() -> Outcome {
             signalled.elapsed()
         };
         let took: Vec<Duration> = (0..TRIES).map(took).collect();
-        let best = took.iter().min().expect("some");
+        let best = took.iter().min().expect("several tries");
         assert!(*best < patient(Duration::from_millis(100)), "{name}: {took:?}");
     }
     Ok(())

@@ -1,24 +1,26 @@
-//! `tcptools selftest`: every tool passes here, a tool that says something wrong does not, and `--selftest` keeps it from running.
+//! `tcptools selftest`: every tool passes here, a tool with wrong rows fails, and with `--selftest`
+//! it is not started.
 
 use kernel_tests::cli::{Output, Tool, run};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 
-use super::cli::{TOOLS, as_nobody, needs_perf_buffers};
+use super::cli::{as_unprivileged_user, needs_perf_buffers};
+use crate::known_tools::names;
 
 pub const TESTS: &[Test] = &[
-    ("selftest::every_tool", || passes(&TOOLS, &[])),
-    ("selftest::perf_buffers", || passes(&["tcpconnlat", "tcplife", "tcptracer"], &["--perf"])),
-    ("selftest::probe_reads", || {
+    test("selftest::every_tool", || passes(&names(), &[])),
+    test("selftest::perf_buffers", || passes(&["tcpconnlat", "tcplife", "tcptracer"], &["--perf"])),
+    test("selftest::probe_reads", || {
         needs(Feature::ProbeReads)?;
         passes(&["tcplife", "tcpstates", "tcptop"], &["--access", "probed"])
     }),
-    ("selftest::missing_rows", missing_rows),
-    ("selftest::names_the_field", names_the_field),
-    ("selftest::before_a_run", before_a_run),
-    ("selftest::without_privileges", without_privileges),
-    ("selftest::wrong_usage", wrong_usage),
+    test("selftest::missing_rows", missing_rows),
+    test("selftest::names_the_field", names_the_field),
+    test("selftest::before_a_run", before_a_run),
+    test("selftest::without_privileges", without_privileges),
+    test("selftest::wrong_usage", wrong_usage),
 ];
 
 #[track_caller]
@@ -30,7 +32,8 @@ fn selftest(tools: &[&str], options: &[&str]) -> Output {
     output
 }
 
-/// A lockdown may leave no way to run `tcpdrop`, nor any to send by perf buffers; then that is what it says.
+/// Under a lockdown `tcpdrop` cannot run, and perf buffers cannot be used; then the selftest must
+/// say so.
 fn passes(tools: &[&str], options: &[&str]) -> Outcome {
     let reads = needs(Feature::ProbeReads);
     if options.contains(&"--perf") {
@@ -55,7 +58,7 @@ fn makes_namespaces() -> Outcome {
     needs(Feature::ToolHas(Capability::SysAdmin))
 }
 
-/// A tool that shows only what is somebody else's shows nothing of what was made on purpose.
+/// A tool whose filter excludes the selftest's connections shows none of their rows.
 fn missing_rows() -> Outcome {
     makes_namespaces()?;
     let output = selftest(&["tcplife", "tcpsubnet", "tcptracer"], &["--localport", "1"]);
@@ -68,7 +71,7 @@ fn missing_rows() -> Outcome {
     Ok(())
 }
 
-/// A table without room leaves the retransmission without its owner.
+/// With a full table, the owner of a retransmission is unknown.
 fn names_the_field() -> Outcome {
     makes_namespaces()?;
     let output = selftest(&["tcpretrans"], &["--max-sockets", "1"]);
@@ -78,7 +81,7 @@ fn names_the_field() -> Outcome {
     Ok(())
 }
 
-/// What a run filters by is not asked for in its selftest; what it has room for is.
+/// The filters of a run do not apply to its selftest; the table size does.
 fn before_a_run() -> Outcome {
     makes_namespaces()?;
     let output = run(["tcptracer", "--selftest", "-p", "1", "--duration", "0.01"]);
@@ -96,7 +99,7 @@ fn before_a_run() -> Outcome {
 
 fn without_privileges() -> Outcome {
     for args in [&["selftest"][..], &["tcplife", "--selftest"]] {
-        let (_scratch, mut command) = as_nobody();
+        let (_scratch, mut command) = as_unprivileged_user();
         command.args(args);
         let output = Tool::spawn(command).finish();
         output.assert_code(1).assert_no_stdout();
@@ -109,7 +112,7 @@ fn wrong_usage() -> Outcome {
     run(["selftest", "tcpnothing"]).assert_wrong_usage("tcpnothing");
     run(["selftest", "--csv"]).assert_wrong_usage("--csv");
     makes_namespaces()?;
-    // An option that a tool does not have is the tool's to refuse.
+    // An unknown option is an error of the tool.
     let output = selftest(&["tcplife"], &["--no-such-option"]);
     output.assert_code(1);
     assert!(output.stdout.contains("cannot: ") && output.stdout.contains("--no-such-option"), "{output}");

@@ -1,4 +1,4 @@
-//! tcpconnlat: a row for each connect that was answered, with how long that took, and no other row.
+//! tcpconnlat: a row for each connect with its outcome and latency, and no other row.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use kernel_tests::actor::{Actor, Conn};
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::{self, Netns};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rows::ConnRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 use kernel_tests::wire::{Wire, flags};
@@ -19,37 +19,40 @@ use kernel_tests::wire::{Wire, flags};
 use crate::cli::{assert_nothing_lost, assert_number, assert_only_missed};
 
 pub const TESTS: &[Test] = &[
-    ("tcpconnlat::established", established),
-    ("tcpconnlat::ipv6_and_mapped", ipv6_and_mapped),
-    ("tcpconnlat::latency_is_the_delay_of_the_answer", latency_is_the_delay_of_the_answer),
-    ("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
-    ("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
-    ("tcpconnlat::timed_out", || fails(traffic::deaf, traffic::timed_out)),
-    ("tcpconnlat::aborted", || fails(traffic::deaf, traffic::aborted)),
-    ("tcpconnlat::unreachable", unreachable),
-    ("tcpconnlat::reset", reset),
-    ("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
-    ("tcpconnlat::failures_in_a_table_only_when_asked_for", failures_in_a_table_only_when_asked_for),
-    ("tcpconnlat::begun_before_the_tool", begun_before_the_tool),
-    ("tcpconnlat::least_time", least_time),
-    ("tcpconnlat::pid", pid),
-    ("tcpconnlat::local_port", local_port),
-    ("tcpconnlat::remote_port", remote_port),
-    ("tcpconnlat::family", family),
-    ("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcpconnlat::what_was_refused_is_forgotten", what_was_refused_is_forgotten),
-    ("tcpconnlat::what_was_never_answered_is_forgotten", what_was_never_answered_is_forgotten),
-    ("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
-    ("tcpconnlat::table", table),
-    ("tcpconnlat::csv", csv),
-    ("tcpconnlat::json", json),
+    test("tcpconnlat::established", established),
+    test("tcpconnlat::ipv6_and_mapped", ipv6_and_mapped),
+    test("tcpconnlat::latency_is_the_delay_of_the_answer", latency_is_the_delay_of_the_answer)
+        .alone(Alone::Time),
+    test("tcpconnlat::both_sides_send_a_syn", both_sides_send_a_syn),
+    test("tcpconnlat::refused", || fails(|| Stage::new(Via::V4), traffic::refused)),
+    test("tcpconnlat::timed_out", || fails(traffic::with_full_backlog, traffic::timed_out))
+        .alone(Alone::Timers),
+    test("tcpconnlat::aborted", || fails(traffic::with_full_backlog, traffic::aborted)),
+    test("tcpconnlat::unreachable", unreachable).alone(Alone::Timers),
+    test("tcpconnlat::reset", reset),
+    test("tcpconnlat::errors_that_the_process_takes_first", errors_that_the_process_takes_first),
+    test("tcpconnlat::failures_in_a_table_only_with_the_option", failures_in_a_table_only_with_the_option),
+    test("tcpconnlat::started_before_the_tool", started_before_the_tool),
+    test("tcpconnlat::min_time", min_time),
+    test("tcpconnlat::pid", pid),
+    test("tcpconnlat::local_port", local_port),
+    test("tcpconnlat::remote_port", remote_port),
+    test("tcpconnlat::family", family),
+    test("tcpconnlat::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcpconnlat::refused_connects_leave_the_table", refused_connects_leave_the_table),
+    test("tcpconnlat::unanswered_connects_leave_the_table", unanswered_connects_leave_the_table)
+        .alone(Alone::Timers),
+    test("tcpconnlat::access_modes_and_rings_agree", access_modes_and_rings_agree),
+    test("tcpconnlat::table", table),
+    test("tcpconnlat::csv", csv),
+    test("tcpconnlat::json", json),
 ];
 
-/// How long the test lets a connect wait for its answer: long against anything that a machine may add by itself.
+/// How long a connect waits for its answer: much longer than any delay of the machine itself.
 const DELAY: Duration = Duration::from_millis(300);
 
-/// A row's time is converted from another clock.
-fn clocks() -> Duration {
+/// The error of a row's time, which is converted from another clock.
+fn clock_tolerance() -> Duration {
     patient(Duration::from_millis(100))
 }
 
@@ -63,13 +66,14 @@ fn finish(tool: Tool, netns: &Netns, rows: usize) -> Output {
     tool.stop_after(netns.inode(), rows)
 }
 
-/// The rows of a namespace have to be the connecting ends of these sessions: all of them, nothing else, and nothing else in them.
+/// The rows of a namespace must be the connecting ends of these sessions, with all their facts, and
+/// no others.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
     assert_rows_but(output, netns, sessions, 0);
 }
 
-/// The same with so many faults at most.
+/// The same with at most this many faults.
 #[track_caller]
 fn assert_rows_but(output: &Output, netns: &Netns, sessions: &[Session], allowed: usize) {
     let mut rows: BTreeMap<(SocketAddr, SocketAddr), Vec<ConnRow>> = BTreeMap::new();
@@ -99,7 +103,7 @@ fn connects(sessions: &[Session]) -> impl Iterator<Item = (&Session, &End)> {
     ends.filter(|(_, end)| end.role == Role::Active)
 }
 
-/// What came of the connect, in the tool's word.
+/// The outcome of the connect, in the tool's word.
 fn outcome(end: &End) -> &'static str {
     if end.path.contains("ESTABLISHED") { "established" } else { end.ending.word() }
 }
@@ -114,12 +118,12 @@ fn differences(row: &ConnRow, end: &End, session: &Session) -> Vec<&'static str>
         ("ip", row.ip == if end.local.is_ipv4() { 4 } else { 6 }),
         ("outcome", row.outcome.as_deref() == Some(outcome(end))),
         ("latency_ns", row.latency_ns > 0 && Duration::from_nanos(row.latency_ns) <= session.at_most),
-        ("ts", session.span.0 - clocks() <= at && at <= session.span.1 + clocks()),
+        ("ts", session.span.0 - clock_tolerance() <= at && at <= session.span.1 + clock_tolerance()),
     ];
     checks.into_iter().filter(|(_, right)| !right).map(|(what, _)| what).collect()
 }
 
-/// However a connection ends, its connect was answered; its accepted end has no row.
+/// The connect succeeds, no matter how the connection ends later; the accepting end has no row.
 fn established() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -146,26 +150,27 @@ fn ipv6_and_mapped() -> Outcome {
     Ok(())
 }
 
-/// A connect that does not wait, and whose answer the test sends itself after [`DELAY`]; how long it took from before the
-/// connect until after the answer, by this process's clock.
+/// A nonblocking connect whose answer the test sends itself after [`DELAY`]. Returns the
+/// connection, and the time from before the connect until after the answer.
 #[track_caller]
 fn answered_late(stage: &mut Stage, wire: &Wire) -> (Conn, Duration) {
     let begin = Instant::now();
     let conn = stage.client.start_connect(stage.target, None);
     let syn = wire.syn_to(stage.target);
-    thread::sleep(DELAY); // the delay that is to be measured
+    thread::sleep(DELAY); // the delay that the tool measures
     wire.send(syn.answer(1, flags::SYN | flags::ACK));
-    // The listener knows nothing of this connection and resets it: whether that is seen already does not matter.
+    // The listener does not know this connection and resets it. Whether the client has seen that
+    // already does not matter.
     let _ = stage.client.finish_connect(conn);
     let took = begin.elapsed();
     stage.client.close(conn);
     (conn, took)
 }
 
-/// To within a tenth of a delay that the test knows.
+/// The latency is the delay, with an error of at most a tenth.
 fn latency_is_the_delay_of_the_answer() -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let wire = Wire::tap();
     let tool = start(&[]);
     let (conn, took) = answered_late(&mut stage, &wire);
@@ -199,7 +204,7 @@ fn both_sides_send_a_syn() -> Outcome {
     Ok(())
 }
 
-/// A connect that comes to nothing has a row with the reason.
+/// A failed connect has a row with the reason.
 #[track_caller]
 fn fails(stage: fn() -> Stage, scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
@@ -215,10 +220,11 @@ fn unreachable() -> Outcome {
     fails(traffic::with_no_neighbour, traffic::unreachable)
 }
 
-/// Reset with both SYNs under way: the listener, asked by a SYN of the test's, denies that it sent one.
+/// A reset while both SYNs are on the way: the test answers with a SYN, and the listener resets the
+/// connection it does not know.
 fn reset() -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let wire = Wire::tap();
     let tool = start(&[]);
     let conn = stage.client.start_connect(stage.target, None);
@@ -232,8 +238,9 @@ fn reset() -> Outcome {
     Ok(())
 }
 
-/// Another thread asks for the socket's error over and over, and so takes it, most times before the kernel closes the socket for
-/// it. Then the tool cannot know why, and never says that this side gave up.
+/// Another thread reads the socket's error in a loop, and so clears it, usually before the kernel
+/// closes the socket. Then the tool cannot know the reason, and must not report that this side gave
+/// up.
 fn errors_that_the_process_takes_first() -> Outcome {
     const COUNT: usize = 500;
     let netns = Netns::enter_new();
@@ -256,8 +263,8 @@ fn cells(output: &Output) -> Vec<Vec<&str>> {
     output.stdout.lines().skip(1).map(|line| line.split_ascii_whitespace().collect()).collect()
 }
 
-/// Without `--failed` a refused connect has no row, in CSV neither; the one after it has.
-fn failures_in_a_table_only_when_asked_for() -> Outcome {
+/// Without `--failed` a refused connect has no row, also in CSV; the connect after it has one.
+fn failures_in_a_table_only_with_the_option() -> Outcome {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
     for (options, ports) in [(&[][..], 1), (&["--csv"], 1), (&["--failed"], 2), (&["--failed", "--csv"], 2)] {
@@ -274,29 +281,29 @@ fn failures_in_a_table_only_when_asked_for() -> Outcome {
     Ok(())
 }
 
-/// Nobody knows when it began, so nobody knows how long it took.
-fn begun_before_the_tool() -> Outcome {
+/// A connect that started before the tool has no row, because its latency is unknown.
+fn started_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
-    let old = deaf.client.start_connect(deaf.target, None);
+    let mut silent = traffic::with_full_backlog();
+    let old = silent.client.start_connect(silent.target, None);
     let tool = start(&[]);
-    deaf.client.close(old);
+    silent.client.close(old);
     let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
     assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
     Ok(())
 }
 
-/// Two tools watch a connect that takes [`DELAY`] and one that takes next to nothing: only the slow one passes the lower
-/// threshold, and none the higher one.
-fn least_time() -> Outcome {
+/// Two tools watch a connect that takes [`DELAY`] and a fast one: only the slow connect is above
+/// the lower threshold, and none is above the higher one.
+fn min_time() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let wire = Wire::tap();
     let millis = |duration: Duration| (duration.as_secs_f64() * 1e3).to_string();
     let (below, above) = (millis(DELAY), millis(patient(DELAY) * 100));
     let (low, high) = (start(&[&below]), start(&[&above]));
     traffic::client_closes_first(&mut Stage::new(Via::V4));
-    let (slow, _) = answered_late(&mut deaf, &wire);
+    let (slow, _) = answered_late(&mut silent, &wire);
     let output = finish(low, &netns, 1);
     let ports: Vec<u16> = output.rows::<ConnRow>(netns.inode()).iter().map(|row| row.lport).collect();
     assert_eq!(ports, [slow.local.port()], "{output}");
@@ -313,11 +320,12 @@ fn pid() -> Outcome {
     Ok(())
 }
 
-/// `--localport`, which has no letter here: `-L` shows the port. The kernel chooses it only after the connect began.
+/// `--localport`; `-L` is another option here. The kernel chooses the local port only after the
+/// connect has started.
 fn local_port() -> Outcome {
     const PORT: u16 = 40_404;
     let netns = Netns::enter_new();
-    // Ports from here on, so that one is known before it is chosen.
+    // Only two ports are allowed, so that the test knows the next one.
     netns.set_sysctl("net/ipv4/ip_local_port_range", "40404 40405");
     let mut stage = Stage::between(
         Actor::start("kt-client"),
@@ -326,7 +334,7 @@ fn local_port() -> Outcome {
         Ipv4Addr::LOCALHOST.into(),
         4,
     );
-    // The listener has one of the two.
+    // The listener has one of them.
     let port = if stage.listener.port() == PORT { PORT + 1 } else { PORT };
     let tools = [port, stage.listener.port()].map(|port| start(&["--localport", &port.to_string()]));
     let session = traffic::server_closes_first(&mut stage);
@@ -346,7 +354,7 @@ fn remote_port() -> Outcome {
     Ok(())
 }
 
-/// By what is on the wire.
+/// By the addresses on the wire.
 fn family() -> Outcome {
     needs(Feature::Ipv6)?;
     for (option, wanted) in [("-4", &[Via::V4, Via::MappedClient][..]), ("-6", &[Via::V6])] {
@@ -377,8 +385,8 @@ fn each_of_2000_exactly_once() -> Outcome {
     Ok(())
 }
 
-/// A table with room for one, and 200 connects one after the other: none is left in it.
-fn what_was_refused_is_forgotten() -> Outcome {
+/// A table of one entry is enough for 200 connects one after the other.
+fn refused_connects_leave_the_table() -> Outcome {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
     let mut stage = Stage::new(Via::V4);
@@ -400,19 +408,19 @@ fn what_was_refused_is_forgotten() -> Outcome {
     Ok(())
 }
 
-/// A table that 100 unanswered connects fill to the last: as many after them find room.
-fn what_was_never_answered_is_forgotten() -> Outcome {
+/// A table of 100 entries, filled by 100 unanswered connects, is free again for as many afterwards.
+fn unanswered_connects_leave_the_table() -> Outcome {
     const COUNT: usize = 100;
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&["--stats", "--max-sockets", &COUNT.to_string(), "--netns", &inode]);
     for _ in 0..2 {
-        let patience = Some(Duration::from_millis(300));
+        let time_limit = Some(Duration::from_millis(300));
         let conns: Vec<Conn> =
-            (0..COUNT).map(|_| stage.client.start_connect(stage.target, patience)).collect();
+            (0..COUNT).map(|_| stage.client.start_connect(stage.target, time_limit)).collect();
         for conn in conns {
-            let failed = stage.client.finish_connect(conn).expect_err("a deaf listener");
+            let failed = stage.client.finish_connect(conn).expect_err("a connect without an answer");
             assert_eq!(failed.errno, "ETIMEDOUT");
             stage.client.close(conn);
         }
@@ -443,16 +451,16 @@ fn access_modes_and_rings_agree() -> Outcome {
     Ok(())
 }
 
-/// An address that no column is wide enough for.
-const WIDE: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
+/// An address that is wider than its column.
+const WIDE_ADDRESS: &str = "2001:db8:1234:5678:9abc:def0:1234:5678";
 
-/// Has the tool watch connects over IPv4, to nobody, between [`WIDE`] addresses, and over IPv4 again, of a process with a name that
-/// the table cuts.
+/// Has the tool watch connects over IPv4, to a port without a listener, between [`WIDE_ADDRESS`]
+/// addresses, and over IPv4 again, of a process whose name the table cuts.
 #[track_caller]
 fn watch(options: &[&str]) -> (Output, Vec<Session>) {
     let netns = Netns::enter_new();
     let inode = netns.inode().to_string();
-    let wide: IpAddr = WIDE.parse().expect("an address");
+    let wide: IpAddr = WIDE_ADDRESS.parse().expect("an address");
     netns::add_to_loopback(wide);
     let mut tool = Tool::start("tcpconnlat", &[&["--netns", &inode], options].concat());
     let four = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -475,7 +483,7 @@ fn watch(options: &[&str]) -> (Output, Vec<Session>) {
     (output, sessions.into())
 }
 
-/// All columns, to the letter; those of everybody without options.
+/// All columns, character by character, and the headings without options.
 fn table() -> Outcome {
     needs(Feature::Ipv6)?;
     let (output, sessions) = watch(&["-t", "-L", "--failed"]);
@@ -507,7 +515,7 @@ fn table() -> Outcome {
     let heading = "PID     COMM         IP SADDR            DADDR            DPORT LAT(ms)  OUTCOME";
     assert_eq!(output.stdout.lines().next(), Some(heading), "{output}");
     assert_eq!(cells(&output).len(), sessions.len(), "{output}");
-    // What it says without an option.
+    // The headings without options.
     Netns::enter_new();
     let output = Tool::start("tcpconnlat", &["--netns", "1"]).stop();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! tcplife: a row for each end of each connection that ended, with the facts of that end, and no other row.
+//! tcplife: a row for each end of each connection that has ended, with its facts, and no other row.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,59 +7,60 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs, needs_owners};
 use kernel_tests::netns::{self, Netns};
 use kernel_tests::peer;
+use kernel_tests::requirements::{Feature, needs, needs_owners};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Ending, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("tcplife::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcplife::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcplife::no_bytes", || plays(traffic::no_bytes)),
-    ("tcplife::many_bytes", || plays(traffic::many_bytes)),
-    ("tcplife::half_close", || plays(traffic::half_close)),
-    ("tcplife::client_resets", || plays(traffic::client_resets)),
-    ("tcplife::server_resets", || plays(traffic::server_resets)),
-    ("tcplife::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcplife::client_killed", || plays(traffic::client_killed)),
-    ("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcplife::passed_on_unused", || plays(traffic::passed_on_unused)),
-    ("tcplife::who_uses_it_owns_it", who_uses_it_owns_it),
-    ("tcplife::who_accepted_it_owns_what_nobody_uses", who_accepted_it_owns_what_nobody_uses),
-    ("tcplife::never_accepted", || plays(traffic::never_accepted)),
-    ("tcplife::ipv6", ipv6),
-    ("tcplife::mapped", mapped),
-    ("tcplife::refused", refused),
-    ("tcplife::timed_out", || fails(traffic::timed_out)),
-    ("tcplife::aborted", || fails(traffic::aborted)),
-    ("tcplife::unreachable", unreachable),
-    ("tcplife::failed_connects_are_no_sessions", failed_connects_are_no_sessions),
-    ("tcplife::open_before_the_tool", open_before_the_tool),
-    ("tcplife::existing", || existing(&["--existing"])),
-    ("tcplife::existing_by_sock_diag_and_proc", || existing(&["--existing", "--no-iter"])),
-    ("tcplife::two_namespaces", two_namespaces),
-    ("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcplife::local_port", local_port),
-    ("tcplife::remote_port", remote_port),
-    ("tcplife::port_lists", port_lists),
-    ("tcplife::pid_of_client", pid_of_client),
-    ("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
-    ("tcplife::family", family),
-    ("tcplife::access_modes_and_rings_agree", access_modes_and_rings_agree),
-    ("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+    test("tcplife::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcplife::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcplife::no_bytes", || plays(traffic::no_bytes)),
+    test("tcplife::many_bytes", || plays(traffic::many_bytes)),
+    test("tcplife::half_close", || plays(traffic::half_close)),
+    test("tcplife::client_resets", || plays(traffic::client_resets)),
+    test("tcplife::server_resets", || plays(traffic::server_resets)),
+    test("tcplife::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcplife::client_killed", || plays(traffic::client_killed)),
+    test("tcplife::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcplife::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcplife::passed_on_unused", || plays(traffic::passed_on_unused)),
+    test("tcplife::the_user_of_a_socket_owns_it", the_user_of_a_socket_owns_it),
+    test("tcplife::the_acceptor_owns_an_unused_socket", the_acceptor_owns_an_unused_socket),
+    test("tcplife::never_accepted", || plays(traffic::never_accepted)),
+    test("tcplife::ipv6", ipv6),
+    test("tcplife::mapped", mapped),
+    test("tcplife::refused", refused),
+    test("tcplife::timed_out", || fails(traffic::timed_out)).alone(Alone::Timers),
+    test("tcplife::aborted", || fails(traffic::aborted)),
+    test("tcplife::unreachable", unreachable).alone(Alone::Timers),
+    test("tcplife::failed_connects_have_no_row", failed_connects_have_no_row),
+    test("tcplife::open_before_the_tool", open_before_the_tool),
+    test("tcplife::existing", || existing(&["--existing"])),
+    test("tcplife::existing_by_sock_diag_and_proc", || existing(&["--existing", "--no-iter"])),
+    test("tcplife::two_namespaces", two_namespaces),
+    test("tcplife::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcplife::local_port", local_port),
+    test("tcplife::remote_port", remote_port),
+    test("tcplife::port_lists", port_lists),
+    test("tcplife::pid_of_client", pid_of_client),
+    test("tcplife::pid_of_server_that_closes_first", pid_of_server_that_closes_first),
+    test("tcplife::family", family),
+    test("tcplife::access_modes_and_rings_agree", access_modes_and_rings_agree),
+    test("tcplife::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
-/// What times may differ by: a row's is the kernel's monotonic one, converted, and what ends a connection may still be in a queue
-/// of the kernel's when the last close returns.
+/// The error of a row's time. It is converted from the monotonic clock, and the packet that ends a
+/// connection may still be in a queue when the last close returns.
 fn tolerance() -> Duration {
     patient(Duration::from_millis(100))
 }
 
-/// Plays a scenario with the tool watching. Each end has to get its row, and nothing else one.
+/// Plays a scenario while the tool runs. Each end must have its row, and there must be no other
+/// row.
 #[track_caller]
 fn plays(scenario: Scenario) -> Outcome {
     watched(&[], Via::V4, scenario);
@@ -87,13 +88,13 @@ fn finish(tool: Tool, netns: &Netns, rows: usize) -> Output {
 
 type Key = (SocketAddr, SocketAddr);
 
-/// The rows of a namespace have to be the ends of these sessions: all of them, nothing else, and nothing else in them.
+/// The rows of a namespace must be the ends of these sessions, with all their facts, and no others.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, sessions: &[Session]) {
     assert_rows_but(output, netns, sessions, 0);
 }
 
-/// The same with so many faults at most.
+/// The same with at most this many faults.
 #[track_caller]
 fn assert_rows_but(output: &Output, netns: &Netns, sessions: &[Session], allowed: usize) {
     let mut rows: BTreeMap<Key, Vec<LifeRow>> = BTreeMap::new();
@@ -121,8 +122,8 @@ fn assert_rows_but(output: &Output, netns: &Netns, sessions: &[Session], allowed
 /// What is wrong in a row.
 fn differences(row: &LifeRow, end: &End, session: &Session) -> Vec<String> {
     let mut faults = owner_fault(row.pid, row.comm.as_deref(), end).into_iter().collect::<Vec<_>>();
-    let mut check = |what: &str, holds: bool| {
-        if !holds {
+    let mut check = |what: &str, right: bool| {
+        if !right {
             faults.push(format!("wrong {what}"));
         }
     };
@@ -151,7 +152,7 @@ fn differences(row: &LifeRow, end: &End, session: &Session) -> Vec<String> {
     faults
 }
 
-/// A row names one of the processes that held the socket, or nobody when none did. Never anyone else.
+/// A row names one of the processes that had the socket open, or no process if none had.
 fn owner_fault(pid: Option<u32>, comm: Option<&str>, end: &End) -> Option<String> {
     let right = match (pid, comm) {
         (None, None) => end.owners.is_empty(),
@@ -167,8 +168,9 @@ fn in_span(ts: u64, session: &Session) -> bool {
     begin - tolerance() <= at && at <= end + tolerance()
 }
 
-/// Where the kernel says who sends and receives, that is whose socket it is, whoever accepted it.
-fn who_uses_it_owns_it() -> Outcome {
+/// If the kernel has tracepoints for send and receive, the process that sends and receives is the
+/// owner, even if another one accepted the connection.
+fn the_user_of_a_socket_owns_it() -> Outcome {
     needs(Feature::SocketLengths)?;
     watched(&[], Via::V4, |stage| {
         let mut session = traffic::handed_to_child(stage);
@@ -178,8 +180,8 @@ fn who_uses_it_owns_it() -> Outcome {
     Ok(())
 }
 
-/// The process that accepted it, and not the one that happened to close it.
-fn who_accepted_it_owns_what_nobody_uses() -> Outcome {
+/// The owner is the process that accepted the connection, not the one that closed it.
+fn the_acceptor_owns_an_unused_socket() -> Outcome {
     needs(Feature::Kprobes)?;
     watched(&[], Via::V4, |stage| {
         let mut session = traffic::passed_on_unused(stage);
@@ -199,7 +201,7 @@ fn ipv6() -> Outcome {
     Ok(())
 }
 
-/// An IPv6 socket that talks IPv4 is shown as what it is, with mapped addresses; its peer as an IPv4 socket.
+/// An IPv6 socket that uses IPv4 is shown with mapped addresses, its peer as an IPv4 socket.
 fn mapped() -> Outcome {
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
@@ -219,18 +221,18 @@ fn refused() -> Outcome {
     Ok(())
 }
 
-/// Connects to a listener that drops what arrives.
+/// Connects to a listener that drops all SYNs.
 #[track_caller]
 fn fails(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&["--failed"]);
     let session = scenario(&mut stage);
     assert_rows(&finish(tool, &netns, 1), &netns, &[session]);
     Ok(())
 }
 
-/// A neighbour that does not exist: the kernel finds out by itself, after the SYN.
+/// The neighbour does not exist; the kernel notices after the SYN.
 fn unreachable() -> Outcome {
     needs(Feature::Veth)?;
     let netns = Netns::enter_new();
@@ -242,19 +244,19 @@ fn unreachable() -> Outcome {
     Ok(())
 }
 
-/// Without `--failed` a connect that came to nothing gets no row; the session after it does.
-fn failed_connects_are_no_sessions() -> Outcome {
+/// Without `--failed` a failed connect has no row; the session after it has one.
+fn failed_connects_have_no_row() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let tool = start(&[]);
     traffic::refused(&mut Stage::new(Via::V4));
-    traffic::aborted(&mut deaf);
+    traffic::aborted(&mut silent);
     let session = traffic::client_closes_first(&mut Stage::new(Via::V4));
     assert_rows(&finish(tool, &netns, 2), &netns, &[session]);
     Ok(())
 }
 
-/// Without `--existing` a connection whose beginning was not seen gets no row.
+/// Without `--existing` a connection that was opened before the tool has no row.
 fn open_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -266,7 +268,8 @@ fn open_before_the_tool() -> Outcome {
     Ok(())
 }
 
-/// With `--existing` it gets one: whose it is and what it carried is known, how long it lasted only from below.
+/// With `--existing` it has one, with owner and bytes; its duration counts from the start of the
+/// tool.
 fn existing(args: &[&str]) -> Outcome {
     needs(Feature::KernelBtf)?;
     needs_owners(args)?;
@@ -291,7 +294,8 @@ fn existing(args: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Client and server in namespaces of their own: each row says its own, and the handshake goes over a real queue.
+/// Client and server are in different namespaces: each row has its own, and the handshake goes over
+/// a real queue.
 fn two_namespaces() -> Outcome {
     needs(Feature::Veth)?;
     let (here, there) = (Netns::enter_new(), Netns::beside());
@@ -318,13 +322,13 @@ fn each_of_2000_exactly_once() -> Outcome {
     traffic::start_storm(&mut stage, COUNT);
     let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
     let output = finish(tool, &netns, 0);
-    // A run that was left out makes one row wrong, or takes it away.
+    // A skipped program makes one row wrong or missing.
     let missed = crate::cli::assert_only_missed(&output);
     assert_rows_but(&output, &netns, &sessions, missed);
     Ok(())
 }
 
-/// One connection to each of two listeners, with a filter: the rows have to be the ends that `wanted` chooses.
+/// Connections to two listeners, with a filter: the rows must be the ends that `wanted` selects.
 #[track_caller]
 fn filtered(args: impl FnOnce(&[Stage; 2]) -> Vec<String>, wanted: impl Fn(&[Stage; 2], &End) -> bool) {
     let netns = Netns::enter_new();
@@ -340,7 +344,7 @@ fn filtered(args: impl FnOnce(&[Stage; 2]) -> Vec<String>, wanted: impl Fn(&[Sta
         session.ends.retain(|end| wanted(&stages, end));
     }
     let rows = sessions.iter().map(|s| s.ends.len()).sum();
-    assert!(rows > 0, "a filter that nothing passes proves nothing");
+    assert!(rows > 0, "the filter must select some ends");
     assert_rows(&finish(tool, &netns, rows), &netns, &sessions);
 }
 
@@ -366,7 +370,7 @@ fn remote_port() -> Outcome {
     Ok(())
 }
 
-/// Several ports are alternatives; `-L` and `-D` together are both required, which no end of these fulfils but with itself.
+/// Several ports are alternatives. With `-L` and `-D`, both must match.
 fn port_lists() -> Outcome {
     filtered(
         |[one, two]| words(&["-L", &format!("1,{},{}", one.listener.port(), two.listener.port())]),
@@ -403,7 +407,8 @@ fn pid_of_server_that_closes_first() -> Outcome {
     Ok(())
 }
 
-/// `-4` and `-6` go by what is on the wire: an IPv6 socket with mapped addresses talks IPv4.
+/// `-4` and `-6` select by the addresses on the wire: an IPv6 socket with mapped addresses uses
+/// IPv4.
 fn family() -> Outcome {
     needs(Feature::Ipv6)?;
     for (option, wanted) in [("-4", [true, true, false]), ("-6", [false, false, true])] {
@@ -429,7 +434,7 @@ fn access_modes_and_rings_agree() -> Outcome {
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
     let tools = [&["--access", "typed"][..], &["--access", "probed"], &["--perf"]]
-        .map(|way| start(&[&["--failed"], way].concat()));
+        .map(|mode| start(&[&["--failed"], mode].concat()));
     let mut stage = Stage::new(Via::V4);
     let sessions = [
         traffic::client_closes_first(&mut stage),
@@ -446,7 +451,7 @@ fn access_modes_and_rings_agree() -> Outcome {
     Ok(())
 }
 
-/// The tuples of all sessions, where the other tool is installed.
+/// The tuples of all sessions are the same as those of libbpf-tools, if they are installed.
 fn agrees_with_libbpf_tools() -> Outcome {
     let netns = Netns::enter_new();
     let mut peer = peer::start("tcplife")?;

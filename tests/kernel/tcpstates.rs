@@ -1,4 +1,5 @@
-//! tcpstates: a row for each change of state of each socket, in order, credited to its owner or to nobody.
+//! tcpstates: a row for each state change of each socket, in order, with its owner if that is
+//! known.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,51 +8,53 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kernel_tests::actor::Actor;
 use kernel_tests::cli::{Output, Tool};
 use kernel_tests::deadline::patient;
-use kernel_tests::gate::{Feature, needs, needs_owners, running_version};
 use kernel_tests::netns::Netns;
 use kernel_tests::peer;
+use kernel_tests::requirements::{Feature, needs, needs_owners, running_version};
 use kernel_tests::rows::StateRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{End, Role, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
 
 pub const TESTS: &[Test] = &[
-    ("tcpstates::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcpstates::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcpstates::half_close", || plays(traffic::half_close)),
-    ("tcpstates::client_resets", || plays(traffic::client_resets)),
-    ("tcpstates::server_resets", || plays(traffic::server_resets)),
-    ("tcpstates::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcpstates::client_killed", || plays(traffic::client_killed)),
-    ("tcpstates::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcpstates::never_accepted", || plays(traffic::never_accepted)),
-    ("tcpstates::refused", || plays(traffic::refused)),
-    ("tcpstates::timed_out", || fails(traffic::timed_out)),
-    ("tcpstates::aborted", || fails(traffic::aborted)),
-    ("tcpstates::ipv6", ipv6),
-    ("tcpstates::mapped", mapped),
-    ("tcpstates::open_before_the_tool", || open_before_the_tool(&[])),
-    ("tcpstates::open_before_the_tool_by_sock_diag_and_proc", || open_before_the_tool(&["--no-iter"])),
-    ("tcpstates::each_of_2000_exactly_once", each_of_2000_exactly_once),
-    ("tcpstates::local_port_of_server", local_port_of_server),
-    ("tcpstates::local_port_of_client", local_port_of_client),
-    ("tcpstates::remote_port", remote_port),
-    ("tcpstates::family", family),
-    ("tcpstates::access_modes_agree", access_modes_agree),
-    ("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools),
+    test("tcpstates::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcpstates::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcpstates::half_close", || plays(traffic::half_close)),
+    test("tcpstates::client_resets", || plays(traffic::client_resets)),
+    test("tcpstates::server_resets", || plays(traffic::server_resets)),
+    test("tcpstates::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcpstates::client_killed", || plays(traffic::client_killed)),
+    test("tcpstates::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcpstates::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcpstates::never_accepted", || plays(traffic::never_accepted)),
+    test("tcpstates::refused", || plays(traffic::refused)),
+    test("tcpstates::timed_out", || fails(traffic::timed_out)).alone(Alone::Timers),
+    test("tcpstates::aborted", || fails(traffic::aborted)),
+    test("tcpstates::ipv6", ipv6),
+    test("tcpstates::mapped", mapped),
+    test("tcpstates::open_before_the_tool", || open_before_the_tool(&[])),
+    test("tcpstates::open_before_the_tool_by_sock_diag_and_proc", || open_before_the_tool(&["--no-iter"])),
+    test("tcpstates::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcpstates::local_port_of_server", local_port_of_server),
+    test("tcpstates::local_port_of_client", local_port_of_client),
+    test("tcpstates::remote_port", remote_port),
+    test("tcpstates::family", family),
+    test("tcpstates::access_modes_agree", access_modes_agree),
+    test("tcpstates::agrees_with_libbpf_tools", agrees_with_libbpf_tools).alone(Alone::OtherTools),
 ];
 
-/// The kernel that fills in a connection's tuple before its first change, LISTEN to SYN_RECV; those before do it after.
+/// The first kernel that sets a connection's tuple before its first change, LISTEN to SYN_RECV;
+/// older kernels set it later.
 pub const FIRST_CHANGE_HAS_PEER: (u32, u32) = (6, 18);
 
-/// A span is the difference of two rows' times, give or take what the conversion to wall-clock time may move between rows.
-const CLOCKS: Duration = Duration::from_millis(1);
+/// A span is the difference between the times of two rows, with the error of their conversion to
+/// wall-clock time.
+const SPAN_TOLERANCE: Duration = Duration::from_millis(1);
 
-/// And a time may differ from this process's clock by the error of that conversion.
-const WALL_CLOCK: Duration = Duration::from_millis(100);
+/// A time of a row may differ from this process's clock by the error of the conversion.
+const TIME_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// Plays a scenario with the tool watching, the listener's life included.
+/// Plays a scenario while the tool runs; the listener has rows too.
 #[track_caller]
 fn plays(scenario: Scenario) -> Outcome {
     watched(Via::V4, scenario);
@@ -62,14 +65,14 @@ fn plays(scenario: Scenario) -> Outcome {
 fn watched(via: Via, scenario: Scenario) {
     let netns = Netns::enter_new();
     let tool = start(&[]);
-    let begin = SystemTime::now() - patient(WALL_CLOCK);
+    let begin = SystemTime::now() - patient(TIME_TOLERANCE);
     let mut stage = Stage::new(via);
     let mut ends = scenario(&mut stage).ends;
     ends.push(stage.listener_end());
     stage.server.unlisten();
     let output = finish(tool, &netns, changes(&ends));
     assert_rows(&output, &netns, &ends);
-    let end = SystemTime::now() + patient(WALL_CLOCK);
+    let end = SystemTime::now() + patient(TIME_TOLERANCE);
     for row in output.rows::<StateRow>(netns.inode()) {
         let at = UNIX_EPOCH + Duration::from_nanos(row.ts);
         assert!(begin <= at && at <= end, "{at:?} is not between {begin:?} and {end:?}: {row:?}\n{output}");
@@ -86,15 +89,15 @@ fn finish(tool: Tool, netns: &Netns, rows: usize) -> Output {
     tool.stop_after(netns.inode(), rows)
 }
 
-/// How many changes the sockets of these ends go through.
+/// How many state changes these ends have.
 fn changes(ends: &[End]) -> usize {
     ends.iter().map(|end| end.path.split(' ').count() - 1).sum()
 }
 
-/// The rows of one socket from its birth to its return to CLOSE.
+/// The rows of one socket until it is in CLOSE again.
 type Life = Vec<StateRow>;
 
-/// Cuts the rows into lives. The address of a socket is given to the next one as soon as it is free.
+/// Groups the rows by socket. The kernel gives the address of a closed socket to the next socket.
 fn lives(output: &Output, netns: &Netns) -> Vec<Life> {
     let mut open: BTreeMap<u64, Life> = BTreeMap::new();
     let mut lives = Vec::new();
@@ -114,19 +117,19 @@ fn path(life: &Life) -> String {
     first.into_iter().chain(life.iter().map(|row| row.newstate.as_str())).collect::<Vec<_>>().join(" ")
 }
 
-/// The sockets of a namespace have to be these ends: all of them, nothing else, each with its states in order.
+/// The sockets of a namespace must be these ends and no others, each with its states in order.
 #[track_caller]
 fn assert_rows(output: &Output, netns: &Netns, ends: &[End]) {
     assert_rows_but(output, netns, ends, 0);
 }
 
-/// The same with so many faults at most.
+/// The same with at most this many faults.
 #[track_caller]
 fn assert_rows_but(output: &Output, netns: &Netns, ends: &[End], allowed: usize) {
     let mut lives = lives(output, netns);
     let mut faults = Vec::new();
     for end in ends {
-        // The last row has the port, whatever the first ones had.
+        // The last row always has the port, the first ones may lack it.
         let is_end = |life: &Life| {
             life.last().is_some_and(|row| {
                 (row.laddr, row.lport) == (Some(end.local.ip()), Some(end.local.port()))
@@ -156,8 +159,8 @@ fn differences(life: &Life, end: &End) -> Vec<String> {
     let mut last: Option<&StateRow> = None;
     for row in life {
         let change = format!("{} -> {}", row.oldstate, row.newstate);
-        let mut check = |what: &str, holds: bool| {
-            if !holds {
+        let mut check = |what: &str, right: bool| {
+            if !right {
                 faults.push(format!("wrong {what} at {change}"));
             }
         };
@@ -170,7 +173,8 @@ fn differences(life: &Life, end: &End) -> Vec<String> {
             check("raddr", row.raddr == peer_ip(end));
             check("rport", row.rport == Some(end.remote.port()).filter(|&port| port != 0));
         }
-        // The kernel chooses a port after the change to SYN_SENT. A port that is not known is no port 0.
+        // The kernel chooses a port after the change to SYN_SENT. An unknown port is not shown as
+        // 0.
         let chosen = row.newstate != "SYN_SENT";
         check("lport", row.lport == chosen.then_some(end.local.port()));
         check("owner", owner_is_right(row, end));
@@ -181,19 +185,20 @@ fn differences(life: &Life, end: &End) -> Vec<String> {
     faults
 }
 
-/// The peer's address. A listener has none, and what is not there is not 0.0.0.0.
+/// The peer's address. A listener has no peer, which is not shown as 0.0.0.0.
 fn peer_ip(end: &End) -> Option<IpAddr> {
     Some(end.remote.ip()).filter(|ip| !ip.is_unspecified())
 }
 
-/// Whether a row is the first of a connection out of a listener on a kernel that fills in its tuple only after it.
+/// Whether a row is the first one of an accepted connection, on a kernel that sets its tuple only
+/// later.
 fn is_not_filled_in(row: &StateRow) -> bool {
     let first = (row.oldstate.as_str(), row.newstate.as_str()) == ("LISTEN", "SYN_RECV");
     first && row.rport.is_none() && running_version() < FIRST_CHANGE_HAS_PEER
 }
 
-/// A row names one of the processes that held the socket, or nobody; and it has to name one where a process acted, and for a
-/// socket that a process had from its birth.
+/// A row names one of the processes that had the socket open, or no process. It must name one if a
+/// system call caused the change and for every change of a connecting socket.
 fn owner_is_right(row: &StateRow, end: &End) -> bool {
     match (row.pid, row.comm.as_deref()) {
         (Some(pid), Some(comm)) => end.owners.iter().any(|who| (who.pid, who.comm.as_str()) == (pid, comm)),
@@ -205,14 +210,14 @@ fn owner_is_right(row: &StateRow, end: &End) -> bool {
     }
 }
 
-/// The time since the row before. A connection leaves LISTEN at the moment it is made; what was before an opened socket's first
-/// change nobody saw.
+/// The span is the time since the row before. An accepted connection leaves LISTEN when it is
+/// created. The time before the first change of another socket is unknown.
 fn span_is_right(row: &StateRow, last: Option<&StateRow>) -> bool {
     match (row.span_ns, last) {
         (None, None) => row.oldstate == "CLOSE",
         (Some(0), None) => row.oldstate == "LISTEN",
         (Some(span), Some(last)) => {
-            u128::from(row.ts.saturating_sub(last.ts).abs_diff(span)) <= patient(CLOCKS).as_nanos()
+            u128::from(row.ts.saturating_sub(last.ts).abs_diff(span)) <= patient(SPAN_TOLERANCE).as_nanos()
         }
         _ => false,
     }
@@ -221,7 +226,7 @@ fn span_is_right(row: &StateRow, last: Option<&StateRow>) -> bool {
 #[track_caller]
 fn fails(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let tool = start(&[]);
     let ends = scenario(&mut stage).ends;
     assert_rows(&finish(tool, &netns, changes(&ends)), &netns, &ends);
@@ -242,7 +247,7 @@ fn mapped() -> Outcome {
     Ok(())
 }
 
-/// The first change of a socket that was there before: how long the state lasted is not known, and not 0.
+/// The first change of a socket from before the tool: the time in the state is unknown, not 0.
 fn open_before_the_tool(args: &[&str]) -> Outcome {
     needs_owners(args)?;
     let netns = Netns::enter_new();
@@ -272,20 +277,21 @@ fn each_of_2000_exactly_once() -> Outcome {
     const COUNT: u32 = 2000;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    // Room for all of them: that none is lost or told twice must not depend on how quickly this machine reads.
+    // The ring is large enough for all events, so that the test does not depend on how fast the
+    // machine reads.
     let mut tool = start(&["--stats", "--ring-size", "8M"]);
     traffic::start_storm(&mut stage, COUNT);
     let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
     let ends: Vec<End> = sessions.into_iter().flat_map(|s| s.ends).collect();
     let output = finish(tool, &netns, 0);
-    // A change that was left out is missing from one socket's rows, and the last one ties them to those of the next socket at
-    // the same address.
+    // A skipped change is missing from one socket's rows. If it is the last change, they are
+    // grouped with those of the next socket at the same address.
     let missed = crate::cli::assert_only_missed(&output);
     assert_rows_but(&output, &netns, &ends, 3 * missed);
     Ok(())
 }
 
-/// `-L` of the listener's port: the listener and what came out of it.
+/// `-L` of the listener's port: the listener and its accepted connections.
 fn local_port_of_server() -> Outcome {
     let netns = Netns::enter_new();
     let mut stages = [Stage::new(Via::V4), Stage::new(Via::V4)];
@@ -295,7 +301,8 @@ fn local_port_of_server() -> Outcome {
     Ok(())
 }
 
-/// `-L` of a client's own port: its change to SYN_SENT has a port only because it was bound, and none is lost.
+/// `-L` of a client's own port: all its changes are reported. At the change to SYN_SENT it has a
+/// port only because it was bound.
 fn local_port_of_client() -> Outcome {
     const PORT: u16 = 40_404;
     let netns = Netns::enter_new();
@@ -322,7 +329,7 @@ fn remote_port() -> Outcome {
     Ok(())
 }
 
-/// By what is on the wire, as in tcplife.
+/// By the addresses on the wire, as in tcplife.
 fn family() -> Outcome {
     needs(Feature::Ipv6)?;
     for (option, wanted) in [("-4", [true, true, false]), ("-6", [false, false, true])] {
@@ -360,7 +367,7 @@ fn access_modes_agree() -> Outcome {
     Ok(())
 }
 
-/// Socket by socket the same changes with the same tuples, where the other tool is installed.
+/// Each socket has the same changes and tuples as in libbpf-tools, if they are installed.
 fn agrees_with_libbpf_tools() -> Outcome {
     let netns = Netns::enter_new();
     let mut peer = peer::start("tcpstates")?;
@@ -377,7 +384,7 @@ fn agrees_with_libbpf_tools() -> Outcome {
     let theirs = of_address(peer::changes(&peer.stop()), address);
     let output = finish(tool, &netns, rows);
     let ours = output.rows::<StateRow>(netns.inode()).into_iter().map(|row| {
-        // What is not known is 0 there.
+        // libbpf-tools show 0 for unknown values.
         const NONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (laddr, raddr) = (row.laddr.unwrap_or(NONE), row.raddr.unwrap_or(NONE));
         let tuple = (laddr, row.lport.unwrap_or(0), raddr, row.rport.unwrap_or(0));
@@ -388,7 +395,8 @@ fn agrees_with_libbpf_tools() -> Outcome {
     Ok(())
 }
 
-/// The changes of sockets with this address, in an order that does not depend on how CPUs were drained.
+/// The changes of sockets with this address, in an order that does not depend on how CPUs were
+/// drained.
 fn of_address(mut changes: Vec<peer::Change>, address: IpAddr) -> Vec<peer::Change> {
     changes.retain(|(_, tuple, ..)| tuple.0 == address || tuple.2 == address);
     changes.sort();

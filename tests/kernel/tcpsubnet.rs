@@ -1,30 +1,31 @@
-//! tcpsubnet: every byte that is sent, once, in the row of the first subnet that holds the other end.
+//! tcpsubnet: every sent byte is counted once, in the row of the first subnet that contains the
+//! peer's address.
 
 use std::collections::BTreeMap;
 
 use kernel_tests::actor::Actor;
 use kernel_tests::bytes::{RecvBy, SendBy};
 use kernel_tests::cli::{self, Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Pair, Stage, Via};
 
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("tcpsubnet::every_way_to_send", every_way_to_send),
-    ("tcpsubnet::first_that_holds", first_that_holds),
-    ("tcpsubnet::ten_thousand", ten_thousand),
-    ("tcpsubnet::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
-    ("tcpsubnet::open_before_the_tool", open_before_the_tool),
-    ("tcpsubnet::filters", filters),
-    ("tcpsubnet::units", units),
-    ("tcpsubnet::as_people_see_it", as_people_see_it),
-    ("tcpsubnet::usage", usage),
+    test("tcpsubnet::all_calls_that_send", all_calls_that_send),
+    test("tcpsubnet::first_matching_subnet", first_matching_subnet),
+    test("tcpsubnet::ten_thousand", ten_thousand),
+    test("tcpsubnet::nothing_is_lost_between_intervals", nothing_is_lost_between_intervals),
+    test("tcpsubnet::open_before_the_tool", open_before_the_tool),
+    test("tcpsubnet::filters", filters),
+    test("tcpsubnet::units", units),
+    test("tcpsubnet::table_and_csv", table_and_csv),
+    test("tcpsubnet::usage", usage),
 ];
 
-/// Starts it on the traffic of this namespace alone.
+/// Starts the tool on the traffic of this namespace.
 #[track_caller]
 fn start(netns: &Netns, args: &[&str]) -> Tool {
     Tool::start("tcpsubnet", &[&["--netns", &netns.inode().to_string()], args].concat())
@@ -38,7 +39,7 @@ fn finish(tool: Tool) -> Output {
     output
 }
 
-/// What `--json` counted in all intervals.
+/// The sums of all intervals in `--json`.
 #[track_caller]
 fn sums(output: &Output) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -58,8 +59,8 @@ fn expect(entries: &[(&str, u64)]) -> BTreeMap<String, u64> {
     entries.iter().map(|(subnet, bytes)| ((*subnet).to_owned(), *bytes)).collect()
 }
 
-fn every_way_to_send() -> Outcome {
-    sees_what_is_sent()?;
+fn all_calls_that_send() -> Outcome {
+    needs_send_hook()?;
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
     let tools = ["typed", "probed"].map(|access| {
@@ -71,9 +72,9 @@ fn every_way_to_send() -> Outcome {
         let mut stage = Stage::new(via);
         let pair = stage.open();
         let mut bytes = 1;
-        for way in SendBy::ALL {
+        for call in SendBy::ALL {
             bytes = bytes * 11 % 30_011;
-            stage.client.start_send_by(way, pair.client, bytes);
+            stage.client.start_send_by(call, pair.client, bytes);
             stage.server.recv_by(RecvBy::Read, pair.server, bytes);
             stage.client.finish();
             sent[usize::from(via == Via::V6)] += bytes;
@@ -87,9 +88,9 @@ fn every_way_to_send() -> Outcome {
     Ok(())
 }
 
-/// The order of the command line decides, and a mapped subnet is one of IPv4.
-fn first_that_holds() -> Outcome {
-    sees_what_is_sent()?;
+/// The first matching subnet of the command line counts; a mapped subnet is an IPv4 subnet.
+fn first_matching_subnet() -> Outcome {
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let lists = [
         ("127.0.0.0/8,127.0.0.1/32", "127.0.0.0/8"),
@@ -109,9 +110,9 @@ fn first_that_holds() -> Outcome {
     Ok(())
 }
 
-/// As many subnets as there may be, which are looked up and not compared; the order decides all the same.
+/// The greatest number of subnets, which are looked up in a trie; the first one still counts.
 fn ten_thousand() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let others = |from: u32, to: u32| {
         (from..to).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect::<Vec<_>>().join(",")
@@ -136,7 +137,7 @@ fn ten_thousand() -> Outcome {
 
 fn nothing_is_lost_between_intervals() -> Outcome {
     const CHUNK: u64 = 4 << 20;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut tool = start(&netns, &["127.0.0.1/32", "--json"]);
     let mut stage = Stage::new(Via::V4);
@@ -155,7 +156,7 @@ fn nothing_is_lost_between_intervals() -> Outcome {
 }
 
 fn open_before_the_tool() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pair = stage.open();
@@ -167,7 +168,7 @@ fn open_before_the_tool() -> Outcome {
 }
 
 fn filters() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let pid = stage.client.who().pid.to_string();
@@ -198,11 +199,11 @@ fn two_addresses() -> [(Stage, Pair); 2] {
     })
 }
 
-const TWO: &str = "127.0.0.0/28,127.0.0.200/32";
+const TWO_SUBNETS: &str = "127.0.0.0/28,127.0.0.200/32";
 
-/// Whole ones of each unit in the table, all of it in JSON.
+/// The table shows whole units, JSON shows fractions.
 fn units() -> Outcome {
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     let netns = Netns::enter_new();
     let units = [
         ("b", ["19999992", "16"], ["19999992", "16"]),
@@ -212,7 +213,7 @@ fn units() -> Outcome {
         ("K", ["2441", "0"], ["2441.4052734375", "0.001953125"]),
         ("M", ["2", "0"], ["2.38418483734130859375", "0.0000019073486328125"]),
     ];
-    let start = |args: &[&str]| start(&netns, &[&[TWO, "-i", "100"], args].concat());
+    let start = |args: &[&str]| start(&netns, &[&[TWO_SUBNETS, "-i", "100"], args].concat());
     let tools = units.map(|(unit, ..)| (start(&["-f", unit]), start(&["--format", unit, "--json"])));
     let [(mut first, a), (mut second, b)] = two_addresses();
     first.exchange(a, 2_499_999, 0);
@@ -228,17 +229,17 @@ fn units() -> Outcome {
     Ok(())
 }
 
-fn as_people_see_it() -> Outcome {
-    sees_what_is_sent()?;
+fn table_and_csv() -> Outcome {
+    needs_send_hook()?;
     let netns = Netns::enter_new();
-    let start = |args: &[&str]| start(&netns, &[&[TWO], args].concat());
+    let start = |args: &[&str]| start(&netns, &[&[TWO_SUBNETS], args].concat());
     let (mut plain, sorted, csv) =
         (start(&[]), start(&["-i", "100", "--sort"]), start(&["-i", "100", "--csv"]));
     let [(mut first, a), (mut second, b)] = two_addresses();
     first.exchange(a, 856, 0);
     second.exchange(b, 1_234_567, 0);
-    // The interval ends, and the next one has nothing.
-    plain.wait_for("two intervals with nothing at the end", |seen| {
+    // The next interval has no traffic.
+    plain.wait_for("two intervals, the last one without traffic", |seen| {
         let lines: Vec<_> = seen.stdout.lines().collect();
         lines.len() >= 4 && lines.iter().rev().take(2).all(|line| line.starts_with('['))
     });

@@ -1,4 +1,4 @@
-//! tcptracer: each connect, accept and close once, by the process that did it.
+//! tcptracer: a row for each connect, accept and close, with the process that did it.
 
 mod containers;
 mod filters;
@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 
 use kernel_tests::actor::{Actor, Conn, Who};
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::deadline::{LIMIT, wait_until};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, wait_until};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rows::TraceRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{End, Role, Session, Stage, Via};
 use kernel_tests::traffic::{self, Scenario};
@@ -24,35 +24,35 @@ use nix::libc;
 pub const TESTS: &[&[Test]] = &[OWN, filters::TESTS, containers::TESTS, formats::TESTS, uring::TESTS];
 
 const OWN: &[Test] = &[
-    ("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
-    ("tcptracer::server_closes_first", || plays(traffic::server_closes_first)),
-    ("tcptracer::half_close", || plays(traffic::half_close)),
-    ("tcptracer::client_resets", || plays(traffic::client_resets)),
-    ("tcptracer::server_resets", || plays(traffic::server_resets)),
-    ("tcptracer::server_closes_unread", || plays(traffic::server_closes_unread)),
-    ("tcptracer::client_killed", || plays(traffic::client_killed)),
-    ("tcptracer::handed_to_child", || plays(traffic::handed_to_child)),
-    ("tcptracer::passed_on_unused", || plays(traffic::passed_on_unused)),
-    ("tcptracer::shared_with_child", || plays(traffic::shared_with_child)),
-    ("tcptracer::never_accepted", || plays(traffic::never_accepted)),
-    ("tcptracer::refused", || plays(traffic::refused)),
-    ("tcptracer::never_established", never_established),
-    ("tcptracer::ipv6", || every_way(Via::V6)),
-    ("tcptracer::mapped_client", || every_way(Via::MappedClient)),
-    ("tcptracer::mapped_server", || every_way(Via::DualStackServer)),
-    ("tcptracer::connects_without_waiting", connects_without_waiting),
-    ("tcptracer::waits_in_accept_before_the_tool", waits_in_accept_before_the_tool),
-    ("tcptracer::accepts_in_a_thread", accepts_in_a_thread),
-    ("tcptracer::passed_over_a_socket", passed_over_a_socket),
-    ("tcptracer::open_before_the_tool", open_before_the_tool),
-    ("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
-    ("tcptracer::access_modes_agree", access_modes_agree),
-    ("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
+    test("tcptracer::client_closes_first", || plays(traffic::client_closes_first)),
+    test("tcptracer::server_closes_first", || plays(traffic::server_closes_first)),
+    test("tcptracer::half_close", || plays(traffic::half_close)),
+    test("tcptracer::client_resets", || plays(traffic::client_resets)),
+    test("tcptracer::server_resets", || plays(traffic::server_resets)),
+    test("tcptracer::server_closes_unread", || plays(traffic::server_closes_unread)),
+    test("tcptracer::client_killed", || plays(traffic::client_killed)),
+    test("tcptracer::handed_to_child", || plays(traffic::handed_to_child)),
+    test("tcptracer::passed_on_unused", || plays(traffic::passed_on_unused)),
+    test("tcptracer::shared_with_child", || plays(traffic::shared_with_child)),
+    test("tcptracer::never_accepted", || plays(traffic::never_accepted)),
+    test("tcptracer::refused", || plays(traffic::refused)),
+    test("tcptracer::never_established", never_established),
+    test("tcptracer::ipv6", || all_endings(Via::V6)),
+    test("tcptracer::mapped_client", || all_endings(Via::MappedClient)),
+    test("tcptracer::mapped_server", || all_endings(Via::DualStackServer)),
+    test("tcptracer::connects_without_waiting", connects_without_waiting),
+    test("tcptracer::waits_in_accept_before_the_tool", waits_in_accept_before_the_tool),
+    test("tcptracer::accepts_in_a_thread", accepts_in_a_thread),
+    test("tcptracer::passed_over_a_socket", passed_over_a_socket),
+    test("tcptracer::open_before_the_tool", open_before_the_tool),
+    test("tcptracer::by_tracepoints_of_system_calls", by_tracepoints_of_system_calls),
+    test("tcptracer::access_modes_agree", access_modes_agree),
+    test("tcptracer::each_of_2000_exactly_once", each_of_2000_exactly_once),
 ];
 
-/// What a process did, and where.
+/// A connect, accept or close of a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Deed {
+struct Action {
     local: SocketAddr,
     remote: SocketAddr,
     kind: &'static str,
@@ -60,23 +60,24 @@ struct Deed {
     uid: u32,
 }
 
-impl Deed {
+impl Action {
     fn new(kind: &'static str, who: Who, conn: Conn) -> Self {
         Self { local: conn.local, remote: conn.remote, kind, who, uid: 0 }
     }
 
-    /// What those who held an end did: the first opened it, the last closed it. Without either nothing was done.
+    /// The actions at an end: its first owner opened it, its last owner closed it. An end without
+    /// owners has no actions.
     fn of(end: &End) -> Vec<Self> {
         let opened = match end.role {
             Role::Active => "connect",
             Role::Passive => "accept",
         };
-        let deed =
+        let action =
             |kind, who: &Who| Self { local: end.local, remote: end.remote, kind, who: who.clone(), uid: 0 };
         match end.owners.as_slice() {
             [first, ..] if end.path.contains("ESTABLISHED") => {
                 let last = end.owners.last().unwrap_or(first);
-                vec![deed(opened, first), deed("close", last)]
+                vec![action(opened, first), action("close", last)]
             }
             _ => Vec::new(),
         }
@@ -101,26 +102,27 @@ fn start(args: &[&str]) -> Tool {
     Tool::start("tcptracer", &[&["--json"], args].concat())
 }
 
-/// Waits for these deeds and stops the tool: each has to be told once, and nothing else.
+/// Waits for these actions and stops the tool: there must be one row for each, and no others.
 #[track_caller]
-fn finish(mut tool: Tool, netns: &Netns, deeds: &[Deed]) -> Output {
-    tool.wait_rows(netns.inode(), deeds.len());
+fn finish(mut tool: Tool, netns: &Netns, actions: &[Action]) -> Output {
+    tool.wait_rows(netns.inode(), actions.len());
     let output = tool.stop();
-    assert_told(&output, netns, deeds, 0);
+    assert_rows(&output, netns, actions, 0);
     output
 }
 
-/// The rows of a namespace have to be these deeds, an end's in the order in which they happened, with so many faults at most.
+/// The rows of a namespace must be these actions, those of an end in order, with at most this many
+/// faults.
 #[track_caller]
-fn assert_told(output: &Output, netns: &Netns, deeds: &[Deed], allowed: usize) {
+fn assert_rows(output: &Output, netns: &Netns, actions: &[Action], allowed: usize) {
     output.assert_code(0).assert_complete_lines();
     let mut rows = output.rows::<TraceRow>(netns.inode());
     let mut faults = Vec::new();
-    for deed in deeds {
-        match rows.iter().position(|row| deed.is_row(row)) {
+    for action in actions {
+        match rows.iter().position(|row| action.is_row(row)) {
             Some(at) => {
                 let row = rows.remove(at);
-                // What was told of this end before is gone already, if the deeds are in order.
+                // If the actions are in order, earlier rows of this end have been removed already.
                 let same = |other: &TraceRow| {
                     (other.laddr, other.lport, other.raddr, other.rport)
                         == (row.laddr, row.lport, row.raddr, row.rport)
@@ -129,14 +131,14 @@ fn assert_told(output: &Output, netns: &Netns, deeds: &[Deed], allowed: usize) {
                     faults.push(format!("out of order: {row:?}"));
                 }
             }
-            None => faults.push(format!("no row for {deed:?}")),
+            None => faults.push(format!("no row for {action:?}")),
         }
     }
-    faults.extend(rows.iter().map(|row| format!("a row of nothing that was done: {row:?}")));
+    faults.extend(rows.iter().map(|row| format!("a row of no action: {row:?}")));
     assert!(faults.len() <= allowed, "{}\n{output}", faults.join("\n"));
 }
 
-/// Plays a scenario with the tool watching, the listener's end included.
+/// Plays a scenario while the tool runs; the listener is closed too.
 #[track_caller]
 fn plays(scenario: Scenario) -> Outcome {
     let netns = Netns::enter_new();
@@ -144,26 +146,26 @@ fn plays(scenario: Scenario) -> Outcome {
     let mut stage = Stage::new(Via::V4);
     let session = scenario(&mut stage);
     stage.server.unlisten();
-    // A row more, so that nothing is waited for in vain where the scenario has none.
+    // One more connection, so that there are rows to wait for even if the scenario has none.
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
-    finish(tool, &netns, &Deed::all(&[session, last]));
+    finish(tool, &netns, &Action::all(&[session, last]));
     Ok(())
 }
 
 /// Attempts that end before they are connections: by a time limit, and by a close.
 fn never_established() -> Outcome {
     let netns = Netns::enter_new();
-    let mut deaf = traffic::deaf();
+    let mut silent = traffic::with_full_backlog();
     let tool = start(&[]);
-    traffic::timed_out(&mut deaf);
-    traffic::aborted(&mut deaf);
+    traffic::timed_out(&mut silent);
+    traffic::aborted(&mut silent);
     let last = traffic::client_closes_first(&mut Stage::new(Via::V4));
-    finish(tool, &netns, &Deed::all(&[last]));
+    finish(tool, &netns, &Action::all(&[last]));
     Ok(())
 }
 
 #[track_caller]
-fn every_way(via: Via) -> Outcome {
+fn all_endings(via: Via) -> Outcome {
     needs(Feature::Ipv6)?;
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -175,11 +177,11 @@ fn every_way(via: Via) -> Outcome {
         traffic::never_accepted,
     ];
     let sessions = scenarios.map(|scenario| scenario(&mut stage));
-    finish(tool, &netns, &Deed::all(&sessions));
+    finish(tool, &netns, &Action::all(&sessions));
     Ok(())
 }
 
-/// `connect(2)` on a socket that does not block: the process has gone on when the connection is there.
+/// `connect(2)` on a nonblocking socket: the connection is established after the call has returned.
 fn connects_without_waiting() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -190,24 +192,24 @@ fn connects_without_waiting() -> Outcome {
     stage.client.close(started);
     stage.server.close(accepted);
     let (client, server) = (stage.client.who(), stage.server.who());
-    let deeds = [
-        Deed::new("connect", client.clone(), started),
-        Deed::new("accept", server.clone(), accepted),
-        Deed::new("close", client, started),
-        Deed::new("close", server, accepted),
+    let actions = [
+        Action::new("connect", client.clone(), started),
+        Action::new("accept", server.clone(), accepted),
+        Action::new("close", client, started),
+        Action::new("close", server, accepted),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// A server that waits in `accept(2)` when the tool comes: the connection it gets is told.
+/// A server waits in `accept(2)` when the tool starts: its next connection is shown.
 fn waits_in_accept_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     stage.server.start_accept();
     let server = stage.server.who();
-    wait_until("server in accept(2)", LIMIT, || {
-        // The number of the call that a task waits in; a task that runs has none.
+    wait_until("server in accept(2)", WAIT_LIMIT, || {
+        // The number of the system call in which a task waits; a running task has none.
         let call = fs::read_to_string(format!("/proc/{}/syscall", server.pid)).unwrap_or_default();
         let number = call.split(' ').next().and_then(|number| number.parse().ok());
         let waits = [libc::SYS_accept, libc::SYS_accept4].into_iter().any(|accept| number == Some(accept));
@@ -219,17 +221,18 @@ fn waits_in_accept_before_the_tool() -> Outcome {
     stage.server.close_taken();
     stage.client.recv_eof(client, 0);
     stage.client.close(client);
-    let deeds = [
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", server.clone(), accepted),
-        Deed::new("close", server, accepted),
-        Deed::new("close", stage.client.who(), client),
+    let actions = [
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", server.clone(), accepted),
+        Action::new("close", server, accepted),
+        Action::new("close", stage.client.who(), client),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// A thread accepts, and another closes: the names are theirs, the process is one.
+/// One thread accepts, another one closes: each row has the name of the thread, both the same
+/// process.
 fn accepts_in_a_thread() -> Outcome {
     let netns = Netns::enter_new();
     let tool = start(&[]);
@@ -242,13 +245,13 @@ fn accepts_in_a_thread() -> Outcome {
     stage.server.close(accepted);
     let server = stage.server.who();
     let thread = Who { comm: "kt-acceptor".to_owned(), ..server.clone() };
-    let deeds = [
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", thread, accepted),
-        Deed::new("close", stage.client.who(), client),
-        Deed::new("close", server, accepted),
+    let actions = [
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", thread, accepted),
+        Action::new("close", stage.client.who(), client),
+        Action::new("close", server, accepted),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -267,18 +270,18 @@ fn passed_over_a_socket() -> Outcome {
     taker.close_taken();
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let deeds = [
-        Deed::new("connect", stage.client.who(), pair.client),
-        Deed::new("accept", stage.server.who(), pair.server),
-        Deed::new("close", taker.who(), pair.server),
-        Deed::new("close", stage.client.who(), pair.client),
+    let actions = [
+        Action::new("connect", stage.client.who(), pair.client),
+        Action::new("accept", stage.server.who(), pair.server),
+        Action::new("close", taker.who(), pair.server),
+        Action::new("close", stage.client.who(), pair.client),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// A connection and a listener that were there before: the connection's closes, the listener's new connection, and of a
-/// connection that was reset before its close alone.
+/// A connection and a listener from before the tool: the closes of the connection and the
+/// listener's new connection are shown, and the close of a connection that was reset before.
 fn open_before_the_tool() -> Outcome {
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -289,45 +292,45 @@ fn open_before_the_tool() -> Outcome {
     stage.client.recv_reset(reset.client);
     let tool = start(&[]);
     stage.client.close(reset.client);
-    let mut deeds = Deed::all(&[traffic::finish(&mut stage, open)]);
-    deeds.retain(|deed| deed.kind == "close");
-    deeds.push(Deed::new("close", stage.client.who(), reset.client));
-    deeds.extend(Deed::all(&[traffic::server_closes_first(&mut stage)]));
-    finish(tool, &netns, &deeds);
+    let mut actions = Action::all(&[traffic::finish(&mut stage, open)]);
+    actions.retain(|action| action.kind == "close");
+    actions.push(Action::new("close", stage.client.who(), reset.client));
+    actions.extend(Action::all(&[traffic::server_closes_first(&mut stage)]));
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// Where tracefs is, the returns of two system calls are looked at and not those of all; where functions can be traced,
-/// neither. Both kinds of accept are seen.
+/// With tracefs the tool attaches to the returns of two system calls, not to those of all. If it
+/// can trace functions, it needs neither. Both kinds of accept are seen.
 fn by_tracepoints_of_system_calls() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
     let netns = Netns::enter_new();
     let tool = start(&[]);
     let seen = tool.seen().stderr;
-    let way = |hook: &str| {
+    let attached = |hook: &str| {
         let prefix = format!("tcptools: tcptracer: {hook}: ");
-        seen.lines().filter_map(|line| line.strip_prefix(&prefix)).find(|way| !way.starts_with("not "))
+        seen.lines().filter_map(|line| line.strip_prefix(&prefix)).find(|option| !option.starts_with("not "))
     };
-    if way("accepted").is_none() {
+    if attached("accepted").is_none() {
         let both = "tracepoint syscalls:sys_exit_accept,syscalls:sys_exit_accept4";
-        assert_eq!(way("accept returns"), Some(both), "{seen}");
+        assert_eq!(attached("accept returns"), Some(both), "{seen}");
     }
-    assert_eq!(way("system call returns"), None, "{seen}");
+    assert_eq!(attached("system call returns"), None, "{seen}");
     let mut stage = Stage::new(Via::V4);
-    let mut deeds = Deed::all(&[traffic::client_closes_first(&mut stage)]);
+    let mut actions = Action::all(&[traffic::client_closes_first(&mut stage)]);
     stage.server.start_accept();
     let client = stage.client.connect(stage.target);
     let accepted = stage.server.accepted();
     stage.client.close(client);
     stage.server.close_taken();
-    deeds.extend([
-        Deed::new("connect", stage.client.who(), client),
-        Deed::new("accept", stage.server.who(), accepted),
-        Deed::new("close", stage.client.who(), client),
-        Deed::new("close", stage.server.who(), accepted),
+    actions.extend([
+        Action::new("connect", stage.client.who(), client),
+        Action::new("accept", stage.server.who(), accepted),
+        Action::new("close", stage.client.who(), client),
+        Action::new("close", stage.server.who(), accepted),
     ]);
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
@@ -336,14 +339,14 @@ fn access_modes_agree() -> Outcome {
     needs(Feature::KernelBtf)?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
-    let ways: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
-    let tools = ways.map(start);
+    let modes: [&[&str]; 3] = [&["--access", "typed"], &["--access", "probed"], &["--perf"]];
+    let tools = modes.map(start);
     let mut stage = Stage::new(Via::V4);
     let scenarios: [Scenario; 4] =
         [traffic::half_close, traffic::server_resets, traffic::shared_with_child, traffic::refused];
-    let deeds = Deed::all(&scenarios.map(|scenario| scenario(&mut stage)));
+    let actions = Action::all(&scenarios.map(|scenario| scenario(&mut stage)));
     for tool in tools {
-        finish(tool, &netns, &deeds);
+        finish(tool, &netns, &actions);
     }
     Ok(())
 }
@@ -355,9 +358,9 @@ fn each_of_2000_exactly_once() -> Outcome {
     let mut stage = Stage::new(Via::V4);
     traffic::start_storm(&mut stage, COUNT);
     let sessions = tool.read_during(|| traffic::end_storm(&mut stage, COUNT));
-    let deeds = Deed::all(&sessions);
+    let actions = Action::all(&sessions);
     let output = tool.stop();
     let missed = crate::cli::assert_only_missed(&output);
-    assert_told(&output, &netns, &deeds, missed);
+    assert_rows(&output, &netns, &actions, missed);
     Ok(())
 }

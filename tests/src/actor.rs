@@ -1,7 +1,8 @@
-//! A process that opens, uses and closes connections when it is told to.
+//! A process that opens, uses and closes connections on command.
 //!
-//! Client and server of a test are processes of their own with names of their own, so a row that credits the wrong one (or
-//! whoever was on the CPU) cannot look right. They take one command at a time, so the test knows the order of everything.
+//! Client and server of a test are processes of their own with names of their own, so a row with
+//! the wrong owner (or with the process that happened to be on the CPU) is noticed. They take one
+//! command at a time, so the test knows the order of events.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,25 +16,25 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::bytes::{RecvBy, SendBy};
-use crate::deadline::{Deadline, LIMIT, patient, wait_until};
+use crate::deadline::{Deadline, WAIT_LIMIT, patient, wait_until};
 use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
 
-/// What the answer to a command may take: more than any socket call of an actor does.
+/// The time limit of an answer: longer than that of a socket call of the actor.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A connection of an actor, as its socket describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Conn {
     id: u32,
-    /// What `getsockname(2)` says.
+    /// From `getsockname(2)`.
     pub local: SocketAddr,
-    /// What `getpeername(2)` says, or where a connect is going.
+    /// From `getpeername(2)`, or the target of a connect.
     pub remote: SocketAddr,
 }
 
 impl Conn {
-    /// A connection whose actor keeps no number for it, known by its addresses only.
+    /// A connection known by its addresses only, without a number of the actor's.
     pub(crate) fn unnumbered(local: SocketAddr, remote: SocketAddr) -> Self {
         Self { id: u32::MAX, local, remote }
     }
@@ -44,11 +45,11 @@ impl Conn {
 pub struct Failed {
     /// The error's name in `errno.h`.
     pub errno: String,
-    /// What is known of the socket all the same.
+    /// Facts about the socket.
     pub facts: String,
 }
 
-/// Who did something: the process id and the name that a right row carries.
+/// A process: its id and the name that a correct row has.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Who {
     /// The process id, in the namespace of the runner.
@@ -62,7 +63,7 @@ pub struct Who {
 pub struct Actor {
     who: Who,
     control: BufReader<UnixStream>,
-    /// `None` for an heir, which is its testator's child.
+    /// `None` for a process that another actor has started.
     child: Option<Child>,
     asked: String,
 }
@@ -71,7 +72,7 @@ impl Actor {
     /// Starts an actor in the network namespace this process is in.
     ///
     /// # Panics
-    /// When the process cannot be started or does not answer, or the name is longer than the kernel keeps.
+    /// If the process cannot be started or does not answer, or the name is too long for the kernel.
     #[must_use]
     #[track_caller]
     pub fn start(comm: &str) -> Self {
@@ -106,7 +107,7 @@ impl Actor {
         self.who.clone()
     }
 
-    /// Listens on an address (port 0: any) and says which it was.
+    /// Listens on an address (port 0: any) and returns the address.
     #[track_caller]
     pub fn listen(&mut self, address: SocketAddr, backlog: i32) -> SocketAddr {
         let address = self.must(format!("listen {address} {backlog}"));
@@ -131,16 +132,16 @@ impl Actor {
         conn(&self.must(format!("connect {to} {}", any_port(to))))
     }
 
-    /// Connects from an address chosen before.
+    /// Connects from this address.
     #[track_caller]
     pub fn connect_from(&mut self, from: SocketAddr, to: SocketAddr) -> Conn {
         conn(&self.must(format!("connect {to} {from}")))
     }
 
-    /// Tries to connect where nobody listens.
+    /// Tries to connect to a port without a listener.
     ///
     /// # Panics
-    /// When it succeeds.
+    /// If it succeeds.
     #[track_caller]
     pub fn connect_fails(&mut self, to: SocketAddr) -> Failed {
         self.ask(format!("connect {to} {}", any_port(to)));
@@ -161,13 +162,13 @@ impl Actor {
         self.answer().map(drop)
     }
 
-    /// Sends bytes; the peer has to read them when they are more than the buffers hold.
+    /// Sends bytes; the peer has to read them when they do not fit into the buffers.
     #[track_caller]
     pub fn send(&mut self, conn: Conn, bytes: u64) {
         self.must(format!("send {} {bytes}", conn.id));
     }
 
-    /// Starts to send, to be ended by [`Self::finish`].
+    /// Starts to send; [`Self::finish`] waits for the end.
     #[track_caller]
     pub fn start_send(&mut self, conn: Conn, bytes: u64) {
         self.ask(format!("send {} {bytes}", conn.id));
@@ -179,24 +180,24 @@ impl Actor {
         self.must(format!("recv {} {bytes}", conn.id));
     }
 
-    /// Starts to send in this way, to be ended by [`Self::finish`].
+    /// Starts to send by this call; [`Self::finish`] waits for the end.
     ///
     /// # Panics
-    /// When the process cannot be told.
+    /// If the process has ended.
     #[track_caller]
-    pub fn start_send_by(&mut self, way: SendBy, conn: Conn, bytes: u64) {
-        let way = SendBy::ALL.iter().position(|known| *known == way).expect("one of all");
-        self.ask(format!("send-by {way} {} {bytes}", conn.id));
+    pub fn start_send_by(&mut self, call: SendBy, conn: Conn, bytes: u64) {
+        let call = SendBy::ALL.iter().position(|known| *known == call).expect("one of all");
+        self.ask(format!("send-by {call} {} {bytes}", conn.id));
     }
 
-    /// Receives exactly this many bytes in this way.
+    /// Receives exactly this many bytes by this call.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// If there are fewer.
     #[track_caller]
-    pub fn recv_by(&mut self, way: RecvBy, conn: Conn, bytes: u64) {
-        let way = RecvBy::ALL.iter().position(|known| *known == way).expect("one of all");
-        self.must(format!("recv-by {way} {} {bytes}", conn.id));
+    pub fn recv_by(&mut self, call: RecvBy, conn: Conn, bytes: u64) {
+        let call = RecvBy::ALL.iter().position(|known| *known == call).expect("one of all");
+        self.must(format!("recv-by {call} {} {bytes}", conn.id));
     }
 
     /// Receives to the end of the stream, which comes after `bytes`.
@@ -237,34 +238,36 @@ impl Actor {
         self.must(format!("close {}", conn.id));
     }
 
-    /// Starts a process that inherits the connection. Both hold it now; close it here to pass it on.
+    /// Starts a process that inherits the connection. Both have it open now; close it here to pass
+    /// it on.
     ///
     /// # Panics
-    /// When the process cannot be started or does not answer.
+    /// If the process cannot be started or does not answer.
     #[must_use]
     #[track_caller]
-    pub fn heir(&mut self, inherited: Conn, comm: &str) -> (Self, Conn) {
+    pub fn start_child(&mut self, inherited: Conn, comm: &str) -> (Self, Conn) {
         let scratch = Scratch::new();
         let path = scratch.path("control");
         let meeting = UnixListener::bind(&path).expect("bind a control socket");
-        self.must(format!("heir {} {comm} {}", inherited.id, path.display()));
-        let deadline = Deadline::after(LIMIT);
+        self.must(format!("start-child {} {comm} {}", inherited.id, path.display()));
+        let deadline = Deadline::after(WAIT_LIMIT);
         let ready = poll(
             &mut [PollFd::new(meeting.as_fd(), PollFlags::POLLIN)],
             deadline.poll_timeout().expect("a fresh deadline"),
         );
-        assert_eq!(ready, Ok(1), "the heir {comm} came to its control socket");
-        let (control, _) = meeting.accept().expect("accept an heir");
+        assert_eq!(ready, Ok(1), "the child {comm} connects to its control socket");
+        let (control, _) = meeting.accept().expect("accept the control connection");
         (Self::greet(control, comm, None), Conn { id: 0, ..inherited })
     }
 
-    /// Starts to wait in `accept(2)`, to be ended by [`Self::accepted`].
+    /// Starts to wait in `accept(2)`; [`Self::accepted`] waits for the connection.
     #[track_caller]
     pub fn start_accept(&mut self) {
         self.ask("accept-blocking".to_owned());
     }
 
-    /// Starts to wait in `accept4(2)` in a thread of this name, to be ended by [`Self::accepted`].
+    /// Starts to wait in `accept4(2)` in a thread of this name; [`Self::accepted`] waits for the
+    /// connection.
     #[track_caller]
     pub fn start_accept_in_thread(&mut self, comm: &str) {
         self.ask(format!("accept-in-thread {comm}"));
@@ -276,16 +279,16 @@ impl Actor {
         conn(&self.finish())
     }
 
-    /// Starts to wait for a connection to be passed, to be ended by [`Self::finish`].
+    /// Starts to wait for a connection to be passed; [`Self::finish`] waits for the end.
     #[track_caller]
     pub fn start_take(&mut self, meeting: &Path) {
         self.ask(format!("take {}", meeting.display()));
     }
 
-    /// Passes a connection to an actor that waits for it, by `SCM_RIGHTS`, and keeps nothing of it.
+    /// Passes a connection to an actor that waits for it, by `SCM_RIGHTS`, and closes it here.
     #[track_caller]
     pub fn pass(&mut self, conn: Conn, meeting: &Path) {
-        wait_until("meeting place", LIMIT, || fs::metadata(meeting).map(drop));
+        wait_until("meeting place", WAIT_LIMIT, || fs::metadata(meeting).map(drop));
         self.must(format!("pass {} {}", conn.id, meeting.display()));
     }
 
@@ -295,38 +298,40 @@ impl Actor {
         self.must("close-taken".to_owned());
     }
 
-    /// Takes a name of any bytes (`PR_SET_NAME`). [`Self::who`] keeps the first.
+    /// Changes the name to any bytes (`PR_SET_NAME`). [`Self::who`] keeps the first name.
     #[track_caller]
     pub fn rename(&mut self, name: &[u8]) {
         let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
         self.must(format!("rename {hex}"));
     }
 
-    /// Becomes another user for good.
+    /// Changes the user, permanently.
     #[track_caller]
     pub fn become_user(&mut self, uid: u32) {
         self.must(format!("become-user {uid}"));
     }
 
-    /// Starts to open so many connections more to itself and hold both ends, to be ended by [`Self::finish`].
+    /// Starts to open this many more connections to itself and to keep both ends open;
+    /// [`Self::finish`] waits for the end.
     #[track_caller]
-    pub fn start_hold(&mut self, count: usize) {
-        self.ask(format!("hold {count}"));
+    pub fn start_open_many(&mut self, count: usize) {
+        self.ask(format!("open-many {count}"));
     }
 
-    /// Closes so many of them in order.
+    /// Closes this many of them.
     #[track_caller]
-    pub fn release(&mut self, count: usize) {
-        self.must(format!("release {count}"));
+    pub fn close_many(&mut self, count: usize) {
+        self.must(format!("close-many {count}"));
     }
 
-    /// Starts to serve the connections of a storm, to be ended by [`Self::finish`].
+    /// Starts to serve the connections of a storm; [`Self::finish`] waits for the end.
     #[track_caller]
     pub fn start_serving(&mut self, count: u32) {
         self.ask(format!("serve {count}"));
     }
 
-    /// Starts a storm of connections, to be ended by [`Self::finish`], which says the local ports.
+    /// Starts a storm of connections; [`Self::finish`] waits for the end and returns the local
+    /// ports.
     #[track_caller]
     pub fn start_storm(&mut self, count: u32, to: SocketAddr) {
         self.ask(format!("storm {count} {to}"));
@@ -341,12 +346,13 @@ impl Actor {
         }
     }
 
-    /// Kills the process (`SIGKILL`) and waits until it is gone: the kernel has closed its sockets then.
+    /// Kills the process (`SIGKILL`) and waits until it has ended, so that the kernel has closed
+    /// its sockets.
     ///
     /// # Panics
-    /// When it is an heir.
+    /// If another actor has started it.
     pub fn kill(&mut self) {
-        let child = self.child.as_mut().expect("an heir is not this process's child");
+        let child = self.child.as_mut().expect("a child of this process");
         child.kill().expect("kill");
         child.wait().expect("wait");
     }
@@ -362,7 +368,7 @@ impl Actor {
         let sent = self.control.get_mut().write_all(format!("{command}\n").as_bytes());
         self.asked = command;
         if let Err(e) = sent {
-            panic!("{}: cannot be told `{}`: {e}", self.who.comm, self.asked);
+            panic!("{}: cannot send `{}`: {e}", self.who.comm, self.asked);
         }
     }
 
@@ -375,7 +381,7 @@ impl Actor {
             panic!("{} (pid {}, {state}): `{}`: {what}", self.who.comm, self.who.pid, self.asked)
         };
         match got {
-            Ok(0) => fault("the actor went away".to_owned()),
+            Ok(0) => fault("the actor has ended".to_owned()),
             Err(e) => fault(format!("no answer: {e}")),
             Ok(_) => {}
         }
@@ -394,11 +400,12 @@ impl Actor {
 impl Drop for Actor {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Both fail only when the process is gone already.
+            // Both fail only if the process has ended already.
             let _ = child.kill();
             let _ = child.wait();
         } else {
-            // An heir leaves when its control socket ends; wait for it, its connection may be the test's subject.
+            // A child of another actor ends when its control socket is closed. Wait for that,
+            // because the test may be about its connection.
             let _ = self.control.get_mut().shutdown(std::net::Shutdown::Write);
             let _ = self.control.read_line(&mut String::new());
         }
@@ -428,7 +435,7 @@ impl Failed {
     /// The local address the failed socket had.
     ///
     /// # Panics
-    /// When the call was not a connect.
+    /// If the call was not a connect.
     #[must_use]
     #[track_caller]
     pub fn local(&self) -> SocketAddr {

@@ -1,4 +1,4 @@
-//! The ways in which a process moves bytes through its connection.
+//! The system calls by which a process moves bytes through a connection.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,12 +12,11 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::pipe;
 
-/// How much goes at once where the way has no size of its own.
+/// How many bytes a call moves, unless the call has its own size.
 const CHUNK: usize = 16 * 1024;
 
-/// The calls that send.
+/// How a process sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum SendBy {
     Write,
     SendMore,
@@ -27,7 +26,7 @@ pub enum SendBy {
 }
 
 impl SendBy {
-    /// Every way.
+    /// All of them.
     pub const ALL: [Self; 5] = [Self::Write, Self::SendMore, Self::Sendfile, Self::Splice, Self::ZeroCopy];
 
     /// Sends `bytes` bytes.
@@ -38,7 +37,7 @@ impl SendBy {
             let size = left.min(CHUNK);
             let sent = match self {
                 Self::Write => (&mut &*stream).write(&data[..size])?,
-                // The kernel waits for more, and what it holds back is handed over all the same.
+                // The kernel delays the last segment, but the bytes count as sent.
                 Self::SendMore => {
                     send(stream.as_raw_fd(), &data[..size], MsgFlags::from_bits_retain(libc::MSG_MORE))?
                 }
@@ -63,24 +62,24 @@ impl SendBy {
     }
 }
 
-/// The calls that receive.
+/// How a process receives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum RecvBy {
     Read,
     /// A few bytes at a time.
-    Sips,
-    /// After a look at them.
+    FewBytes,
+    /// With `MSG_PEEK` twice, then without.
     Peek,
-    /// Thrown away by the kernel.
+    /// With `MSG_TRUNC`: the kernel discards the bytes.
     Trunc,
     WaitAll,
     Splice,
 }
 
 impl RecvBy {
-    /// Every way.
-    pub const ALL: [Self; 6] = [Self::Read, Self::Sips, Self::Peek, Self::Trunc, Self::WaitAll, Self::Splice];
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::FewBytes, Self::Peek, Self::Trunc, Self::WaitAll, Self::Splice];
 
     /// Receives `bytes` bytes.
     pub(crate) fn recv(self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
@@ -91,7 +90,7 @@ impl RecvBy {
             let mut by = |size: usize, flags| recv(stream.as_raw_fd(), &mut data[..size], flags);
             let got = match self {
                 Self::Read => by(size, MsgFlags::empty())?,
-                Self::Sips => by(left.min(1 + left % 7), MsgFlags::empty())?,
+                Self::FewBytes => by(left.min(1 + left % 7), MsgFlags::empty())?,
                 Self::Peek => {
                     let seen = by(size, MsgFlags::MSG_PEEK)?;
                     by(seen, MsgFlags::MSG_PEEK)?;

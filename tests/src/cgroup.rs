@@ -1,10 +1,10 @@
-//! Cgroups of a test's own, in the hierarchy of version 2.
+//! Cgroups (version 2) that a test makes and that end with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where cgroup2 is mounted, if it is.
+/// Where cgroup2 is mounted; `None` if it is not.
 pub(crate) fn mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
@@ -15,15 +15,16 @@ pub(crate) fn mount() -> Option<PathBuf> {
     })
 }
 
-/// A new cgroup, gone when dropped: processes that are still in it go to the root.
+/// A new cgroup, deleted on drop. Processes that are still in it move to the root.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes one directly below the root.
+    /// Makes a cgroup below the root.
     ///
     /// # Panics
-    /// When cgroup2 is not mounted (see [`crate::gate::Feature::Cgroup2`]) or the kernel refuses.
+    /// If cgroup2 is not mounted (see [`crate::requirements::Feature::Cgroup2`]) or the kernel
+    /// refuses.
     #[must_use]
     #[track_caller]
     #[allow(clippy::new_without_default)] // a default that touches the host would surprise
@@ -31,10 +32,10 @@ impl Cgroup {
         Self::make(&mount().expect("cgroup2 is mounted"))
     }
 
-    /// Makes one in this one, to be dropped before it.
+    /// Makes a cgroup in this one. Drop it first.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[must_use]
     #[track_caller]
     pub fn inner(&self) -> Self {
@@ -50,19 +51,20 @@ impl Cgroup {
         Self(path)
     }
 
-    /// Its directory.
+    /// The directory of the cgroup.
     ///
     /// # Panics
-    /// When the path of the mount is not text.
+    /// If the path of the mount is not text.
     #[must_use]
     pub fn path(&self) -> &str {
         self.0.to_str().expect("a path of ASCII")
     }
 
-    /// Moves a process into it. Sockets that the process has already stay where they were made.
+    /// Moves a process into the cgroup. Sockets that the process has already made stay in their
+    /// cgroup.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[track_caller]
     pub fn take(&self, pid: u32) {
         move_to(&self.0, &pid.to_string()).unwrap_or_else(|e| panic!("{pid} into {}: {e}", self.0.display()));
@@ -77,7 +79,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if let (Some(root), Ok(left)) = (mount(), fs::read_to_string(self.0.join("cgroup.procs"))) {
             for pid in left.lines() {
-                // Fails only when the process is gone by now.
+                // Fails only if the process has ended.
                 let _ = move_to(&root, pid);
             }
         }

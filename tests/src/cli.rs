@@ -1,4 +1,4 @@
-//! Runs the built tcptools, waits for what it says, and shows all of it when something is wrong.
+//! Runs the built tcptools, waits for its output, and shows all of it if a test fails.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,13 +15,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::deadline::{Deadline, LIMIT, wait_until};
+use crate::deadline::{Deadline, WAIT_LIMIT, wait_until};
 use crate::rows;
 
-/// Where the tool under test is: `$TCPTOOLS`, or the binary cargo built beside this test.
+/// The tool under test: `$TCPTOOLS`, or the binary that cargo built beside this test.
 ///
 /// # Panics
-/// When there is none.
+/// If there is no such file.
 #[must_use]
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("TCPTOOLS").map_or_else(
@@ -34,13 +34,13 @@ pub fn binary() -> PathBuf {
     );
     assert!(
         path.is_file(),
-        "no tcptools at {}: build it (cargo build -p tools) or set TCPTOOLS to where it is",
+        "no tcptools at {}: build it (cargo build -p tools) or set TCPTOOLS to its path",
         path.display()
     );
     path
 }
 
-/// `tcptools` with arguments, to be run.
+/// The command `tcptools` with these arguments.
 #[must_use]
 pub fn tcptools<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(binary());
@@ -48,17 +48,17 @@ pub fn tcptools<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
-/// Runs `tcptools` to its end, which it has to reach by itself.
+/// Runs `tcptools` until it ends by itself.
 #[must_use]
 #[track_caller]
 pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     Tool::spawn(tcptools(args)).finish()
 }
 
-/// A pipe of the tool and what has come out of it.
+/// A pipe of the tool and the bytes read from it.
 #[derive(Debug)]
 struct Pipe<R> {
-    /// `None` after its end.
+    /// `None` after the end of the pipe.
     source: Option<R>,
     bytes: Vec<u8>,
 }
@@ -68,7 +68,7 @@ impl<R: Read + AsFd> Pipe<R> {
         Self { source, bytes: Vec::new() }
     }
 
-    /// Reads what there is, which `poll(2)` said is something.
+    /// Reads available bytes, once `poll(2)` has reported some.
     fn read(&mut self) {
         let Some(source) = &mut self.source else { return };
         let mut chunk = [0; 64 * 1024];
@@ -84,7 +84,7 @@ impl<R: Read + AsFd> Pipe<R> {
     }
 }
 
-/// A tool that runs. Dropping it kills it.
+/// A running tool. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Tool {
     child: Child,
@@ -93,7 +93,7 @@ pub struct Tool {
     stderr: Pipe<ChildStderr>,
 }
 
-/// What a tool has said so far, or in all.
+/// The output of a tool, so far or complete.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The command line.
@@ -107,7 +107,8 @@ pub struct Output {
 }
 
 impl Tool {
-    /// Starts `tcptools TOOL ARGS -v` and waits until it is attached: what happens from now on it has to report.
+    /// Starts `tcptools TOOL ARGS -v` and waits until it is attached. It must report all later
+    /// events.
     #[must_use]
     #[track_caller]
     pub fn start(tool: &str, args: &[&str]) -> Self {
@@ -116,14 +117,14 @@ impl Tool {
         started
     }
 
-    /// Starts a command with its output in pipes.
+    /// Starts a command whose output goes to pipes.
     #[must_use]
     #[track_caller]
     pub fn spawn(command: Command) -> Self {
         Self::spawn_to(command, Stdio::piped())
     }
 
-    /// Starts a command with standard output of the test's choice.
+    /// Starts a command with this standard output.
     #[must_use]
     #[track_caller]
     pub fn spawn_to(mut command: Command, stdout: Stdio) -> Self {
@@ -140,7 +141,7 @@ impl Tool {
         self.child.id()
     }
 
-    /// Waits for the line that `-v` prints once all programs are attached.
+    /// Waits for the line that `-v` prints once all programs have attached.
     #[track_caller]
     pub fn wait_attached(&mut self, tool: &str) {
         let line = format!("tcptools: {tool}: attached");
@@ -149,52 +150,52 @@ impl Tool {
         });
     }
 
-    /// Reads until a condition on the output holds. Only complete lines are shown to it, all of them each time; for many rows
-    /// see [`Self::wait_rows`].
+    /// Reads until a condition on the output is met. It sees complete lines only, all of them each
+    /// time; for many rows use [`Self::wait_rows`].
     #[track_caller]
-    pub fn wait_for(&mut self, what: &str, mut holds: impl FnMut(&Output) -> bool) {
-        self.wait(what, |tool| holds(&tool.complete_lines()));
+    pub fn wait_for(&mut self, what: &str, mut is_met: impl FnMut(&Output) -> bool) {
+        self.wait(what, |tool| is_met(&tool.complete_lines()));
     }
 
-    /// Reads until there are so many rows of a network namespace. Each line is looked at once.
+    /// Reads until there are this many rows of a network namespace. Each line is checked once.
     #[track_caller]
     pub fn wait_rows(&mut self, netns: u64, count: usize) {
-        let (mut looked, mut rows) = (0, 0);
+        let (mut checked, mut rows) = (0, 0);
         self.wait(&format!("{count} rows of namespace {netns}"), |tool| {
-            let fresh = &tool.stdout.bytes[looked..];
+            let fresh = &tool.stdout.bytes[checked..];
             let complete = fresh.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
             let text = String::from_utf8_lossy(&fresh[..complete]);
             rows += text.lines().filter(|line| rows::is_of(line, netns)).count();
-            looked += complete;
+            checked += complete;
             rows >= count
         });
     }
 
-    /// Reads while something else goes on that takes its time, so that the tool never waits for its reader.
+    /// Reads while `work` runs in another thread, so that the tool never waits for its reader.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` panics.
     pub fn read_during<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
-        /// How soon the end of the work is seen when the tool says nothing.
-        const LOOK: u16 = 10;
+        /// How often the end of the work is checked while the tool prints nothing.
+        const CHECK_MILLIS: u16 = 10;
         thread::scope(|scope| {
             let worker = scope.spawn(work);
-            while !worker.is_finished() && self.pump(PollTimeout::from(LOOK)) {}
+            while !worker.is_finished() && self.pump(PollTimeout::from(CHECK_MILLIS)) {}
             worker.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
     #[track_caller]
-    fn wait(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Deadline::after(LIMIT);
-        while !holds(self) {
+    fn wait(&mut self, what: &str, mut is_met: impl FnMut(&Self) -> bool) {
+        let deadline = Deadline::after(WAIT_LIMIT);
+        while !is_met(self) {
             let Some(timeout) = deadline.poll_timeout() else {
                 panic!("no {what} within {:?}\n{}", deadline.limit(), self.seen());
             };
             if !self.pump(timeout) {
                 let status = self.reap();
                 let seen = Output { status: Some(status), ..self.seen() };
-                assert!(holds(self), "the tool ended before {what}\n{seen}");
+                assert!(is_met(self), "the tool ended before {what}\n{seen}");
                 return;
             }
         }
@@ -207,7 +208,7 @@ impl Tool {
         kill(Pid::from_raw(pid), signal).unwrap_or_else(|e| panic!("{signal} to {}: {e}", self.command));
     }
 
-    /// Stops the tool as a user does, by Ctrl-C, and returns all it has said.
+    /// Stops the tool as Ctrl-C does, and returns its complete output.
     #[must_use]
     #[track_caller]
     pub fn stop(self) -> Output {
@@ -215,8 +216,8 @@ impl Tool {
         self.finish()
     }
 
-    /// Waits for so many rows of a network namespace and then stops the tool, which prints what is pending: a row too many shows
-    /// as well.
+    /// Waits for this many rows of a network namespace and then stops the tool. Stopping prints
+    /// pending rows, so that an extra row is seen too.
     #[must_use]
     #[track_caller]
     pub fn stop_after(mut self, netns: u64, rows: usize) -> Output {
@@ -226,11 +227,11 @@ impl Tool {
         output
     }
 
-    /// Waits for the tool's end.
+    /// Waits until the tool ends.
     #[must_use]
     #[track_caller]
     pub fn finish(mut self) -> Output {
-        let deadline = Deadline::after(LIMIT);
+        let deadline = Deadline::after(WAIT_LIMIT);
         loop {
             let Some(timeout) = deadline.poll_timeout() else {
                 panic!("the tool did not end within {:?}\n{}", deadline.limit(), self.seen());
@@ -243,12 +244,12 @@ impl Tool {
         Output { status: Some(status), ..self.seen() }
     }
 
-    /// Closes the reading end of the tool's standard output, as `head` does when it has enough.
+    /// Closes the reading end of the tool's standard output, as `head` does after its last line.
     pub fn close_stdout(&mut self) {
         self.stdout.source = None;
     }
 
-    /// What has been read so far, an unfinished line at the end of standard output included.
+    /// The output read so far, including an incomplete last line.
     #[must_use]
     pub fn seen(&self) -> Output {
         Output {
@@ -267,7 +268,7 @@ impl Tool {
         seen
     }
 
-    /// Reads what comes within `timeout`. False when both pipes have ended.
+    /// Reads the output that arrives within `timeout`. False if both pipes have ended.
     fn pump(&mut self, timeout: PollTimeout) -> bool {
         let mut fds = Vec::new();
         fds.extend(self.stdout.source.as_ref().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
@@ -291,13 +292,13 @@ impl Tool {
         true
     }
 
-    /// Takes the status of a tool that has closed its output, which it does by ending.
+    /// The status of a tool that has closed its output because it ends.
     #[track_caller]
     fn reap(&mut self) -> ExitStatus {
         let command = self.command.clone();
-        wait_until("end of the tool's process", LIMIT, || match self.child.try_wait() {
+        wait_until("end of the tool's process", WAIT_LIMIT, || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(format!("{command} still runs")),
+            Ok(None) => Err(format!("{command} is still running")),
             Err(e) => Err(e.to_string()),
         })
     }
@@ -305,46 +306,47 @@ impl Tool {
 
 impl Drop for Tool {
     fn drop(&mut self) {
-        // Both fail only when the tool has ended.
+        // Both fail only if the tool has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Output {
-    /// Fails unless the tool ended by itself with this code.
+    /// Fails unless the tool exited with this code.
     #[track_caller]
     pub fn assert_code(&self, code: i32) -> &Self {
         let got = self.status.and_then(|s| s.code());
-        assert!(got == Some(code), "the exit code has to be {code}\n{self}");
+        assert!(got == Some(code), "the exit code must be {code}\n{self}");
         self
     }
 
-    /// Fails when standard output has anything.
+    /// Fails unless standard output is empty.
     #[track_caller]
     pub fn assert_no_stdout(&self) -> &Self {
-        assert!(self.stdout.is_empty(), "standard output has to be empty\n{self}");
+        assert!(self.stdout.is_empty(), "standard output must be empty\n{self}");
         self
     }
 
-    /// Fails unless this was wrong usage: exit code 2, nothing done, and one line that names what is wrong.
+    /// Fails unless this was a usage error: exit code 2, no output, and one line that names the
+    /// wrong argument.
     #[track_caller]
     pub fn assert_wrong_usage(&self, named: &str) {
         self.assert_code(2).assert_no_stdout();
-        assert!(self.one_line().contains(named), "the line has to name {named}\n{self}");
+        assert!(self.one_line().contains(named), "the line must name {named}\n{self}");
     }
 
-    /// Its complaint, which has to be exactly one line that begins with the program's name.
+    /// The message, which must be exactly one line that begins with the program's name.
     #[must_use]
     #[track_caller]
     pub fn one_line(&self) -> &str {
         match self.complaints()[..] {
             [line] if line.starts_with("tcptools: ") => line,
-            _ => panic!("standard error has to be one line `tcptools: ...`\n{self}"),
+            _ => panic!("standard error must be one line `tcptools: ...`\n{self}"),
         }
     }
 
-    /// What a tool started by [`Tool::start`] has said on standard error since it was attached.
+    /// The lines on standard error of a tool started by [`Tool::start`] since it was attached.
     #[must_use]
     #[track_caller]
     pub fn stderr_since_attached(&self) -> Vec<&str> {
@@ -355,28 +357,29 @@ impl Output {
         }
     }
 
-    /// What it has said on standard error, but for what it says at every start on some kernels ([`crate::gate::spares_init`]).
+    /// The lines on standard error, without the line that is printed at every start on some kernels
+    /// ([`crate::requirements::spares_init`]).
     #[must_use]
     pub fn complaints(&self) -> Vec<&str> {
         self.stderr.lines().filter(|line| !line.contains(" does not run BPF programs in PID 1, ")).collect()
     }
 
-    /// Fails when the output ends within a line.
+    /// Fails if standard output ends with an incomplete line.
     #[track_caller]
     pub fn assert_complete_lines(&self) -> &Self {
         assert!(
             self.stdout.is_empty() || self.stdout.ends_with('\n'),
-            "standard output ends within a line\n{self}"
+            "standard output ends with an incomplete line\n{self}"
         );
         self
     }
 }
 
-/// All that is needed to see what went wrong.
+/// Command, status and output, for failed tests.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = match self.status {
-            None => "runs".to_owned(),
+            None => "running".to_owned(),
             Some(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("exit code {code}"),
                 (None, Some(signal)) => format!("killed by signal {signal}"),
@@ -393,16 +396,17 @@ impl fmt::Display for Output {
     }
 }
 
-/// A text as it is, or the ends of a long one, with every line indented so that it cannot be taken for the test's own words.
+/// A text, or the first and last lines of a long text. Every line is indented, to distinguish it
+/// from the test's own output.
 fn shown(text: &str) -> String {
-    const ENDS: usize = 100;
+    const LINES_AT_EACH_END: usize = 100;
     let lines: Vec<&str> = text.lines().collect();
     let indented = |lines: &[&str]| lines.iter().map(|line| format!("    {line}\n")).collect::<String>();
-    if lines.len() <= 2 * ENDS {
+    if lines.len() <= 2 * LINES_AT_EACH_END {
         return indented(&lines);
     }
-    let (head, tail) = (&lines[..ENDS], &lines[lines.len() - ENDS..]);
-    format!("{}    ... {} lines ...\n{}", indented(head), lines.len() - 2 * ENDS, indented(tail))
+    let (head, tail) = (&lines[..LINES_AT_EACH_END], &lines[lines.len() - LINES_AT_EACH_END..]);
+    format!("{}    ... {} lines ...\n{}", indented(head), lines.len() - 2 * LINES_AT_EACH_END, indented(tail))
 }
 
 #[cfg(test)]
@@ -410,7 +414,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_lose_their_middle() {
+    fn long_texts_are_cut_in_the_middle() {
         let text: String = (0..1000).map(|n| format!("{n}\n")).collect();
         let shown = shown(&text);
         assert!(shown.starts_with("    0\n") && shown.ends_with("    999\n"));

@@ -1,7 +1,7 @@
-//! Waiting that ends: every wait of the harness has a limit, and says what it saw when the limit is over.
+//! Waiting with a limit: every wait of the harness ends, and on failure shows what it saw last.
 //!
-//! Limits are for a machine that runs by itself. One that is emulated takes ten times as long, and says so in
-//! [`PATIENCE`], which multiplies every limit.
+//! The limits are for real machines. An emulated machine takes ten times as long; the variable
+//! [`PATIENCE`] multiplies every limit.
 
 use std::env::{self, VarError};
 use std::fmt::Display;
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 
-/// What a wait may take on a machine that is busy with other things. Nothing should come near it.
-pub const LIMIT: Duration = Duration::from_secs(15);
+/// The limit of a wait, on a machine that is busy with other work. No wait should come near it.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(15);
 
-/// The environment variable by which all limits are multiplied: a whole number, 1 without it.
+/// The environment variable that multiplies all limits: a whole number, 1 by default.
 pub const PATIENCE: &str = "KERNEL_TESTS_PATIENCE";
 
-/// A limit as long as this machine needs it.
+/// A limit, multiplied by the factor for this machine.
 ///
 /// # Panics
-/// When [`PATIENCE`] is no factor; the runner looks at it before any test does.
+/// If [`PATIENCE`] is not a factor. The runner checks it before it starts tests.
 #[must_use]
 pub fn patient(limit: Duration) -> Duration {
     limit * slowness()
 }
 
-/// How much slower this machine is said to be than one that is not emulated.
+/// How much slower this machine is than a real one, according to [`PATIENCE`].
 ///
 /// # Panics
-/// As [`patient`].
+/// If [`PATIENCE`] is not a factor.
 #[must_use]
 pub fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
@@ -48,14 +48,14 @@ pub(crate) fn patience() -> Result<u32, String> {
 fn factor(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(factor @ 1..=1000) => Ok(factor),
-        _ => Err(format!("{PATIENCE} is {text:?}, and has to be a whole number from 1 to 1000")),
+        _ => Err(format!("{PATIENCE} is {text:?}: expected a whole number from 1 to 1000")),
     }
 }
 
-/// How often a condition is looked at that no file descriptor announces.
-const LOOK: Duration = Duration::from_millis(2);
+/// How often a condition is checked that no file descriptor announces.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A moment after which waiting is pointless.
+/// The end of a wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     end: Instant,
@@ -63,26 +63,27 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline this far from now, or as much further as this machine needs.
+    /// A deadline this far from now, multiplied by the factor for this machine.
     #[must_use]
     pub fn after(limit: Duration) -> Self {
         let limit = patient(limit);
         Self { end: Instant::now() + limit, limit }
     }
 
-    /// How far it was from the moment it was set.
+    /// The limit with which the deadline was set, multiplied.
     #[must_use]
     pub fn limit(self) -> Duration {
         self.limit
     }
 
-    /// The time left, `None` when it is over.
+    /// The time left; `None` if it is over.
     #[must_use]
     pub fn left(self) -> Option<Duration> {
         self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    /// The time left as `poll(2)` takes it, rounded up so that a poll never ends before the deadline; `None` when it is over.
+    /// The time left as `poll(2)` takes it, rounded up so that a poll never ends before the
+    /// deadline; `None` if it is over.
     #[must_use]
     pub fn poll_timeout(self) -> Option<PollTimeout> {
         let millis = self.left()?.as_millis().saturating_add(1);
@@ -90,22 +91,24 @@ impl Deadline {
     }
 }
 
-/// Looks at a condition until it holds. `look` answers `Err(what it saw instead)` while it does not.
+/// Calls `check` until it returns `Ok`. While the condition is not met, `check` returns `Err` with
+/// what it saw.
 ///
-/// For conditions that nothing announces (an object of the kernel going away); where there is a file descriptor, poll it.
+/// This is for conditions that no file descriptor announces, such as the end of a kernel object.
+/// Otherwise use `poll(2)`.
 ///
 /// # Panics
-/// When the condition does not hold within `limit`, with what was seen last.
+/// If the condition is not met within `limit`; the message has what was seen last.
 #[track_caller]
-pub fn wait_until<T, E: Display>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
+pub fn wait_until<T, E: Display>(what: &str, limit: Duration, mut check: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Deadline::after(limit);
     loop {
-        match look() {
+        match check() {
             Ok(value) => return value,
             Err(seen) if deadline.left().is_none() => {
                 panic!("no {what} within {:?}; seen last: {seen}", deadline.limit())
             }
-            Err(_) => thread::sleep(LOOK),
+            Err(_) => thread::sleep(CHECK_INTERVAL),
         }
     }
 }
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no wonder within 10ms; seen last: nothing")]
-    fn a_wait_ends_and_says_what_it_saw() {
+    fn a_wait_ends_and_shows_what_it_saw() {
         wait_until("wonder", Duration::from_millis(10), || Err::<(), _>("nothing"));
     }
 }

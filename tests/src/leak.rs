@@ -1,4 +1,4 @@
-//! What a test or a tool leaves behind: open files of this process, BPF objects of the kernel.
+//! Leaks of a test or a tool: open files of this process, BPF objects in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,12 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::deadline::wait_until;
-use crate::gate::{self, Feature, Skip};
+use crate::requirements::{self, Feature, Skip};
 
-/// The kernel frees programs and maps some time after their last reference went, from a work queue and after RCU periods.
-const FREEING: Duration = Duration::from_secs(20);
+/// The kernel frees programs and maps some time after their last reference is gone, from a work
+/// queue and after RCU periods.
+const FREE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Open files of this process: number and what it is.
+/// Open files of this process: number and target.
 pub(crate) type Files = BTreeMap<u32, String>;
 
 /// The open files of this process now.
@@ -20,7 +21,7 @@ pub(crate) fn open_files() -> Files {
     let mut files = Files::new();
     for entry in dir.flatten() {
         let number = entry.file_name().to_string_lossy().parse();
-        // The directory's own descriptor cannot be read any more when the loop is over.
+        // The descriptor of the directory itself is closed when the loop ends.
         if let (Ok(number), Ok(target)) = (number, fs::read_link(entry.path())) {
             files.insert(number, target.to_string_lossy().into_owned());
         }
@@ -29,7 +30,7 @@ pub(crate) fn open_files() -> Files {
     files
 }
 
-/// The files that are open now and were not before.
+/// The files that are open now and were not open before.
 pub(crate) fn new_files(before: &Files) -> Vec<String> {
     let now = open_files();
     now.iter().filter(|&(n, t)| before.get(n) != Some(t)).map(|(n, t)| format!("{n} ({t})")).collect()
@@ -45,43 +46,44 @@ const KINDS: [&str; 3] = ["prog", "map", "link"];
 pub struct BpfObjects(BTreeSet<Object>);
 
 impl BpfObjects {
-    /// What there is now, as bpftool lists it.
+    /// The present objects, as bpftool lists them.
     ///
     /// # Errors
-    /// When bpftool is not installed.
+    /// If bpftool is not installed.
     ///
     /// # Panics
-    /// When bpftool fails.
+    /// If bpftool fails.
     pub fn now() -> Result<Self, Skip> {
-        gate::needs(Feature::Program("bpftool"))?;
-        Ok(Self(listed()))
+        requirements::needs(Feature::Program("bpftool"))?;
+        Ok(Self(all_objects()))
     }
 
-    /// An error that names them when objects are there that were not there before. Objects that a living process holds are its own business:
-    /// other programs of the machine may load BPF at the same time, and the tool under test has ended.
+    /// Fails if there are objects that were not there before. Objects of running processes do not
+    /// count: other programs of the machine may load BPF at the same time, and the tool under test
+    /// has ended.
     ///
     /// # Errors
-    /// When objects are left.
+    /// The objects that are left.
     pub fn none_left(&self) -> Result<(), String> {
-        let new: BTreeSet<Object> = listed().difference(&self.0).copied().collect();
-        let left: Vec<Object> = new.difference(&held()).copied().collect();
+        let new: BTreeSet<Object> = all_objects().difference(&self.0).copied().collect();
+        let left: Vec<Object> = new.difference(&held_by_processes()).copied().collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}\n{}", describe(&left))) }
     }
 
-    /// Waits until none is left.
+    /// Waits until no object is left.
     ///
     /// # Panics
-    /// When objects are left.
+    /// If objects are left.
     #[track_caller]
     pub fn assert_none_left(&self) {
-        wait_until("end of the BPF objects that were left behind", FREEING, || self.none_left());
+        wait_until("end of the BPF objects left behind", FREE_LIMIT, || self.none_left());
     }
 }
 
-/// The objects that a process holds by file descriptor.
+/// How many objects a process has open.
 ///
 /// # Panics
-/// When the process is gone.
+/// If the process has ended.
 #[must_use]
 #[track_caller]
 pub fn objects_of(pid: u32) -> usize {
@@ -94,7 +96,7 @@ pub fn objects_of(pid: u32) -> usize {
         .count()
 }
 
-fn listed() -> BTreeSet<Object> {
+fn all_objects() -> BTreeSet<Object> {
     let mut objects = BTreeSet::new();
     for kind in KINDS {
         let output = Command::new("bpftool").args([kind, "list", "-j"]).output().expect("run bpftool");
@@ -106,8 +108,8 @@ fn listed() -> BTreeSet<Object> {
     objects
 }
 
-/// All objects that any living process holds by file descriptor. Processes and files may vanish while this reads.
-fn held() -> BTreeSet<Object> {
+/// All objects that a running process has open. Processes and files may end while this reads.
+fn held_by_processes() -> BTreeSet<Object> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let files = processes
         .filter(|p| p.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
@@ -116,7 +118,8 @@ fn held() -> BTreeSet<Object> {
     files.filter_map(|file| object(&fs::read_to_string(file.path()).ok()?)).collect()
 }
 
-/// The object behind a `/proc/PID/fdinfo/N`. A link's file also names its program; the link is what the file holds.
+/// The object of a file, from its `/proc/PID/fdinfo/N`. The information on a link also names the
+/// program of the link.
 fn object(fdinfo: &str) -> Option<Object> {
     let id = |key: &str| fdinfo.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok());
     for (kind, key) in [("link", "link_id:"), ("prog", "prog_id:"), ("map", "map_id:")] {
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_open_file_is_new_until_it_is_closed() {
-        // Other tests of this process open files at the same time; nobody else opens this one.
+        // Other tests of this process open files at the same time, but not this one.
         let own = format!("/proc/{}/personality", std::process::id());
         let is_new = |before: &Files| new_files(before).iter().any(|file| file.contains(&own));
         let before = open_files();

@@ -1,7 +1,7 @@
-//! Packets that are lost when a test says so, and what the kernel itself counts of it.
+//! Packets that are lost on purpose, and the kernel's own counts of retransmissions.
 //!
-//! A socket that is deaf drops what comes before TCP sees it, by a filter of its own: the sender cannot tell that from a network
-//! that lost it. Nothing but the socket is touched, and no kernel module is needed.
+//! A socket filter drops received packets before TCP sees them. The sender cannot distinguish that
+//! from a loss in the network. The filter affects only its socket, and no kernel module is needed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,63 +12,64 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-/// `BPF_RET | BPF_K`, linux/bpf_common.h: with 0, nothing of the packet is let through.
+/// `BPF_RET | BPF_K`, linux/bpf_common.h: with 0, no byte of the packet passes.
 const BPF_RET_K: u16 = 0x06;
 
-/// Makes a socket deaf. What is accepted from a listener inherits it.
+/// Has a socket drop all packets that it receives. Connections accepted from a listener inherit
+/// that.
 ///
 /// # Panics
-/// When the kernel refuses.
-pub fn deafen(socket: &impl AsFd) {
+/// If the kernel refuses.
+pub fn drop_received(socket: &impl AsFd) {
     let filter = SockFilter::new(BPF_RET_K, 0, 0, 0);
     SockRef::from(socket).attach_filter(&[filter]).expect("SO_ATTACH_FILTER");
 }
 
-/// Makes it hear again.
+/// Has the socket receive packets again.
 ///
 /// # Panics
-/// When it was not deaf.
-pub fn undeafen(socket: &impl AsFd) {
+/// If it did not drop packets.
+pub fn stop_dropping(socket: &impl AsFd) {
     SockRef::from(socket).detach_filter().expect("SO_DETACH_FILTER");
 }
 
-/// Sends something that a socket shall not hear, which is deaf until that has arrived. On a busy machine it may do so some time
-/// after it was sent.
+/// Calls `send`, and has a socket drop what it receives until the packets of `send` have arrived.
+/// On a busy machine they may arrive some time after they were sent.
 #[track_caller]
-fn while_deaf<T>(deaf: &impl AsFd, send: impl FnOnce() -> T) -> T {
+fn while_dropping<T>(receiver: &impl AsFd, send: impl FnOnce() -> T) -> T {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this).expect("affinity");
     let mut here = CpuSet::new();
     here.set(sched_getcpu().expect("a CPU")).expect("its number");
-    // Loopback has a queue for each CPU, in which nothing overtakes.
+    // The loopback device has a queue for each CPU, in which packets keep their order.
     sched_setaffinity(this, &here).expect("stay here");
-    deafen(deaf);
+    drop_received(receiver);
     let sent = send();
-    let [ahead, behind] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("UDP"));
-    let to = behind.local_addr().expect("bound");
-    // What arrives first may be answered, and the answer be what shall be lost.
+    let [sender, sentinel] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("UDP"));
+    let to = sentinel.local_addr().expect("bound");
+    // Two packets follow each other: the first packet of `send` may be answered, and the answer
+    // must be lost too.
     for _ in 0..2 {
-        ahead.send_to(&[0], to).expect("send behind it");
-        behind.recv(&mut [0]).expect("arrive behind it");
+        sender.send_to(&[0], to).expect("send a packet behind them");
+        sentinel.recv(&mut [0]).expect("a packet behind them");
     }
-    undeafen(deaf);
+    stop_dropping(receiver);
     sched_setaffinity(this, &allowed).expect("go anywhere");
     sent
 }
 
-/// Both ends of a connection of this process, and the listener it came from.
+/// Both ends of a connection of this process with itself, and its listener.
 #[derive(Debug)]
-#[allow(missing_docs)]
 pub struct Pair {
     pub listener: TcpListener,
     pub client: TcpStream,
     pub server: TcpStream,
 }
 
-/// What is lost while a connection is made.
+/// The packet that is lost while a connection is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lost {
-    /// Nothing.
+    /// No packet.
     Nothing,
     /// The first SYN.
     Syn,
@@ -84,7 +85,7 @@ impl Pair {
         Self::connect(TcpListener::bind((address, 0)).expect("listen"), address, Lost::Nothing)
     }
 
-    /// One whose server has an IPv6 socket and whose client talks IPv4 to it.
+    /// A connection of an IPv4 client to an IPv6 socket.
     #[must_use]
     #[track_caller]
     pub fn mapped() -> Self {
@@ -95,17 +96,17 @@ impl Pair {
         Self::connect(socket.into(), IpAddr::from([127, 0, 0, 1]), Lost::Nothing)
     }
 
-    /// One that is open only once something was sent for the second time.
+    /// A connection that loses a packet while it is opened.
     #[must_use]
     #[track_caller]
-    pub fn late(address: IpAddr, lost: Lost) -> Self {
+    pub fn with_loss(address: IpAddr, lost: Lost) -> Self {
         Self::connect(TcpListener::bind((address, 0)).expect("listen"), address, lost)
     }
 
     /// Connects to a listener at this address.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     #[must_use]
     #[track_caller]
     pub fn connect(listener: TcpListener, address: IpAddr, lost: Lost) -> Self {
@@ -125,30 +126,31 @@ impl Pair {
         pair
     }
 
-    /// The client sends, and the first that it sends is lost; then the server has it all. `more` follows in packets of its own.
+    /// The client sends `bytes`, which are lost, then each of `more` in a packet of its own.
+    /// Returns once retransmissions have brought all bytes to the server.
     #[track_caller]
     pub fn lose(&mut self, bytes: &[u8], more: &[&[u8]]) {
         lose(&mut self.client, &mut self.server, bytes, more);
     }
 
-    /// The same in the other direction.
+    /// The server sends bytes, which are lost; returns once the client has them.
     #[track_caller]
-    pub fn lose_backwards(&mut self, bytes: &[u8]) {
+    pub fn lose_from_server(&mut self, bytes: &[u8]) {
         lose(&mut self.server, &mut self.client, bytes, &[]);
     }
 }
 
-/// Begins to connect while `deaf` does not hear the first packet that comes to it.
+/// Starts to connect while `receiver` drops the first packet that it receives.
 #[track_caller]
-fn begin(client: &Socket, to: SocketAddr, deaf: &impl AsFd) {
+fn begin(client: &Socket, to: SocketAddr, receiver: &impl AsFd) {
     client.set_nonblocking(true).expect("O_NONBLOCK");
-    let begun = while_deaf(deaf, || client.connect(&to.into()));
-    assert!(begun.is_err(), "nobody answered, and yet it is connected");
+    let begun = while_dropping(receiver, || client.connect(&to.into()));
+    assert!(begun.is_err(), "connected without an answer");
 }
 
 #[track_caller]
 fn lose(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8], more: &[&[u8]]) {
-    while_deaf(to, || from.write_all(bytes).expect("send"));
+    while_dropping(to, || from.write_all(bytes).expect("send"));
     for bytes in more {
         from.write_all(bytes).expect("send");
     }
@@ -156,14 +158,14 @@ fn lose(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8], more: &[&[u8]]) 
     to.read_exact(&mut vec![0; length]).expect("receive what was lost");
 }
 
-/// What the kernel counts for this network namespace, in segments or in times.
+/// Counters of the kernel for this network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counters {
-    /// `RetransSegs`: segments retransmitted, or meant to be.
+    /// `RetransSegs`: retransmitted segments, including those that could not be sent.
     pub segments: u64,
     /// `TCPLossProbes`: tail loss probes.
     pub loss_probes: u64,
-    /// `TCPTimeouts`: retransmission timers that ran out.
+    /// `TCPTimeouts`: expired retransmission timers.
     pub timeouts: u64,
     /// `TCPFastRetrans`: segments retransmitted in recovery.
     pub fast: u64,
@@ -172,10 +174,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// What they are now.
+    /// The present values.
     ///
     /// # Panics
-    /// When `/proc/net` does not have them.
+    /// If `/proc/net` does not have them.
     #[must_use]
     #[track_caller]
     pub fn now() -> Self {
@@ -193,7 +195,7 @@ impl Counters {
         }
     }
 
-    /// What has been added since then.
+    /// The increase since an earlier moment.
     #[must_use]
     pub fn since(self, then: Self) -> Self {
         Self {
@@ -218,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_stands_under_its_name() {
+    fn a_counter_is_found_by_its_name() {
         let text = "Ip: A B\nIp: 1 2\nTcp: A C\nTcp: 3 4\n";
         let of = |group, name| counter(text, group, name);
         assert_eq!([of("Ip:", "A"), of("Tcp:", "A"), of("Tcp:", "C")], [Some(1), Some(3), Some(4)]);

@@ -1,4 +1,4 @@
-//! A private mount namespace, for what a test has to mount or to put in a well-known place.
+//! A private mount namespace, for tests that mount file systems or replace well-known files.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Moves this process into a mount namespace of its own, from which nothing comes back.
+/// Moves this process into a mount namespace of its own. Its mounts are not seen outside.
 #[track_caller]
 pub fn enter_new() {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
@@ -14,32 +14,32 @@ pub fn enter_new() {
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
 }
 
-/// Mounts tracefs where libbpf looks for it. Our own tools do without; those of others do not.
+/// Mounts tracefs where libbpf looks for it. tcptools does not need it there, libbpf-tools do.
 #[track_caller]
 pub fn mount_tracefs() {
     const TRACEFS: &str = "/sys/kernel/tracing";
     if !Path::new(TRACEFS).join("events").exists() {
         match mount(Some("nodev"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>) {
-            // It is there, and a lockdown has left it empty.
+            // It is mounted already, and empty because of a lockdown.
             Ok(()) | Err(Errno::EBUSY) => {}
             Err(errno) => panic!("mount tracefs: {errno}"),
         }
     }
 }
 
-/// Puts an empty file system over a directory that exists.
+/// Mounts an empty file system on a directory.
 #[track_caller]
 pub fn mount_empty(directory: &str) {
     mount_over(directory, "tmpfs");
 }
 
-/// Puts a BPF file system, with nothing pinned in it, over a directory that exists.
+/// Mounts an empty BPF file system on a directory.
 #[track_caller]
 pub fn mount_bpf(directory: &str) {
     mount_over(directory, "bpf");
 }
 
-/// Puts a file over another that exists, for whoever opens that one.
+/// Mounts a file on another file, which then reads like the first.
 #[track_caller]
 pub fn mount_file(file: &Path, over: &str) {
     mount(Some(file), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)

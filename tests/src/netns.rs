@@ -1,7 +1,8 @@
-//! Private network namespaces: a test sees its own connections, and nobody sees the test's.
+//! Private network namespaces: a test sees only its own connections, and other programs do not see
+//! them.
 //!
-//! Every test is a process of its own (see `runner`), so its namespace goes with it. Nothing here touches the namespace
-//! the runner was started in.
+//! Every test is a process of its own (see `runner`), so its namespace ends with it. The functions
+//! here do not touch the namespace in which the runner was started.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::netlink;
 
-/// The loopback device is the first of every namespace (`LOOPBACK_IFINDEX`).
+/// The loopback device is the first device of every namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK_IFINDEX: u32 = 1;
 
 /// The name of both ends of a veth pair.
@@ -28,20 +29,21 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Moves this process into a new namespace with its loopback up, 127.0.0.0/8 and `::1`.
+    /// Moves this process into a new namespace whose loopback device is up, with 127.0.0.0/8 and
+    /// `::1`.
     ///
     /// # Panics
-    /// When the kernel refuses, which means that the tests do not run as root.
+    /// If the kernel refuses, because the tests do not run as root.
     pub fn enter_new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
         netlink::link_up(LOOPBACK_IFINDEX).expect("set lo up");
         Self::current()
     }
 
-    /// Makes a second namespace and comes back.
+    /// Makes a second namespace and returns to the present one.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[must_use]
     pub fn beside() -> Self {
         let here = Self::current();
@@ -53,7 +55,7 @@ impl Netns {
     /// The namespace this process is in.
     ///
     /// # Panics
-    /// When `/proc` is not mounted.
+    /// If `/proc` is not mounted.
     #[must_use]
     pub fn current() -> Self {
         let file = File::open("/proc/self/ns/net").expect("open /proc/self/ns/net");
@@ -61,16 +63,17 @@ impl Netns {
         Self { fd: file.into(), inode }
     }
 
-    /// The number that tools print: the inode of `/proc/PID/ns/net`, `net->ns.inum` in the kernel.
+    /// The number that the tools print: the inode of `/proc/PID/ns/net`, `net->ns.inum` in the
+    /// kernel.
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// Runs `f` inside this namespace. Processes and sockets that `f` makes belong to it for good.
+    /// Runs `f` in this namespace. Processes and sockets that `f` makes stay in it.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         let here = Self::current();
         self.enter();
@@ -79,10 +82,11 @@ impl Netns {
         value
     }
 
-    /// Sets a sysctl of this namespace, `net/ipv4/tcp_syn_retries`. `/proc/sys/net` shows the namespace of the reader.
+    /// Sets a sysctl of this namespace, such as `net/ipv4/tcp_syn_retries`. `/proc/sys/net` belongs
+    /// to the namespace of the process that opens it.
     ///
     /// # Panics
-    /// When this is the namespace of the machine, or the kernel refuses.
+    /// If this is the namespace of the machine, or the kernel refuses.
     pub fn set_sysctl(&self, name: &str, value: &str) {
         let machine = fs::metadata("/proc/1/ns/net").map(|m| m.ino()).ok();
         assert_ne!(machine, Some(self.inode), "a test may not change the machine's own sysctls");
@@ -90,20 +94,20 @@ impl Netns {
         self.run(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("write {value} to {path}: {e}"));
     }
 
-    /// Gives the loopback device of the namespace this process is in one address more.
+    /// Adds an address to the loopback device of the namespace this process is in.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn add_to_loopback(address: Ipv4Addr) {
         netlink::add_address(LOOPBACK_IFINDEX, address.into(), 32).expect("add an address to lo");
     }
 
-    /// Takes such an address away: nothing goes there any more, and nothing comes from there.
+    /// Removes such an address: packets to it and from it are no longer sent.
     ///
     /// # Panics
-    /// When it is not there.
-    pub fn take_from_loopback(address: Ipv4Addr) {
-        netlink::delete_address(LOOPBACK_IFINDEX, address.into(), 32).expect("take an address from lo");
+    /// If the device does not have the address.
+    pub fn remove_from_loopback(address: Ipv4Addr) {
+        netlink::delete_address(LOOPBACK_IFINDEX, address.into(), 32).expect("remove an address from lo");
     }
 
     fn enter(&self) {
@@ -111,10 +115,10 @@ impl Netns {
     }
 }
 
-/// Gives the loopback of the namespace this process is in one more address.
+/// Adds an address to the loopback device of the namespace this process is in.
 ///
 /// # Panics
-/// When the kernel refuses.
+/// If the kernel refuses.
 #[track_caller]
 pub fn add_to_loopback(address: IpAddr) {
     let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -122,10 +126,11 @@ pub fn add_to_loopback(address: IpAddr) {
         .unwrap_or_else(|e| panic!("add {address} to lo: {e}"));
 }
 
-/// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in `two`.
+/// Connects two namespaces by a veth pair, with `10.87.0.1/24` in `one` and `10.87.0.2/24` in
+/// `two`.
 ///
 /// # Errors
-/// When the kernel has no veth.
+/// If the kernel does not support veth.
 pub fn join(one: &Netns, two: &Netns) -> io::Result<(IpAddr, IpAddr)> {
     let addresses = [Ipv4Addr::new(10, 87, 0, 1), Ipv4Addr::new(10, 87, 0, 2)].map(IpAddr::from);
     one.run(|| netlink::veth(VETH, &two.fd))?;

@@ -1,6 +1,7 @@
 //! A rule of nftables that drops TCP packets to a port, made without the program `nft`.
 //!
-//! Numbers carry the names of `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h` and `linux/netfilter.h`.
+//! Numbers have the names of `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h` and
+//! `linux/netfilter.h`.
 
 use std::io;
 
@@ -27,22 +28,23 @@ const NFT_CMP_EQ: u32 = 0;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const IPPROTO_TCP: u8 = 6;
 
-/// What the table and its one chain are called.
+/// The name of the table and of its only chain.
 const NAME: &[u8] = b"kernel-tests\0";
 
-/// Where a packet is looked at (`enum nf_inet_hooks`).
+/// Where the rule applies (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
-    /// `NF_INET_LOCAL_IN`: it has come here.
+    /// `NF_INET_LOCAL_IN`: to received packets.
     Input = 1,
-    /// `NF_INET_LOCAL_OUT`: it was made here.
+    /// `NF_INET_LOCAL_OUT`: to sent packets.
     Output = 3,
 }
 
-/// Drops TCP packets, IPv4 and IPv6, to this port in the namespace that this process is in, for as long as it exists.
+/// Drops TCP packets, IPv4 and IPv6, to this port in the namespace that this process is in, until
+/// the namespace ends.
 ///
 /// # Errors
-/// What the kernel says, such as that it has no nftables.
+/// The error of the kernel, for example because it does not support nftables.
 pub fn drop_tcp_to(port: u16, hook: Hook) -> io::Result<()> {
     let mut table = message(NFT_MSG_NEWTABLE, NLM_F_CREATE);
     table.attr(1, NAME); // NFTA_TABLE_NAME
@@ -93,7 +95,7 @@ fn message(kind: u16, flags: u16) -> Request {
     message
 }
 
-/// Begin or end of what is done as a whole or not at all; its `res_id` names the subsystem.
+/// The begin or end of a transaction; its `res_id` names the subsystem.
 fn batch(kind: u16) -> Request {
     let mut batch = Request::new(kind, 0);
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
@@ -101,7 +103,7 @@ fn batch(kind: u16) -> Request {
     batch
 }
 
-/// One step of a rule.
+/// Appends one expression of a rule.
 fn expression(list: &mut Request, name: &[u8], fill: impl FnOnce(&mut Request)) {
     // NFTA_LIST_ELEM of NFTA_EXPR_NAME and NFTA_EXPR_DATA
     list.nested(1 | NLA_F_NESTED, |element| {
@@ -110,7 +112,7 @@ fn expression(list: &mut Request, name: &[u8], fill: impl FnOnce(&mut Request)) 
     });
 }
 
-/// Goes on only when the register begins with these bytes.
+/// The rule continues only if the register begins with these bytes.
 fn equals(cmp: &mut Request, bytes: &[u8]) {
     cmp.number(1, NFT_REG_1); // NFTA_CMP_SREG
     cmp.number(2, NFT_CMP_EQ); // NFTA_CMP_OP
@@ -118,7 +120,7 @@ fn equals(cmp: &mut Request, bytes: &[u8]) {
 }
 
 impl Request {
-    /// Numbers of nf_tables are in network order.
+    /// Appends a number; those of nf_tables are in network byte order.
     fn number(&mut self, kind: u16, number: u32) {
         self.attr(kind, &number.to_be_bytes());
     }

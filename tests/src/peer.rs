@@ -1,13 +1,15 @@
-//! The same tools of libbpf-tools, run beside ours on the same connections. What they get right must be what we get.
+//! The tools of the same names in libbpf-tools, run beside ours on the same connections, for
+//! comparison.
 //!
-//! They see the whole machine and print no namespace, so a test that compares uses addresses nobody else has.
+//! They see the whole machine and do not print network namespaces, so a test that compares uses
+//! addresses that no other process uses.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
 use crate::cli::{Output, Tool};
-use crate::gate::{self, Feature, Skip};
 use crate::mntns;
+use crate::requirements::{self, Feature, Skip};
 
 /// Local address and port, remote address and port.
 pub type Tuple = (IpAddr, u16, IpAddr, u16);
@@ -15,26 +17,27 @@ pub type Tuple = (IpAddr, u16, IpAddr, u16);
 /// A state change: the socket's address, its tuple, old and new state.
 pub type Change = (u64, Tuple, String, String);
 
-/// A loopback address that no other test of the machine uses at the same time.
+/// A loopback address that no other test uses at the same time.
 #[must_use]
 pub fn unique_address() -> IpAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 87, high, low).into()
 }
 
-/// Starts a tool of libbpf-tools and waits until it is attached. Moves this process into a private mount namespace, because
-/// these tools need tracefs.
+/// Starts a tool of libbpf-tools and waits until it is attached. Moves this process into a private
+/// mount namespace, because these tools need tracefs.
 ///
 /// # Errors
-/// When it is not installed.
+/// If the tool is not installed.
 #[track_caller]
 pub fn start(tool: &'static str) -> Result<Tool, Skip> {
-    gate::needs(Feature::Program(tool))?;
-    gate::needs(Feature::Program("stdbuf"))?;
+    requirements::needs(Feature::Program(tool))?;
+    requirements::needs(Feature::Program("stdbuf"))?;
     mntns::enter_new();
     mntns::mount_tracefs();
     let mut command = Command::new("stdbuf");
-    // They never flush. With a line buffer the header comes out when all is attached and the event buffers are open.
+    // These tools never flush. With a line buffer the header appears once all programs are attached
+    // and the event buffers are open.
     command.args(["-oL", tool, "-w"]);
     let mut peer = Tool::spawn(command);
     peer.wait_for("header", |seen| seen.stdout.contains("LPORT"));
@@ -46,7 +49,8 @@ pub fn start(tool: &'static str) -> Result<Tool, Skip> {
 #[track_caller]
 pub fn sessions(output: &Output) -> Vec<Tuple> {
     rows(output, |columns| match columns {
-        // A COMM may hold spaces, so columns are counted from the right: ... LADDR LPORT RADDR RPORT TX_KB RX_KB MS
+        // A COMM may contain spaces, so columns are counted from the right: ... LADDR LPORT RADDR
+        // RPORT TX_KB RX_KB MS
         [_, .., laddr, lport, raddr, rport, _, _, _] => tuple([laddr, lport, raddr, rport]),
         _ => None,
     })

@@ -1,4 +1,4 @@
-//! What a process may do, as the kernel tells it in `/proc/PID/status`.
+//! The privileges of a process, from `/proc/PID/status`.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -7,7 +7,6 @@ use crate::cli::Tool;
 
 /// A capability of `capabilities(7)`, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // the kernel's names
 #[repr(u32)]
 pub enum Capability {
     Setpcap = 8,
@@ -20,16 +19,15 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// The set that has this one only.
+    /// The set of this capability alone.
     #[must_use]
     pub const fn bit(self) -> u64 {
         1 << self as u32
     }
 }
 
-/// The rights of a process.
+/// The privileges of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // the file's names
 pub struct Rights {
     pub effective: u64,
     pub permitted: u64,
@@ -37,15 +35,15 @@ pub struct Rights {
     pub bounding: u64,
     pub ambient: u64,
     pub no_new_privileges: bool,
-    /// 0: no filter of system calls, 2: there is one.
+    /// 2 if the process has a filter of system calls, otherwise 0.
     pub seccomp: u64,
 }
 
 impl Rights {
-    /// Those of a process now.
+    /// The present privileges of a process.
     ///
     /// # Panics
-    /// When there is no such process.
+    /// If there is no such process.
     #[must_use]
     #[track_caller]
     pub fn of(pid: u32) -> Self {
@@ -67,7 +65,7 @@ impl Rights {
         }
     }
 
-    /// Those that the tool under test is started with, here.
+    /// The privileges with which the tool under test starts.
     #[must_use]
     #[track_caller]
     pub fn of_tool() -> Self {
@@ -75,7 +73,7 @@ impl Rights {
         *RIGHTS.get_or_init(|| Self::of(Tool::start("tcplife", &["--no-sandbox"]).pid()))
     }
 
-    /// Whether it has the capability.
+    /// Whether the capability is effective.
     #[must_use]
     pub const fn has(&self, capability: Capability) -> bool {
         self.effective & capability.bit() != 0

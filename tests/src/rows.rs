@@ -1,4 +1,5 @@
-//! The rows of `--json`, read strictly: the keys are a promise, so a missing one and an extra one are both faults.
+//! The rows of `--json`, read strictly: a missing key and an extra key are both errors, because the
+//! keys are documented.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +10,6 @@ use crate::cli::Output;
 
 /// A row of `tcplife --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct LifeRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -31,20 +31,19 @@ pub struct LifeRow {
 
 /// A row of `tcpstates --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct StateRow {
     pub ts: u64,
     pub skaddr: u64,
     pub pid: Option<u32>,
     pub comm: Option<String>,
     pub ip: u8,
-    /// `None` where the kernel has not filled it in: a connection's first change before 6.18.
+    /// `None` if the kernel has not set it yet: at a connection's first change before 6.18.
     pub laddr: Option<IpAddr>,
     /// `None` until the kernel has chosen a port.
     pub lport: Option<u16>,
-    /// `None` where there is no peer, as for a listener, or where the kernel has not filled it in.
+    /// `None` if there is no peer, as for a listener, or the kernel has not set it yet.
     pub raddr: Option<IpAddr>,
-    /// As `raddr`.
+    /// Like `raddr`.
     pub rport: Option<u16>,
     pub oldstate: String,
     pub newstate: String,
@@ -54,7 +53,6 @@ pub struct StateRow {
 
 /// A row of `tcpconnlat --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct ConnRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -71,7 +69,6 @@ pub struct ConnRow {
 
 /// A row of `tcptracer --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct TraceRow {
     pub ts: u64,
     /// `connect`, `accept` or `close`.
@@ -89,7 +86,6 @@ pub struct TraceRow {
 
 /// A row of `tcpretrans --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct RetransRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -110,7 +106,6 @@ pub struct RetransRow {
 
 /// A row of `tcpretrans --count --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct FlowRow {
     pub laddr: IpAddr,
     pub lport: u16,
@@ -123,20 +118,20 @@ pub struct FlowRow {
 
 /// A row that can be read from a line of JSON.
 pub trait Row: Sized {
-    /// All keys, and no others.
+    /// All keys of a row.
     const KEYS: &'static [&'static str];
 
     /// Reads the values.
     ///
     /// # Errors
-    /// The key whose value is not what the schema says.
+    /// The key with a missing or wrong value.
     fn read(object: &Object) -> Result<Self, String>;
 
     /// The network namespace of the row's socket.
     fn netns(&self) -> u64;
 }
 
-/// A JSON object, whose values are asked for by key and type.
+/// A JSON object, with values by key and type.
 #[derive(Debug)]
 pub struct Object(Map<String, Value>);
 
@@ -171,7 +166,6 @@ fn hex(value: &Value) -> Option<u64> {
 
 /// A row of `tcptop --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct TopRow {
     pub ts: u64,
     pub interval_ns: u64,
@@ -189,7 +183,6 @@ pub struct TopRow {
 
 /// A row of `tcpdrop --json`.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs)] // the keys of the schema
 pub struct DropRow {
     pub ts: u64,
     pub pid: Option<u32>,
@@ -205,7 +198,7 @@ pub struct DropRow {
     pub reason: Option<String>,
     pub reason_code: Option<u32>,
     pub location: String,
-    /// `None` where none was asked for.
+    /// `None` without stacks.
     pub stack: Option<Vec<String>>,
     pub netns: Option<u64>,
 }
@@ -471,16 +464,16 @@ impl Row for DropRow {
 fn parse<R: Row>(line: &str) -> Result<R, String> {
     let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let keys: BTreeSet<&str> = object.keys().map(String::as_str).collect();
-    let promised: BTreeSet<&str> = R::KEYS.iter().copied().collect();
-    if keys != promised {
-        let differ: Vec<_> = keys.symmetric_difference(&promised).collect();
+    let documented: BTreeSet<&str> = R::KEYS.iter().copied().collect();
+    if keys != documented {
+        let differ: Vec<_> = keys.symmetric_difference(&documented).collect();
         return Err(format!("missing or extra keys: {differ:?}"));
     }
     R::read(&Object(object))
 }
 
-/// Whether a line looks like a row of this namespace. To be quick, as a tool waits while nobody reads: the rows are read, and
-/// read strictly, at the end.
+/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may
+/// have to wait while the test reads nothing. The rows are read strictly at the end.
 pub(crate) fn is_of(line: &str, netns: u64) -> bool {
     const KEY: &str = "\"netns\":";
     let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());
@@ -488,12 +481,15 @@ pub(crate) fn is_of(line: &str, netns: u64) -> bool {
 }
 
 impl Output {
-    /// The rows of one network namespace. Other namespaces belong to others, but their rows have to be well formed too.
+    /// The rows of one network namespace. Rows of other namespaces, such as those of other tests,
+    /// are not read.
     #[must_use]
     #[track_caller]
     pub fn rows<R: Row>(&self, netns: u64) -> Vec<R> {
         let read = |line| parse::<R>(line).unwrap_or_else(|e| panic!("not a row: {e}: {line}\n{self}"));
-        self.stdout.lines().map(read).filter(|row| row.netns() == netns).collect()
+        let is_object = |line: &str| line.starts_with('{') && line.ends_with('}');
+        let lines = self.stdout.lines().filter(|line| !is_object(line) || is_of(line, netns));
+        lines.map(read).filter(|row| row.netns() == netns).collect()
     }
 }
 
@@ -518,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_look_sees_the_namespace() {
+    fn the_quick_check_finds_the_namespace() {
         assert!(is_of(LIFE, 6) && !is_of(LIFE, 60) && !is_of("{\"netns\":60}", 6) && !is_of("", 6));
     }
 

@@ -1,11 +1,23 @@
 //! A test runner for tests that change the process they run in.
 //!
-//! Each test enters private namespaces, starts processes, may panic and may leak. So each runs in a process of its own, one
-//! after the other: the runner starts its own program again with the test's name. One at a time because tests compare what
-//! the whole kernel holds (BPF objects) before and after, and because two tracing tools at once would disturb each other's
-//! timing. Started again rather than forked, because a fork of a process that may have threads is unsafe in Rust.
+//! Each test enters private namespaces, starts processes, may panic and may leak. So each test runs
+//! in a process of its own: the runner starts its own program again with the test's name. It does
+//! not fork, because a fork of a process that may have threads is unsafe in Rust.
 //!
-//! The program needs nothing but its own file and the tool's, so it runs unchanged as the payload of a virtual machine.
+//! Most tests only look at sockets of their own network namespace and mostly wait for timers of the
+//! kernel, so several of them run at a time. A test that must not share the machine says why
+//! ([`Alone`]) and runs after the others, one at a time.
+//!
+//! The program needs nothing but its own file and that of tcptools, so it runs unchanged as the
+//! payload of a virtual machine. There all tests run one at a time: if the kernel crashes, the last
+//! line names the test.
+//!
+//! `libtest-mimic` 0.8 would replace a third of this module, but it takes one filter only, has no
+//! verdict for a test that passed when it was repeated, prints no times, and leaves a test's
+//! processes behind after Ctrl-C.
+
+mod args;
+mod report;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,22 +30,70 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
+use self::args::{Args, USAGE};
+use self::report::Report;
 use crate::deadline::{self, Deadline};
-use crate::gate::{Skip, misses_runs, spares_init};
-use crate::{leak, role};
+use crate::requirements::{Feature, Skip, misses_runs, needs, spares_init};
+use crate::{actor_process, leak};
 
-/// What a test returns when it did not fail, which is a panic.
+/// What a test returns unless it failed: a test fails by a panic.
 pub type Outcome = Result<(), Skip>;
 
-/// A test: its name, `module::what_holds`, and its function.
-pub type Test = (&'static str, fn() -> Outcome);
+/// A test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    name: &'static str,
+    run: fn() -> Outcome,
+    alone: Option<Alone>,
+}
+
+/// Why a test must have the machine to itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alone {
+    /// It compares the BPF objects of the whole kernel before and after.
+    BpfObjects,
+    /// It fills tables that have an entry for each socket of the machine, or opens very many
+    /// sockets.
+    Sockets,
+    /// Its events come from timers. The kernel skips a program that is running already on the CPU,
+    /// so a timer's event is lost if it interrupts the program while that handles an event of
+    /// another test.
+    Timers,
+    /// It checks how long something takes, or runs so much that other tests would miss their time
+    /// limits.
+    Time,
+    /// It compares with a tool of another project that cannot be limited to a network namespace and
+    /// loses events if other tests make many.
+    OtherTools,
+    /// It changes the machine: its clock, its CPUs, its process ids.
+    Machine,
+}
+
+/// A test, named `module::what_is_true`, that runs beside other tests.
+#[must_use]
+pub const fn test(name: &'static str, run: fn() -> Outcome) -> Test {
+    Test { name, run, alone: None }
+}
+
+impl Test {
+    /// The same test, run while no other test does.
+    #[must_use]
+    pub const fn alone(self, why: Alone) -> Self {
+        Self { alone: Some(why), ..self }
+    }
+
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
 
 /// The first argument of a process that is an actor.
 pub(crate) const ACTOR_FLAG: &str = "--actor";
@@ -41,67 +101,27 @@ pub(crate) const ACTOR_FLAG: &str = "--actor";
 /// The first argument of a process that runs one test.
 const CHILD_FLAG: &str = "--run-one";
 
-/// A test that takes longer hangs.
+/// A test that takes longer is considered stuck and is killed.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 
-const USAGE: &str = "\
-Usage: kernel [--list] [--exact] [--nocapture] [--skip PART]... [PART]...
-Runs the tests whose name contains one of the PARTs (all without a PART), as root, on the running kernel.
-The tool under test is $TCPTOOLS, or tcptools beside this program's directory.
-$KERNEL_TESTS_PATIENCE is a factor (default 1) for every time limit: 10 in a machine that is emulated.";
-
-/// What the command line asks for.
-#[derive(Default, PartialEq, Eq, Debug)]
-struct Args {
-    list: bool,
-    exact: bool,
-    nocapture: bool,
-    help: bool,
-    skip: Vec<String>,
-    parts: Vec<String>,
-}
-
-impl Args {
-    fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let mut args = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--list" => args.list = true,
-                "--exact" => args.exact = true,
-                "--nocapture" | "--no-capture" => args.nocapture = true,
-                "-h" | "--help" => args.help = true,
-                "--skip" => args.skip.push(words.next().ok_or("--skip needs a part of a name")?),
-                flag if flag.starts_with('-') => return Err(format!("no such option: {flag}")),
-                _ => args.parts.push(word),
-            }
-        }
-        Ok(args)
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        let hit = |part: &String| if self.exact { name == part } else { name.contains(part.as_str()) };
-        (self.parts.is_empty() || self.parts.iter().any(hit)) && !self.skip.iter().any(hit)
-    }
-}
-
-/// What a test that found something wrong reports.
+/// The report of a test that panicked.
 const PANICKED: &str = "panicked";
 
 /// How a test ended.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Verdict {
     Passed,
     Skipped(String),
     Failed(String),
 }
 
-/// The `main` of a test program: runs the tests the arguments ask for, or takes the part of a child.
+/// The `main` of a test program: runs the tests the arguments ask for, or acts as a child process
+/// of such a run.
 #[must_use]
 pub fn main(tests: &[Test]) -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(lossy).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [ACTOR_FLAG, comm] => return role::run(comm),
+        [ACTOR_FLAG, comm] => return actor_process::run(comm),
         [CHILD_FLAG, name] => return child(tests, name),
         _ => {}
     }
@@ -114,7 +134,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
             println!("{USAGE}");
             ExitCode::SUCCESS
         }
-        Ok(args) => run(tests, &args),
+        Ok(args) => start(tests, &args),
     }
 }
 
@@ -124,18 +144,19 @@ fn lossy(word: OsString) -> String {
 
 /// Runs one test in this process and reports on standard input, which is a socket to the runner.
 fn child(tests: &[Test], name: &str) -> ExitCode {
-    // The runner takes its signals from a signalfd and has them blocked; a test and its tools need them.
+    // The runner takes its signals from a signalfd and has them blocked; a test and its tools need
+    // them.
     SigSet::empty().thread_set_mask().expect("unblock signals");
     prctl::set_pdeathsig(Signal::SIGKILL).expect("PR_SET_PDEATHSIG");
-    let Some((_, test)) = tests.iter().find(|(n, _)| *n == name) else {
+    let Some(test) = tests.iter().find(|test| test.name == name) else {
         eprintln!("no such test: {name}");
         return ExitCode::from(2);
     };
     let mut report = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("dup stdin"));
     let before = leak::open_files();
-    let outcome = panic::catch_unwind(AssertUnwindSafe(test));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(test.run));
     let line = match outcome {
-        Err(_) => PANICKED.to_owned(), // the panic has printed what it had to say
+        Err(_) => PANICKED.to_owned(), // the panic has printed its message
         Ok(Err(skip)) => format!("skipped {skip}"),
         Ok(Ok(())) => {
             let leaked = leak::new_files(&before);
@@ -148,11 +169,22 @@ fn child(tests: &[Test], name: &str) -> ExitCode {
     }
 }
 
-fn run(tests: &[Test], args: &Args) -> ExitCode {
-    let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| args.wants(name)).collect();
+/// How many tests run at a time unless `--jobs` says otherwise.
+fn default_jobs() -> usize {
+    /// Tests mostly wait, so there may be more of them than CPUs.
+    const JOBS_PER_CPU: usize = 2;
+    // A kernel that preempts programs skips more events if several tests run.
+    if needs(Feature::OwnMachine).is_ok() || misses_runs() {
+        return 1;
+    }
+    JOBS_PER_CPU * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn start(tests: &[Test], args: &Args) -> ExitCode {
+    let chosen: Vec<Test> = tests.iter().filter(|test| args.wants(test.name)).copied().collect();
     if args.list {
-        for (name, _) in &chosen {
-            println!("{name}: test");
+        for test in &chosen {
+            println!("{}: test", test.name);
         }
         println!("\n{} tests, 0 benchmarks", chosen.len());
         return ExitCode::SUCCESS;
@@ -162,10 +194,11 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
         return ExitCode::from(2);
     }
     if !geteuid().is_root() {
-        eprintln!("the kernel tests load BPF programs and make network namespaces: run them as root");
+        eprintln!("run as root: the kernel tests load BPF programs and make network namespaces");
         return ExitCode::FAILURE;
     }
-    // Ctrl-C has to end the test's whole process group, tools included, and the runner has to outlive it to do so.
+    // Ctrl-C has to end the process groups of all running tests, tools included, and the runner has
+    // to outlive it to do so.
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.add(Signal::SIGTERM);
@@ -173,143 +206,169 @@ fn run(tests: &[Test], args: &Args) -> ExitCode {
     let signals = SignalFd::with_flags(&interrupts, SfdFlags::SFD_CLOEXEC).expect("signalfd");
 
     println!("\nrunning {} tests", chosen.len());
-    let begin = Instant::now();
-    let (mut passed, mut skipped, mut failures, mut again) = (0usize, 0usize, Vec::new(), Vec::new());
-    for (name, _) in &chosen {
-        print!("test {name} ... ");
-        io::stdout().flush().expect("write to standard output");
-        let mut run = Run::start(name, args.nocapture);
-        let mut verdict = run.verdict(&signals);
-        if let Some(Verdict::Failed(why)) = &verdict
-            && why == PANICKED
-            && (misses_runs() || spares_init())
-        {
-            // What the kernel did not let the tool see proves nothing; that it leaves out the same twice does.
-            again.push((*name, why.clone(), run.output()));
-            run = Run::start(name, args.nocapture);
-            verdict = run.verdict(&signals);
-        }
-        let Some(verdict) = verdict else {
-            println!("interrupted");
-            return ExitCode::FAILURE;
+    let jobs = args.jobs.unwrap_or_else(default_jobs);
+    let mut report = Report::new(tests.len() - chosen.len());
+    let mut queue = Queue::new(chosen, jobs);
+    loop {
+        let mut run = match queue.next(&signals, args.nocapture) {
+            Ok(Some(run)) => run,
+            Ok(None) => break,
+            Err(Interrupted) => {
+                println!("interrupted");
+                return ExitCode::FAILURE;
+            }
         };
-        match verdict {
-            Verdict::Passed => {
-                passed += 1;
-                let second = again.last().is_some_and(|(failed, ..)| failed == name);
-                println!("ok{}", if second { " the second time" } else { "" });
-            }
-            Verdict::Skipped(why) => {
-                skipped += 1;
-                println!("skipped: {why}");
-            }
-            Verdict::Failed(why) => {
-                println!("FAILED");
-                failures.push((*name, why, run.output()));
-            }
+        let verdict = run.verdict.clone().expect("a run that ended");
+        // An event that the kernel did not let the tool see proves nothing. If it is missing twice,
+        // the tool is wrong.
+        if verdict == Verdict::Failed(PANICKED.to_owned()) && run.first && (misses_runs() || spares_init()) {
+            report.keep_first_failure(run.test.name, PANICKED.to_owned(), run.output());
+            queue.repeat(run.test);
+            continue;
+        }
+        let output = if matches!(verdict, Verdict::Failed(_)) { run.output() } else { String::new() };
+        report.ended(run.test.name, verdict, output, run.begin.elapsed(), jobs > 1);
+    }
+    print!("{report}");
+    report.exit_code()
+}
+
+/// The user has asked the runner to stop.
+struct Interrupted;
+
+/// The tests that have not started and those that run.
+struct Queue {
+    /// In reverse order: the last one is next.
+    waiting: Vec<(Test, bool)>,
+    running: Vec<Run>,
+    jobs: usize,
+}
+
+impl Queue {
+    /// With several jobs, the tests that must run alone come last, so that the others are not
+    /// interrupted by them.
+    fn new(mut tests: Vec<Test>, jobs: usize) -> Self {
+        if jobs > 1 {
+            tests.sort_by_key(|test| test.alone.is_some());
+        }
+        Self {
+            waiting: tests.into_iter().rev().map(|test| (test, true)).collect(),
+            running: Vec::new(),
+            jobs,
         }
     }
-    if !again.is_empty() {
-        println!("\nrun twice, for this kernel leaves out runs of programs; what failed the first time:");
-        print!("{}", outputs(&again));
-    }
-    print!("{}", summary(passed, skipped, &failures, tests.len() - chosen.len(), begin.elapsed()));
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
 
-/// The end of the output, in cargo's form and then in plain words.
-fn summary(
-    passed: usize,
-    skipped: usize,
-    failures: &[(&str, String, String)],
-    filtered: usize,
-    took: Duration,
-) -> String {
-    let mut text = String::new();
-    if !failures.is_empty() {
-        text.push_str("\nfailures:\n");
-        text.push_str(&outputs(failures));
-        text.push_str("\nfailures:\n");
-        for (name, ..) in failures {
-            text.push_str(&format!("    {name}\n"));
+    /// Runs a test for the second time, before all that wait.
+    fn repeat(&mut self, test: Test) {
+        self.waiting.push((test, false));
+    }
+
+    /// Keeps as many tests running as may run, and returns the next one that has ended; `None` if
+    /// none is left.
+    fn next(&mut self, signals: &SignalFd, nocapture: bool) -> Result<Option<Run>, Interrupted> {
+        while let Some((test, first)) = self.waiting.last().copied() {
+            let alone = |test: &Test| test.alone.is_some();
+            let may_start = match &self.running[..] {
+                [] => true,
+                [other, ..] => self.running.len() < self.jobs && !alone(&test) && !alone(&other.test),
+            };
+            if !may_start {
+                break;
+            }
+            self.waiting.pop();
+            if self.jobs == 1 {
+                report::begins(test.name);
+            }
+            self.running.push(Run::start(test, first, nocapture));
+        }
+        if self.running.is_empty() {
+            return Ok(None);
+        }
+        loop {
+            if let Some(at) = self.running.iter().position(|run| run.verdict.is_some()) {
+                return Ok(Some(self.running.remove(at)));
+            }
+            self.wait(signals)?;
         }
     }
-    let (failed, result) = (failures.len(), if failures.is_empty() { "ok" } else { "FAILED" });
-    text.push_str(&format!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; {filtered} filtered out; \
-         finished in {:.2}s\n\n{passed} passed, {failed} failed, {skipped} skipped\n",
-        took.as_secs_f64()
-    ));
-    text
+
+    /// Waits until a test reports, ends or reaches its time limit.
+    fn wait(&mut self, signals: &SignalFd) -> Result<(), Interrupted> {
+        let limits = self.running.iter().map(|run| run.deadline.poll_timeout().unwrap_or(PollTimeout::ZERO));
+        let timeout = limits.min_by_key(|limit| limit.as_millis()).unwrap_or(PollTimeout::ZERO);
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.running.iter().map(|run| PollFd::new(run.report.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => panic!("poll: {errno}"),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        if ready[0] {
+            return Err(Interrupted);
+        }
+        for (run, ready) in self.running.iter_mut().zip(&ready[1..]) {
+            if *ready {
+                run.read_report();
+            } else if run.deadline.left().is_none() {
+                run.kill();
+                run.verdict =
+                    Some(Verdict::Failed(format!("killed, it ran longer than {:?}", run.deadline.limit())));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What failed tests said.
-fn outputs(failures: &[(&str, String, String)]) -> String {
-    let output = |(name, why, output): &(&str, String, String)| {
-        format!("\n---- {name}: {why} ----\n{}\n", output.trim_end())
-    };
-    failures.iter().map(output).collect()
-}
-
-/// A test that runs. Dropping it kills whatever is left of its process group.
+/// A test that runs. Dropping it kills all processes left in its process group.
 struct Run {
+    test: Test,
+    /// Whether this is not a repetition.
+    first: bool,
+    begin: Instant,
+    deadline: Deadline,
     child: Child,
     report: UnixStream,
+    line: String,
     output: Option<File>,
+    /// `None` while the test runs.
+    verdict: Option<Verdict>,
 }
 
 impl Run {
-    fn start(name: &str, nocapture: bool) -> Self {
+    fn start(test: Test, first: bool, nocapture: bool) -> Self {
         let (report, theirs) = UnixStream::pair().expect("socketpair");
         let mut command = Command::new("/proc/self/exe");
-        command.args([CHILD_FLAG, name]).stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
+        command.args([CHILD_FLAG, test.name]).stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
         let output = (!nocapture).then(|| {
-            // A file and not a pipe: a process that a failed test left behind cannot keep the runner waiting for its end.
+            // A file and not a pipe: a process that a failed test left behind cannot keep the
+            // runner waiting for its end.
             let file = File::from(memfd_create(c"output", MFdFlags::MFD_CLOEXEC).expect("memfd_create"));
             let copy = || Stdio::from(file.try_clone().expect("dup"));
             command.stdout(copy()).stderr(copy());
             file
         });
         let child = command.spawn().expect("start the test's process");
-        Self { child, report, output }
+        let (begin, deadline) = (Instant::now(), Deadline::after(TEST_LIMIT));
+        Self { test, first, begin, deadline, child, report, line: String::new(), output, verdict: None }
     }
 
-    /// Waits for the end of the test; `None` when the user interrupted it.
-    fn verdict(&mut self, signals: &SignalFd) -> Option<Verdict> {
-        let deadline = Deadline::after(TEST_LIMIT);
-        let mut line = String::new();
-        loop {
-            let Some(timeout) = deadline.poll_timeout() else {
-                self.kill();
-                return Some(Verdict::Failed(format!("killed, it ran longer than {:?}", deadline.limit())));
-            };
-            let mut fds = [
-                PollFd::new(self.report.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, timeout) {
-                Ok(0) | Err(Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(errno) => panic!("poll: {errno}"),
-            }
-            if fds[1].any() == Some(true) {
-                self.kill();
-                return None;
-            }
-            // The socket ends with the process: nothing it starts inherits its standard input.
-            let mut chunk = [0; 1024];
-            match self.report.read(&mut chunk) {
-                Ok(n) if n > 0 => line.push_str(&String::from_utf8_lossy(&chunk[..n])),
-                _ => break,
+    /// Reads a part of the report. The socket ends with the process: no process that the test
+    /// starts inherits its standard input.
+    fn read_report(&mut self) {
+        let mut chunk = [0; 1024];
+        match self.report.read(&mut chunk) {
+            Ok(length) if length > 0 => self.line.push_str(&String::from_utf8_lossy(&chunk[..length])),
+            _ => {
+                let status = self.child.wait().expect("wait for the test's process");
+                self.verdict = Some(judge(&self.line, status));
             }
         }
-        let status = self.child.wait().expect("wait for the test's process");
-        Some(judge(&line, status))
     }
 
     fn kill(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            // The group of the child, started by `process_group(0)`. It is gone when the child left nothing behind.
+            // The group of the child, started by `process_group(0)`. It is gone if the child left
+            // no process behind.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = self.child.wait();
@@ -331,7 +390,7 @@ impl Drop for Run {
     }
 }
 
-/// A test passed only when it said so and its process ended well.
+/// A test has passed only if it said so and its process ended without an error.
 fn judge(line: &str, status: ExitStatus) -> Verdict {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match (word, status.code()) {
@@ -350,26 +409,8 @@ fn judge(line: &str, status: ExitStatus) -> Verdict {
 mod tests {
     use super::*;
 
-    fn args(words: &[&str]) -> Result<Args, String> {
-        Args::parse(words.iter().map(|&w| w.to_owned()))
-    }
-
     #[test]
-    fn a_part_of_a_name_chooses_and_skip_takes_away() {
-        let chosen = args(&["tcplife", "cli::", "--skip", "v6"]).unwrap();
-        assert!(chosen.wants("tcplife::refused"));
-        assert!(chosen.wants("cli::links"));
-        assert!(!chosen.wants("tcplife::refused_v6"));
-        assert!(!chosen.wants("tcpstates::refused"));
-        let exact = args(&["--exact", "tcplife::refused"]).unwrap();
-        assert!(exact.wants("tcplife::refused"));
-        assert!(!exact.wants("tcplife::refused_v6"));
-        assert!(args(&[]).unwrap().wants("anything"));
-        assert_eq!(args(&["--frobnicate"]), Err("no such option: --frobnicate".to_owned()));
-    }
-
-    #[test]
-    fn only_a_report_and_a_good_end_make_a_pass() {
+    fn a_test_passes_only_with_its_report_and_exit_code_0() {
         let status = |code: i32| ExitStatus::from_raw(code << 8);
         assert_eq!(judge("passed", status(0)), Verdict::Passed);
         assert_eq!(judge("skipped needs x: no", status(0)), Verdict::Skipped("needs x: no".to_owned()));
@@ -385,13 +426,15 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_counts() {
-        let failures = [("a::b", "panicked".to_owned(), "why\n".to_owned())];
-        let text = summary(2, 1, &failures, 3, Duration::ZERO);
-        assert!(
-            text.contains("test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 3 filtered out")
-        );
-        assert!(text.ends_with("\n2 passed, 1 failed, 1 skipped\n"));
-        assert!(text.contains("---- a::b: panicked ----\nwhy\n"));
+    fn tests_that_need_the_machine_come_last() {
+        fn nothing() -> Outcome {
+            Ok(())
+        }
+        let all = vec![test("a", nothing).alone(Alone::Time), test("b", nothing), test("c", nothing)];
+        let order = |jobs| -> Vec<&str> {
+            Queue::new(all.clone(), jobs).waiting.iter().rev().map(|(test, _)| test.name).collect()
+        };
+        assert_eq!(order(2), ["b", "c", "a"]);
+        assert_eq!(order(1), ["a", "b", "c"]);
     }
 }

@@ -1,19 +1,17 @@
-//! A directory for one test, gone when dropped.
+//! A directory for one test, deleted on drop.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new directory under `$TMPDIR` that any user may enter.
+/// A new directory in `$TMPDIR` that any user may enter.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes the directory.
-    ///
     /// # Panics
-    /// When it cannot be made.
+    /// If the directory cannot be made.
     #[must_use]
     #[track_caller]
     #[allow(clippy::new_without_default)] // a default that touches the disk would surprise
@@ -28,16 +26,16 @@ impl Scratch {
         Self(path)
     }
 
-    /// The path of a name inside.
+    /// The path of a file in the directory.
     #[must_use]
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Writes a file and says where.
+    /// Writes a file and returns its path.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// If the file cannot be written.
     #[track_caller]
     pub fn file(&self, name: &str, contents: &[u8]) -> PathBuf {
         let path = self.path(name);
@@ -48,7 +46,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left of a failed removal is an empty-named directory in /tmp; a panic here would hide the test's own.
+        // A failed removal leaves a directory in /tmp. A panic here would hide the panic of the
+        // test.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

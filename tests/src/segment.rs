@@ -1,4 +1,5 @@
-//! TCP segments made by hand, for what no socket would send: wrong checksums, sequence numbers of nobody, extension headers.
+//! TCP segments that no socket would send: wrong checksums, sequence numbers outside the window,
+//! extension headers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -8,7 +9,6 @@ use nix::sys::socket::{
 };
 
 /// The flags of a TCP header.
-#[allow(missing_docs)]
 pub mod flag {
     pub const SYN: u8 = 0x02;
     pub const PSH: u8 = 0x08;
@@ -22,19 +22,19 @@ const IPPROTO_DSTOPTS: u8 = 60;
 /// A segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Where it says it comes from.
+    /// The sender that the segment claims.
     pub from: SocketAddr,
-    /// Where it goes.
+    /// The receiver.
     pub to: SocketAddr,
     /// The sequence number.
     pub seq: u32,
     /// See [`flag`].
     pub flags: u8,
-    /// What it carries.
+    /// The payload.
     pub payload: &'static [u8],
-    /// Whether its checksum is right.
+    /// Whether the checksum is right.
     pub intact: bool,
-    /// With two extension headers of IPv6 before the TCP header.
+    /// Whether two IPv6 extension headers precede the TCP header.
     pub extended: bool,
 }
 
@@ -48,20 +48,20 @@ impl Segment {
     /// Sends it from the network namespace that this process is in.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[track_caller]
     pub fn send(&self) {
         self.send_times(1);
     }
 
-    /// Sends it so many times, one right after the other.
+    /// Sends it this many times without a pause.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[track_caller]
     pub fn send_times(&self, count: u64) {
         let family = if self.to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        // IPPROTO_RAW: the IP header is ours.
+        // IPPROTO_RAW: the packet has its own IP header.
         let raw =
             socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).expect("raw socket");
         // The port of a raw socket's address is its protocol, or 0.
@@ -81,7 +81,7 @@ impl Segment {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 packet.extend([0x45, 0]);
                 packet.extend(len(20 + tcp.len()));
-                packet.extend([0, 1, 0, 0, 64, IPPROTO_TCP, 0, 0]); // the kernel puts the checksum in
+                packet.extend([0, 1, 0, 0, 64, IPPROTO_TCP, 0, 0]); // the kernel fills in the checksum
                 packet.extend(from.octets());
                 packet.extend(to.octets());
             }
@@ -145,7 +145,7 @@ fn checksum(from: IpAddr, to: IpAddr, tcp: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
-    /// A segment with its checksum in place sums up to nothing.
+    /// The sum over a segment with its checksum is 0.
     #[test]
     fn checksums() {
         for (from, to) in [("192.0.2.1:1000", "198.51.100.2:80"), ("[2001:db8::1]:1000", "[2001:db8::2]:80")]

@@ -1,15 +1,16 @@
-//! Two processes, the connections between them, and what a right tool has to say about each end.
+//! Two processes, the connections between them, and what a correct tool has to report about each
+//! end.
 //!
-//! The states are those of `sock:inet_sock_set_state`. No socket is ever shown in TIME_WAIT: a smaller object takes over and
-//! the socket itself goes to CLOSE.
+//! The states are those of `sock:inet_sock_set_state`. It never shows TIME_WAIT: a smaller object
+//! takes over, and the socket itself changes to CLOSE.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::actor::{Actor, Conn, Who};
-use crate::deadline::{LIMIT, wait_until};
-use crate::listed::{FIN_WAIT2, Listed, sockets};
+use crate::deadline::{WAIT_LIMIT, wait_until};
 use crate::netns::Netns;
+use crate::proc_net::{FIN_WAIT2, ProcSocket, sockets};
 
 /// The addresses a connection runs over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +25,7 @@ pub enum Via {
     DualStackServer,
 }
 
-/// Which way a connection was opened.
+/// How an end was opened.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Role {
     /// By `connect(2)`.
@@ -33,20 +34,20 @@ pub enum Role {
     Passive,
 }
 
-/// How one end ended, in the words of tcplife.
+/// How an end was closed, in the words of tcplife.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Ending {
     /// By FINs.
     Closed,
-    /// By the other side's reset.
+    /// By a reset of the other side.
     Reset,
-    /// By this side's own reset, or given up before it was established.
+    /// By a reset of this side, or given up before it was established.
     Aborted,
-    /// Never established: nobody listens there.
+    /// Never established: the port has no listener.
     Refused,
-    /// Never established: nobody answered.
+    /// Never established: no answer.
     Timeout,
-    /// Never established: no way leads there.
+    /// Never established: no route or no such host.
     Unreachable,
 }
 
@@ -69,53 +70,54 @@ impl Ending {
 pub type Path = &'static str;
 
 /// Connects, closes first.
-pub const CONNECT_CLOSE: Path = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
+pub const CONNECT_CLOSES_FIRST: Path = "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
 /// Connects, closes after the peer.
-pub const CONNECT_CLOSED: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
-/// Connects, ends without a FIN.
+pub const CONNECT_CLOSES_LAST: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
+/// Connects, ends by a reset.
 pub const CONNECT_RESET: Path = "CLOSE SYN_SENT ESTABLISHED CLOSE";
-/// Never gets a connection.
+/// Connects in vain.
 pub const CONNECT_FAILS: Path = "CLOSE SYN_SENT CLOSE";
 /// Is accepted, closes first.
-pub const ACCEPT_CLOSE: Path = "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
+pub const ACCEPT_CLOSES_FIRST: Path = "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE";
 /// Is accepted, closes after the peer.
-pub const ACCEPT_CLOSED: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
-/// Is accepted, ends without a FIN.
+pub const ACCEPT_CLOSES_LAST: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE";
+/// Is accepted, ends by a reset.
 pub const ACCEPT_RESET: Path = "LISTEN SYN_RECV ESTABLISHED CLOSE";
-/// A listener's life.
+/// Listens and is closed.
 pub const LISTENER: Path = "CLOSE LISTEN CLOSE";
 
-/// One end of a connection, as a right tool describes it.
+/// One end of a connection, as a correct tool describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct End {
     /// The socket's own address.
     pub local: SocketAddr,
-    /// Its peer's. Port 0 for a listener.
+    /// The address of the peer. Port 0 for a listener.
     pub remote: SocketAddr,
-    /// The processes that held it. Empty when none ever did: it has no owner to print. A row names one of them.
+    /// The processes that had the socket open; a row names one of them. Empty if no process ever
+    /// had it open.
     pub owners: Vec<Who>,
-    /// Which way it was opened.
+    /// How it was opened.
     pub role: Role,
     /// Payload sent and acknowledged.
     pub tx: u64,
     /// Payload received, read by the process or not.
     pub rx: u64,
-    /// How it ended.
+    /// How it was closed.
     pub ending: Ending,
     /// The states it went through.
     pub path: Path,
 }
 
-/// What a scenario made.
+/// A connection that a scenario has made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Session {
-    /// The ends that were sockets, the connecting one first.
+    /// The ends, the connecting one first. The accepting end is missing if the connection failed.
     pub ends: Vec<End>,
-    /// Before the connection was made and after it was closed.
+    /// A time before the connection was opened and a time after it was closed.
     pub span: (SystemTime, SystemTime),
-    /// For so long it was established at least.
+    /// The connection was established at least this long.
     pub at_least: Duration,
-    /// And no longer than this from the first SYN to the last close.
+    /// The time from the first SYN to the last close is at most this long.
     pub at_most: Duration,
 }
 
@@ -126,16 +128,16 @@ pub struct Stage {
     pub client: Actor,
     /// The process that listens and accepts, `kt-server`.
     pub server: Actor,
-    /// Where the server listens, as its socket says.
+    /// Where the server listens, according to its socket.
     pub listener: SocketAddr,
-    /// Where the client connects to.
+    /// Where the client connects.
     pub target: SocketAddr,
     begin: (Instant, SystemTime),
     established: Instant,
     closing: Option<Instant>,
-    /// Keeps the backlog of a deaf listener full.
+    /// Keeps the backlog of the listener full.
     pub(crate) filler: Option<Actor>,
-    /// Keeps the far end of a veth pair.
+    /// Keeps the other end of a veth pair.
     pub(crate) beyond: Option<Netns>,
 }
 
@@ -164,7 +166,7 @@ impl Stage {
         Self::between(Actor::start("kt-client"), Actor::start("kt-server"), listen, connect, BACKLOG)
     }
 
-    /// The same with actors, addresses and a backlog of the caller's choice.
+    /// The same with given actors, addresses and backlog.
     #[must_use]
     #[track_caller]
     pub fn between(client: Actor, mut server: Actor, listen: IpAddr, connect: IpAddr, backlog: i32) -> Self {
@@ -183,13 +185,13 @@ impl Stage {
         }
     }
 
-    /// Opens a connection; both ends are established and accepted then.
+    /// Opens a connection; returns once it is established and accepted.
     #[track_caller]
     pub fn open(&mut self) -> Pair {
         self.open_from(None)
     }
 
-    /// The same from an address chosen before, where the kernel does not choose.
+    /// The same from a given address, or from one of the kernel's choice.
     #[track_caller]
     pub fn open_from(&mut self, from: Option<SocketAddr>) -> Pair {
         self.begin();
@@ -216,32 +218,33 @@ impl Stage {
         self.established = Instant::now();
     }
 
-    /// Waits until all bytes sent are acknowledged. Before a reset they might never be, and would not count.
+    /// Waits until all sent bytes are acknowledged. After a reset they never are, and tools would
+    /// not count them.
     #[track_caller]
     pub fn settle(&self, pair: Pair) {
         for conn in [pair.client, pair.server] {
-            wait_until("acknowledgement of what was sent", LIMIT, || match listed(conn) {
-                Some(Listed { unacknowledged: 0, .. }) => Ok(()),
+            wait_until("acknowledgement of what was sent", WAIT_LIMIT, || match proc_socket(conn) {
+                Some(ProcSocket { unacknowledged: 0, .. }) => Ok(()),
                 seen => Err(format!("{seen:?} for {conn:?}")),
             });
         }
     }
 
-    /// Waits until the peer has acknowledged the FIN of this end, which was closed first.
+    /// Waits until the peer has acknowledged the FIN of this end, the first that was closed.
     #[track_caller]
     pub fn settle_fin(&self, conn: Conn) {
-        wait_until("acknowledgement of the FIN", LIMIT, || match listed(conn) {
-            Some(Listed { state: FIN_WAIT2, .. }) => Ok(()),
+        wait_until("acknowledgement of the FIN", WAIT_LIMIT, || match proc_socket(conn) {
+            Some(ProcSocket { state: FIN_WAIT2, .. }) => Ok(()),
             seen => Err(format!("{seen:?} for {conn:?}")),
         });
     }
 
-    /// Marks the start of what ends the connection.
+    /// Marks the moment before the connection is closed.
     pub fn closing(&mut self) {
         self.closing = Some(Instant::now());
     }
 
-    /// What the listener has to look like when the server has closed it.
+    /// What a tool has to report about the listener once the server has closed it.
     #[must_use]
     #[track_caller]
     pub fn listener_end(&self) -> End {
@@ -266,12 +269,10 @@ impl Stage {
         self.closing = None;
     }
 
-    /// The connecting end.
     fn client_end(&self, conn: Conn, bytes: (u64, u64), ending: Ending, path: Path) -> End {
         end(conn, self.client.who(), Role::Active, bytes, (ending, path))
     }
 
-    /// The accepted end.
     fn server_end(&self, conn: Conn, bytes: (u64, u64), ending: Ending, path: Path) -> End {
         end(conn, self.server.who(), Role::Passive, bytes, (ending, path))
     }
@@ -306,15 +307,15 @@ fn end(conn: Conn, who: Who, role: Role, (tx, rx): (u64, u64), (ending, path): (
     End { local: conn.local, remote: conn.remote, owners: vec![who], role, tx, rx, ending, path }
 }
 
-/// The address the kernel gives a socket that connects to `to`: UDP has it chosen without a packet.
+/// The address that the kernel gives a socket that connects to `to`. UDP shows it without a packet.
 pub(crate) fn source_of(to: SocketAddr) -> IpAddr {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).expect("bind a UDP socket");
     socket.connect(to).and_then(|()| socket.local_addr()).expect("a route").ip()
 }
 
-/// This end of a connection, `None` when there is no such socket.
-fn listed(conn: Conn) -> Option<Listed> {
+/// The socket of this end of a connection; `None` if it is closed.
+fn proc_socket(conn: Conn) -> Option<ProcSocket> {
     let ports = (conn.local.port(), conn.remote.port());
     sockets().into_iter().find(|socket| (socket.local, socket.remote) == ports)
 }

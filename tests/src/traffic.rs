@@ -1,7 +1,8 @@
-//! Connections whose every fact is known.
+//! Connections with all their facts.
 //!
-//! A [`Scenario`] plays one connection on a [`Stage`] and returns what a right tool has to say about it: addresses and ports
-//! as the sockets report them, bytes each way, whose sockets they were, how they ended, and the states each went through.
+//! A [`Scenario`] makes one connection on a [`Stage`] and returns what a correct tool has to report
+//! about it: addresses and ports according to the sockets, bytes in each direction, owners, how it
+//! ended, and the states of each end.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,16 +15,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
 use crate::actor::{Actor, Conn};
+use crate::actor_process;
 use crate::deadline::wait_until;
 use crate::netns::{self, Netns};
-use crate::role;
 use crate::stage::{
-    ACCEPT_CLOSE, ACCEPT_CLOSED, ACCEPT_RESET, CONNECT_CLOSE, CONNECT_CLOSED, CONNECT_FAILS, CONNECT_RESET,
-    End, Ending, Pair, Role, Session, Stage, source_of,
+    ACCEPT_CLOSES_FIRST, ACCEPT_CLOSES_LAST, ACCEPT_RESET, CONNECT_CLOSES_FIRST, CONNECT_CLOSES_LAST,
+    CONNECT_FAILS, CONNECT_RESET, End, Ending, Pair, Role, Session, Stage, source_of,
 };
 use Ending::{Aborted, Closed, Refused, Reset, Timeout, Unreachable};
 
-/// Plays one connection.
+/// Makes one connection.
 pub type Scenario = fn(&mut Stage) -> Session;
 
 /// The client closes first.
@@ -42,10 +43,10 @@ pub fn server_closes_first(stage: &mut Stage) -> Session {
     stage.server.close(pair.server);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    stage.both(pair, (77, 4321), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE))
+    stage.both(pair, (77, 4321), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST))
 }
 
-/// A connection with bytes on it, left open. [`finish`] ends it.
+/// Opens a connection and sends bytes in both directions. [`finish`] ends it.
 #[track_caller]
 pub fn begun(stage: &mut Stage) -> Pair {
     let pair = stage.open();
@@ -53,31 +54,32 @@ pub fn begun(stage: &mut Stage) -> Pair {
     pair
 }
 
-/// Sends some more over what [`begun`] left open; the client closes first. The bytes are those of both halves.
+/// Sends more bytes over the connection of [`begun`]; the client closes first. The reported bytes
+/// are those of both.
 #[track_caller]
 pub fn finish(stage: &mut Stage, pair: Pair) -> Session {
     stage.exchange(pair, 24, 12);
     close(stage, pair, (1024, 312))
 }
 
-/// The client closes first a connection over which these bytes went, up and down.
+/// The client closes first. `bytes` were sent over the connection before, to the server and back.
 #[track_caller]
 pub fn close(stage: &mut Stage, pair: Pair, bytes: (u64, u64)) -> Session {
     stage.closing();
     stage.client.close(pair.client);
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    stage.both(pair, bytes, (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, bytes, (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
-/// Not a byte: what SYN and FIN add to the kernel's counters shows nowhere.
+/// No bytes: SYN and FIN count as bytes in the kernel's counters and must not be reported.
 #[track_caller]
 pub fn no_bytes(stage: &mut Stage) -> Session {
     let pair = stage.open();
     close(stage, pair, (0, 0))
 }
 
-/// More than the buffers hold, one way.
+/// More bytes than the buffers have space for, in one direction.
 #[track_caller]
 pub fn many_bytes(stage: &mut Stage) -> Session {
     const UP: u64 = 20_000_001;
@@ -88,7 +90,7 @@ pub fn many_bytes(stage: &mut Stage) -> Session {
     close(stage, pair, (UP, 0))
 }
 
-/// The client stops sending, the server goes on for a while.
+/// The client stops sending, the server sends more.
 #[track_caller]
 pub fn half_close(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -101,10 +103,10 @@ pub fn half_close(stage: &mut Stage) -> Session {
     stage.server.close(pair.server);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    stage.both(pair, (10, 5000), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, (10, 5000), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
-/// The client ends with a reset.
+/// The client resets the connection.
 #[track_caller]
 pub fn client_resets(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -118,7 +120,7 @@ pub fn client_resets(stage: &mut Stage) -> Session {
     stage.both(pair, (100, 200), (Aborted, CONNECT_RESET), (Reset, ACCEPT_RESET))
 }
 
-/// The server ends with a reset.
+/// The server resets the connection.
 #[track_caller]
 pub fn server_resets(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -132,7 +134,8 @@ pub fn server_resets(stage: &mut Stage) -> Session {
     stage.both(pair, (100, 200), (Reset, CONNECT_RESET), (Aborted, ACCEPT_RESET))
 }
 
-/// The server closes without reading all: the kernel resets the connection. What had arrived counts, read or not.
+/// The server closes with unread bytes, so the kernel resets the connection. All received bytes
+/// count, read or not.
 #[track_caller]
 pub fn server_closes_unread(stage: &mut Stage) -> Session {
     let pair = stage.open();
@@ -155,70 +158,73 @@ pub fn client_killed(stage: &mut Stage) -> Session {
     stage.client.kill();
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    stage.both(pair, (50, 60), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+    stage.both(pair, (50, 60), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST))
 }
 
-/// The server hands its connection to a child, as inetd does, and keeps nothing of it.
+/// The server passes its connection to a child process, as inetd does, and closes its own
+/// descriptor.
 #[track_caller]
 pub fn handed_to_child(stage: &mut Stage) -> Session {
     let pair = stage.open();
-    let (mut heir, inherited) = stage.server.heir(pair.server, "kt-heir");
+    let (mut child, inherited) = stage.server.start_child(pair.server, "kt-child");
     stage.server.close(pair.server);
     stage.client.send(pair.client, 600);
-    heir.recv(inherited, 600);
-    heir.send(inherited, 700);
+    child.recv(inherited, 600);
+    child.send(inherited, 700);
     stage.client.recv(pair.client, 700);
     stage.closing();
-    heir.close(inherited);
+    child.close(inherited);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let mut session = stage.both(pair, (600, 700), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE));
-    session.ends[1].owners.push(heir.who());
+    let mut session =
+        stage.both(pair, (600, 700), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST));
+    session.ends[1].owners.push(child.who());
     session
 }
 
-/// The same with a child that only closes it.
+/// The same with a child that only closes the connection.
 #[track_caller]
 pub fn passed_on_unused(stage: &mut Stage) -> Session {
     let pair = stage.open();
-    let (mut heir, inherited) = stage.server.heir(pair.server, "kt-heir");
+    let (mut child, inherited) = stage.server.start_child(pair.server, "kt-child");
     stage.server.close(pair.server);
     stage.closing();
-    heir.close(inherited);
+    child.close(inherited);
     stage.client.recv_eof(pair.client, 0);
     stage.client.close(pair.client);
-    let mut session = stage.both(pair, (0, 0), (Closed, CONNECT_CLOSED), (Closed, ACCEPT_CLOSE));
-    session.ends[1].owners.push(heir.who());
+    let mut session = stage.both(pair, (0, 0), (Closed, CONNECT_CLOSES_LAST), (Closed, ACCEPT_CLOSES_FIRST));
+    session.ends[1].owners.push(child.who());
     session
 }
 
-/// Two processes hold the client's socket; the connection ends with the last close.
+/// Two processes have the client's socket open; the connection ends with the last close.
 #[track_caller]
 pub fn shared_with_child(stage: &mut Stage) -> Session {
     let pair = stage.open();
-    let (mut heir, inherited) = stage.client.heir(pair.client, "kt-heir");
+    let (mut child, inherited) = stage.client.start_child(pair.client, "kt-child");
     stage.exchange(pair, 11, 22);
     stage.client.close(pair.client);
-    heir.send(inherited, 33);
+    child.send(inherited, 33);
     stage.server.recv(pair.server, 33);
     stage.closing();
-    heir.close(inherited);
+    child.close(inherited);
     stage.server.recv_eof(pair.server, 0);
     stage.server.close(pair.server);
-    let mut session = stage.both(pair, (11 + 33, 22), (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED));
-    session.ends[0].owners.push(heir.who());
+    let mut session =
+        stage.both(pair, (11 + 33, 22), (Closed, CONNECT_CLOSES_FIRST), (Closed, ACCEPT_CLOSES_LAST));
+    session.ends[0].owners.push(child.who());
     session
 }
 
-/// The server never accepts and closes its listener: the connection is reset, and the server's end had no owner.
-/// The stage has no listener afterwards.
+/// The server never accepts and closes its listener: the connection is reset, and the server's end
+/// never had an owner. Afterwards the stage has no listener.
 #[track_caller]
 pub fn never_accepted(stage: &mut Stage) -> Session {
     stage.begin();
     let client = stage.client.connect(stage.target);
     stage.established();
     stage.client.send(client, 40);
-    // Addresses of the end that nobody ever held: those of the client, seen from the other side.
+    // The end without a process has the addresses of the client, exchanged.
     let server = Conn::unnumbered(client.remote, client.local);
     stage.settle(Pair { client, server });
     stage.closing();
@@ -231,30 +237,31 @@ pub fn never_accepted(stage: &mut Stage) -> Session {
     session
 }
 
-/// Nobody listens.
+/// The port has no listener.
 #[track_caller]
 pub fn refused(stage: &mut Stage) -> Session {
     stage.server.unlisten();
     stage.begin();
     let failed = stage.client.connect_fails(stage.target);
     assert_eq!(failed.errno, "ECONNREFUSED");
-    // The kernel has taken the address back by now, and left the port.
+    // By now the kernel has removed the address of the socket, and left the port.
     let local = (source_of(stage.target), failed.local().port()).into();
     failure(stage, local, stage.target, Refused)
 }
 
-/// Nobody answers, and the client's own time limit ends the attempt. See [`deaf`] for the stage.
+/// No answer, and the time limit of the client ends the connect. The stage is
+/// [`with_full_backlog`].
 #[track_caller]
 pub fn timed_out(stage: &mut Stage) -> Session {
     stage.begin();
     let conn = stage.client.start_connect(stage.target, Some(Duration::from_millis(300)));
-    let failed = stage.client.finish_connect(conn).expect_err("a deaf listener");
+    let failed = stage.client.finish_connect(conn).expect_err("a connect without an answer");
     assert_eq!(failed.errno, "ETIMEDOUT");
     stage.client.close(conn);
     failure(stage, conn.local, conn.remote, Timeout)
 }
 
-/// Nobody answers, and the client gives up. See [`deaf`] for the stage.
+/// No answer, and the client gives up. The stage is [`with_full_backlog`].
 #[track_caller]
 pub fn aborted(stage: &mut Stage) -> Session {
     stage.begin();
@@ -263,7 +270,7 @@ pub fn aborted(stage: &mut Stage) -> Session {
     failure(stage, conn.local, conn.remote, Aborted)
 }
 
-/// No way leads to the host, and the kernel finds out only after the SYN. See [`with_no_neighbour`] for the stage.
+/// The kernel finds no such host after it has sent the SYN. The stage is [`with_no_neighbour`].
 #[track_caller]
 pub fn unreachable(stage: &mut Stage) -> Session {
     stage.begin();
@@ -274,11 +281,11 @@ pub fn unreachable(stage: &mut Stage) -> Session {
     failure(stage, conn.local, conn.remote, Unreachable)
 }
 
-/// A connect of this process that does not wait and is refused, while another of its threads asks for the socket's error until
-/// the kernel has closed it.
+/// A nonblocking connect of this process that is refused, while another thread reads the socket's
+/// error (`SO_ERROR`) until the kernel has closed the socket.
 ///
 /// # Panics
-/// When the connect was not refused, or is not yet after a while.
+/// If the connect is not refused in time.
 #[track_caller]
 pub fn refused_while_asked(to: SocketAddr) {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
@@ -293,7 +300,7 @@ pub fn refused_while_asked(to: SocketAddr) {
             }
             taken.or_else(errors)
         });
-        let connected = socket.connect(&to.into()).expect_err("nobody listens").kind();
+        let connected = socket.connect(&to.into()).expect_err("no listener").kind();
         wait_until("the refused socket is closed", Duration::from_secs(5), || {
             let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
             poll(&mut fds, PollTimeout::ZERO).map_err(|errno| errno.to_string())?;
@@ -301,12 +308,12 @@ pub fn refused_while_asked(to: SocketAddr) {
             if closed { Ok(()) } else { Err("still connecting".to_owned()) }
         });
         done.store(true, Ordering::Relaxed);
-        (connected, asking.join().expect("the thread that asks"))
+        (connected, asking.join().expect("the thread that reads errors"))
     });
     assert_eq!(taken.unwrap_or(connected), ErrorKind::ConnectionRefused);
 }
 
-/// What a connect that came to nothing looks like: one end, no bytes.
+/// A failed connect: one end, no bytes.
 #[track_caller]
 fn failure(stage: &Stage, local: SocketAddr, remote: SocketAddr, ending: Ending) -> Session {
     let end = End {
@@ -322,11 +329,12 @@ fn failure(stage: &Stage, local: SocketAddr, remote: SocketAddr, ending: Ending)
     stage.session(vec![end])
 }
 
-/// A stage whose listener drops every further SYN: a backlog of 0 holds one connection, made here and never accepted.
-/// To be made before the tool starts; the connection that fills the backlog is none of the test's facts.
+/// A stage whose listener drops all SYNs: its backlog of 0 has space for one connection, which is
+/// made here and never accepted. Make the stage before the tool starts, because no session
+/// describes the connection that fills the backlog.
 #[must_use]
 #[track_caller]
-pub fn deaf() -> Stage {
+pub fn with_full_backlog() -> Stage {
     let localhost = Ipv4Addr::LOCALHOST.into();
     let mut filler = Actor::start("kt-filler");
     let mut stage =
@@ -336,27 +344,30 @@ pub fn deaf() -> Stage {
     stage
 }
 
-/// A stage whose client is sent to a neighbour that does not exist. The namespace this process is in gets a veth device.
+/// A stage whose client connects to a neighbour that does not exist. The namespace this process is
+/// in gets a veth device.
 #[must_use]
 #[track_caller]
 pub fn with_no_neighbour() -> Stage {
-    const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 87, 0, 99);
+    const ABSENT: Ipv4Addr = Ipv4Addr::new(10, 87, 0, 99);
     let (here, beyond) = (Netns::current(), Netns::beside());
     let (address, _) = netns::join(&here, &beyond).expect("a veth pair");
-    // Three questions who the neighbour is, a second apart unless told otherwise.
+    // The kernel sends three neighbour requests, by default a second apart.
     here.set_sysctl(&format!("net/ipv4/neigh/{}/retrans_time_ms", netns::VETH), "20");
     let mut stage = Stage::between(Actor::start("kt-client"), Actor::start("kt-server"), address, address, 1);
-    stage.target.set_ip(NOBODY.into());
+    stage.target.set_ip(ABSENT.into());
     stage.beyond = Some(beyond);
     stage
 }
 
-/// Starts many connections one after the other, the client closing its sending side first; [`end_storm`] waits for their end.
-/// Each has a port of its own: in the namespace this process is in, no port is used again.
-/// Whoever watches them has to read the tool's rows meanwhile, or the tool waits for its reader and its ring runs over.
+/// Starts many connections one after the other, the client closing its sending side first;
+/// [`end_storm`] waits for their end. Each has a port of its own: in the namespace this process is
+/// in, no port is used twice. A test that watches them must read the tool's rows meanwhile.
+/// Otherwise the pipe fills, the tool waits, and its ring overflows.
 #[track_caller]
 pub fn start_storm(stage: &mut Stage, count: u32) {
-    // A storm of seconds would take a port out of TIME_WAIT again, and two connections would be one tuple.
+    // Otherwise a storm of seconds would use ports in TIME_WAIT again, and two connections would
+    // have the same tuple.
     let netns = Netns::current();
     netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
     netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
@@ -373,10 +384,15 @@ pub fn end_storm(stage: &mut Stage, count: u32) -> Vec<Session> {
     let ports = ports.split(',').map(|port| port.parse().expect("a port"));
     let sessions = (0..count).zip(ports).map(|(n, port): (u32, u16)| {
         let local = SocketAddr::from((stage.target.ip(), port));
-        let bytes = (role::storm_question(n), role::storm_answer(n));
+        let bytes = (actor_process::storm_question(n), actor_process::storm_answer(n));
         let client = Conn::unnumbered(local, stage.target);
         let server = Conn::unnumbered(stage.target, local);
-        stage.both(Pair { client, server }, bytes, (Closed, CONNECT_CLOSE), (Closed, ACCEPT_CLOSED))
+        stage.both(
+            Pair { client, server },
+            bytes,
+            (Closed, CONNECT_CLOSES_FIRST),
+            (Closed, ACCEPT_CLOSES_LAST),
+        )
     });
     sessions.collect()
 }

@@ -1,7 +1,7 @@
-//! TCP segments that the test itself takes off the wire and sends: an answer comes exactly when the test says.
+//! TCP segments that the test receives and answers itself, at a moment of its choice.
 //!
-//! By raw sockets, on the loopback of the namespace this process is in. A [deaf](crate::traffic::deaf) listener keeps the kernel
-//! from answering by itself.
+//! Raw sockets on the loopback device of the namespace this process is in. A listener with a
+//! [full backlog](crate::traffic::with_full_backlog) keeps the kernel from answering.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,38 +12,38 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use crate::deadline::{LIMIT, patient};
+use crate::deadline::{WAIT_LIMIT, patient};
 
 /// The bits of a segment's flags, RFC 9293 section 3.1.
 pub mod flags {
-    /// Begins a connection.
+    /// Opens a connection.
     pub const SYN: u8 = 0x02;
-    /// Ends it.
+    /// Resets a connection.
     pub const RST: u8 = 0x04;
-    /// Has a number that it acknowledges.
+    /// Acknowledges a sequence number.
     pub const ACK: u8 = 0x10;
 }
 
 /// A segment without options or payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Whose it is.
+    /// The sender.
     pub from: SocketAddrV4,
-    /// Where it goes.
+    /// The receiver.
     pub to: SocketAddrV4,
     /// The sequence number.
     pub seq: u32,
-    /// The number it acknowledges.
+    /// The sequence number that it acknowledges.
     pub ack: u32,
     /// See [`flags`].
     pub flags: u8,
 }
 
 /// The bytes of a TCP header without options.
-const HEADER: usize = 20;
+const HEADER_LENGTH: usize = 20;
 
 impl Segment {
-    /// An answer to this segment, which was a SYN: with its sender's next byte acknowledged.
+    /// An answer to this segment, a SYN: it acknowledges the next byte of the sender.
     #[must_use]
     pub fn answer(self, seq: u32, flags: u8) -> Self {
         Self { from: self.to, to: self.from, seq, ack: self.seq.wrapping_add(1), flags }
@@ -66,9 +66,9 @@ impl Segment {
     }
 
     /// The TCP header.
-    fn header(self) -> [u8; HEADER] {
+    fn header(self) -> [u8; HEADER_LENGTH] {
         const DATA_OFFSET: u8 = 5 << 4;
-        let mut header = [0; HEADER];
+        let mut header = [0; HEADER_LENGTH];
         header[0..2].copy_from_slice(&self.from.port().to_be_bytes());
         header[2..4].copy_from_slice(&self.to.port().to_be_bytes());
         header[4..8].copy_from_slice(&self.seq.to_be_bytes());
@@ -80,8 +80,8 @@ impl Segment {
         header
     }
 
-    /// The checksum of a header that has none yet, over it and the pseudo-header.
-    fn checksum(self, header: &[u8; HEADER]) -> u16 {
+    /// The checksum of the pseudo-header and of a header whose checksum is still 0.
+    fn checksum(self, header: &[u8; HEADER_LENGTH]) -> u16 {
         const IPPROTO_TCP: u8 = 6;
         const LENGTH: u8 = 20;
         let (from, to) = (self.from.ip().octets(), self.to.ip().octets());
@@ -93,20 +93,20 @@ impl Segment {
     }
 }
 
-/// Sees all TCP segments that arrive in a namespace, and sends into it.
+/// Receives all TCP segments that arrive in a namespace, and sends segments there.
 #[derive(Debug)]
 pub struct Wire(OwnedFd);
 
 impl Wire {
-    /// Taps the namespace this process is in.
+    /// Opens a raw socket in the namespace this process is in.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[must_use]
     pub fn tap() -> Self {
         let fd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp)
             .expect("a raw socket");
-        let seconds = i64::try_from(patient(LIMIT).as_secs()).expect("a time of this age");
+        let seconds = i64::try_from(patient(WAIT_LIMIT).as_secs()).expect("a time limit");
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(seconds, 0)).expect("set a time limit");
         Self(fd)
     }
@@ -114,7 +114,7 @@ impl Wire {
     /// Waits for the SYN of a connect to `to`.
     ///
     /// # Panics
-    /// When none comes.
+    /// If no such segment arrives in time.
     #[must_use]
     #[track_caller]
     pub fn syn_to(&self, to: SocketAddr) -> Segment {
@@ -133,12 +133,12 @@ impl Wire {
     /// Sends a segment.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     #[track_caller]
     pub fn send(&self, segment: Segment) {
         let to = SockaddrIn::from(SocketAddrV4::new(*segment.to.ip(), 0));
         let sent = sendto(self.0.as_raw_fd(), &segment.header(), &to, MsgFlags::empty());
-        assert_eq!(sent, Ok(HEADER), "{segment:?}");
+        assert_eq!(sent, Ok(HEADER_LENGTH), "{segment:?}");
     }
 }
 

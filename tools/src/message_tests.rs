@@ -63,8 +63,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("this kernel has no drop reason `NAME`, and none with a similar name", "similar_reasons_are_named"),
     ("--reason needs kernel 5.17 or newer: this kernel has no drop reasons", "similar_reasons_are_named"),
     ("N events lost, and --strict was given", "accounting::tool_stopped_tcpstates"),
-    ("N events lost: WHY", "cli::loss_is_said"),
-    ("events are being lost: the ring buffer is full (increase --ring-size)", "cli::loss_is_said"),
+    ("N events lost: WHY", "cli::loss_is_reported"),
+    ("events are being lost: the ring buffer is full (increase --ring-size)", "cli::loss_is_reported"),
     (
         "sockets are missing: the table of sockets is full (increase --max-sockets), or they were open before the start \
          and are not known yet",
@@ -73,7 +73,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     (
         "events are being lost: a perf buffer is full (increase --ring-size), or a CPU has none because it came online \
          after the start",
-        "faults::cpu_comes_after_the_perf_buffers",
+        "faults::cpu_online_after_the_perf_buffers",
     ),
     (
         "new flows are not counted: the table of counts is full (increase --max-sockets)",
@@ -82,7 +82,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("N times a socket was not in the table, and rows lack details: WHY", "accounting::full_table_tcpstates"),
     (
         "N packets left in the queues of closed sockets are not shown (--purged shows them)",
-        "tcpdrop::purged_only_if_asked_for",
+        "tcpdrop::purged_only_with_the_option",
     ),
     ("-Y needs the systemd journal at PATH, which does not answer: ERROR", "tcpstates::no_journal"),
     (
@@ -91,7 +91,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     ("links: PATH: ERROR", "links_are_made_once_and_run_their_tool"),
     ("links: PATH exists and is not a link to PATH", "links_are_made_once_and_run_their_tool"),
-    ("no way to run", "cli::no_way_to_run"),
+    ("no way to run", "cli::contradicting_options"),
     ("N of N tools cannot run here: NAMES", "doctor::without_privileges"),
     ("failed for NAMES", "selftest::missing_rows"),
     ("not started: the selftest failed: WHY", "selftest::before_a_run"),

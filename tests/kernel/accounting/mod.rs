@@ -1,15 +1,17 @@
-//! The account of every tool: each kind of loss driven on purpose, and every event accounted for all the same.
+//! The account of every tool: each kind of loss is provoked, and every event must still be
+//! accounted for.
 //!
-//! A test knows how many events it makes in a network namespace of its own. With `--netns` everything else on the machine is
-//! filtered, so what the tool reported and what it says it lost have to add up to exactly that.
+//! A test knows how many events it makes in its own network namespace. With `--netns` all other
+//! events of the machine are filtered, so reported and lost events must add up to exactly that
+//! number.
 
-mod rings;
-mod storm;
+pub mod rings;
+pub mod storm;
 mod tables;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, misses_runs, needs};
 use kernel_tests::runner::Test;
 
 use crate::cli::{Account, assert_balanced};
@@ -23,9 +25,11 @@ pub fn start(tool: &str, args: &[&str], netns: &Netns) -> Tool {
     Tool::start(tool, &[&["--json", "--stats", "--netns", &inode], args].concat())
 }
 
-/// The account of a tool that has seen so many events of ours and reported some, which are rows, and lost others, which it says.
+/// Checks the account of a tool: this many events happened, each of which it has printed as a row
+/// or counted as lost.
 ///
-/// Kernels that can preempt a program at a tracepoint (7.x) do not run it for some events, and count those of all programs.
+/// Kernels that can preempt a program at a tracepoint (7.x) skip the program for some events, and
+/// count the skips of all programs.
 #[track_caller]
 pub fn assert_accounted(output: &Output, events: u64) -> Account {
     let account = assert_balanced(output);
@@ -36,20 +40,25 @@ pub fn assert_accounted(output: &Output, events: u64) -> Account {
         (0, 0, 0),
         "{account:?}\n{output}"
     );
-    let told = account["reported"] + account["lost_ring"] + account["lost_map"];
+    let accounted = account["reported"] + account["lost_ring"] + account["lost_map"];
     if account["lost_map"] > 0 && needs(Feature::OwnMachine).is_err() {
-        // Sockets of other namespaces find no room either, and what a filter makes of them is not known at their birth.
-        assert!(told >= events, "{told} of {events} events: {account:?}\n{output}");
+        // Sockets of other namespaces do not fit into the table either. Whether a filter excludes
+        // them is not known when they are created.
+        assert!(accounted >= events, "{accounted} of {events} events: {account:?}\n{output}");
     } else {
-        assert_all_but_missed(told, events, &account, output);
+        assert_all_but_missed(accounted, events, &account, output);
     }
     account
 }
 
-/// So many events were counted, but for those for which the kernel did not run the program.
+/// Checks that this many events were counted, except those for which the kernel skipped the
+/// program.
 #[track_caller]
 fn assert_all_but_missed(counted: u64, events: u64, account: &Account, output: &Output) {
-    let least = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };
-    assert!((least..=events).contains(&counted), "{counted} of {events} events: {account:?}\n{output}");
+    let minimal_capabilities = if misses_runs() { events.saturating_sub(account["missed"]) } else { events };
+    assert!(
+        (minimal_capabilities..=events).contains(&counted),
+        "{counted} of {events} events: {account:?}\n{output}"
+    );
     assert!(misses_runs() || account["missed"] == 0, "{account:?}\n{output}");
 }

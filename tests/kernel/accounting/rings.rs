@@ -1,15 +1,15 @@
-//! Rings that run over: what was sent is a row, what was not is counted, to the event.
+//! Rings that overflow: each event is either a row or counted as lost.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::cli::Output;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::deadline::{LIMIT, slowness, wait_until};
-use kernel_tests::gate::{Feature, needs};
-use kernel_tests::loss::{Counters, deafen};
+use kernel_tests::deadline::{WAIT_LIMIT, slowness, wait_until};
+use kernel_tests::loss::{Counters, drop_received};
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::segment::Segment;
 use nix::sys::signal::Signal;
 
@@ -17,37 +17,38 @@ use super::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
 
 pub const TESTS: &[Test] = &[
-    ("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
-    ("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
-    ("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
-    ("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
-    ("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
-    ("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
-    ("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
-    ("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
-    ("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
-    ("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
-    ("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
-    ("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
-    ("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes),
+    test("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
+    test("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
+    test("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
+    test("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
+    test("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
+    test("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
+    test("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
+    test("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
+    test("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
+    test("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
+    test("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
+    test("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes)
+        .alone(Alone::Time),
 ];
 
-/// A tool that sends each event to the reader.
+/// A tool that sends each event to user space.
 struct Sender {
     tool: &'static str,
-    /// Makes something happen so many times; says how many events that is.
+    /// Makes something happen this many times; returns how many events that is.
     load: fn(u64) -> u64,
-    /// More than a small ring and a full pipe hold.
+    /// More events than fit into a small ring and a full pipe.
     times: u64,
 }
 
-const SENDERS: [Sender; 6] = [
+const SENDERS: &[Sender] = &[
     Sender { tool: "tcpconnlat", load: connections, times: 700 },
     Sender { tool: "tcpdrop", load: drops, times: 700 },
     Sender { tool: "tcplife", load: |times| 2 * connections(times), times: 400 },
@@ -56,44 +57,52 @@ const SENDERS: [Sender; 6] = [
     Sender { tool: "tcptracer", load: |times| 4 * connections(times), times: 200 },
 ];
 
-/// Why a ring runs over.
+/// The tools that send no events. They add up their figures in the kernel.
+pub const ADD_UP_IN_THE_KERNEL: &[&str] = &["tcpsubnet", "tcptop"];
+
+/// Whether a tool sends each event to user space.
+pub fn sends_events(tool: &str) -> bool {
+    SENDERS.iter().any(|sender| sender.tool == tool)
+}
+
+/// Why a ring overflows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
     /// The tool is stopped, and continued later.
     Stopped,
     /// The same with perf buffers.
     PerfStopped,
-    /// Nobody reads the tool's output: the pipe fills, and the tool waits.
+    /// The tool's output is not read: the pipe fills, and the tool waits.
     Blocked,
 }
 
 fn connections(count: u64) -> u64 {
-    let door = Door::open();
-    (0..count).for_each(|_| door.enter().close());
-    door.wait_closed();
+    let listener = Listener::open();
+    (0..count).for_each(|_| listener.connect().close());
+    listener.wait_closed();
     count
 }
 
-/// Segments with a wrong checksum: nobody answers them.
+/// Segments with a wrong checksum, which get no answer.
 fn drops(count: u64) -> u64 {
     let [from, to] = [4321, 81].map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     Segment { intact: false, ..Segment::syn(from, to) }.send_times(count);
     count
 }
 
-/// Connections whose other ends hear nothing: what they send they send again and again, until they are closed.
+/// Connections whose peers drop all packets, so that data is retransmitted until they are closed.
 fn retransmissions(at_least: u64) -> u64 {
     let before = Counters::now();
-    let mut ends = crowd::open(at_least.min(250) as usize);
+    let mut ends = bulk::open(at_least.min(250) as usize);
     for end in &mut ends {
-        deafen(&end.server);
+        drop_received(&end.server);
         end.client.write_all(b"x").expect("send");
     }
-    wait_until("retransmissions", LIMIT, || match Counters::now().since(before).segments {
+    wait_until("retransmissions", WAIT_LIMIT, || match Counters::now().since(before).segments {
         seen if seen >= at_least => Ok(()),
         seen => Err(seen),
     });
-    // Resets: with nobody to hear the FINs these would go on.
+    // Reset the connections: FINs would be retransmitted too.
     for end in ends {
         for stream in [end.client, end.server] {
             socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
@@ -109,7 +118,7 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     if reader == Reader::PerfStopped {
         needs_perf_buffers()?;
     }
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let perf: &[&str] = if reader == Reader::PerfStopped { &["--perf"] } else { &[] };
     let mut running = start(tool, &[&["--ring-size", "4096", "--strict"], perf].concat(), &netns);
     if reader != Reader::Blocked {
@@ -119,9 +128,9 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     if reader != Reader::Blocked {
         running.signal(Signal::SIGCONT);
     }
-    let said = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
-    running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(said));
-    // It goes on: there is room again, and what comes now is a row.
+    let is_warning = |line: &&str| line.contains("events are being lost") && line.contains("--ring-size");
+    running.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(is_warning));
+    // The tool continues and empties the ring, so the next event is a row.
     let lost_at_most = events;
     events += load(1);
     let output = running.stop();
@@ -129,15 +138,15 @@ fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
     assert!(account["lost_ring"] > 0 && account["lost_map"] == 0, "{account:?}\n{output}");
     assert!(account["lost_ring"] < lost_at_most, "{account:?}\n{output}");
     assert_eq!(
-        output.stderr_since_attached().iter().filter(|line| said(line)).count(),
+        output.stderr_since_attached().iter().filter(|line| is_warning(line)).count(),
         1,
-        "said once\n{output}"
+        "one warning\n{output}"
     );
     assert_strict(&output, account["lost_ring"] + account["missed"]);
     Ok(())
 }
 
-/// The last line says how many were lost, and that this is a failure.
+/// The last line has the number of lost events, and says that `--strict` makes this a failure.
 #[track_caller]
 fn assert_strict(output: &Output, lost: u64) {
     let last = output.stderr.lines().last().unwrap_or_default();
@@ -147,13 +156,14 @@ fn assert_strict(output: &Output, lost: u64) {
     );
 }
 
-/// Six thousand packets in a row, with their stacks, the names of whose functions nobody has asked for yet.
+/// Six thousand packets without a pause, with stacks whose functions must all be looked up.
 fn a_burst_of_drops_at_default_sizes() -> Outcome {
-    // How many a reader keeps up with is a matter of the machine: where all is emulated, it may not have the CPU.
+    // How many events per second the reader can handle depends on the machine; an emulated one is
+    // slow.
     let burst = 6000 / u64::from(slowness());
     needs(Feature::ProbeReads)?;
     needs(Feature::ToolHas(Capability::Syslog))?;
-    let netns = crowd::arena();
+    let netns = bulk::new_netns();
     let mut tool = start("tcpdrop", &["--strict"], &netns);
     tool.read_during(|| drops(burst));
     let output = tool.stop();

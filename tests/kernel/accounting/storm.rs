@@ -1,12 +1,12 @@
-//! All eight tools in one storm of connections: nothing is lost, and what they show adds up.
+//! All tools in one storm of connections: nothing is lost, and their figures add up.
 
 use std::fs::{self, File};
 
 use kernel_tests::cli::{Output, Tool, tcptools};
-use kernel_tests::gate::{Feature, misses_runs, needs};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, misses_runs, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Session, Stage, Via};
 use kernel_tests::traffic;
@@ -14,22 +14,22 @@ use kernel_tests::traffic;
 use super::assert_all_but_missed;
 use super::tables::sent_to;
 use crate::cli::assert_balanced_or_idle;
-use crate::tcptop::sees_what_is_sent;
+use crate::tcptop::needs_send_hook;
 
-pub const TESTS: &[Test] = &[("accounting::storm_in_all_tools", storm_in_all_tools)];
+pub const TESTS: &[Test] = &[test("accounting::storm_in_all_tools", storm_in_all_tools)];
 
-/// A tool, its options, and how much of what was done it shows: counted in rows or bytes.
+/// A tool, its options, and how many rows or bytes it must show.
 struct Watcher {
     tool: &'static str,
     args: &'static [&'static str],
     shown: fn(&str) -> u64,
-    /// `None` where nobody knows beforehand.
+    /// `None` if that cannot be known beforehand.
     expected: fn(&[Session]) -> Option<u64>,
-    /// At most so much of that goes with one event that the kernel missed.
+    /// How many rows or bytes are missing at most for each event that the kernel skipped.
     each: u64,
 }
 
-const WATCHERS: [Watcher; 8] = [
+const WATCHERS: &[Watcher] = &[
     Watcher { tool: "tcpconnlat", args: &[], shown: rows, expected: |all| rows_each(all, 1), each: 1 },
     Watcher { tool: "tcpdrop", args: &[], shown: rows, expected: |_| None, each: 0 },
     Watcher { tool: "tcplife", args: &[], shown: rows, expected: |all| rows_each(all, 2), each: 1 },
@@ -46,27 +46,33 @@ const WATCHERS: [Watcher; 8] = [
         args: &["127.0.0.0/8"],
         shown: |text| text.lines().map(|line| sent_to(line, "127.0.0.0/8")).sum(),
         expected: bytes,
-        each: MOST_AT_ONCE,
+        each: LONGEST_ANSWER,
     },
     Watcher {
         tool: "tcptop",
         args: &[],
         shown: |text| sum(text, "tx_bytes"),
         expected: bytes,
-        each: MOST_AT_ONCE,
+        each: LONGEST_ANSWER,
     },
     Watcher { tool: "tcptracer", args: &[], shown: rows, expected: |all| rows_each(all, 4), each: 2 },
 ];
 
-/// The longest answer of a storm.
-const MOST_AT_ONCE: u64 = 200;
+/// The tools in the storm.
+pub fn watched() -> impl Iterator<Item = &'static str> {
+    WATCHERS.iter().map(|watcher| watcher.tool)
+}
+
+/// The longest answer of a storm, in bytes.
+const LONGEST_ANSWER: u64 = 200;
 
 fn rows(text: &str) -> u64 {
     text.lines().count() as u64
 }
 
-/// Changes of state, without the two of a socket that the kernel gave up at once: where two packets complete the same handshake on
-/// two CPUs, each makes a socket, and only the first of these is let in (`inet_ehash_nolisten`).
+/// State changes, without the two changes of a socket that the kernel gave up at once. If two
+/// packets complete the same handshake on two CPUs, each creates a socket, and only the first one
+/// is used (`inet_ehash_nolisten`).
 fn changes(text: &str) -> u64 {
     let given_up = text
         .lines()
@@ -87,14 +93,14 @@ fn object(line: &str) -> serde_json::Value {
     serde_json::from_str(line).expect("an object")
 }
 
-/// The sum of a number of all rows.
+/// The sum of a key over all rows.
 fn sum(text: &str, key: &str) -> u64 {
     text.lines().map(|line| object(line)[key].as_u64().expect("a number")).sum()
 }
 
 fn storm_in_all_tools() -> Outcome {
     const STORM: u32 = 1000;
-    sees_what_is_sent()?;
+    needs_send_hook()?;
     needs(Feature::ProbeReads)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -102,7 +108,6 @@ fn storm_in_all_tools() -> Outcome {
     let running: Vec<Tool> = WATCHERS.iter().map(|watcher| watch(watcher, &scratch, &netns)).collect();
     traffic::start_storm(&mut stage, STORM);
     let sessions = traffic::end_storm(&mut stage, STORM);
-    // None of them waits for another to be stopped.
     for (watcher, tool) in WATCHERS.iter().zip(running) {
         let output = tool.stop();
         let text = fs::read_to_string(scratch.path(watcher.tool)).expect("what the tool wrote");
@@ -111,14 +116,15 @@ fn storm_in_all_tools() -> Outcome {
     Ok(())
 }
 
-/// Starts a tool that writes to a file: nobody has to read it meanwhile.
+/// Starts a tool that writes to a file, so that the test need not read meanwhile.
 #[track_caller]
 fn watch(Watcher { tool, args, .. }: &Watcher, scratch: &Scratch, netns: &Netns) -> Tool {
     let inode = netns.inode().to_string();
-    // Room enough for all of it: how fast a busy machine lets eight readers come round is not what is asked here.
-    let room = ["--ring-size", "8M"];
+    // Large enough for all events: this test is not about how fast eight readers are on a busy
+    // machine.
+    let ring_size = ["--ring-size", "8M"];
     let command =
-        tcptools([&[*tool, "--json", "--stats", "-v", "--netns", &inode][..], &room, args].concat());
+        tcptools([&[*tool, "--json", "--stats", "-v", "--netns", &inode][..], &ring_size, args].concat());
     let file = File::create(scratch.path(tool)).expect("a file");
     let mut running = Tool::spawn_to(command, file.into());
     running.wait_attached(tool);
@@ -141,8 +147,11 @@ fn check(watcher: &Watcher, output: &Output, text: &str, sessions: &[Session]) {
         return assert_eq!(shown, account["reported"] + account["aggregated"], "{account:?}\n{output}");
     };
     if misses_runs() {
-        let least = expected.saturating_sub(watcher.each * account["missed"]);
-        assert!((least..=expected).contains(&shown), "{shown} of {expected}: {account:?}\n{output}");
+        let minimal_capabilities = expected.saturating_sub(watcher.each * account["missed"]);
+        assert!(
+            (minimal_capabilities..=expected).contains(&shown),
+            "{shown} of {expected}: {account:?}\n{output}"
+        );
     } else {
         assert_all_but_missed(shown, expected, &account, output);
     }

@@ -1,28 +1,28 @@
-//! The account: every event became exactly one thing, and what was lost is said.
+//! The account: every event is in exactly one counter, and losses are reported.
 
 use std::collections::BTreeMap;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{misses_runs, running_version};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{misses_runs, running_version};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 
-use super::EVENT_TOOLS;
+use crate::known_tools::with_rows;
 
 pub const TESTS: &[Test] = &[
-    ("cli::stats_in_words", stats_in_words),
-    ("cli::strict_is_content_when_nothing_is_lost", strict_is_content_when_nothing_is_lost),
-    ("cli::a_small_ring_is_no_failure_without_strict", a_small_ring_is_no_failure_without_strict),
-    ("cli::a_small_table_fails_a_strict_run", a_small_table_fails_a_strict_run),
+    test("cli::stats_in_words", stats_in_words),
+    test("cli::strict_passes_if_nothing_is_lost", strict_passes_if_nothing_is_lost),
+    test("cli::a_small_ring_fails_only_with_strict", a_small_ring_fails_only_with_strict),
+    test("cli::a_small_table_fails_a_strict_run", a_small_table_fails_a_strict_run),
 ];
 
 /// The counters of `--stats`, by name.
 pub type Account = BTreeMap<String, u64>;
 
-/// The account as `--stats` prints them: a JSON object with `--json`, a line of words without.
+/// The account that `--stats` prints: a JSON object with `--json`, otherwise a line of words.
 #[track_caller]
 fn account(output: &Output) -> Account {
     let json = output.stderr.lines().find_map(|line| {
@@ -38,34 +38,38 @@ fn account(output: &Output) -> Account {
     };
     let mut account: Account =
         json.or_else(words).unwrap_or_else(|| panic!("no --stats on standard error\n{output}"));
-    // Older kernels do not count what they leave out; then it is not known.
+    // Older kernels do not count skipped events.
     assert_eq!(account.contains_key("missed"), running_version() >= (5, 12), "{account:?}\n{output}");
     account.entry("missed".to_owned()).or_insert(0);
     account
 }
 
-/// Every event that was seen became exactly one thing, and there were some.
+/// Every event is in exactly one counter, and there were events.
 #[track_caller]
 pub fn assert_balanced(output: &Output) -> Account {
     let account = assert_balanced_or_idle(output);
-    assert!(account["seen"] > 0, "nothing was seen: {account:?}\n{output}");
+    assert!(account["seen"] > 0, "no event was seen: {account:?}\n{output}");
     account
 }
 
-/// The same for a tool that may have had nothing to see.
+/// The same for a tool that may have seen no events.
 #[track_caller]
 pub fn assert_balanced_or_idle(output: &Output) -> Account {
     let account = account(output);
     let of = |key: &str| *account.get(key).unwrap_or_else(|| panic!("no {key} in {account:?}\n{output}"));
-    let became = ["filtered", "reported", "aggregated", "lost_ring", "lost_map"].map(of);
-    assert_eq!(of("seen"), became.iter().sum::<u64>(), "the account do not balance: {account:?}\n{output}");
+    let counted = ["filtered", "reported", "aggregated", "lost_ring", "lost_map"].map(of);
+    assert_eq!(
+        of("seen"),
+        counted.iter().sum::<u64>(),
+        "the account does not balance: {account:?}\n{output}"
+    );
     for key in ["missed", "dropped", "unread", "unreadable", "untracked", "unshown", "unnamed"] {
         of(key);
     }
     account
 }
 
-/// The account balance and nothing was lost. Events that a tool reported are rows.
+/// The account balances and nothing was lost.
 #[track_caller]
 pub fn assert_nothing_lost(output: &Output) {
     let account = assert_balanced(output);
@@ -74,7 +78,8 @@ pub fn assert_nothing_lost(output: &Output) {
     }
 }
 
-/// The same, but for runs of a program that the kernel itself left out ([`misses_runs`]); returns how many.
+/// The same, except that the kernel may have skipped a program ([`misses_runs`]); returns how
+/// often.
 #[track_caller]
 pub fn assert_only_missed(output: &Output) -> usize {
     let missed = assert_balanced(output)["missed"];
@@ -89,7 +94,7 @@ pub fn assert_only_missed(output: &Output) -> usize {
     usize::try_from(missed).expect("a small number")
 }
 
-/// Each event that was sent is a row; `headings` lines are none.
+/// Each event that was sent is a row, besides this many lines of headings.
 #[track_caller]
 fn assert_reported_are_rows(output: &Output, account: &Account, headings: u64) {
     let lines = u64::try_from(output.assert_complete_lines().stdout.lines().count()).unwrap_or(u64::MAX);
@@ -103,7 +108,7 @@ fn assert_reported_are_rows(output: &Output, account: &Account, headings: u64) {
 fn stats_in_words() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         let running = Tool::start(tool, &["--stats"]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
@@ -113,11 +118,11 @@ fn stats_in_words() -> Outcome {
     Ok(())
 }
 
-fn strict_is_content_when_nothing_is_lost() -> Outcome {
-    Netns::enter_new();
+fn strict_passes_if_nothing_is_lost() -> Outcome {
+    let netns = Netns::enter_new().inode().to_string();
     let mut stage = Stage::new(Via::V4);
-    for (tool, _) in EVENT_TOOLS {
-        let running = Tool::start(tool, &["--json", "--stats", "--strict"]);
+    for (tool, _) in with_rows() {
+        let running = Tool::start(tool, &["--json", "--stats", "--strict", "--netns", &netns]);
         traffic::client_closes_first(&mut stage);
         let output = running.stop();
         assert_nothing_lost(output.assert_code(0));
@@ -125,8 +130,8 @@ fn strict_is_content_when_nothing_is_lost() -> Outcome {
     Ok(())
 }
 
-/// A storm that the smallest ring cannot hold while nobody reads what the tool writes.
-fn a_small_ring_is_no_failure_without_strict() -> Outcome {
+/// A storm that does not fit into the smallest ring, while the tool's output is not read.
+fn a_small_ring_fails_only_with_strict() -> Outcome {
     const STORM: u32 = 500;
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
@@ -135,7 +140,7 @@ fn a_small_ring_is_no_failure_without_strict() -> Outcome {
     traffic::end_storm(&mut stage, STORM);
     let output = tool.stop();
     let account = assert_balanced(output.assert_code(0));
-    assert!(account["lost_ring"] > 0, "the ring did not run over: {account:?}\n{output}");
+    assert!(account["lost_ring"] > 0, "the ring did not overflow: {account:?}\n{output}");
     assert_reported_are_rows(&output, &account, 0);
     Ok(())
 }
@@ -146,14 +151,14 @@ fn is_warning(line: &str) -> bool {
         && line.contains("--max-sockets")
 }
 
-/// A row that could not be is a loss; the end says what helps.
+/// A missing row is a loss; the last lines say what helps.
 fn a_small_table_fails_a_strict_run() -> Outcome {
     Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let mut tool = Tool::start("tcplife", &["--json", "--max-sockets", "1", "--strict"]);
-    // Ten connections, twenty ends, and room for one.
+    // Ten connections, twenty ends, and a table of one entry.
     let pairs: Vec<_> = (0..10).map(|_| stage.open()).collect();
-    // Said once, while there is still time to do something about it.
+    // There is one warning, at the time of the loss.
     tool.wait_for("a warning", |seen| seen.stderr_since_attached().iter().any(|line| is_warning(line)));
     for pair in pairs {
         traffic::close(&mut stage, pair, (0, 0));

@@ -6,22 +6,22 @@ use std::path::Path;
 use std::process::Command;
 
 use kernel_tests::cli::{Tool, binary, run};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 
-use super::{EVENT_TOOLS, TOOLS};
+use crate::known_tools;
 
 pub const TESTS: &[Test] = &[
-    ("cli::links_by_name", links_by_name),
-    ("cli::links_are_made", links_are_made),
-    ("cli::links_replace_nothing", links_replace_nothing),
+    test("cli::links_by_name", links_by_name),
+    test("cli::links_are_made", links_are_made),
+    test("cli::links_replace_nothing", links_replace_nothing),
 ];
 
-/// Runs a link on real connections until it has printed these rows.
+/// Runs a link on real connections until it has printed this many rows.
 #[track_caller]
 fn watches(link: &Path, tool: &str, rows: usize) {
     let netns = Netns::enter_new();
@@ -43,7 +43,8 @@ fn links_by_name() -> Outcome {
     Ok(())
 }
 
-/// `tcptools links DIR`: one for each tool and nothing else, and what is there already is good.
+/// `tcptools links DIR` makes a link for each tool and no other file. Links that exist already are
+/// not an error.
 fn links_are_made() -> Outcome {
     let scratch = Scratch::new();
     let dir = scratch.path(".");
@@ -55,12 +56,12 @@ fn links_are_made() -> Outcome {
     let names = fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().expect("ASCII")).collect();
     names.sort();
-    assert_eq!(names, TOOLS);
-    for tool in TOOLS {
+    assert_eq!(names, known_tools::names());
+    for tool in known_tools::names() {
         if tool == "tcpdrop" && needs(Feature::ProbeReads).is_err() {
-            continue; // It says that it cannot; see tcpdrop::says_why_it_cannot.
+            continue; // See tcpdrop::lockdown_is_explained.
         }
-        let rows = EVENT_TOOLS.iter().find(|(name, _)| *name == tool).map_or(0, |(_, rows)| *rows);
+        let rows = known_tools::rows_per_connection(tool).unwrap_or(0);
         let link = scratch.path(tool);
         let is_ours = fs::canonicalize(&link).ok() == fs::canonicalize(binary()).ok();
         assert!(is_ours, "{} leads elsewhere", link.display());
@@ -69,7 +70,7 @@ fn links_are_made() -> Outcome {
     Ok(())
 }
 
-/// A file of a tool's name may be somebody's own.
+/// A file with the name of a tool may belong to another program.
 fn links_replace_nothing() -> Outcome {
     let scratch = Scratch::new();
     let own = scratch.file("tcplife", b"mine");
@@ -78,7 +79,7 @@ fn links_replace_nothing() -> Outcome {
         let output = run([Path::new("links"), &dir]);
         output.assert_code(1).assert_no_stdout();
         let name = named.file_name().and_then(|name| name.to_str()).expect("ASCII");
-        assert!(output.one_line().contains(name), "the line has to name {name}\n{output}");
+        assert!(output.one_line().contains(name), "the line must name {name}\n{output}");
     }
     assert_eq!(fs::read(&own).expect("still a file"), b"mine");
     Ok(())

@@ -1,19 +1,20 @@
-//! What is said of what was lost, where nobody asked for the account.
+//! Warnings about lost events without `--stats`.
 
 use kernel_tests::cli::Tool;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-pub const TESTS: &[Test] = &[("cli::loss_is_said", loss_is_said)];
+pub const TESTS: &[Test] = &[test("cli::loss_is_reported", loss_is_reported)];
 
-/// More connections than a ring of a page has room for.
+/// More connections than fit into a ring of one page.
 const STORM: u32 = 100;
 
-/// A tool that is stopped while its ring runs over says so when it goes on, and how much it was at the end.
-fn loss_is_said() -> Outcome {
+/// A tool whose ring overflows while it is stopped warns when it continues, and reports the number
+/// of lost events at the end.
+fn loss_is_reported() -> Outcome {
     Netns::enter_new();
     let mut tool = Tool::start("tcpstates", &["--ring-size", "4096"]);
     let mut stage = Stage::new(Via::V4);
@@ -30,7 +31,7 @@ fn loss_is_said() -> Outcome {
         .lines()
         .rev()
         .find_map(|line| line.strip_prefix("tcptools: tcpstates: ")?.split_once(" events lost: "));
-    let (count, why) = last.unwrap_or_else(|| panic!("the end says what was lost\n{output}"));
+    let (count, why) = last.unwrap_or_else(|| panic!("no line on lost events\n{output}"));
     assert!(count.parse::<u64>().is_ok_and(|count| count > 0), "{output}");
     assert!(why.contains(" ring buffer full (increase --ring-size)"), "{output}");
     Ok(())

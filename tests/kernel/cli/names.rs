@@ -1,36 +1,36 @@
-//! Names that processes give themselves, to look like something else: each stays in its place, in every format of every tool that
-//! shows one.
+//! Processes with misleading names: a name cannot fake a row or a column, in any format of any tool
+//! that shows names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kernel_tests::cli::{Output, Tool};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::segment::flag;
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use serde_json::{Map, Value};
 
-use crate::tcpdrop::{needs_receiver, strays};
-use crate::tcptop::sees_what_is_sent;
+use crate::tcpdrop::{needs_receiver, send_out_of_window};
+use crate::tcptop::needs_send_hook;
 
 pub const TESTS: &[Test] = &[
-    ("cli::names_in_connlat", || opened_under("tcpconnlat", &[], "COMM")),
-    ("cli::names_in_life", || opened_under("tcplife", &[], "COMM")),
-    ("cli::names_in_life_wide", || opened_under("tcplife", &["-w"], "COMM")),
-    ("cli::names_in_states", || opened_under("tcpstates", &[], "C-COMM")),
-    ("cli::names_in_tracer", || opened_under("tcptracer", &[], "COMM")),
-    ("cli::names_in_top", || {
-        sees_what_is_sent()?;
+    test("cli::names_in_connlat", || opened_under("tcpconnlat", &[], "COMM")),
+    test("cli::names_in_life", || opened_under("tcplife", &[], "COMM")),
+    test("cli::names_in_life_wide", || opened_under("tcplife", &["-w"], "COMM")),
+    test("cli::names_in_states", || opened_under("tcpstates", &[], "C-COMM")),
+    test("cli::names_in_tracer", || opened_under("tcptracer", &[], "COMM")),
+    test("cli::names_in_top", || {
+        needs_send_hook()?;
         opened_under("tcptop", &["-C"], "COMM")
     }),
-    ("cli::names_in_retrans", names_in_retrans),
-    ("cli::names_in_drop", names_in_drop),
+    test("cli::names_in_retrans", names_in_retrans),
+    test("cli::names_in_drop", names_in_drop),
 ];
 
-/// What a process calls itself, and how that is shown.
+/// The name of a process, and how the tools print it.
 const NAMES: [(&[u8], &str); 9] = [
     (b"\n", r"\x0a"),
     (b"x\n1 y 10.0.0.1", r"x\x0a1 y 10.0.0.1"),
@@ -59,21 +59,22 @@ impl Watch {
         Self { table: start(&[]), csv: start(&["--csv"]), json: start(&["--json"]), netns }
     }
 
-    /// Ends all three, and checks what they wrote. `column` has the names in CSV, and in the table `shown` of their letters.
+    /// Stops all three tools and checks their output. `column` is the column of names in CSV and in
+    /// the table.
     fn check(mut self, column: &str, rows: usize) {
         self.json.wait_rows(self.netns.inode(), rows);
         let [table, csv, json] = [self.table, self.csv, self.json].map(Tool::stop);
         let all: BTreeSet<String> = NAMES.iter().map(|(_, shown)| (*shown).to_owned()).collect();
 
         let of_json: Vec<Option<String>> = objects(&json).iter().map(|row| text(&row["comm"])).collect();
-        assert_eq!(hostile(&of_json, &json), all, "{json}");
+        assert_eq!(misleading(&of_json, &json), all, "{json}");
 
         let mut reader = csv::ReaderBuilder::new().from_reader(csv.stdout.as_bytes());
         let headings = reader.headers().expect("a line of headings").clone();
         let at = headings.iter().position(|heading| heading == column).expect("its column");
         let fields =
             reader.records().map(|row| row.expect("as many fields as headings").get(at).map(str::to_owned));
-        assert_eq!(hostile(&fields.collect::<Vec<_>>(), &csv), all, "{csv}");
+        assert_eq!(misleading(&fields.collect::<Vec<_>>(), &csv), all, "{csv}");
 
         let headings = table.stdout.lines().find(|line| line.contains("PID")).expect("a line of headings");
         for output in [&table, &csv, &json] {
@@ -82,15 +83,15 @@ impl Watch {
             assert!(!output.stdout.contains(odd) && !output.stderr.contains(odd), "{output}");
         }
         for name in all.iter().filter(|_| headings.contains(column)) {
-            // A column may be too narrow for it.
+            // The column may be too narrow for the name.
             let start: String = name.chars().take(10).collect();
             assert!(table.stdout.lines().any(|line| line.contains(&*start)), "{name} is not in\n{table}");
         }
     }
 }
 
-/// The names that are not those of the test's other processes, or of nobody.
-fn hostile(names: &[Option<String>], output: &Output) -> BTreeSet<String> {
+/// The names, without those of the test's other processes and without unknown names.
+fn misleading(names: &[Option<String>], output: &Output) -> BTreeSet<String> {
     assert!(!names.is_empty(), "{output}");
     let known = |name: &String| !name.starts_with("kt-") && name != "-";
     names.iter().flatten().filter(|name| known(name)).cloned().collect()
@@ -120,10 +121,11 @@ fn opened_under(tool: &str, args: &[&str], column: &str) -> Outcome {
     Ok(())
 }
 
-/// A process connects under each name to where nobody answers; the kernel sends its SYN again after a second.
+/// A process connects under each name and gets no answer; the kernel retransmits its SYN after a
+/// second.
 fn names_in_retrans() -> Outcome {
     let watch = Watch::start("tcpretrans", &["--owner"]);
-    let mut stage = traffic::deaf();
+    let mut stage = traffic::with_full_backlog();
     let connects: Vec<_> = NAMES
         .iter()
         .map(|(name, _)| {
@@ -132,13 +134,13 @@ fn names_in_retrans() -> Outcome {
         })
         .collect();
     for connect in connects {
-        stage.client.finish_connect(connect).expect_err("nobody answers");
+        stage.client.finish_connect(connect).expect_err("no answer");
     }
     watch.check("COMM", NAMES.len());
     Ok(())
 }
 
-/// A process accepts under each name, and what comes for it then is dropped.
+/// A process accepts under each name; then packets to it are dropped.
 fn names_in_drop() -> Outcome {
     needs(Feature::ProbeReads)?;
     needs_receiver()?;
@@ -148,7 +150,7 @@ fn names_in_drop() -> Outcome {
         stage.server.rename(name);
         let pair = stage.open();
         stage.exchange(pair, 1, 1);
-        strays(pair, flag::ACK);
+        send_out_of_window(pair, flag::ACK);
     }
     watch.check("COMM", NAMES.len());
     Ok(())

@@ -1,4 +1,5 @@
-//! A run from its start to its end: when rows come, what ends it, and that nothing of it is left.
+//! A run from start to end: when rows are printed, what ends the run, and that it leaves nothing
+//! behind.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -9,28 +10,29 @@ use kernel_tests::cli::{Tool, tcptools};
 use kernel_tests::leak::{self, BpfObjects};
 use kernel_tests::netns::Netns;
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 use kernel_tests::traffic;
 use nix::sys::signal::Signal;
 
-use super::{EVENT_TOOLS, runnable};
+use crate::known_tools::{runnable, with_rows};
 
 pub const TESTS: &[Test] = &[
-    ("cli::rows_come_while_it_runs", rows_come_while_it_runs),
-    ("cli::stopping_prints_what_is_pending", stopping_prints_what_is_pending),
-    ("cli::count", count),
-    ("cli::duration", duration),
-    ("cli::closed_pipe", closed_pipe),
-    ("cli::full_disk", full_disk),
-    ("cli::nothing_is_left", nothing_is_left),
-    ("cli::interrupted_start_leaves_nothing", interrupted_start_leaves_nothing),
+    test("cli::rows_come_while_it_runs", rows_come_while_it_runs),
+    test("cli::stopping_prints_what_is_pending", stopping_prints_what_is_pending),
+    test("cli::count", count),
+    test("cli::duration", duration),
+    test("cli::closed_pipe", closed_pipe),
+    test("cli::full_disk", full_disk),
+    test("cli::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
+    test("cli::interrupted_start_leaves_nothing", interrupted_start_leaves_nothing).alone(Alone::BpfObjects),
 ];
 
-/// Nobody has to wait for a full buffer: the row is there, whole, while the tool runs on.
+/// Rows are printed at once, as complete lines, while the tool runs.
 fn rows_come_while_it_runs() -> Outcome {
     let netns = Netns::enter_new();
-    let mut tool = Tool::start("tcpstates", &["--json"]);
+    // Rows of other tests would be half read when the last row is there.
+    let mut tool = Tool::start("tcpstates", &["--json", "--netns", &netns.inode().to_string()]);
     let mut stage = Stage::new(Via::V4);
     let mut total = 1;
     tool.wait_rows(netns.inode(), total);
@@ -77,7 +79,8 @@ fn duration() -> Outcome {
     let attached = Instant::now();
     let output = tool.finish();
     output.assert_code(0);
-    // Counted from the tool's start or from attaching; a second is long against the difference.
+    // Whether it counts from the tool's start or from attaching makes less difference than half a
+    // second.
     assert!(
         attached.elapsed() > Duration::from_millis(500),
         "it ended after {:?}\n{output}",
@@ -86,27 +89,28 @@ fn duration() -> Outcome {
     Ok(())
 }
 
-/// As `| head -1` does: the reader goes, the next row finds nobody, and that is no failure.
+/// The reader closes the pipe, as `| head -1` does. The next row cannot be written, which is not a
+/// failure.
 fn closed_pipe() -> Outcome {
     Netns::enter_new();
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         for format in [&["--json"][..], &[]] {
             let mut running = Tool::start(tool, format);
             running.close_stdout();
             traffic::client_closes_first(&mut Stage::new(Via::V4));
             let output = running.finish();
             output.assert_code(0);
-            assert!(output.stderr_since_attached().is_empty(), "nothing is wrong\n{output}");
+            assert!(output.stderr_since_attached().is_empty(), "no message\n{output}");
         }
     }
     Ok(())
 }
 
-/// Every write fails: one line, exit code 1, and no row is lost in silence.
+/// Every write fails: one line, exit code 1, so that no row is lost without a message.
 fn full_disk() -> Outcome {
     let full = || File::options().write(true).open("/dev/full").expect("open /dev/full");
     Netns::enter_new();
-    for (tool, _) in EVENT_TOOLS {
+    for (tool, _) in with_rows() {
         let mut running = Tool::spawn_to(tcptools([tool, "--json", "-v"]), full().into());
         running.wait_attached(tool);
         traffic::client_closes_first(&mut Stage::new(Via::V4));
@@ -115,22 +119,22 @@ fn full_disk() -> Outcome {
         let lines = output.stderr_since_attached();
         assert!(
             matches!(lines[..], [line] if line.starts_with("tcptools: ") && line.contains("No space left")),
-            "one line on what is wrong\n{output}"
+            "one line on the error\n{output}"
         );
-        // The header fails before there is any row.
+        // The headings cannot be written either.
         let output = Tool::spawn_to(tcptools([tool]), full().into()).finish();
         assert!(output.assert_code(1).one_line().contains("No space left"), "{output}");
     }
     Ok(())
 }
 
-fn nothing_is_left() -> Outcome {
+fn no_bpf_object_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     Netns::enter_new();
     for tool in runnable() {
-        let running = Tool::start(tool, &["--json"]);
-        // A program, its link, and at least a table and a ring; otherwise there would be nothing to leave.
-        assert!(leak::objects_of(running.pid()) >= 4, "the tool holds BPF objects while it runs");
+        let running = Tool::start(tool.name, &["--json"]);
+        // A program, its link, a table and a ring. Without them the test would prove nothing.
+        assert!(leak::objects_of(running.pid()) >= 4, "the tool has BPF objects open while it runs");
         traffic::client_closes_first(&mut Stage::new(Via::V4));
         running.stop().assert_code(0);
     }
@@ -142,20 +146,28 @@ fn nothing_is_left() -> Outcome {
 fn interrupted_start_leaves_nothing() -> Outcome {
     const STEP: Duration = Duration::from_micros(250);
     let before = BpfObjects::now()?;
-    for tool in runnable() {
+    // The tools have messages about sockets of other programs too.
+    let netns = Netns::enter_new().inode().to_string();
+    let interrupt = |tool: &str| {
         for step in 0..32 {
-            let running = Tool::spawn(tcptools([tool, "--json"]));
-            // Not a wait: the delay is what is tested.
+            let running = Tool::spawn(tcptools([tool, "--json", "--netns", &netns]));
+            // Not a wait: the test is about this delay.
             thread::sleep(STEP * step);
             running.signal(Signal::SIGINT);
             let output = running.finish();
             let status = output.status.expect("it ended");
-            // Before the tool has taken over the signal, the kernel ends it.
+            // Until the tool handles the signal, the kernel ends the process.
             let killed = status.signal() == Some(Signal::SIGINT as i32);
             assert!(killed || status.code() == Some(0), "step {step}\n{output}");
             output.assert_complete_lines();
             assert_eq!(output.complaints(), [""; 0], "step {step}\n{output}");
         }
+    };
+    let tools: Vec<_> = runnable().collect();
+    for pair in tools.chunks(2) {
+        thread::scope(|scope| {
+            pair.iter().for_each(|tool| drop(scope.spawn(|| interrupt(tool.name))));
+        });
     }
     before.assert_none_left();
     Ok(())

@@ -1,32 +1,32 @@
-//! Rows for people and for spreadsheets: the columns they know, in their places, with the times they asked for.
+//! Tables and CSV: the columns, their positions, and the columns of times.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kernel_tests::cli::{Output, Tool, tcptools};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::stage::{End, Session, Stage, Via};
 use kernel_tests::traffic;
 
 pub const TESTS: &[Test] = &[
-    ("cli::life_table", || table("tcplife", &[], &life(10, 15, 5))),
-    ("cli::life_table_wide", || table("tcplife", &["-w"], &with_ip(life(16, 39, 6)))),
-    ("cli::life_table_failed", || {
+    test("cli::life_table", || table("tcplife", &[], &life(10, 15, 5))),
+    test("cli::life_table_wide", || table("tcplife", &["-w"], &with_ip(life(16, 39, 6)))),
+    test("cli::life_table_failed", || {
         let mut columns = life(10, 15, 5);
         columns.pop();
         columns.extend([("MS", 8), ("OUTCOME", 0)]);
         table("tcplife", &["--failed"], &columns)
     }),
-    ("cli::states_table", || table("tcpstates", &[], &states(10, 15))),
-    ("cli::states_table_wide", || table("tcpstates", &["-w"], &with_ip(states(16, 39)))),
-    ("cli::csv", csv),
-    ("cli::time_of_day_is_local", time_of_day_is_local),
-    ("cli::seconds_since_the_first_row", seconds_since_the_first_row),
+    test("cli::states_table", || table("tcpstates", &[], &states(10, 15))),
+    test("cli::states_table_wide", || table("tcpstates", &["-w"], &with_ip(states(16, 39)))),
+    test("cli::csv", csv),
+    test("cli::time_of_day_is_local", time_of_day_is_local),
+    test("cli::seconds_since_the_first_row", seconds_since_the_first_row),
 ];
 
-/// A heading and the width of its column, below zero for one that is padded on the left, as in `printf(3)`.
+/// A heading and the width of its column; negative if the column is padded on the left.
 type Column = (&'static str, isize);
 
 fn life(comm: isize, address: isize, kib: isize) -> Vec<Column> {
@@ -59,15 +59,15 @@ fn states(comm: isize, address: isize) -> Vec<Column> {
     ]
 }
 
-/// Where the table is wide enough for it, IP stands before the addresses.
+/// Wide tables have the column IP before the addresses.
 fn with_ip(mut columns: Vec<Column>) -> Vec<Column> {
     let at = columns.iter().position(|(heading, _)| *heading == "LADDR").expect("addresses");
     columns.insert(at, ("IP", 2));
     columns
 }
 
-/// A line of a table: one space between columns at least, and none at the end. A cell that is wider than its column makes it
-/// wider for the lines below as well.
+/// A line of a table: at least one space between columns, none at the end. A cell that is wider
+/// than its column widens the column for all later lines.
 fn line(columns: &mut [Column], cells: &[&str]) -> String {
     let mut line = String::new();
     for ((_, width), cell) in columns.iter_mut().zip(cells) {
@@ -80,17 +80,20 @@ fn line(columns: &mut [Column], cells: &[&str]) -> String {
     line.trim_end().to_owned()
 }
 
-/// Starts a tool with a time zone and waits until it is attached.
+/// Starts a tool on the sockets of this namespace, with a time zone, and waits until it is
+/// attached.
 #[track_caller]
 fn start(tool: &str, options: &[&str], zone: &str) -> Tool {
-    let mut command = tcptools([&[tool, "-v"][..], options].concat());
+    let netns = Netns::current().inode().to_string();
+    let mut command = tcptools([&[tool, "-v", "--netns", &netns][..], options].concat());
     command.env("TZ", zone);
     let mut started = Tool::spawn(command);
     started.wait_attached(tool);
     started
 }
 
-/// Has a tool watch a session over IPv4 and one whose client has addresses that do not fit a narrow column.
+/// Has a tool watch a session over IPv4, and one whose client has addresses too wide for a narrow
+/// column.
 #[track_caller]
 fn watch(mut tool: Tool, rows: usize) -> (Output, Vec<Session>) {
     let sessions: Vec<Session> = [Via::V4, Via::MappedClient]
@@ -103,12 +106,13 @@ fn watch(mut tool: Tool, rows: usize) -> (Output, Vec<Session>) {
     (output, sessions)
 }
 
-/// How many rows of [`watch`] a tool prints: an end of a connection, a change of state and those of the two listeners.
+/// How many rows a tool prints in [`watch`]: one for each end, or one for each state change,
+/// including those of the two listeners.
 fn rows(tool: &str) -> usize {
     if tool == "tcplife" { 4 } else { 20 + 2 }
 }
 
-/// The cells of each row, without the heading. No name in these tests has a space.
+/// The cells of each row, without the headings. Names in these tests have no spaces.
 fn cells(output: &Output) -> Vec<Vec<&str>> {
     output.stdout.lines().skip(1).map(|line| line.split_ascii_whitespace().collect()).collect()
 }
@@ -129,7 +133,7 @@ fn table(tool: &str, options: &[&str], columns: &[Column]) -> Outcome {
     let mut lines = output.stdout.lines();
     assert_eq!(lines.next(), Some(&*line(&mut columns, &headings)), "{output}");
     for (cells, seen) in cells(&output).iter().zip(lines) {
-        assert_eq!(cells.len(), columns.len(), "a cell for each column: {seen}\n{output}");
+        assert_eq!(cells.len(), columns.len(), "one cell for each column: {seen}\n{output}");
         assert_eq!(seen, line(&mut columns, cells), "the places of the columns\n{output}");
     }
     for end in sessions.iter().flat_map(|session| &session.ends) {
@@ -138,7 +142,7 @@ fn table(tool: &str, options: &[&str], columns: &[Column]) -> Outcome {
     Ok(())
 }
 
-/// The last row of an end has to show what is known of it.
+/// The last row of an end must have its facts.
 #[track_caller]
 fn assert_shown(output: &Output, headings: &[&str], rows: &[Vec<&str>], end: &End) {
     let text = |address: SocketAddr| [address.ip().to_string(), address.port().to_string()];
@@ -147,7 +151,7 @@ fn assert_shown(output: &Output, headings: &[&str], rows: &[Vec<&str>], end: &En
     let row = rows.iter().rfind(is_end).unwrap_or_else(|| panic!("no row of {end:?}\n{output}"));
     let states = headings.contains(&"NEWSTATE");
     let (pid, comm) = if states { ("C-PID", "C-COMM") } else { ("PID", "COMM") };
-    // Who the last change of state is credited to is tested elsewhere: a soft interrupt has nobody to name.
+    // The owner of the last state change is tested elsewhere: in a soft interrupt it is unknown.
     let owned =
         end.owners.iter().any(|who| pick(headings, row, &[pid, comm]) == [&*who.pid.to_string(), &who.comm]);
     assert!(owned || states, "the owner of {end:?}\n{output}");
@@ -169,17 +173,17 @@ fn assert_shown(output: &Output, headings: &[&str], rows: &[Vec<&str>], end: &En
     assert_number(pick(headings, row, &["MS"])[0], digits, output);
 }
 
-/// A number with so many digits after the point.
+/// A number with this many digits after the point.
 #[track_caller]
 pub fn assert_number(text: &str, digits: usize, output: &Output) -> f64 {
     let right = text.split_once('.').is_some_and(|(_, fraction)| fraction.len() == digits);
     match text.parse() {
         Ok(number) if right => number,
-        _ => panic!("{text:?} is no number with {digits} digits after the point\n{output}"),
+        _ => panic!("{text:?} is not a number with {digits} digits after the point\n{output}"),
     }
 }
 
-/// `-s`: a heading and rows of the same fields, IP among them, with no padding.
+/// `-s`: headings and rows of the same fields, including IP, without padding.
 fn csv() -> Outcome {
     const HEADINGS: [(&str, &str); 2] = [
         ("tcplife", "TIME,TIME(s),PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,TX_KB,RX_KB,MS"),
@@ -204,9 +208,9 @@ fn csv() -> Outcome {
     Ok(())
 }
 
-/// `-T`: when it happened, on the clock of the zone the environment names.
+/// `-T`: the time of the event, in the time zone of the environment.
 fn time_of_day_is_local() -> Outcome {
-    // In POSIX the offset is what has to be added to get UTC.
+    // In POSIX the offset is added to local time to get UTC.
     const ZONES: [(&str, i64); 2] = [("UTC", 0), ("KTZ-3:30", 3 * 3600 + 30 * 60)];
     const DAY: i64 = 24 * 3600;
     needs(Feature::Ipv6)?;
@@ -220,7 +224,7 @@ fn time_of_day_is_local() -> Outcome {
             let end = seconds_since_1970(SystemTime::now());
             let headings: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();
             assert_eq!(output.stdout.lines().next(), Some(&*line(&mut columns, &headings)), "{output}");
-            // A second earlier: a row's time is converted from another clock.
+            // One second earlier is right too: a row's time is converted from another clock.
             let clocks: Vec<String> =
                 (begin - 1..=end).map(|at| clock((at + offset).rem_euclid(DAY))).collect();
             for cells in cells(&output) {
@@ -243,7 +247,7 @@ fn clock(second: i64) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// `-t`: from 0, the same with both clocks shown.
+/// `-t`: seconds since the first row, also beside `-T`.
 fn seconds_since_the_first_row() -> Outcome {
     needs(Feature::Ipv6)?;
     for (tool, options) in [("tcplife", "-t"), ("tcpstates", "-t"), ("tcplife", "-tT"), ("tcpstates", "-tT")]
@@ -259,9 +263,9 @@ fn seconds_since_the_first_row() -> Outcome {
         let times: Vec<&str> = cells(&output).iter().map(|cells| cells[at]).collect();
         assert_eq!(times[0], "0.000000", "{output}");
         let times: Vec<f64> = times.iter().map(|time| assert_number(time, 6, &output)).collect();
-        // Events of two CPUs may come a little out of order.
+        // Events of two CPUs may be printed slightly out of order.
         assert!(times.iter().all(|time| (-0.01..elapsed).contains(time)), "{elapsed}\n{output}");
-        assert!(times.iter().any(|time| *time > 0.0), "time goes on\n{output}");
+        assert!(times.iter().any(|time| *time > 0.0), "times increase\n{output}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the command line means, and what is said when it makes no sense or this user or file cannot do it.
+//! The command line: help, usage errors, wrong files, missing privileges.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,27 +6,27 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use kernel_tests::cli::{Tool, binary, run};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 
-use super::TOOLS;
+use crate::known_tools::names;
 
 pub const TESTS: &[Test] = &[
-    ("cli::help", help),
-    ("cli::wrong_usage", wrong_usage),
-    ("cli::wrong_btf_file", wrong_btf_file),
-    ("cli::not_root", not_root),
-    ("cli::no_way_to_run", no_way_to_run),
-    ("cli::ebpf_needs_no_kernel", ebpf_needs_no_kernel),
+    test("cli::help", help),
+    test("cli::wrong_usage", wrong_usage),
+    test("cli::wrong_btf_file", wrong_btf_file),
+    test("cli::not_root", not_root),
+    test("cli::contradicting_options", contradicting_options),
+    test("cli::ebpf_needs_no_kernel", ebpf_needs_no_kernel),
 ];
 
-/// The user without rights, on every distribution.
+/// The user without privileges, on every distribution.
 const NOBODY: u32 = 65534;
 
 fn help() -> Outcome {
     let output = run(["--help"]);
     assert_eq!(output.assert_code(0).stderr, "", "{output}");
-    for tool in TOOLS {
+    for tool in names() {
         assert!(output.stdout.contains(tool), "{output}");
         let own = run([tool, "--help"]);
         assert_eq!(own.assert_code(0).stderr, "", "{own}");
@@ -35,7 +35,7 @@ fn help() -> Outcome {
     Ok(())
 }
 
-/// Exit code 2 and one line that names what is wrong, before anything is done.
+/// Exit code 2 and one line that names the wrong argument, before anything is loaded.
 fn wrong_usage() -> Outcome {
     const WRONG: &[(&[&str], &str)] = &[
         (&["frobnicate"], "frobnicate"),
@@ -84,7 +84,7 @@ fn wrong_btf_file() -> Outcome {
     let files = [
         scratch.path("missing"),
         scratch.file("empty", b""),
-        scratch.file("text", b"This is no BTF, and no ELF file either.\n"),
+        scratch.file("text", b"This is neither BTF nor an ELF file.\n"),
         scratch.file("truncated", &whole[..whole.len() / 2]),
         scratch.file("other-program", &fs::read("/proc/self/exe").expect("read this program")),
         scratch.path("."),
@@ -94,12 +94,12 @@ fn wrong_btf_file() -> Outcome {
         let shown = file.to_str().expect("a path of ASCII");
         let output = run(["tcplife", "--btf", shown]);
         output.assert_code(1).assert_no_stdout();
-        assert!(output.one_line().contains(shown), "the line has to name {shown}\n{output}");
+        assert!(output.one_line().contains(shown), "the line must name {shown}\n{output}");
     }
     Ok(())
 }
 
-/// Well-formed BTF (linux/btf.h) of a program that knows `int` and nothing else.
+/// Well-formed BTF (linux/btf.h) with the type `int` only.
 fn btf_of_one_int() -> Vec<u8> {
     const MAGIC_VERSION_FLAGS: [u8; 4] = [0x9f, 0xeb, 1, 0];
     let strings = b"\0int\0";
@@ -113,30 +113,30 @@ fn btf_of_one_int() -> Vec<u8> {
 }
 
 fn not_root() -> Outcome {
-    for tool in TOOLS {
-        let (_scratch, mut command) = as_nobody();
+    for tool in names() {
+        let (_scratch, mut command) = as_unprivileged_user();
         command.arg(tool);
         let output = Tool::spawn(command).finish();
         output.assert_code(1).assert_no_stdout();
         let line = output.one_line();
         assert!(
             line.contains("root") || line.contains("CAP_"),
-            "the line has to say what is missing\n{output}"
+            "the line must name what is missing\n{output}"
         );
     }
     Ok(())
 }
 
-/// The options for tests may leave nothing that could be tried.
-fn no_way_to_run() -> Outcome {
+/// The options for tests can exclude all attach options.
+fn contradicting_options() -> Outcome {
     let output = run(["tcplife", "--access", "typed", "--perf"]);
     output.assert_code(1).assert_no_stdout();
     assert!(output.one_line().ends_with("no way to run"), "{output}");
     Ok(())
 }
 
-/// The tool as the user nobody, from a place that user may read.
-pub fn as_nobody() -> (Scratch, Command) {
+/// The tool as the user nobody, copied to a directory that this user may read.
+pub fn as_unprivileged_user() -> (Scratch, Command) {
     let scratch = Scratch::new();
     let copy = scratch.path("tcptools");
     fs::copy(binary(), &copy).expect("copy tcptools");
@@ -146,13 +146,13 @@ pub fn as_nobody() -> (Scratch, Command) {
     (scratch, command)
 }
 
-/// The listing of what a described kernel would get, for any user.
+/// The program listing for a described kernel needs no privileges.
 fn ebpf_needs_no_kernel() -> Outcome {
-    for tool in TOOLS {
+    for tool in names() {
         for (option, begins) in
             [("--ebpf", ""), ("--ebpf=hex", ""), ("--ebpf=json", "{"), ("--ebpf=elf", "\u{7f}ELF")]
         {
-            let (_scratch, mut command) = as_nobody();
+            let (_scratch, mut command) = as_unprivileged_user();
             command.args([tool, option, "--target", "6.1-x86_64-typed"]);
             let output = Tool::spawn(command).finish();
             output.assert_code(0);

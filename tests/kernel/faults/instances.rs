@@ -1,40 +1,43 @@
-//! The tool as a process: stopped and continued, killed, started many times over, with next to no room.
+//! The tool as a process: stopped and continued, killed, started many times, with the smallest
+//! ring.
 
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
 
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::cli::Tool;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::gate::misses_runs;
 use kernel_tests::leak::{self, BpfObjects};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::misses_runs;
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use nix::sys::signal::Signal;
 
 use crate::accounting::{assert_accounted, start};
-use crate::cli::{EVENT_TOOLS, needs_perf_buffers, runnable};
+use crate::cli::needs_perf_buffers;
+use crate::known_tools::{runnable, with_rows};
 
 pub const TESTS: &[Test] = &[
-    ("faults::stopped_and_continued", stopped_and_continued),
-    ("faults::killed", killed),
-    ("faults::sixty_four_at_once", sixty_four_at_once),
-    ("faults::two_on_the_same_hooks", two_on_the_same_hooks),
-    ("faults::a_ring_of_one_page", a_ring_of_one_page),
+    test("faults::stopped_and_continued", stopped_and_continued),
+    test("faults::killed", killed).alone(Alone::BpfObjects),
+    test("faults::sixty_four_at_once", sixty_four_at_once).alone(Alone::Time),
+    test("faults::two_on_the_same_hooks", two_on_the_same_hooks),
+    test("faults::a_ring_of_one_page", a_ring_of_one_page),
 ];
 
-/// What happens while it is stopped is in the ring, and comes when it goes on.
+/// Events that happen while the tool is stopped wait in the ring, and are printed when it
+/// continues.
 fn stopped_and_continued() -> Outcome {
     const TIMES: u64 = 3;
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let running = start(tool, &[], &netns);
         for _ in 0..TIMES {
             running.signal(Signal::SIGSTOP);
-            door.enter().close();
+            listener.connect().close();
             running.signal(Signal::SIGCONT);
-            door.enter().close();
+            listener.connect().close();
         }
-        door.wait_closed();
+        listener.wait_closed();
         let output = running.stop();
         let account = assert_accounted(output.assert_code(0), 2 * TIMES * rows as u64);
         assert_eq!((account["lost_ring"], account["lost_map"]), (0, 0), "{account:?}\n{output}");
@@ -42,20 +45,19 @@ fn stopped_and_continued() -> Outcome {
     Ok(())
 }
 
-/// SIGKILL, which a tool cannot see: programs, links and maps go with the process.
+/// A tool cannot handle SIGKILL: programs, links and maps end with the process.
 fn killed() -> Outcome {
     let before = BpfObjects::now()?;
-    let _netns = crowd::arena();
-    let door = Door::open();
+    let _netns = bulk::new_netns();
+    let listener = Listener::open();
     for tool in runnable() {
         for options in [&[][..], &["--perf"]] {
-            let sends = EVENT_TOOLS.iter().any(|(name, _)| *name == tool);
-            if !options.is_empty() && (!sends || needs_perf_buffers().is_err()) {
+            if !options.is_empty() && (tool.rows_per_connection.is_none() || needs_perf_buffers().is_err()) {
                 continue;
             }
-            let running = Tool::start(tool, options);
-            assert!(leak::objects_of(running.pid()) >= 4, "{tool} holds BPF objects while it runs");
-            door.enter().close();
+            let running = Tool::start(tool.name, options);
+            assert!(leak::objects_of(running.pid()) >= 4, "{} has BPF objects open while it runs", tool.name);
+            listener.connect().close();
             running.signal(Signal::SIGKILL);
             let output = running.finish();
             let signal = output.status.and_then(|status| status.signal());
@@ -66,26 +68,26 @@ fn killed() -> Outcome {
     Ok(())
 }
 
-/// Each of them sees what it would see alone, and ends as it would.
+/// Each instance reports the same as it would alone, and ends normally.
 fn sixty_four_at_once() -> Outcome {
     const INSTANCES: usize = 64;
     const CONNECTIONS: u64 = 3;
-    let netns = crowd::arena();
-    let door = Door::open();
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
     let small = ["--ring-size", "64K", "--max-sockets", "4096"];
     let mut running: Vec<Tool> = Vec::new();
     while running.len() < INSTANCES {
-        // A slow machine takes long for all of them, and each has its limit.
+        // Each start has a time limit, and a slow machine takes long for all of them.
         running.extend(thread::scope(|scope| {
             let some: Vec<_> = (0..8).map(|_| scope.spawn(|| start("tcplife", &small, &netns))).collect();
             some.into_iter().map(|one| one.join().expect("it starts")).collect::<Vec<_>>()
         }));
     }
     for _ in 0..CONNECTIONS {
-        door.enter().close();
+        listener.connect().close();
     }
-    door.wait_closed();
-    // All at the same time.
+    listener.wait_closed();
+    // Stop all at the same time.
     running.iter().for_each(|tool| tool.signal(Signal::SIGINT));
     for tool in running {
         let output = tool.finish();
@@ -95,17 +97,17 @@ fn sixty_four_at_once() -> Outcome {
     Ok(())
 }
 
-/// A second instance takes nothing from the first.
+/// Two instances report the same events.
 fn two_on_the_same_hooks() -> Outcome {
     const CONNECTIONS: u64 = 5;
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let both = [start(tool, &[], &netns), start(tool, &[], &netns)];
         for _ in 0..CONNECTIONS {
-            door.enter().close();
+            listener.connect().close();
         }
-        door.wait_closed();
+        listener.wait_closed();
         for tool in both {
             let output = tool.stop();
             let account = assert_accounted(output.assert_code(0), CONNECTIONS * rows as u64);
@@ -115,21 +117,21 @@ fn two_on_the_same_hooks() -> Outcome {
     Ok(())
 }
 
-/// The smallest ring there is has room for everything, as long as there is time to read it.
+/// The smallest ring is enough as long as the reader has time.
 fn a_ring_of_one_page() -> Outcome {
-    let netns = crowd::arena();
-    let door = Door::open();
-    for (tool, rows) in EVENT_TOOLS {
+    let netns = bulk::new_netns();
+    let listener = Listener::open();
+    for (tool, rows) in with_rows() {
         let mut running = start(tool, &["--ring-size", "4096"], &netns);
-        // More than fits in it, one after the other.
+        // More events than fit into the ring, one connection after the other.
         let connections = 100 / rows;
         for number in 1..=connections {
-            door.enter().close();
+            listener.connect().close();
             if !misses_runs() {
                 running.wait_rows(netns.inode(), number * rows);
             }
         }
-        door.wait_closed();
+        listener.wait_closed();
         let output = running.stop();
         let account = assert_accounted(output.assert_code(0), (connections * rows) as u64);
         assert!(misses_runs() || account["lost_ring"] == 0, "{account:?}\n{output}");

@@ -1,13 +1,14 @@
-//! What goes wrong around a tool: it is stopped or killed, others do the same beside it, its subject goes away, the machine
-//! changes under it. It says what is true, loses nothing without a word, and leaves nothing behind.
+//! Faults around a tool: it is stopped or killed, other instances run beside it, the watched
+//! namespace or process ends, the machine changes. Its rows must be right, every loss reported, and
+//! nothing left behind.
 
-mod crowds;
 mod instances;
 mod machine;
+mod many_sockets;
 mod soak;
 mod subjects;
 
 use kernel_tests::runner::Test;
 
 pub const TESTS: &[&[Test]] =
-    &[crowds::TESTS, instances::TESTS, machine::TESTS, soak::TESTS, subjects::TESTS];
+    &[many_sockets::TESTS, instances::TESTS, machine::TESTS, soak::TESTS, subjects::TESTS];

@@ -1,66 +1,58 @@
-//! Sockets of every kind by the thousand, and tables that are empty when they are gone.
+//! Thousands of sockets of every kind. When they are closed, the tables are empty.
 
 use std::env;
 use std::fs;
 use std::path::Path;
 
+use kernel_tests::bulk::{self, Kind, Listener};
 use kernel_tests::cli::{Tool, tcptools};
-use kernel_tests::crowd::{self, Door, Kind};
-use kernel_tests::deadline::{LIMIT, wait_until};
-use kernel_tests::gate::{Feature, misses_runs, needs};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::deadline::{WAIT_LIMIT, wait_until};
+use kernel_tests::requirements::{Feature, misses_runs, needs};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use loader::Map;
 
 use crate::cli::assert_balanced_or_idle;
+use crate::known_tools::FACTS;
 
-pub const TESTS: &[Test] = &[("faults::no_entry_is_left", no_entry_is_left)];
+pub const TESTS: &[Test] =
+    &[test("faults::tables_are_empty_in_the_end", tables_are_empty_in_the_end).alone(Alone::Sockets)];
 
-/// How many sockets: a number in this variable makes it a soak of hours. Limits are to be longer then, by
-/// `KERNEL_TESTS_PATIENCE`.
+/// The variable with the number of sockets, for a soak of hours. `KERNEL_TESTS_PATIENCE` must make
+/// the time limits longer then.
 const SOAK: &str = "KERNEL_TESTS_SOAK";
 const SOCKETS: u64 = 20_000;
 
-/// Every tool that has a table of sockets, in the way in which it has one.
-const WATCHERS: [(&str, &[&str]); 7] = [
-    ("tcpconnlat", &["--failed"]),
-    ("tcpdrop", &["--owner"]),
-    ("tcplife", &["--failed", "--existing"]),
-    ("tcpretrans", &["--owner"]),
-    ("tcpstates", &[]),
-    ("tcptop", &[]),
-    ("tcptracer", &[]),
-];
-
-/// An entry is for a socket that lives. Other processes of the machine have some as well, so what is left may be as many as
-/// there are, and no more.
-fn no_entry_is_left() -> Outcome {
+/// Each entry belongs to an open socket. Other programs have sockets too, so there may be as many
+/// entries as open sockets.
+fn tables_are_empty_in_the_end() -> Outcome {
     needs(Feature::ProbeReads)?;
     let sockets = match env::var(SOAK) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SOAK} is {text:?}, and has to be a number")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{SOAK} is {text:?}: expected a number")),
         Err(_) => SOCKETS,
     };
-    let _netns = crowd::arena();
-    let door = Door::open();
-    let running: Vec<Tool> = WATCHERS.iter().map(|(tool, args)| watch(tool, args)).collect();
+    let _netns = bulk::new_netns();
+    let listener = Listener::open();
+    let running: Vec<(&str, Tool)> =
+        FACTS.iter().filter_map(|tool| Some((tool.name, watch(tool.name, tool.tracks_sockets?)))).collect();
     let mut lived = 0;
     while lived < sockets {
         for kind in Kind::ALL {
-            lived += kind.live(&door);
+            lived += kind.make_and_end(&listener);
         }
     }
     println!("{lived} sockets");
-    for ((tool, _), running) in WATCHERS.iter().zip(running) {
+    for (tool, running) in running {
         let table = table_of(running.pid()).unwrap_or_else(|| panic!("{tool} has no table"));
-        wait_until(&format!("end of the entries of {tool} after {lived} sockets"), LIMIT, || {
-            let (entries, open) = (table.entries().expect("a table").len() as u64, crowd::open_sockets());
+        wait_until(&format!("end of the entries of {tool} after {lived} sockets"), WAIT_LIMIT, || {
+            let (entries, open) = (table.entries().expect("a table").len() as u64, bulk::open_sockets());
             if entries <= open { Ok(()) } else { Err(format!("{entries} entries, {open} open sockets")) }
         });
         drop(table);
         let output = running.stop();
         let account = assert_balanced_or_idle(output.assert_code(0));
-        // What is sent again is a matter of luck.
-        assert!(account["seen"] > 0 || *tool == "tcpretrans", "{tool}: {account:?}");
-        // Elsewhere others may fill the table meanwhile.
+        // Whether a packet is retransmitted is a matter of luck.
+        assert!(account["seen"] > 0 || tool == "tcpretrans", "{tool}: {account:?}");
+        // On other machines, other programs may fill the table meanwhile.
         assert!(
             needs(Feature::OwnMachine).is_err() || misses_runs() || account["untracked"] == 0,
             "{tool}: {account:?}"
@@ -79,7 +71,7 @@ fn watch(tool: &str, args: &[&str]) -> Tool {
     running
 }
 
-/// The table of sockets of a tool: its hash map with an address for a key.
+/// The table of sockets of a tool: its hash map whose key is an address.
 fn table_of(pid: u32) -> Option<Map> {
     let files = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fdinfo")).ok()?;
     files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok()).find_map(|info| {
@@ -90,6 +82,6 @@ fn table_of(pid: u32) -> Option<Map> {
     })
 }
 
-/// `BPF_MAP_TYPE_HASH`, and bytes of an address.
+/// `BPF_MAP_TYPE_HASH`, and the size of an address.
 const HASH: u32 = 1;
 const ADDRESS: u32 = 8;

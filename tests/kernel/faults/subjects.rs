@@ -1,48 +1,49 @@
-//! What a tool looks at goes away, or becomes something else with the same name.
+//! The watched network namespace or process ends, or another one gets its number.
 
 use std::fs;
 use std::path::Path;
 
 use kernel_tests::actor::Actor;
-use kernel_tests::crowd::{self, Door};
-use kernel_tests::gate::{Claim, Feature, claims, needs};
+use kernel_tests::bulk::{self, Listener};
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Availability, Feature, needs, requires};
 use kernel_tests::rows::LifeRow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use kernel_tests::stage::{Stage, Via};
 
 use crate::accounting::{assert_accounted, start};
-use crate::cli::{EVENT_TOOLS, assert_balanced_or_idle, runnable};
+use crate::cli::assert_balanced_or_idle;
+use crate::known_tools::runnable;
 
 pub const TESTS: &[Test] = &[
-    ("faults::network_namespace_goes", network_namespace_goes),
-    ("faults::process_id_recycled", process_id_recycled),
+    test("faults::network_namespace_is_deleted", network_namespace_is_deleted),
+    test("faults::process_id_recycled", process_id_recycled).alone(Alone::Machine),
 ];
 
-/// The network namespace that is asked for is deleted, with a listener and connections in it, while the tools run.
-fn network_namespace_goes() -> Outcome {
-    let _here = crowd::arena();
+/// The watched network namespace is deleted, with a listener and connections in it, while the tools
+/// run.
+fn network_namespace_is_deleted() -> Outcome {
+    let _here = bulk::new_netns();
     let doomed = Netns::beside();
-    let tools: Vec<_> = runnable().map(|tool| (tool, start(tool, &[], &doomed))).collect();
+    let tools: Vec<_> = runnable().map(|tool| (tool, start(tool.name, &[], &doomed))).collect();
     let (listener, open) = doomed.run(|| {
-        let door = Door::open();
-        let open = door.enter();
-        door.enter().close();
-        (door, open)
+        let listener = Listener::open();
+        let open = listener.connect();
+        listener.connect().close();
+        (listener, open)
     });
-    // Both ends of a connection and the listener are the last that hold it.
+    // Only both ends of a connection and the listener keep the namespace alive now.
     drop(doomed);
     open.close();
     drop(listener);
-    // Not theirs, whatever number the next namespace gets.
-    let door = Door::open();
-    door.enter().close();
+    // Must not be reported, even if the next namespace gets the same number.
+    let listener = Listener::open();
+    listener.connect().close();
     for (tool, running) in tools {
         let output = running.stop();
-        let rows = EVENT_TOOLS.iter().find(|(name, _)| *name == tool).map(|(_, rows)| 2 * *rows as u64);
-        match rows {
-            // The listener's own two changes.
-            Some(rows) if tool == "tcpstates" => drop(assert_accounted(output.assert_code(0), rows + 2)),
+        match tool.rows_per_connection.map(|rows| 2 * rows as u64) {
+            // Two more changes, of the listener.
+            Some(rows) if tool.name == "tcpstates" => drop(assert_accounted(output.assert_code(0), rows + 2)),
             Some(rows) => drop(assert_accounted(output.assert_code(0), rows)),
             None => drop(assert_balanced_or_idle(output.assert_code(0))),
         }
@@ -50,13 +51,14 @@ fn network_namespace_goes() -> Outcome {
     Ok(())
 }
 
-/// A process connects and is gone; another one gets its number and connects as well. Each row names who it was.
+/// A process connects and ends; another one gets its process id and connects too. Each row must
+/// have the right name.
 fn process_id_recycled() -> Outcome {
-    // Where the next process of the machine gets its number from. `CONFIG_CHECKPOINT_RESTORE`
+    // The last process id; the next process gets the next one. Needs `CONFIG_CHECKPOINT_RESTORE`.
     const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
     needs(Feature::OwnMachine)?;
     let absent = (!Path::new(LAST_PID).exists()).then(|| format!("no {LAST_PID}"));
-    claims("a say in the next process id", Claim::Optional, absent)?;
+    requires("control of the next process id", Availability::Optional, absent)?;
     let netns = Netns::enter_new();
     let mut stage = Stage::new(Via::V4);
     let tool = start("tcplife", &[], &netns);
@@ -70,7 +72,7 @@ fn process_id_recycled() -> Outcome {
             break actor;
         }
     };
-    // The first one's connection ends while the number belongs to somebody else.
+    // The first connection ends when the process id belongs to the second process.
     stage.server.recv_eof(first.server, 0);
     stage.server.close(first.server);
     let client = reborn.connect(stage.target);

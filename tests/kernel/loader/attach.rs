@@ -1,4 +1,5 @@
-//! Attached programs see what this process does, typed or probed, and detached ones do not; and nothing of them is left.
+//! Attached programs see events of this process, by typed and by probe reads, detached programs do
+//! not, and nothing is left behind.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -8,31 +9,32 @@ use std::os::unix::process::parent_id;
 
 use bpfasm::object::{Attach, Detach, Hook, MapKind, Need, Object};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::leak::BpfObjects;
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Availability, Feature, needs, requires};
+use kernel_tests::runner::{Alone, Outcome, Test, test};
 use loader::Loaded;
 use nix::libc;
 
 use super::{
-    ONLY, TRACEPOINT, attach, attach_option, count_in, counter, load, load_only, map, object, only,
+    TEST_HOOK, TRACEPOINT, attach, attach_option, count_in, counter, load, load_only, map, object, only,
     only_hook, raw_tp,
 };
 
 pub const TESTS: &[Test] = &[
-    ("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
-    ("loader::told_to_stop_when_detached", told_to_stop_when_detached),
-    ("loader::tracepoints_are_taken_all_or_none", tracepoints_are_taken_all_or_none),
-    ("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
-    ("loader::iterator_lists_our_files", iterator_lists_our_files),
-    ("loader::runs_are_counted", runs_are_counted),
-    ("loader::descriptors_do_not_leak", descriptors_do_not_leak),
-    ("loader::nothing_is_left", nothing_is_left),
+    test("loader::attached_sees_this_and_detached_does_not", attached_sees_this_and_detached_does_not),
+    test("loader::stop_flag_is_set_on_detach", stop_flag_is_set_on_detach),
+    test("loader::tracepoints_are_taken_all_or_none", tracepoints_are_taken_all_or_none),
+    test("loader::typed_and_probed_read_the_same", typed_and_probed_read_the_same),
+    test("loader::iterator_lists_our_files", iterator_lists_our_files),
+    test("loader::runs_are_counted", runs_are_counted),
+    test("loader::descriptors_do_not_leak", descriptors_do_not_leak),
+    test("loader::no_bpf_object_is_left", no_bpf_object_is_left).alone(Alone::BpfObjects),
 ];
 
-/// Goes on only while this process is on the CPU: others of the machine do the same things. Keeps r1 in r6.
+/// Exits unless this process is on the CPU, because other processes do the same things. Keeps r1 in
+/// r6.
 pub fn only_this_process() -> Fragment {
     let process = std::process::id().cast_signed();
     bpf! {
@@ -46,7 +48,8 @@ pub fn only_this_process() -> Fragment {
     }
 }
 
-/// A program at `sys_enter` that counts each `getppid(2)` of this process in `counts` and sends its time to `events`.
+/// A program at `sys_enter` that counts each `getppid(2)` of this process in `counts` and sends its
+/// time to `events`.
 fn watcher() -> Object {
     let getppid = i32::try_from(libc::SYS_getppid).expect("a small number");
     let code = bpf! {
@@ -70,37 +73,41 @@ fn watcher() -> Object {
         map("events", MapKind::RingBuf, (0, 0, 1 << 16)),
         map("counts", MapKind::PercpuArray, (4, 8, 1)),
     ];
-    only(raw_tp(ONLY, "sys_enter", code), maps)
+    only(raw_tp(TEST_HOOK, "sys_enter", code), maps)
 }
 
-/// Makes the system call so often.
-pub fn ask(times: usize) {
+/// Makes the system call this many times.
+pub fn call_getppid(times: usize) {
     for _ in 0..times {
         let _ = parent_id();
     }
 }
 
-/// Events of what this test did, from attach to detach and not after.
+/// There are events from attach to detach, and none before or after.
 fn attached_sees_this_and_detached_does_not() -> Outcome {
     let mut loaded = load(&watcher());
     let mut events = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
     let mut seen = || events.drain(&mut |_| ()).unwrap_or_else(|e| panic!("{e}")).records;
-    ask(5);
+    call_getppid(5);
     assert_eq!((seen(), counter(&loaded, "counts")), (0, 0), "not attached yet");
     attach(&mut loaded);
-    ask(7);
+    call_getppid(7);
     assert_eq!((seen(), counter(&loaded, "counts")), (7, 7), "attached");
-    ask(3);
+    call_getppid(3);
     loaded.detach();
-    ask(5);
-    assert_eq!((seen(), counter(&loaded, "counts")), (3, 10), "what came before the detach is still there");
+    call_getppid(5);
+    assert_eq!(
+        (seen(), counter(&loaded, "counts")),
+        (3, 10),
+        "events from before the detach are still in the ring"
+    );
     Ok(())
 }
 
-/// What the programs of a hook look into says so from the detach on.
-fn told_to_stop_when_detached() -> Outcome {
+/// The map that the programs check is set by the detach.
+fn stop_flag_is_set_on_detach() -> Outcome {
     let code = bpf! { r1 = map stopped ll; r0 = 0; exit; };
-    let hook = Hook::new(ONLY, Need::Required, vec![raw_tp(ONLY, TRACEPOINT, code)]);
+    let hook = Hook::new(TEST_HOOK, Need::Required, vec![raw_tp(TEST_HOOK, TRACEPOINT, code)]);
     let hook = hook.detach(Detach::StoppedBy("stopped".into()));
     let mut loaded = load(&object(vec![hook], vec![map("stopped", MapKind::Array, (4, 4, 1))]));
     let stopped = |loaded: &Loaded| {
@@ -114,13 +121,13 @@ fn told_to_stop_when_detached() -> Outcome {
     Ok(())
 }
 
-/// One program at two tracepoints by perf, and at none of them where one is not there.
+/// One program at two tracepoints by perf events; if one tracepoint is missing, at none.
 fn tracepoints_are_taken_all_or_none() -> Outcome {
     mntns::enter_new();
     mntns::mount_tracefs();
     let id = "/sys/kernel/tracing/events/syscalls/sys_enter_getppid/id";
     let absent = fs::read(id).err().map(|error| format!("{id}: {error}"));
-    claims("tracepoints of system calls in tracefs", Claim::Optional, absent)?;
+    requires("tracepoints of system calls in tracefs", Availability::Optional, absent)?;
     let counting = || {
         bpf! {
             ..only_this_process();
@@ -131,15 +138,15 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     };
     let object = |names: [&'static str; 2]| {
         let attach = Attach::Tracepoints("syscalls".into(), names.map(Into::into).into());
-        let attach_options = vec![attach_option(ONLY, attach, counting())];
+        let attach_options = vec![attach_option(TEST_HOOK, attach, counting())];
         object(
-            vec![Hook::new(ONLY, Need::Optional, attach_options)],
+            vec![Hook::new(TEST_HOOK, Need::Optional, attach_options)],
             vec![map("counts", MapKind::Array, (4, 8, 1))],
         )
     };
     let mut both = load(&object(["sys_enter_getppid", "sys_exit_getppid"]));
     attach(&mut both);
-    ask(5);
+    call_getppid(5);
     assert_eq!(counter(&both, "counts"), 10, "{:?}", only_hook(&both));
     both.detach();
 
@@ -148,7 +155,7 @@ fn tracepoints_are_taken_all_or_none() -> Outcome {
     attach(&mut none);
     let report = only_hook(&none);
     assert!(report.taken.is_none() && report.refused.len() == 1, "{report:?}");
-    ask(5);
+    call_getppid(5);
     assert_eq!(counter(&none, "counts"), 0);
     drop(none);
     assert_eq!(descriptors(), before);
@@ -193,9 +200,10 @@ fn typed_and_probed_read_the_same() -> Outcome {
         w0 = *(u16 *)(r10 - 16);
         ..store();
     };
-    for program in
-        [attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), typed), raw_tp(ONLY, TRACEPOINT, probed)]
-    {
+    for program in [
+        attach_option(TEST_HOOK, Attach::TpBtf(TRACEPOINT.into()), typed),
+        raw_tp(TEST_HOOK, TRACEPOINT, probed),
+    ] {
         let mut loaded = load(&only(program, vec![map("out", MapKind::Array, (4, 4, 1))]));
         attach(&mut loaded);
         // To LISTEN and back to CLOSE.
@@ -207,7 +215,7 @@ fn typed_and_probed_read_the_same() -> Outcome {
     Ok(())
 }
 
-/// `iter/task_file` tells of every file that this test has open, and of whose it is.
+/// `iter/task_file` lists every file that this test has open, with its process.
 fn iterator_lists_our_files() -> Outcome {
     needs(Feature::KernelBtf)?;
     let code = bpf! {
@@ -228,20 +236,21 @@ fn iterator_lists_our_files() -> Outcome {
         r0 = 0;
         exit;
     };
-    let mut loaded = load(&only(attach_option(ONLY, Attach::Iter("task_file".into()), code), Vec::new()));
-    assert!(matches!(loaded.run_iter(ONLY), Ok(None)), "before it is attached");
+    let mut loaded =
+        load(&only(attach_option(TEST_HOOK, Attach::Iter("task_file".into()), code), Vec::new()));
+    assert!(matches!(loaded.run_iter(TEST_HOOK), Ok(None)), "before it is attached");
     attach(&mut loaded);
-    // More than one read returns.
+    // More files than one read returns.
     let files: Vec<File> = (0..900).map(|_| File::open("/dev/null").expect("open /dev/null")).collect();
     for _ in 0..2 {
-        let bytes = loaded.run_iter(ONLY).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
+        let bytes = loaded.run_iter(TEST_HOOK).unwrap_or_else(|e| panic!("{e:#}")).expect("it is attached");
         let (words, rest) = bytes.as_chunks::<4>();
         let (pairs, odd) = words.as_chunks::<2>();
         assert!(rest.is_empty() && odd.is_empty(), "{} bytes", bytes.len());
-        let listed: HashSet<[u32; 2]> = pairs.iter().map(|pair| pair.map(u32::from_ne_bytes)).collect();
+        let proc_net: HashSet<[u32; 2]> = pairs.iter().map(|pair| pair.map(u32::from_ne_bytes)).collect();
         for file in &files {
             let fd = u32::try_from(file.as_raw_fd()).expect("a descriptor");
-            assert!(listed.contains(&[std::process::id(), fd]), "file {fd} of {}", files.len());
+            assert!(proc_net.contains(&[std::process::id(), fd]), "file {fd} of {}", files.len());
         }
     }
     Ok(())
@@ -253,7 +262,7 @@ fn runs_are_counted() -> Outcome {
     let mut busy = load(&watcher());
     let counting = loader::enable_stats().expect("BPF_ENABLE_STATS");
     attach(&mut busy);
-    ask(1);
+    call_getppid(1);
     let count = |loaded: &Loaded| {
         let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
         assert_eq!(stats.len(), 1, "{stats:?}");
@@ -270,14 +279,15 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("a directory").count()
 }
 
-/// Programs, maps, links and rings hold files while they live. What a test leaves open the runner finds, after every failure.
+/// Programs, maps, links and rings have open files. The runner checks every test for files left
+/// open; this test shows that there are some to close.
 fn descriptors_do_not_leak() -> Outcome {
     let before = descriptors();
     {
         let mut loaded = load(&watcher());
         let ring = loaded.events("events").unwrap_or_else(|e| panic!("{e:#}"));
         attach(&mut loaded);
-        // Two maps, a program, its link, and what the ring is waited for with.
+        // Two maps, a program, its link, and the ring's epoll descriptor.
         assert!(descriptors() >= before + 5, "{} files", descriptors() - before);
         assert!(ring.as_fd().as_raw_fd() >= 0);
     }
@@ -285,8 +295,8 @@ fn descriptors_do_not_leak() -> Outcome {
     Ok(())
 }
 
-/// Perf buffers are the rings that hold most: an event for each CPU, and its place in the map.
-fn nothing_is_left() -> Outcome {
+/// Perf buffers have the most objects: an event for each CPU, and its entry in the map.
+fn no_bpf_object_is_left() -> Outcome {
     let before = BpfObjects::now()?;
     let code = bpf! { r1 = map events ll; r0 = 0; exit; };
     let mut loaded = load_only(code, vec![map("events", MapKind::PerfEventArray, (4, 4, 0))]);

@@ -1,20 +1,24 @@
-//! The ladder: the first way that holds is taken, and why not the others is told.
+//! Fallbacks: the first attach option that works is used, and the reasons against the options
+//! before it are reported.
 
 use bpfasm::object::{Attach, Hook, MapKind, Need};
 use bpfasm::{Fragment, bpf};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
+use super::{TEST_HOOK, TRACEPOINT, attach, attach_option, load, map, object, only_hook, raw_tp, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::falls_back_and_says_why", falls_back_and_says_why),
-    ("loader::optional_hooks_may_have_no_attach_option", optional_hooks_may_have_no_attach_option),
-    ("loader::a_required_hook_has_to_hold", a_required_hook_has_to_hold),
-    ("loader::mistakes_are_not_passed_over", mistakes_are_not_passed_over),
-    ("loader::a_stand_in_waits_for_the_other_to_fail", a_stand_in_waits_for_the_other_to_fail),
-    ("loader::maps_of_untried_options_are_not_created", maps_of_untried_options_are_not_created),
-    ("loader::a_stand_in_has_to_hold_once_it_is_needed", a_stand_in_has_to_hold_once_it_is_needed),
+    test("loader::falls_back_and_says_why", falls_back_and_says_why),
+    test("loader::optional_hooks_may_have_no_attach_option", optional_hooks_may_have_no_attach_option),
+    test("loader::a_required_hook_must_attach", a_required_hook_must_attach),
+    test("loader::mistakes_in_an_object_are_errors", mistakes_in_an_object_are_errors),
+    test(
+        "loader::a_fallback_attaches_only_if_the_first_hook_fails",
+        a_fallback_attaches_only_if_the_first_hook_fails,
+    ),
+    test("loader::maps_of_untried_options_are_not_created", maps_of_untried_options_are_not_created),
+    test("loader::a_needed_fallback_must_attach", a_needed_fallback_must_attach),
 ];
 
 const NOWHERE: &str = "no_such_tracepoint";
@@ -23,7 +27,8 @@ fn nothing() -> Fragment {
     bpf! { r0 = 0; exit; }
 }
 
-/// A attach option without its tracepoint, one that does not load, one that does not attach, and the one that is taken.
+/// An option whose tracepoint is missing, one that does not load, one that does not attach, and one
+/// that works.
 fn falls_back_and_says_why() -> Outcome {
     let attach_options = vec![
         attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing()),
@@ -32,7 +37,7 @@ fn falls_back_and_says_why() -> Outcome {
         raw_tp("four", TRACEPOINT, nothing()),
         raw_tp("five", TRACEPOINT, nothing()),
     ];
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], Vec::new()));
+    let mut loaded = load(&object(vec![Hook::new(TEST_HOOK, Need::Required, attach_options)], Vec::new()));
     assert_eq!(only_hook(&loaded).taken, None, "nothing is attached yet");
     attach(&mut loaded);
     let report = only_hook(&loaded);
@@ -54,14 +59,14 @@ fn falls_back_and_says_why() -> Outcome {
     Ok(())
 }
 
-/// Without its optional hooks, whether they fail when they are loaded or when they are attached, an object goes on.
+/// An object works without its optional hooks, whether they fail to load or to attach.
 fn optional_hooks_may_have_no_attach_option() -> Outcome {
     let optional = |name, program| Hook::new(name, Need::Optional, vec![program]);
     let hooks = vec![
         optional("unloaded", attach_option("one", Attach::TpBtf(NOWHERE.into()), nothing())),
         optional("unattached", raw_tp("two", NOWHERE, nothing())),
         optional("list", attach_option("three", Attach::Iter("nothing".into()), nothing())),
-        Hook::new(ONLY, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
+        Hook::new(TEST_HOOK, Need::Required, vec![raw_tp("four", TRACEPOINT, nothing())]),
     ];
     let mut loaded = load(&object(hooks, Vec::new()));
     attach(&mut loaded);
@@ -72,19 +77,19 @@ fn optional_hooks_may_have_no_attach_option() -> Outcome {
         .collect();
     assert_eq!(
         reports,
-        [("unloaded", false, 1), ("unattached", false, 1), ("list", false, 1), (ONLY, true, 0)]
+        [("unloaded", false, 1), ("unattached", false, 1), ("list", false, 1), (TEST_HOOK, true, 0)]
     );
     assert!(matches!(loaded.run_iter("list"), Ok(None)));
     assert!(matches!(loaded.run_iter("no such hook"), Err(LoadError::NoHook { .. })));
     Ok(())
 }
 
-/// An error with every way that was tried, on one line each.
-fn a_required_hook_has_to_hold() -> Outcome {
+/// If it cannot attach, the error has every option that was tried, on one line each.
+fn a_required_hook_must_attach() -> Outcome {
     for attach in [Attach::TpBtf(NOWHERE.into()), Attach::RawTp(NOWHERE.into())] {
         let shown = format!("{attach:?}");
         let object = object(
-            vec![Hook::new(ONLY, Need::Required, vec![attach_option("one", attach, nothing())])],
+            vec![Hook::new(TEST_HOOK, Need::Required, vec![attach_option("one", attach, nothing())])],
             Vec::new(),
         );
         let error = match try_load(&object) {
@@ -93,24 +98,24 @@ fn a_required_hook_has_to_hold() -> Outcome {
             Ok(mut loaded) => loaded.attach().expect_err("no such tracepoint"),
         };
         assert!(
-            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == ONLY && refused.len() == 1),
+            matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == TEST_HOOK && refused.len() == 1),
             "{shown}: {error:#}"
         );
         assert!(error.to_string().contains(NOWHERE), "{shown}: {error}");
     }
-    let without = object(vec![Hook::new(ONLY, Need::Required, Vec::new())], Vec::new());
-    assert!(matches!(try_load(&without), Err(LoadError::NoAttachOption { .. })), "no way is not enough");
+    let without = object(vec![Hook::new(TEST_HOOK, Need::Required, Vec::new())], Vec::new());
+    assert!(matches!(try_load(&without), Err(LoadError::NoAttachOption { .. })), "no attach option");
     Ok(())
 }
 
-/// A map or a constant that the object lacks is our mistake, and no attach option below it may hide that.
-fn mistakes_are_not_passed_over() -> Outcome {
+/// A missing map or constant is a mistake in the object. A fallback must not hide it.
+fn mistakes_in_an_object_are_errors() -> Outcome {
     for (wrong, named) in [
         (bpf! { r1 = map nowhere ll; r0 = 0; exit; }, "nowhere"),
         (bpf! { r0 = const NOWHERE; exit; }, "NOWHERE"),
     ] {
         let attach_options = vec![raw_tp("wrong", TRACEPOINT, wrong), raw_tp("right", TRACEPOINT, nothing())];
-        match try_load(&object(vec![Hook::new(ONLY, Need::Optional, attach_options)], Vec::new())) {
+        match try_load(&object(vec![Hook::new(TEST_HOOK, Need::Optional, attach_options)], Vec::new())) {
             Err(error @ LoadError::Reloc { .. }) => assert!(error.to_string().contains(named), "{error}"),
             other => panic!("{other:?}"),
         }
@@ -118,24 +123,24 @@ fn mistakes_are_not_passed_over() -> Outcome {
     Ok(())
 }
 
-/// Where a hook holds.
+/// Whether a hook works.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Holds {
-    Well,
-    /// It loads and does not attach.
-    Loaded,
-    Not,
+enum Works {
+    Yes,
+    /// It loads but does not attach.
+    OnlyLoads,
+    No,
 }
 
-/// Three hooks, each in the stead of the one before; the last is the required one.
-fn chain(holds: [Holds; 3]) -> Vec<Hook> {
+/// Three hooks, each a fallback for the one before; the last one is required.
+fn chain(works: [Works; 3]) -> Vec<Hook> {
     let names = ["first", "second", "third"];
     let mut hooks = Vec::new();
-    for (at, (name, holds)) in names.into_iter().zip(holds).enumerate() {
-        let attach = match holds {
-            Holds::Well => Attach::RawTp(TRACEPOINT.into()),
-            Holds::Loaded => Attach::RawTp(NOWHERE.into()),
-            Holds::Not => Attach::TpBtf(NOWHERE.into()),
+    for (at, (name, works)) in names.into_iter().zip(works).enumerate() {
+        let attach = match works {
+            Works::Yes => Attach::RawTp(TRACEPOINT.into()),
+            Works::OnlyLoads => Attach::RawTp(NOWHERE.into()),
+            Works::No => Attach::TpBtf(NOWHERE.into()),
         };
         let need = if at == 2 { Need::Required } else { Need::Optional };
         let hook = Hook::new(name, need, vec![attach_option(name, attach, nothing())]);
@@ -147,40 +152,41 @@ fn chain(holds: [Holds; 3]) -> Vec<Hook> {
     hooks
 }
 
-/// The first that holds is loaded and attached, and no other is left loaded, whenever it is that the ones before it fail.
-fn a_stand_in_waits_for_the_other_to_fail() -> Outcome {
-    use Holds::{Loaded, Not, Well};
-    for (holds, at_load, at_last) in [
-        ([Well, Well, Well], 0, 0),
-        ([Not, Well, Well], 1, 1),
-        ([Loaded, Well, Not], 0, 1),
-        ([Not, Loaded, Well], 1, 2),
-        ([Loaded, Loaded, Well], 0, 2),
-        ([Not, Not, Well], 2, 2),
+/// The first hook that works is loaded and attached, and no other stays loaded, whether the hooks
+/// before it fail to load or to attach.
+fn a_fallback_attaches_only_if_the_first_hook_fails() -> Outcome {
+    use Works::{No, OnlyLoads, Yes};
+    for (works, at_load, at_last) in [
+        ([Yes, Yes, Yes], 0, 0),
+        ([No, Yes, Yes], 1, 1),
+        ([OnlyLoads, Yes, No], 0, 1),
+        ([No, OnlyLoads, Yes], 1, 2),
+        ([OnlyLoads, OnlyLoads, Yes], 0, 2),
+        ([No, No, Yes], 2, 2),
     ] {
-        let mut loaded = load(&object(chain(holds), Vec::new()));
-        let stands = |loaded: &loader::Loaded| -> Vec<String> {
+        let mut loaded = load(&object(chain(works), Vec::new()));
+        let loaded_hooks = |loaded: &loader::Loaded| -> Vec<String> {
             let stats = loaded.stats().unwrap_or_else(|e| panic!("{e:#}"));
             stats.into_iter().map(|stats| stats.name).collect()
         };
         let names = ["first", "second", "third"];
-        assert_eq!(stands(&loaded), [names[at_load]], "{holds:?}");
+        assert_eq!(loaded_hooks(&loaded), [names[at_load]], "{works:?}");
         attach(&mut loaded);
-        assert_eq!(stands(&loaded), [names[at_last]], "{holds:?}");
+        assert_eq!(loaded_hooks(&loaded), [names[at_last]], "{works:?}");
         for (at, report) in loaded.hooks().iter().enumerate() {
-            assert_eq!(report.taken.is_some(), at == at_last, "{holds:?}: {report:?}");
-            assert_eq!(report.unneeded, at > at_last, "{holds:?}: {report:?}");
-            assert_eq!(report.refused.len(), usize::from(at < at_last), "{holds:?}: {report:?}");
+            assert_eq!(report.taken.is_some(), at == at_last, "{works:?}: {report:?}");
+            assert_eq!(report.unneeded, at > at_last, "{works:?}: {report:?}");
+            assert_eq!(report.refused.len(), usize::from(at < at_last), "{works:?}: {report:?}");
         }
     }
     Ok(())
 }
 
-/// Then the reasons against all of them are told.
-fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
-    for first in [Holds::Not, Holds::Loaded] {
-        let object = object(chain([first, Holds::Not, Holds::Loaded]), Vec::new());
-        let error = try_load(&object).and_then(|mut loaded| loaded.attach()).expect_err("no way at all");
+/// If all hooks fail, the error has the reasons against all of them.
+fn a_needed_fallback_must_attach() -> Outcome {
+    for first in [Works::No, Works::OnlyLoads] {
+        let object = object(chain([first, Works::No, Works::OnlyLoads]), Vec::new());
+        let error = try_load(&object).and_then(|mut loaded| loaded.attach()).expect_err("no hook works");
         assert!(
             matches!(&error, LoadError::NoAttachOption { hook, refused } if hook == "third" && refused.len() == 3),
             "{first:?}: {error:#}"
@@ -190,23 +196,24 @@ fn a_stand_in_has_to_hold_once_it_is_needed() -> Outcome {
         Hook::new("one", Need::Optional, vec![raw_tp("one", TRACEPOINT, nothing())]).fallback_for("two"),
         Hook::new("two", Need::Optional, vec![raw_tp("two", TRACEPOINT, nothing())]),
     ];
-    let error = try_load(&object(later, Vec::new())).expect_err("a hook in the stead of a later one");
+    let error = try_load(&object(later, Vec::new())).expect_err("a fallback for a later hook");
     assert!(matches!(error, LoadError::FallbackFor { .. }), "{error:#}");
     Ok(())
 }
 
-/// A map is there once a program that uses it is, be that when another attach option is taken while attaching.
+/// A map is created with the first program that uses it, even if that program is a fallback loaded
+/// while attaching.
 fn maps_of_untried_options_are_not_created() -> Outcome {
     let uses = |name| bpf! { r1 = map {name} ll; r0 = 0; exit; };
     let attach_options = vec![
         attach_option("absent", Attach::TpBtf(NOWHERE.into()), uses("absent")),
-        raw_tp("falls", NOWHERE, uses("falls")),
-        raw_tp("holds", TRACEPOINT, uses("holds")),
+        raw_tp("fails", NOWHERE, uses("fails")),
+        raw_tp("works", TRACEPOINT, uses("works")),
         raw_tp("untried", TRACEPOINT, uses("untried")),
     ];
-    let names = ["absent", "falls", "holds", "untried", "unused"];
+    let names = ["absent", "fails", "works", "untried", "unused"];
     let maps = names.map(|name| map(name, MapKind::Array, (4, 4, 1))).to_vec();
-    let mut loaded = load(&object(vec![Hook::new(ONLY, Need::Required, attach_options)], maps));
+    let mut loaded = load(&object(vec![Hook::new(TEST_HOOK, Need::Required, attach_options)], maps));
     let there = |loaded: &loader::Loaded| names.map(|name| loaded.has_map(name));
     assert_eq!(there(&loaded), [false, true, false, false, false]);
     attach(&mut loaded);

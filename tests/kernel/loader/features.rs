@@ -1,14 +1,14 @@
-//! What the kernel is found to have.
+//! The features of the kernel that the loader finds.
 
 use bpfasm::{Access, KernelVersion, Ring};
-use kernel_tests::gate::running_version;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::running_version;
+use kernel_tests::runner::{Outcome, Test, test};
 
 use super::{POINTS, kernel};
 
-pub const TESTS: &[Test] = &[("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
+pub const TESTS: &[Test] = &[test("loader::probe_agrees_with_doctor", probe_agrees_with_doctor)];
 
-/// What attaches was promised, and no kernel has what came after it.
+/// The probe and the doctor agree, and no feature is newer than the kernel.
 fn probe_agrees_with_doctor() -> Outcome {
     let target = loader::probe(&kernel(), &POINTS).unwrap_or_else(|e| panic!("{e:#}"));
     let KernelVersion { major, minor, .. } = target.version;
@@ -22,7 +22,7 @@ fn probe_agrees_with_doctor() -> Outcome {
     };
     assert_eq!(has("tp_btf"), target.access == Access::Typed);
     assert_eq!(has("ring buffer"), target.ring == Ring::RingBuf);
-    // A probe only loads; lockdown may still forbid what it promises. The other way round it would be wrong.
+    // The probe only loads, so a lockdown may still forbid to attach. The reverse would be wrong.
     assert!(target.trampolines || !has("fentry"));
     assert!(target.kprobes || !has("kprobe"));
     assert!(has("raw_tp"));

@@ -1,23 +1,24 @@
-//! Every class of instruction computes what it should: encoded by us, verified and run by the kernel.
+//! Every class of instructions, encoded by bpfasm, verified and run by the kernel, computes the
+//! right result.
 
 use bpfasm::{Fragment, bpf};
-use kernel_tests::gate::{Claim, Skip, claims};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Availability, Skip, requires};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::LoadError;
 
-use super::{ONLY, TRACEPOINT, load_only, only, raw_tp, run, try_load};
+use super::{TEST_HOOK, TRACEPOINT, load_only, only, raw_tp, run, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::every_instruction_class_computes", every_instruction_class_computes),
-    ("loader::local_functions_have_frames_of_their_own", local_functions_have_frames_of_their_own),
-    ("loader::fetching_atomics_compute", fetching_atomics_compute),
-    ("loader::newer_instructions_compute", newer_instructions_compute),
+    test("loader::every_instruction_class_computes", every_instruction_class_computes),
+    test("loader::local_functions_have_frames_of_their_own", local_functions_have_frames_of_their_own),
+    test("loader::fetching_atomics_compute", fetching_atomics_compute),
+    test("loader::newer_instructions_compute", newer_instructions_compute),
 ];
 
-/// What the programs find in r6; in r7 they find 7.
+/// The value of r6 in the programs; the value of r7 is 7.
 const A: u64 = 0xffff_fff0_1234_5678;
 
-/// Leaves with this number unless `r1` is this value.
+/// Exits with this number unless `r1` has this value.
 fn expect(number: u32, value: u64) -> Fragment {
     bpf! {
         r2 = {value} ll;
@@ -28,7 +29,7 @@ fn expect(number: u32, value: u64) -> Fragment {
     }
 }
 
-/// Runs all steps in one program, which tells by its result which step was wrong.
+/// Runs all steps in one program, whose result is the number of the step that was wrong, or 0.
 #[track_caller]
 fn computes(steps: Vec<(Fragment, u64)>) {
     let mut body = Fragment::new();
@@ -44,11 +45,12 @@ fn computes(steps: Vec<(Fragment, u64)>) {
         exit;
     };
     let loaded = load_only(code, Vec::new());
-    // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+    // Not on a given CPU: there it would run in another task.
     assert_eq!(run(&loaded, &[A, 7], None), 0, "the number of the step that computes wrongly");
 }
 
-/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: what every kernel knows.
+/// Arithmetic, moves, swaps, memory, atomic addition, jumps, calls, constants: instructions of
+/// every kernel.
 fn every_instruction_class_computes() -> Outcome {
     computes(vec![
         (bpf! { r1 = r6; r1 += r7; }, A + 7),
@@ -106,18 +108,19 @@ fn local_functions_have_frames_of_their_own() -> Outcome {
     Ok(())
 }
 
-/// The gate of an instruction: whether this program, which is right, is loaded.
+/// Checks that the kernel has an instruction: that it loads this correct program.
 #[track_caller]
-fn understands(what: &str, claim: Claim, code: Fragment) -> Result<(), Skip> {
-    let refused = try_load(&only(raw_tp(ONLY, TRACEPOINT, code), Vec::new())).err();
+fn understands(what: &str, claim: Availability, code: Fragment) -> Result<(), Skip> {
+    let refused = try_load(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), Vec::new())).err();
     // The last line is the verifier's reason.
     let reason = |error: LoadError| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-    claims(what, claim, refused.map(reason))
+    requires(what, claim, refused.map(reason))
 }
 
-/// Atomics that return something: 5.12, and on arm64, whose compiler had none of them, 5.18.
+/// Atomic instructions that return a value: since 5.12, on arm64 since 5.18.
 fn fetching_atomics_compute() -> Outcome {
-    let since = if cfg!(target_arch = "aarch64") { Claim::Since(5, 18) } else { Claim::Since(5, 12) };
+    let since =
+        if cfg!(target_arch = "aarch64") { Availability::Since(5, 18) } else { Availability::Since(5, 12) };
     let one =
         bpf! { *(u64 *)(r10 - 8) = 9; r1 = 1; r1 = atomic_fetch_add((u64 *)(r10 - 8), r1); r0 = 0; exit; };
     understands("atomics that fetch", since, one)?;
@@ -138,10 +141,15 @@ fn fetching_atomics_compute() -> Outcome {
     Ok(())
 }
 
-/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction set, 6.6.
+/// Signed division, sign-extending loads and moves, `bswap`, `gotol`: version 4 of the instruction
+/// set, since 6.6.
 fn newer_instructions_compute() -> Outcome {
     const A: i64 = super::insns::A.cast_signed();
-    understands("version 4 of the instruction set", Claim::Since(6, 6), bpf! { r0 = 1; r0 s/= 1; exit; })?;
+    understands(
+        "version 4 of the instruction set",
+        Availability::Since(6, 6),
+        bpf! { r0 = 1; r0 s/= 1; exit; },
+    )?;
     computes(vec![
         (bpf! { r1 = r6; r1 s/= r7; }, (A / 7).cast_unsigned()),
         (bpf! { r1 = r6; r1 s%= 1000; }, (A % 1000).cast_unsigned()),

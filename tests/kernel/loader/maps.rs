@@ -1,4 +1,4 @@
-//! Tables: what is put in is found again, in every kind, and no buffer of the wrong length gets as far as the kernel.
+//! Tables: every kind returns what was stored, and no buffer of a wrong length reaches the kernel.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -6,19 +6,19 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpfasm::bpf;
 use bpfasm::object::{BPF_F_NO_PREALLOC, MapDef, MapKind};
-use kernel_tests::gate::tables_grow;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::tables_grow;
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{Errno, LoadError, Loaded, Update};
 
 use super::{load_only, map, run};
 
 pub const TESTS: &[Test] = &[
-    ("loader::hash_maps_round_trip", hash_maps_round_trip),
-    ("loader::a_full_table_refuses", a_full_table_refuses),
-    ("loader::a_table_grows_where_the_kernel_lets_it", a_table_grows_where_the_kernel_lets_it),
-    ("loader::many_entries_come_in_batches", many_entries_come_in_batches),
-    ("loader::per_cpu_values_are_apart_and_sum_up", per_cpu_values_are_apart_and_sum_up),
-    ("loader::wrong_lengths_are_refused", wrong_lengths_are_refused),
+    test("loader::hash_maps_round_trip", hash_maps_round_trip),
+    test("loader::a_full_table_refuses", a_full_table_refuses),
+    test("loader::a_table_grows_if_the_kernel_can", a_table_grows_if_the_kernel_can),
+    test("loader::many_entries_come_in_batches", many_entries_come_in_batches),
+    test("loader::per_cpu_values_are_apart_and_sum_up", per_cpu_values_are_apart_and_sum_up),
+    test("loader::wrong_lengths_are_refused", wrong_lengths_are_refused),
 ];
 
 /// An object with this table and a program that does nothing.
@@ -27,7 +27,7 @@ fn with_table(table: MapDef) -> Loaded {
     load_only(bpf! { r1 = map table ll; r0 = 0; exit; }, vec![table])
 }
 
-/// Create, find, overwrite, refuse, list, take out.
+/// Creates, finds, overwrites, refuses, lists and removes entries.
 fn hash_maps_round_trip() -> Outcome {
     for kind in [MapKind::Hash, MapKind::LruHash] {
         let loaded = with_table(map("table", kind, (4, 12, 64)));
@@ -70,32 +70,36 @@ fn a_full_table_refuses() -> Outcome {
     assert_eq!((full.map.as_str(), full.errno), ("table", Errno::BIG), "{full}");
     let mut keys: Vec<_> = table.entries().expect("entries").iter().map(|(key, _)| key.to_vec()).collect();
     keys.sort();
-    assert_eq!(keys, [1, 2, 3].map(|key: u32| key.to_ne_bytes().to_vec()), "what was there stays");
+    assert_eq!(keys, [1, 2, 3].map(|key: u32| key.to_ne_bytes().to_vec()), "earlier entries stay");
     Ok(())
 }
 
-/// How much a table holds does not depend on whether it grows.
-fn a_table_grows_where_the_kernel_lets_it() -> Outcome {
+/// A table has the same number of entries whether it grows or not.
+fn a_table_grows_if_the_kernel_can() -> Outcome {
     const COUNT: u32 = 3000;
     for grows in [false, true] {
         let loaded = with_table(MapDef { grows, ..map("table", MapKind::Hash, (4, 8, COUNT)) });
         let table = loaded.map("table").expect("the object's map");
         let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", table.as_fd().as_raw_fd()));
         let flags = if grows && tables_grow() { BPF_F_NO_PREALLOC } else { 0 };
-        let fdinfo = fdinfo.expect("what the kernel says of a map");
+        let fdinfo = fdinfo.expect("information on a map");
         assert!(fdinfo.contains(&format!("\nmap_flags:\t{flags:#x}\n")), "{grows}: {fdinfo}");
         for key in 0..COUNT {
             assert_eq!(table.update(&key.to_ne_bytes(), &[0; 8], Update::New), Ok(true), "{grows}: {key}");
         }
-        let full = table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New).expect_err("no more room");
+        let full = table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New).expect_err("a full table");
         assert_eq!(full.errno, Errno::BIG, "{grows}: {full}");
         assert_eq!(table.delete(&7_u32.to_ne_bytes()), Ok(true));
-        assert_eq!(table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New), Ok(true), "{grows}: room again");
+        assert_eq!(
+            table.update(&COUNT.to_ne_bytes(), &[0; 8], Update::New),
+            Ok(true),
+            "{grows}: a free entry"
+        );
     }
     Ok(())
 }
 
-/// More than one batch, read and taken, from every kind of table.
+/// More entries than one batch, read and removed, from every kind of table.
 fn many_entries_come_in_batches() -> Outcome {
     const COUNT: u32 = 3000;
     for kind in [MapKind::Hash, MapKind::PercpuHash, MapKind::LpmTrie, MapKind::Array] {
@@ -123,7 +127,7 @@ fn many_entries_come_in_batches() -> Outcome {
         let got: HashMap<_, _> = entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         assert_eq!(entries.len(), got.len(), "{kind:?}: each entry once");
         assert!(got == want, "{kind:?}: {} entries", got.len());
-        // Nothing can be taken out of an array.
+        // Entries of an array cannot be removed.
         if kind != MapKind::Array {
             assert_eq!(table.take_entries().expect("entries").len(), got.len(), "{kind:?}");
             assert!(table.entries().expect("entries").is_empty(), "{kind:?}");
@@ -132,7 +136,7 @@ fn many_entries_come_in_batches() -> Outcome {
     Ok(())
 }
 
-/// Each CPU's runs count in its own value, and the sum is over all of them.
+/// Each CPU counts in its own value, and the sum is over all CPUs.
 fn per_cpu_values_are_apart_and_sum_up() -> Outcome {
     let code = bpf! {
         *(u32 *)(r10 - 4) = 0;
@@ -170,7 +174,7 @@ fn per_cpu_values_are_apart_and_sum_up() -> Outcome {
     Ok(())
 }
 
-/// Before the kernel reads or writes past a buffer.
+/// Otherwise the kernel would read or write past a buffer.
 fn wrong_lengths_are_refused() -> Outcome {
     let loaded = with_table(map("table", MapKind::Hash, (4, 8, 4)));
     let table = loaded.map("table").expect("the object's map");

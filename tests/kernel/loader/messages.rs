@@ -1,35 +1,32 @@
-//! What is said when a program cannot be loaded: the reason, and the statement of ours that it is about.
+//! Messages if a program cannot be loaded: the reason, and the statement in our source.
 
 use bpfasm::bpf;
 use bpfasm::object::MapKind;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{LoadError, Loader, Note};
 
-use super::{ONLY, TRACEPOINT, kernel, load, map, only, only_refusal, raw_tp};
+use super::{TEST_HOOK, TRACEPOINT, kernel, load, map, only, only_refusal, raw_tp};
 
 pub const TESTS: &[Test] = &[
-    ("loader::a_refusal_names_our_line", a_refusal_names_our_line),
-    (
-        "loader::absent_fields_are_told_before_the_kernel_is_asked",
-        absent_fields_are_told_before_the_kernel_is_asked,
-    ),
-    ("loader::source_lines_reach_the_kernel", source_lines_reach_the_kernel),
+    test("loader::a_refusal_names_our_line", a_refusal_names_our_line),
+    test("loader::missing_fields_are_reported_without_a_load", missing_fields_are_reported_without_a_load),
+    test("loader::source_lines_reach_the_kernel", source_lines_reach_the_kernel),
 ];
 
-/// The verifier's reason, at the line where the statement stands, and its whole log in the long form.
+/// The verifier's reason with the line of the statement; the long form has the whole log.
 fn a_refusal_names_our_line() -> Outcome {
     let first = line!() + 2;
     let code = bpf! {
         r2 = *(u64 *)(r1 + 0);
-        // The verifier knows that this is no pointer.
+        // The verifier knows that this is not a pointer.
         r0 = *(u64 *)(r2 + 8);
         exit;
     };
-    let error = only_refusal(&only(raw_tp(ONLY, TRACEPOINT, code), Vec::new()));
+    let error = only_refusal(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), Vec::new()));
     let LoadError::Load { log, .. } = &error else { panic!("{error:#}") };
     let source = log.source().unwrap_or_else(|| panic!("a line\n{error:#}"));
     assert_eq!((source.file, source.line), (file!(), first + 2), "{source:?}");
-    // A number that is not known was `inv` until 5.17.
+    // Until 5.17 the verifier wrote `inv` for `scalar`.
     let reasons = ["inv", "scalar"].map(|value| format!("R2 invalid mem access '{value}'"));
     assert!(reasons.iter().any(|reason| reason == log.message()), "{error:#}");
     let (short, long) = (error.to_string(), format!("{error:#}"));
@@ -40,8 +37,8 @@ fn a_refusal_names_our_line() -> Outcome {
     Ok(())
 }
 
-/// Field, program and line, without a load.
-fn absent_fields_are_told_before_the_kernel_is_asked() -> Outcome {
+/// The message has field, program and line, and the kernel is not asked.
+fn missing_fields_are_reported_without_a_load() -> Outcome {
     let line = line!() + 1;
     let code = bpf! { r0 = sizeof(sock.no_such_field); exit; };
     let error = only_refusal(&only(raw_tp("asks", TRACEPOINT, code), Vec::new()));
@@ -53,7 +50,7 @@ fn absent_fields_are_told_before_the_kernel_is_asked() -> Outcome {
     Ok(())
 }
 
-/// No note: names, lines and map members were taken.
+/// There are no notes: the kernel has accepted names, source lines and map members.
 fn source_lines_reach_the_kernel() -> Outcome {
     let code = bpf! {
         r1 = map table ll;
@@ -61,9 +58,9 @@ fn source_lines_reach_the_kernel() -> Outcome {
         r0 = 0;
         exit;
     };
-    let object = only(raw_tp(ONLY, TRACEPOINT, code), vec![map("table", MapKind::Hash, (4, 8, 1))]);
+    let object = only(raw_tp(TEST_HOOK, TRACEPOINT, code), vec![map("table", MapKind::Hash, (4, 8, 1))]);
     let loaded = load(&object);
-    // What a kernel leaves out says nothing of source lines.
+    // Notes on skipped events do not matter here.
     let notes: Vec<_> = loaded.notes().iter().filter(|note| **note != Note::SparesInit).collect();
     assert!(notes.is_empty(), "{notes:?}");
     let logged = Loader::new(&kernel()).verifier_log(2).load(&object).unwrap_or_else(|e| panic!("{e:#}"));

@@ -1,5 +1,5 @@
-//! The loader against the running kernel: programs that run exactly when asked (`BPF_PROG_TEST_RUN`) or at what this process
-//! does itself, and what is said when the kernel refuses.
+//! The loader against the running kernel: programs run by `BPF_PROG_TEST_RUN` or by events of this
+//! process, and messages if the kernel refuses.
 
 mod attach;
 mod attach_options;
@@ -31,14 +31,14 @@ pub const TESTS: &[&[Test]] = &[
     features::TESTS,
 ];
 
-/// A raw tracepoint that every kernel with TCP has since 4.16, and that is quiet.
+/// A raw tracepoint that every kernel with TCP has since 4.16, with few events.
 const TRACEPOINT: &str = "inet_sock_set_state";
 /// Attach points that every kernel has, to ask for features with.
 const POINTS: loader::AttachPoints<'_> =
     loader::AttachPoints { tracepoint: TRACEPOINT, function: "tcp_set_state", iterators: &[] };
 
 /// The hook and the program of an object that needs only one.
-const ONLY: &str = "test";
+const TEST_HOOK: &str = "test";
 
 #[track_caller]
 fn kernel() -> Btf {
@@ -58,7 +58,8 @@ fn raw_tp(name: &'static str, tracepoint: &'static str, code: Fragment) -> Progr
     attach_option(name, Attach::RawTp(tracepoint.into()), code)
 }
 
-/// Adds one to the number in an array of one, and clobbers `r0` to `r5`. The key is put `key` bytes from `r10`.
+/// Adds one to the only number of an array, and clobbers `r0` to `r5`. The key is stored at `r10 +
+/// key`.
 fn count_in(array: &'static str, key: i16) -> Fragment {
     bpf! {
         *(u32 *)(r10 + {key}) = 0;
@@ -79,7 +80,7 @@ fn object(hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
 
 /// An object of one required program.
 fn only(program: ProgramDef, maps: Vec<MapDef>) -> Object {
-    object(vec![Hook::new(ONLY, Need::Required, vec![program])], maps)
+    object(vec![Hook::new(TEST_HOOK, Need::Required, vec![program])], maps)
 }
 
 fn try_load(object: &Object) -> Result<Loaded, LoadError> {
@@ -94,7 +95,7 @@ fn load(object: &Object) -> Loaded {
 /// Loads one required program at [`TRACEPOINT`].
 #[track_caller]
 fn load_only(code: Fragment, maps: Vec<MapDef>) -> Loaded {
-    load(&only(raw_tp(ONLY, TRACEPOINT, code), maps))
+    load(&only(raw_tp(TEST_HOOK, TRACEPOINT, code), maps))
 }
 
 #[track_caller]
@@ -105,15 +106,15 @@ fn attach(loaded: &mut Loaded) {
 /// Runs the only program once with these arguments, on a CPU if one is named.
 #[track_caller]
 fn run(loaded: &Loaded, args: &[u64], cpu: Option<u32>) -> u32 {
-    loaded.test_run(ONLY, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
+    loaded.test_run(TEST_HOOK, args, cpu).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
-/// The CPUs programs can be run on.
+/// The number of CPUs on which programs can run.
 fn cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
 }
 
-/// What a single counter says, summed over the CPUs where it is one for each.
+/// The value of a counter, summed over all CPUs if it is one for each CPU.
 #[track_caller]
 fn counter(loaded: &Loaded, map: &str) -> u64 {
     loaded.map(map).expect("a map of the object").sum(&0_u32.to_ne_bytes()).expect("a sum")[0]
@@ -131,7 +132,7 @@ fn only_hook(loaded: &Loaded) -> &HookReport {
 fn only_refusal(object: &Object) -> LoadError {
     match try_load(object).expect_err("an object that cannot be loaded") {
         LoadError::NoAttachOption { hook, mut refused } => {
-            assert_eq!((hook.as_str(), refused.len()), (ONLY, 1), "{refused:?}");
+            assert_eq!((hook.as_str(), refused.len()), (TEST_HOOK, 1), "{refused:?}");
             refused.remove(0).1
         }
         error => panic!("{error:#}"),

@@ -1,24 +1,25 @@
-//! Maps that others have pinned: read by our programs when they are what is needed, refused with a reason when they are not.
+//! Maps pinned by another program: our programs read them, and maps of another shape are refused
+//! with a reason.
 
 use std::path::Path;
 use std::process::Command;
 
 use bpfasm::bpf;
 use bpfasm::object::{MapDef, MapKind};
-use kernel_tests::gate::{Feature, needs};
 use kernel_tests::mntns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use loader::{Errno, PinnedFound, Update, check_pinned};
 
 use super::{TRACEPOINT, load_only, map, only, raw_tp, run, try_load};
 
 pub const TESTS: &[Test] = &[
-    ("loader::a_pinned_map_is_read", a_pinned_map_is_read),
-    ("loader::a_wrong_pin_is_refused", a_wrong_pin_is_refused),
+    test("loader::a_pinned_map_is_read", a_pinned_map_is_read),
+    test("loader::a_wrong_pin_is_refused", a_wrong_pin_is_refused),
 ];
 
-/// Has bpftool do something.
+/// Runs bpftool.
 #[track_caller]
 fn bpftool(args: &[&str]) {
     let output = Command::new("bpftool").args(args).output().expect("run bpftool");
@@ -47,7 +48,8 @@ fn pinned(path: &Path) -> MapDef {
     MapDef { pinned: Some(path.to_owned()), ..map("theirs", MapKind::Hash, (8, 8, 1)) }
 }
 
-/// A program finds what somebody else puts in, before it is loaded and after. We put nothing in.
+/// A program finds entries that another program stores, before and after it is loaded. The loader
+/// cannot store any.
 fn a_pinned_map_is_read() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let directory = file_system();
@@ -62,7 +64,7 @@ fn a_pinned_map_is_read() -> Outcome {
             bpftool(&words.split(' ').collect::<Vec<_>>());
         };
         put("5", "50");
-        // What the map has for the argument, or 0.
+        // The value for the argument, or 0.
         let code = bpf! {
             r1 = *(u64 *)(r1 + 0);
             *(u64 *)(r10 - 8) = r1;
@@ -77,7 +79,7 @@ fn a_pinned_map_is_read() -> Outcome {
         };
         let loaded = load_only(code, vec![pinned(&path)]);
         put("6", "60");
-        // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+        // Not on a given CPU: there it would run in another task.
         assert_eq!([5, 6, 7].map(|key| run(&loaded, &[key], None)), [50, 60, 0], "{kind}");
         let theirs = loaded.map("theirs").expect("a map that is used");
         assert_eq!((theirs.kind(), theirs.max_entries()), (is, 16));
@@ -90,7 +92,8 @@ fn a_pinned_map_is_read() -> Outcome {
     Ok(())
 }
 
-/// What there is instead is told, in one line, whether the path is checked or a program is loaded.
+/// The error says in one line what the path is, both when it is checked and when a program is
+/// loaded.
 fn a_wrong_pin_is_refused() -> Outcome {
     needs(Feature::Program("bpftool"))?;
     let scratch = Scratch::new();
@@ -111,7 +114,7 @@ fn a_wrong_pin_is_refused() -> Outcome {
         (&file, "not in a BPF file system"),
     ] {
         let code = bpf! { r1 = map theirs ll; r0 = 0; exit; };
-        let object = only(raw_tp(super::ONLY, TRACEPOINT, code), vec![pinned(path)]);
+        let object = only(raw_tp(super::TEST_HOOK, TRACEPOINT, code), vec![pinned(path)]);
         let errors = [
             check_pinned(path, 8, &[8]).expect_err("no such map").to_string(),
             try_load(&object).expect_err("no such map").to_string(),

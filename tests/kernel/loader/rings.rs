@@ -1,4 +1,4 @@
-//! Rings: each event once, in order, and what finds no room is counted.
+//! Rings: each event is delivered once, in order, or counted as lost.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,44 +6,45 @@ use std::time::Duration;
 use bpfasm::bpf;
 use bpfasm::object::{MapKind, Object};
 use bpfasm::reg::R6;
-use kernel_tests::deadline::{LIMIT, patient};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::deadline::{WAIT_LIMIT, patient};
+use kernel_tests::runner::{Outcome, Test, test};
 use loader::{Drained, Events, Loaded, Loader};
 
-use super::{ONLY, TRACEPOINT, count_in, counter, cpus, kernel, load, map, only, raw_tp, run};
+use super::{TEST_HOOK, TRACEPOINT, count_in, counter, cpus, kernel, load, map, only, raw_tp, run};
 
 pub const TESTS: &[Test] = &[
-    ("loader::ring_buffer_delivers_all_in_order", || delivers(Way::RingBuf(NO_WAKEUP))),
-    ("loader::perf_buffers_deliver_all_by_time", || delivers(Way::Perf)),
-    (
+    test("loader::ring_buffer_delivers_all_in_order", || delivers(Channel::RingBuf(NO_WAKEUP))),
+    test("loader::perf_buffers_deliver_all_by_time", || delivers(Channel::Perf)),
+    test(
         "loader::a_ring_buffer_keeps_what_comes_before_its_reader",
         a_ring_buffer_keeps_what_comes_before_its_reader,
     ),
-    ("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
-    ("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
-    ("loader::ring_buffer_wakes_only_when_told", ring_buffer_wakes_only_when_told),
-    ("loader::perf_buffer_wakes_at_its_watermark", perf_buffer_wakes_at_its_watermark),
+    test("loader::a_full_ring_buffer_counts_and_recovers", a_full_ring_buffer_counts_and_recovers),
+    test("loader::a_full_perf_buffer_counts_what_it_lost", a_full_perf_buffer_counts_what_it_lost),
+    test("loader::ring_buffer_wakes_only_on_request", ring_buffer_wakes_only_on_request),
+    test("loader::perf_buffer_wakes_at_its_watermark", perf_buffer_wakes_at_its_watermark),
 ];
 
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP`, linux/bpf.h.
 const NO_WAKEUP: i32 = 1;
 const FORCE_WAKEUP: i32 = 2;
 
-/// The smallest ring, which is a page.
+/// The smallest ring: a page.
 const PAGE: u32 = 4096;
 
 /// How events are sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// With these flags.
+enum Channel {
+    /// By a ring buffer, with these flags.
     RingBuf(i32),
     Perf,
 }
 
-/// A program that sends its time and its two arguments, and counts in `lost` what found no room.
-fn sender(way: Way, bytes: u32) -> Object {
-    let emit = match way {
-        Way::RingBuf(flags) => bpf! {
+/// A program that sends the time and its two arguments, and counts in `lost` events that did not
+/// fit.
+fn sender(channel: Channel, bytes: u32) -> Object {
+    let emit = match channel {
+        Channel::RingBuf(flags) => bpf! {
             r1 = map events ll;
             r2 = r10;
             r2 += -24;
@@ -51,7 +52,7 @@ fn sender(way: Way, bytes: u32) -> Object {
             w4 = {flags};
             call bpf_ringbuf_output;
         },
-        Way::Perf => bpf! {
+        Channel::Perf => bpf! {
             r1 = {R6};
             r2 = map events ll;
             w3 = -1;                                    // BPF_F_CURRENT_CPU
@@ -76,11 +77,11 @@ fn sender(way: Way, bytes: u32) -> Object {
         r0 = 0;
         exit;
     };
-    let events = match way {
-        Way::RingBuf(_) => map("events", MapKind::RingBuf, (0, 0, bytes)),
-        Way::Perf => map("events", MapKind::PerfEventArray, (4, 4, 0)),
+    let events = match channel {
+        Channel::RingBuf(_) => map("events", MapKind::RingBuf, (0, 0, bytes)),
+        Channel::Perf => map("events", MapKind::PerfEventArray, (4, 4, 0)),
     };
-    only(raw_tp(ONLY, TRACEPOINT, code), vec![events, map("lost", MapKind::Array, (4, 8, 1))])
+    only(raw_tp(TEST_HOOK, TRACEPOINT, code), vec![events, map("lost", MapKind::Array, (4, 8, 1))])
 }
 
 /// A sender by perf buffers of one page each.
@@ -88,7 +89,7 @@ fn sender(way: Way, bytes: u32) -> Object {
 fn load_small_perf() -> Loaded {
     let loader = kernel();
     let loader = Loader::new(&loader).perf_buffer(PAGE as usize);
-    loader.load(&sender(Way::Perf, 0)).unwrap_or_else(|e| panic!("{e:#}"))
+    loader.load(&sender(Channel::Perf, 0)).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 #[track_caller]
@@ -105,7 +106,7 @@ fn send(loaded: &Loaded, numbers: Range<u64>) {
     }
 }
 
-/// Drains, looks at each record, and says which numbers came.
+/// Drains, checks each record, and returns the numbers.
 #[track_caller]
 fn drain(events: &mut Events) -> (Vec<u64>, Drained) {
     let (mut numbers, mut time) = (Vec::new(), 0);
@@ -123,10 +124,11 @@ fn drain(events: &mut Events) -> (Vec<u64>, Drained) {
     (numbers, drained)
 }
 
-/// None missing, none twice, in order, many times around the ring; one drain sorts the perf buffers of all CPUs.
-fn delivers(way: Way) -> Outcome {
+/// No event is missing or delivered twice, in order, many times around the ring. One drain sorts
+/// the perf buffers of all CPUs.
+fn delivers(channel: Channel) -> Outcome {
     const BATCH: u64 = 500;
-    let loaded = load(&sender(way, 1 << 16));
+    let loaded = load(&sender(channel, 1 << 16));
     let mut events = events(&loaded);
     assert!(drain(&mut events).0.is_empty(), "an empty ring");
     for batch in 0..20 {
@@ -137,18 +139,18 @@ fn delivers(way: Way) -> Outcome {
         assert_eq!(drained.lost, 0);
     }
     assert_eq!(counter(&loaded, "lost"), 0);
-    assert!(drain(&mut events).0.is_empty(), "nothing is left");
+    assert!(drain(&mut events).0.is_empty(), "the ring is empty");
     Ok(())
 }
 
-/// Who opens it late misses nothing, and is told at once that something is there.
+/// A reader that opens the ring late gets all events, and is woken at once.
 fn a_ring_buffer_keeps_what_comes_before_its_reader() -> Outcome {
     const SENT: u64 = 500;
     for flags in [NO_WAKEUP, FORCE_WAKEUP] {
-        let loaded = load(&sender(Way::RingBuf(flags), 1 << 16));
+        let loaded = load(&sender(Channel::RingBuf(flags), 1 << 16));
         send(&loaded, 0..SENT);
         let mut late = events(&loaded);
-        assert!(is_woken(&late, patient(LIMIT)), "flags {flags}");
+        assert!(is_woken(&late, patient(WAIT_LIMIT)), "flags {flags}");
         send(&loaded, SENT..2 * SENT);
         assert!(drain(&mut late).0.iter().copied().eq(0..2 * SENT));
         assert_eq!(counter(&loaded, "lost"), 0);
@@ -156,12 +158,13 @@ fn a_ring_buffer_keeps_what_comes_before_its_reader() -> Outcome {
     Ok(())
 }
 
-/// A full ring refuses, keeps what it has, and takes more when it is drained. What it refused, the program knows.
+/// A full ring refuses events, keeps the earlier ones, and accepts more once it is drained. The
+/// program sees each refusal.
 fn a_full_ring_buffer_counts_and_recovers() -> Outcome {
-    // 24 bytes and a header of 8 for each record; the last place may stay free.
+    // 24 bytes and a header of 8 for each record; the last record may not fit.
     const FITS: u64 = PAGE as u64 / 32;
     const SENT: u64 = 1000;
-    let loaded = load(&sender(Way::RingBuf(NO_WAKEUP), PAGE));
+    let loaded = load(&sender(Channel::RingBuf(NO_WAKEUP), PAGE));
     let mut events = events(&loaded);
     let mut delivered = 0;
     for round in 0..3 {
@@ -173,12 +176,12 @@ fn a_full_ring_buffer_counts_and_recovers() -> Outcome {
         assert!(got.iter().copied().eq(first..first + taken), "the first ones: {got:?}");
         delivered += taken;
         assert_eq!(delivered + counter(&loaded, "lost"), (round + 1) * SENT);
-        assert_eq!(drained.lost, 0, "a ring buffer does not lose behind the program's back");
+        assert_eq!(drained.lost, 0, "a ring buffer loses no events unseen by the program");
     }
     Ok(())
 }
 
-/// The kernel counts, and says so with the next event that finds room.
+/// The kernel counts lost events and reports them with the next event that fits.
 fn a_full_perf_buffer_counts_what_it_lost() -> Outcome {
     let loaded = load_small_perf();
     let mut events = events(&loaded);
@@ -193,7 +196,7 @@ fn a_full_perf_buffer_counts_what_it_lost() -> Outcome {
     assert_eq!(second, [1000]);
     let lost = before.lost + after.lost;
     assert_eq!(first.len() as u64 + lost, 1000);
-    assert_eq!(lost, counter(&loaded, "lost"), "the program saw each of them fail");
+    assert_eq!(lost, counter(&loaded, "lost"), "the program saw each failure");
     Ok(())
 }
 
@@ -202,18 +205,18 @@ fn is_woken(events: &Events, within: Duration) -> bool {
     events.wait(within).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// A drain on time costs nothing; a wake-up costs microseconds.
-fn ring_buffer_wakes_only_when_told() -> Outcome {
-    let loaded = load(&sender(Way::RingBuf(NO_WAKEUP), PAGE));
+/// Draining at intervals needs no wake-ups, which cost microseconds each.
+fn ring_buffer_wakes_only_on_request() -> Outcome {
+    let loaded = load(&sender(Channel::RingBuf(NO_WAKEUP), PAGE));
     let mut quiet = events(&loaded);
     send(&loaded, 0..100);
     assert!(!is_woken(&quiet, Duration::ZERO), "BPF_RB_NO_WAKEUP");
     assert_eq!(drain(&mut quiet).0.len(), 100);
-    let loaded = load(&sender(Way::RingBuf(FORCE_WAKEUP), PAGE));
+    let loaded = load(&sender(Channel::RingBuf(FORCE_WAKEUP), PAGE));
     let mut loud = events(&loaded);
     assert!(!is_woken(&loud, Duration::ZERO), "nothing was sent");
     send(&loaded, 0..1);
-    assert!(is_woken(&loud, patient(LIMIT)), "BPF_RB_FORCE_WAKEUP");
+    assert!(is_woken(&loud, patient(WAIT_LIMIT)), "BPF_RB_FORCE_WAKEUP");
     send(&loaded, 1..2);
     assert_eq!(drain(&mut loud).0, [0, 1]);
     assert!(!is_woken(&loud, Duration::ZERO), "the drain has cleared it");
@@ -234,7 +237,7 @@ fn perf_buffer_wakes_at_its_watermark() -> Outcome {
     send(0..HALF - 1);
     assert!(!is_woken(&events, Duration::ZERO), "not yet half");
     send(HALF - 1..HALF + 1);
-    assert!(is_woken(&events, patient(LIMIT)), "half of it");
+    assert!(is_woken(&events, patient(WAIT_LIMIT)), "half of it");
     assert_eq!(drain(&mut events).0.len() as u64, HALF + 1);
     assert!(!is_woken(&events, Duration::ZERO), "the drain has cleared it");
     Ok(())

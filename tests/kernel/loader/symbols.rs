@@ -1,29 +1,29 @@
-//! Names in a program become the numbers of the running kernel, or are told to be absent.
+//! Names in a program become the numbers of the running kernel, or are reported as missing.
 
 use std::fs;
 
 use bpfasm::object::{Attach, Hook};
 use bpfasm::{Access, bpf};
 use btf::Btf;
-use kernel_tests::gate::{Feature, needs};
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Feature, needs};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use loader::{LoadError, Loader};
 
 use super::{
-    ONLY, TRACEPOINT, attach_option, kernel, load, load_only, object, only, only_hook, only_refusal, raw_tp,
-    run,
+    TEST_HOOK, TRACEPOINT, attach_option, kernel, load, load_only, object, only, only_hook, only_refusal,
+    raw_tp, run,
 };
 
 pub const TESTS: &[Test] = &[
-    ("loader::fields_are_found_by_name", fields_are_found_by_name),
-    ("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
-    ("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
-    ("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
-    ("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
+    test("loader::fields_are_found_by_name", fields_are_found_by_name),
+    test("loader::dead_code_behind_exists_loads", dead_code_behind_exists_loads),
+    test("loader::arguments_a_tracepoint_lacks_are_not_read", arguments_a_tracepoint_lacks_are_not_read),
+    test("loader::a_file_of_another_kernel_is_refused", a_file_of_another_kernel_is_refused),
+    test("loader::a_file_gives_fields_but_no_attach_points", a_file_gives_fields_but_no_attach_points),
 ];
 
-/// A field symbol becomes the offset that the kernel's BTF says, which `bpf_get_current_task` can be asked about.
+/// A field symbol becomes the offset in the kernel's BTF; a read of the current task checks it.
 fn fields_are_found_by_name() -> Outcome {
     needs(Feature::ProbeReads)?;
     let code = bpf! {
@@ -37,13 +37,13 @@ fn fields_are_found_by_name() -> Outcome {
         w0 = *(u32 *)(r10 - 8);
         exit;
     };
-    // On no certain CPU: elsewhere it would run in whatever task that CPU is busy with.
+    // Not on a given CPU: there it would run in another task.
     let ran = run(&load_only(code, Vec::new()), &[], None);
     assert_eq!(ran, std::process::id(), "the program runs in this process");
     Ok(())
 }
 
-/// Code for a field that is not there, behind its `exists`.
+/// Code for a missing field loads if `exists` guards it.
 fn dead_code_behind_exists_loads() -> Outcome {
     let code = bpf! {
         r2 = *(u64 *)(r1 + 0);
@@ -59,11 +59,11 @@ fn dead_code_behind_exists_loads() -> Outcome {
     Ok(())
 }
 
-/// What a tracepoint passes is known before the program is loaded, so a branch for kernels where it passes more is never
-/// looked at. Without the question, the same read is refused.
+/// The arguments of a tracepoint are known before the program is loaded, so a branch for kernels
+/// with more arguments is removed. Without the condition, the same read is refused.
 fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     needs(Feature::KernelBtf)?;
-    let typed = |code| only(attach_option(ONLY, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
+    let typed = |code| only(attach_option(TEST_HOOK, Attach::TpBtf(TRACEPOINT.into()), code), Vec::new());
     // (const struct sock *sk, const int oldstate, const int newstate)
     load(&typed(bpf! {
         w0 = params(btf_trace_inet_sock_set_state);
@@ -86,14 +86,15 @@ fn arguments_a_tracepoint_lacks_are_not_read() -> Outcome {
     Ok(())
 }
 
-/// Fields read in the wrong place look like values, so a file has to be the running kernel's where that can be told.
+/// Fields read at a wrong offset look like values, so a BTF file of another kernel is refused if it
+/// can be recognised.
 fn a_file_of_another_kernel_is_refused() -> Outcome {
     needs(Feature::KernelBtf)?;
     let scratch = Scratch::new();
     let mut bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");
     let copy = scratch.file("copy", &bytes);
     let btf = loader::kernel_btf(Some(&copy)).unwrap_or_else(|e| panic!("{e:#}"));
-    assert_eq!(btf.path(), kernel().path(), "a copy of the kernel's own is as good");
+    assert_eq!(btf.path(), kernel().path(), "a copy of the kernel's own BTF is accepted");
     // The last letter of the last name.
     let at = bytes.len() - 2;
     bytes[at] ^= 1;
@@ -107,8 +108,8 @@ fn a_file_of_another_kernel_is_refused() -> Outcome {
     Ok(())
 }
 
-/// Type information from a file, where the kernel brings none, says where fields are, and nothing about what the running
-/// kernel numbers how.
+/// If the kernel has no BTF, a BTF file gives offsets of fields, but not the BTF ids of the running
+/// kernel that attach points need.
 fn a_file_gives_fields_but_no_attach_points() -> Outcome {
     needs(Feature::KernelBtf)?;
     let bytes = fs::read(loader::kernel::KERNEL_BTF).expect("the kernel's BTF");
@@ -117,7 +118,7 @@ fn a_file_gives_fields_but_no_attach_points() -> Outcome {
         attach_option("typed", Attach::TpBtf(TRACEPOINT.into()), bpf! { r0 = 0; exit; }),
         raw_tp("probed", TRACEPOINT, bpf! { w0 = sizeof(sock.sk_protocol); exit; }),
     ];
-    let object = object(vec![Hook::new(ONLY, bpfasm::Need::Required, attach_options)], Vec::new());
+    let object = object(vec![Hook::new(TEST_HOOK, bpfasm::Need::Required, attach_options)], Vec::new());
     let loaded = Loader::new(&file).load(&object).unwrap_or_else(|e| panic!("{e:#}"));
     let refused = &only_hook(&loaded).refused;
     assert!(matches!(refused[..], [(Attach::TpBtf(_), LoadError::ForeignBtf { .. })]), "{refused:?}");

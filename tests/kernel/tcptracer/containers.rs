@@ -1,4 +1,4 @@
-//! Containers by the maps of somebody else.
+//! Filters by maps of containers that another program pins.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,23 +7,23 @@ use std::process::Command;
 
 use kernel_tests::actor::{Actor, Who};
 use kernel_tests::cli::run;
-use kernel_tests::deadline::{LIMIT, wait_until};
-use kernel_tests::gate::{Feature, needs};
+use kernel_tests::deadline::{WAIT_LIMIT, wait_until};
 use kernel_tests::mntns;
 use kernel_tests::netns::Netns;
+use kernel_tests::requirements::{Feature, needs};
 use kernel_tests::rights::Capability;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::runner::{Outcome, Test, test};
 use kernel_tests::scratch::Scratch;
 use kernel_tests::stage::Stage;
 use kernel_tests::traffic;
 use nix::mount::{MsFlags, mount};
 
-use super::{Deed, finish, start};
+use super::{Action, finish, start};
 
 pub const TESTS: &[Test] = &[
-    ("tcptracer::by_cgroup_map", by_cgroup_map),
-    ("tcptracer::by_mount_namespace_map", by_mount_namespace_map),
-    ("tcptracer::wrong_maps", wrong_maps),
+    test("tcptracer::by_cgroup_map", by_cgroup_map),
+    test("tcptracer::by_mount_namespace_map", by_mount_namespace_map),
+    test("tcptracer::wrong_maps", wrong_maps),
 ];
 
 #[track_caller]
@@ -32,7 +32,7 @@ fn bpftool(args: &[&str]) {
     assert!(output.status.success(), "bpftool {args:?}: {output:?}");
 }
 
-/// Moves this process into a mount namespace of its own with a BPF file system in it.
+/// Moves this process into a private mount namespace with a BPF file system.
 fn bpf_file_system() -> &'static Path {
     const USUAL: &str = "/sys/fs/bpf";
     mntns::enter_new();
@@ -40,7 +40,7 @@ fn bpf_file_system() -> &'static Path {
     Path::new(USUAL)
 }
 
-/// A pinned hash map of numbers, empty.
+/// A pinned, empty hash map of numbers.
 struct Set {
     path: PathBuf,
     value_size: usize,
@@ -82,7 +82,7 @@ impl Set {
     }
 }
 
-/// A cgroup of its own, gone with the processes in it.
+/// A cgroup that is deleted after the processes in it have ended.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -108,15 +108,16 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A cgroup is busy for a moment after its last process has gone.
-        wait_until("end of the cgroup", LIMIT, || fs::remove_dir(&self.0));
+        // A cgroup is busy for a moment after its last process has ended.
+        wait_until("end of the cgroup", WAIT_LIMIT, || fs::remove_dir(&self.0));
     }
 }
 
-/// What a process in one of the map's cgroups does; a cgroup may come and go while the tool runs.
+/// Actions of processes in the map's cgroups are shown. A cgroup may be added and removed while the
+/// tool runs.
 fn by_cgroup_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     let set = Set::new(bpf_file_system().join("cgroups"), 8);
     let scratch = Scratch::new();
@@ -129,21 +130,22 @@ fn by_cgroup_map() -> Outcome {
     let tool = start(&["--cgroupmap", set.path()]);
     traffic::client_closes_first(&mut stage);
     set.insert(cgroup.id());
-    let mut deeds =
-        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
-    deeds.retain(|deed| deed.who == stage.client.who());
+    let mut actions =
+        Action::all(&[traffic::client_closes_first(&mut stage), traffic::server_resets(&mut stage)]);
+    actions.retain(|action| action.who == stage.client.who());
     set.remove(cgroup.id());
     traffic::client_closes_first(&mut stage);
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     drop(stage);
     Ok(())
 }
 
-/// What a process in one of the map's mount namespaces does. One that is killed has left its namespace when its files are
-/// closed: that is told, as it cannot be known.
+/// Actions of processes in the map's mount namespaces are shown. A killed process has left its
+/// namespace when its files are closed; these closes are always shown, because the namespace is
+/// unknown.
 fn by_mount_namespace_map() -> Outcome {
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     needs(Feature::ProbeReads)?;
     let set = Set::new(bpf_file_system().join("namespaces"), 4);
@@ -156,21 +158,21 @@ fn by_mount_namespace_map() -> Outcome {
     let server = stage.server.who();
     traffic::client_closes_first(&mut stage);
     set.insert(fs::metadata(format!("/proc/{}/ns/mnt", server.pid)).expect("procfs").ino());
-    let mut deeds =
-        Deed::all(&[traffic::client_closes_first(&mut stage), traffic::server_closes_unread(&mut stage)]);
+    let mut actions =
+        Action::all(&[traffic::client_closes_first(&mut stage), traffic::server_closes_unread(&mut stage)]);
     let killed = stage.client.who();
-    deeds.extend(Deed::all(&[traffic::client_killed(&mut stage)]));
-    let last = deeds.len() - 4;
+    actions.extend(Action::all(&[traffic::client_killed(&mut stage)]));
+    let last = actions.len() - 4;
     let mut at = 0;
-    deeds.retain(|deed| {
+    actions.retain(|action| {
         at += 1;
-        deed.who == server || (at > last && deed.who == killed && deed.kind == "close")
+        action.who == server || (at > last && action.who == killed && action.kind == "close")
     });
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// Runs the tool with arguments that make no sense: one line that says why.
+/// Runs the tool with wrong arguments and returns the line that says why.
 #[track_caller]
 fn refused(args: &[&str]) -> String {
     let output = run([&["tcptracer"], args].concat());
@@ -178,7 +180,7 @@ fn refused(args: &[&str]) -> String {
     output.one_line().to_owned()
 }
 
-/// What is there instead, and what is right, in one line.
+/// One line says what the path is and what is needed.
 fn wrong_maps() -> Outcome {
     for option in ["--cgroupmap", "--mntnsmap"] {
         let line = refused(&[option, "/no/such/map"]);
@@ -187,7 +189,7 @@ fn wrong_maps() -> Outcome {
         assert!(line.contains("/proc/self/exe: not in a BPF file system"), "{line}");
     }
     needs(Feature::Program("bpftool"))?;
-    // What root pins is for root to open.
+    // Only root may open what root has pinned.
     needs(Feature::ToolHas(Capability::SysAdmin))?;
     let directory = bpf_file_system();
     let [four, eight] = [4, 8].map(|size| Set::new(directory.join(format!("of{size}")), size));

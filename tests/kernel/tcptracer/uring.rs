@@ -7,23 +7,24 @@ use std::os::fd::AsRawFd;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
 use kernel_tests::actor::{Actor, Who};
-use kernel_tests::gate::{Claim, claims};
 use kernel_tests::netns::Netns;
-use kernel_tests::runner::{Outcome, Test};
+use kernel_tests::requirements::{Availability, requires};
+use kernel_tests::runner::{Outcome, Test, test};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, socket};
 
-use super::{Deed, finish, start};
+use super::{Action, finish, start};
 
-pub const TESTS: &[Test] = &[("tcptracer::uring_connects", connects), ("tcptracer::uring_accepts", accepts)];
+pub const TESTS: &[Test] =
+    &[test("tcptracer::uring_connects", connects), test("tcptracer::uring_accepts", accepts)];
 
-/// A ring, where this kernel lets this process have one.
-fn ring() -> Result<IoUring, kernel_tests::gate::Skip> {
+/// A ring, if this kernel has io_uring.
+fn ring() -> Result<IoUring, kernel_tests::requirements::Skip> {
     let ring = IoUring::new(4);
-    claims("io_uring", Claim::Optional, ring.as_ref().err().map(ToString::to_string))?;
+    requires("io_uring", Availability::Optional, ring.as_ref().err().map(ToString::to_string))?;
     Ok(ring.expect("claimed"))
 }
 
-/// This thread.
+/// The process and name of this thread.
 fn this() -> Who {
     let comm = fs::read_to_string("/proc/thread-self/comm").expect("procfs");
     Who { pid: std::process::id(), comm: comm.trim_end().to_owned() }
@@ -31,9 +32,9 @@ fn this() -> Who {
 
 fn submit(ring: &mut IoUring, entry: &Entry) {
     #[allow(unsafe_code, reason = "the crate asks for it")]
-    // SAFETY: what the entry points to lives in the callers, which wait for its completion.
+    // SAFETY: the entry points to values of the callers, which wait for its completion.
     let pushed = unsafe { ring.submission().push(entry) };
-    pushed.expect("room for one entry");
+    pushed.expect("a queue of four entries");
     ring.submit().expect("submit");
 }
 
@@ -55,18 +56,18 @@ fn connects() -> Outcome {
     drop(fd);
     server.recv_eof(accepted, 0);
     server.close(accepted);
-    let deed = |kind| Deed { local: accepted.remote, remote: accepted.local, kind, who: this(), uid: 0 };
-    let deeds = [
-        deed("connect"),
-        Deed::new("accept", server.who(), accepted),
-        deed("close"),
-        Deed::new("close", server.who(), accepted),
+    let action = |kind| Action { local: accepted.remote, remote: accepted.local, kind, who: this(), uid: 0 };
+    let actions = [
+        action("connect"),
+        Action::new("accept", server.who(), accepted),
+        action("close"),
+        Action::new("close", server.who(), accepted),
     ];
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }
 
-/// One that waits for its connection, and one that finds it there.
+/// One accept that waits for its connection, and one whose connection is there already.
 fn accepts() -> Outcome {
     let mut ring = ring()?;
     let netns = Netns::enter_new();
@@ -78,7 +79,7 @@ fn accepts() -> Outcome {
         let fd = types::Fd(listener.as_raw_fd());
         opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build()
     };
-    let mut deeds = Vec::new();
+    let mut actions = Vec::new();
     for waits in [true, false] {
         if waits {
             submit(&mut ring, &accept());
@@ -88,25 +89,25 @@ fn accepts() -> Outcome {
             submit(&mut ring, &accept());
         }
         let fd = complete(&mut ring);
-        let deed = |kind| Deed { local: conn.remote, remote: conn.local, kind, who: this(), uid: 0 };
+        let action = |kind| Action { local: conn.remote, remote: conn.local, kind, who: this(), uid: 0 };
         nix::unistd::close(fd).expect("a socket");
         client.recv_eof(conn, 0);
         client.close(conn);
-        deeds.extend([
-            Deed::new("connect", client.who(), conn),
-            deed("accept"),
-            deed("close"),
-            Deed::new("close", client.who(), conn),
+        actions.extend([
+            Action::new("connect", client.who(), conn),
+            action("accept"),
+            action("close"),
+            Action::new("close", client.who(), conn),
         ]);
     }
-    // Whose result is no connection: a number that is also that of a file.
+    // An operation whose result is not a connection, but the number of an open file.
     let stream = TcpStream::connect(address).expect("connect");
     submit(&mut ring, &opcode::Nop::new().build());
     assert_eq!(complete(&mut ring), 0);
     let local = stream.local_addr().expect("an address");
-    let deed = |kind| Deed { local, remote: address, kind, who: this(), uid: 0 };
-    deeds.extend([deed("connect"), deed("close")]);
+    let action = |kind| Action { local, remote: address, kind, who: this(), uid: 0 };
+    actions.extend([action("connect"), action("close")]);
     drop(stream);
-    finish(tool, &netns, &deeds);
+    finish(tool, &netns, &actions);
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! What a test needs and the machine may lack.
+//! Features that a test needs and that a machine may lack.
 //!
-//! A gate is a claim: "kernels have this since 5.5". It is asked of the kernel, not of the version; the version only checks
-//! the claim. So a skip that outlived its reason fails instead of skipping for ever.
+//! Each feature has an availability, such as "kernels have this since 5.5". Whether the feature is
+//! there is found out from the kernel, not from its version; the version only checks the stated
+//! availability. So a wrong or outdated statement fails the test, and no test is skipped for ever.
 
 use std::fmt;
 use std::fs;
@@ -11,34 +12,36 @@ use crate::cgroup;
 use crate::netns::{self, Netns};
 use crate::rights::{Capability, Rights};
 
-/// Something a test cannot do without.
+/// A feature without which a test cannot run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Feature {
     /// IPv6, which a kernel may be built or started without.
     Ipv6,
-    /// The veth device, which may be a module that is not there.
+    /// The veth device, which may be a missing module.
     Veth,
     /// `/sys/kernel/btf/vmlinux`.
     KernelBtf,
-    /// The tracepoints `sock_send_length` and `sock_recv_length`, at which a process uses its socket.
+    /// The tracepoints `sock_send_length` and `sock_recv_length`.
     SocketLengths,
-    /// The probes of `CONFIG_KPROBE_EVENTS`, which a lockdown forbids.
+    /// Kprobes (`CONFIG_KPROBE_EVENTS`), which a lockdown forbids.
     Kprobes,
     /// Reads of kernel memory by address, `bpf_probe_read_kernel`, which a lockdown forbids.
     ProbeReads,
-    /// A cgroup2 file system, which a machine may mount or not.
+    /// A mounted cgroup2 file system.
     Cgroup2,
-    /// A machine that is the tests' own: one of `vm-tests`, where clocks may be set and CPUs be taken away. Never the host.
+    /// A virtual machine of `vm-tests`, where a test may set the clock and take CPUs offline. Never
+    /// the host.
     OwnMachine,
-    /// So many mebibytes of memory that nobody uses.
+    /// This many mebibytes of free memory.
     Memory(u64),
-    /// The tool under test is started with this capability: it may be the user of a virtual machine that has but a few.
+    /// This capability for the tool under test, which some virtual machines start with few
+    /// capabilities.
     ToolHas(Capability),
-    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, a level of its own:
-    /// CAP_PERFMON is not enough then.
+    /// Perf events for the tool under test. Debian's `kernel.perf_event_paranoid` is 3, at which
+    /// CAP_PERFMON is not enough.
     PerfEvents,
-    /// A program of the distribution, by the name `PATH` finds.
+    /// A program in `PATH`.
     Program(&'static str),
 }
 
@@ -77,41 +80,42 @@ impl fmt::Display for Feature {
 /// Which kernels have a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Claim {
-    /// All from this version on, and none before.
+pub enum Availability {
+    /// All kernels since this version, and no earlier one.
     Since(u32, u32),
-    /// Those that were built with it, or machines that have it installed: no version says.
+    /// It depends on the configuration of the kernel or on installed packages, not on the version.
     Optional,
 }
 
-/// `Ok` when the machine has the feature; the skip to return from the test when it has not.
+/// Checks that the machine has a feature. If it has not, the test returns the error and is skipped.
 ///
 /// # Errors
 /// The skip.
 ///
 /// # Panics
-/// When the kernel contradicts the claim: it lacks what its version should have, or has what it should lack.
+/// If the kernel contradicts the stated availability.
 #[track_caller]
 pub fn needs(feature: Feature) -> Result<(), Skip> {
-    let (claim, absent) = look(feature);
-    check(&feature, claim, absent, running_version())
+    let (availability, absent) = find(feature);
+    check(&feature, availability, absent, running_version())
 }
 
-/// The same for what only the test itself can find out: it says what it needs and claims which kernels have it. `absent` is what
-/// the test saw when it is not there.
+/// The same for a feature that only the test itself can find. `absent` is what the test saw if the
+/// feature is missing.
 ///
 /// # Errors
 /// The skip.
 ///
 /// # Panics
-/// When the kernel contradicts the claim.
+/// If the kernel contradicts the stated availability.
 #[track_caller]
-pub fn claims(what: &str, claim: Claim, absent: Option<String>) -> Result<(), Skip> {
-    check(&what, claim, absent, running_version())
+pub fn requires(what: &str, availability: Availability, absent: Option<String>) -> Result<(), Skip> {
+    check(&what, availability, absent, running_version())
 }
 
-/// What a tool with these arguments needs to find the owners of sockets that were open before it: nothing, where the kernel
-/// walks its files, and a look into the processes of others, where it does not.
+/// Checks that a tool with these arguments can find the owners of sockets that were open before it
+/// started. A BPF iterator needs no extra privilege; with `--no-iter` the tool reads `/proc/PID/fd`
+/// of other users' processes.
 ///
 /// # Errors
 /// The skip.
@@ -123,103 +127,108 @@ pub fn needs_owners(args: &[&str]) -> Result<(), Skip> {
 #[track_caller]
 fn check(
     what: &dyn fmt::Display,
-    claim: Claim,
+    availability: Availability,
     absent: Option<String>,
     version: (u32, u32),
 ) -> Result<(), Skip> {
     let (major, minor) = version;
-    match (claim, absent) {
-        (Claim::Since(a, b), Some(seen)) if version >= (a, b) => {
-            panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} lacks it: {seen}")
+    match (availability, absent) {
+        (Availability::Since(a, b), Some(seen)) if version >= (a, b) => {
+            panic!("{what} should be there since {a}.{b}, but {major}.{minor} lacks it: {seen}")
         }
-        (Claim::Since(a, b), None) if version < (a, b) => {
-            panic!("the gate claims that {what} is there since {a}.{b}, and {major}.{minor} has it")
+        (Availability::Since(a, b), None) if version < (a, b) => {
+            panic!("{what} should be there only since {a}.{b}, but {major}.{minor} has it")
         }
         (_, Some(seen)) => Err(Skip { what: what.to_string(), seen }),
         (_, None) => Ok(()),
     }
 }
 
-/// The claim, and what was seen when the feature is absent.
-fn look(feature: Feature) -> (Claim, Option<String>) {
+/// The availability of a feature, and what was seen if it is missing.
+fn find(feature: Feature) -> (Availability, Option<String>) {
     let file = |path: &str| (!Path::new(path).exists()).then(|| format!("no {path}"));
     match feature {
-        Feature::Ipv6 => (Claim::Optional, file("/proc/net/if_inet6")),
+        Feature::Ipv6 => (Availability::Optional, file("/proc/net/if_inet6")),
         Feature::Veth => {
             let pair = netns::join(&Netns::beside(), &Netns::beside());
-            (Claim::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
+            (Availability::Optional, pair.err().map(|e| format!("cannot make a pair: {e}")))
         }
-        // CONFIG_DEBUG_INFO_BTF is a choice of whoever builds the kernel; every Debian kernel since 5.10 has it.
-        Feature::KernelBtf => (Claim::Since(5, 10), file(BTF)),
-        Feature::SocketLengths => (Claim::Since(6, 3), no_type("btf_trace_sock_send_length")),
+        // Depends on CONFIG_DEBUG_INFO_BTF; every Debian kernel since 5.10 has it.
+        Feature::KernelBtf => (Availability::Since(5, 10), file(BTF)),
+        Feature::SocketLengths => (Availability::Since(6, 3), no_type("btf_trace_sock_send_length")),
         Feature::Kprobes => {
-            (Claim::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
+            (Availability::Optional, file("/sys/bus/event_source/devices/kprobe").or_else(locked_down))
         }
-        Feature::ProbeReads => (Claim::Optional, locked_down()),
-        Feature::Cgroup2 => (Claim::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned())),
-        Feature::OwnMachine => (Claim::Optional, file(VM).or_else(not_of_ours)),
+        Feature::ProbeReads => (Availability::Optional, locked_down()),
+        Feature::Cgroup2 => {
+            (Availability::Optional, cgroup::mount().is_none().then(|| "not mounted".to_owned()))
+        }
+        Feature::OwnMachine => (Availability::Optional, file(VM_SETTINGS).or_else(not_of_ours)),
         Feature::Memory(mebibytes) => {
             let free = available_memory();
-            (Claim::Optional, (free < mebibytes).then(|| format!("{free} MiB are there")))
+            (Availability::Optional, (free < mebibytes).then(|| format!("{free} MiB are free")))
         }
         Feature::ToolHas(capability) => {
             let rights = Rights::of_tool();
-            (Claim::Optional, (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)))
+            (
+                Availability::Optional,
+                (!rights.has(capability)).then(|| format!("it has {:#x}", rights.effective)),
+            )
         }
         Feature::PerfEvents => {
             let path = "/proc/sys/kernel/perf_event_paranoid";
             let level = fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
             let forbidden = level.trim().parse().is_ok_and(|level: i32| level > 2);
-            let absent = if forbidden { look(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
+            let absent = if forbidden { find(Feature::ToolHas(Capability::SysAdmin)).1 } else { None };
             (
-                Claim::Optional,
-                absent.map(|seen| format!("{path} is {}, and of the tool {seen}", level.trim())),
+                Availability::Optional,
+                absent.map(|seen| format!("{path} is {}; the tool: {seen}", level.trim())),
             )
         }
         Feature::Program(name) => {
             let found = find_program(name);
-            (Claim::Optional, found.is_none().then(|| "not installed".to_owned()))
+            (Availability::Optional, found.is_none().then(|| "not installed".to_owned()))
         }
     }
 }
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// What the init of a virtual machine of `vm-tests` is told by; no other machine has it.
-const VM: &str = "/etc/vm";
+/// The settings of a virtual machine of `vm-tests`; other machines do not have this file.
+const VM_SETTINGS: &str = "/etc/vm";
 
-/// And that init is the first process there.
+/// `None` if the first process is the init of `vm-tests`.
 fn not_of_ours() -> Option<String> {
     let first =
         fs::read_link("/proc/1/exe").map_or_else(|e| e.to_string(), |path| path.display().to_string());
     (first != "/init").then(|| format!("/proc/1/exe: {first}"))
 }
 
-/// Memory that processes can have, in mebibytes.
+/// Memory available to processes, in mebibytes.
 fn available_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib >> 10)
 }
 
-/// `None` when the kernel's BTF has a type of this name.
+/// `None` if the kernel's BTF has a type of this name.
 fn no_type(name: &str) -> Option<String> {
     let btf = match fs::read(BTF) {
         Ok(btf) => btf,
         Err(e) => return Some(format!("{BTF}: {e}")),
     };
-    // Names stand between NULs, and nothing else in the file looks like one.
+    // Names are strings between NULs; no other part of the file looks like a name.
     let found = btf.split(|&byte| byte == 0).any(|string| string == name.as_bytes());
     (!found).then(|| format!("no type {name}"))
 }
 
-/// `None` unless the kernel is locked down so far that tracing may not read its memory.
+/// `None` unless a lockdown forbids tracing to read kernel memory.
 fn locked_down() -> Option<String> {
     let state = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    state.contains("[confidentiality]").then(|| "locked down to keep its secrets".to_owned())
+    state.contains("[confidentiality]").then(|| "lockdown=confidentiality".to_owned())
 }
 
-/// Where `PATH` has a program; the directories of administrators are looked at as well, `PATH` may lack them.
+/// The path of a program. The `sbin` directories are searched too, even if `PATH` lacks them.
 fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -228,24 +237,26 @@ fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Major and minor of the running kernel. That is all a claim needs, and all that Debian's `uname -r` is right about.
+/// Major and minor version of the running kernel. Debian's `uname -r` is not right about more.
 #[must_use]
 pub fn running_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel's release");
     parse_version(&release).unwrap_or_else(|| panic!("not a kernel release: {release:?}"))
 }
 
-/// Whether this kernel can preempt a program at a tracepoint: 7.3 does, 6.18 does not. It does not run a program while that very
-/// program is running on the same CPU, and so leaves it out for what the task does that has got the CPU. Some ten of 20,000 runs in
-/// a storm under emulation. To turn preemption off in the program (`bpf_preempt_disable`) changes nothing: where it is turned on
-/// again the program still counts as running.
+/// Whether this kernel can preempt a program at a tracepoint: 7.3 does, 6.18 does not. A kernel
+/// skips a program that is already running on the same CPU. So if a program is preempted, events of
+/// the next task on that CPU are skipped: about ten of 20,000 events in a storm under emulation. To
+/// disable preemption in the program (`bpf_preempt_disable`) does not help: when the program
+/// enables it again, it still counts as running.
 #[must_use]
 pub fn misses_runs() -> bool {
     running_version() >= (7, 0)
 }
 
-/// Whether this kernel runs no program in its first process, nor in a soft interrupt that comes while that has the CPU, and counts none
-/// of it as missed: some that are built for virtual machines, by a member of `struct bpf_prog_aux` that no other kernel has.
+/// Whether this kernel runs no programs in its first process, nor in a soft interrupt taken while
+/// that process runs, and does not count the skips. Some kernels built for virtual machines do
+/// this. They are recognised by a member of `struct bpf_prog_aux` that other kernels do not have.
 #[must_use]
 pub fn spares_init() -> bool {
     let member = b"\0init_owned\0";
@@ -253,7 +264,8 @@ pub fn spares_init() -> bool {
     types.windows(member.len()).any(|window| window == member)
 }
 
-/// Whether tables of flows grow here: where the kernel's allocator can serve programs at any moment.
+/// Whether tables of flows grow on this kernel: that needs an allocator that can serve programs at
+/// any moment.
 #[must_use]
 pub fn tables_grow() -> bool {
     let version = fs::read_to_string("/proc/version").expect("read the kernel's version");
@@ -272,23 +284,23 @@ mod tests {
     const F: Feature = Feature::KernelBtf;
 
     #[test]
-    fn a_true_claim_skips_or_runs() {
-        assert_eq!(check(&F, Claim::Since(5, 8), None, (6, 1)), Ok(()));
-        let skip = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
+    fn a_right_availability_skips_or_runs() {
+        assert_eq!(check(&F, Availability::Since(5, 8), None, (6, 1)), Ok(()));
+        let skip = check(&F, Availability::Since(5, 8), Some("no file".into()), (5, 4)).unwrap_err();
         assert_eq!(skip.to_string(), "needs the kernel's BTF: no file");
-        assert!(check(&F, Claim::Optional, Some("no file".into()), (6, 1)).is_err());
+        assert!(check(&F, Availability::Optional, Some("no file".into()), (6, 1)).is_err());
     }
 
     #[test]
-    #[should_panic(expected = "since 5.8, and 5.10 lacks it: no file")]
+    #[should_panic(expected = "since 5.8, but 5.10 lacks it: no file")]
     fn a_missing_feature_of_a_new_kernel_fails() {
-        let _ = check(&F, Claim::Since(5, 8), Some("no file".into()), (5, 10));
+        let _ = check(&F, Availability::Since(5, 8), Some("no file".into()), (5, 10));
     }
 
     #[test]
-    #[should_panic(expected = "since 5.8, and 5.4 has it")]
+    #[should_panic(expected = "since 5.8, but 5.4 has it")]
     fn a_present_feature_of_an_old_kernel_fails() {
-        let _ = check(&F, Claim::Since(5, 8), None, (5, 4));
+        let _ = check(&F, Availability::Since(5, 8), None, (5, 4));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The process side of an [`Actor`](crate::actor::Actor): obeys one line at a time and answers each with one line.
+//! The process of an [`Actor`](crate::actor::Actor): it executes one line at a time and answers
+//! each with one line.
 //!
-//! A line is `command arguments`. An answer is `ok facts`, or `failed ERRNO facts` when the socket call failed. Anything a
-//! test could not have meant is a panic, which the test sees as an actor that went away.
+//! A line is `command arguments`. An answer is `ok facts`, or `failed ERRNO facts` if the socket
+//! call failed. An impossible command is a panic, which the test sees as an actor that has ended.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -26,17 +27,17 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Uid, close, dup2_stdout, setuid};
 
+use crate::bulk::{self, Endpoints};
 use crate::bytes::{RecvBy, SendBy};
-use crate::crowd::{self, Endpoints};
 use crate::deadline::{Deadline, patient};
 
-/// What a single socket call of an actor may take.
+/// The time limit of one socket call of an actor.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What `storm` and `serve` send: the answer is this many times as long as the question.
+/// In a storm the answer is this many times as long as the question.
 const ANSWER_FACTOR: u64 = 2;
 
-/// A socket call that failed, and what is known all the same.
+/// A socket call that failed, and facts about the socket.
 struct Failed {
     errno: Errno,
     facts: String,
@@ -57,21 +58,22 @@ impl From<Errno> for Failed {
 type Answer = Result<String, Failed>;
 
 /// Runs as an actor named `comm` until the test closes the control socket, which is standard input.
-/// When standard output is a TCP socket, it is connection 0, handed down by the process that started this one.
+/// If standard output is a TCP socket, it becomes connection 0, inherited from the parent process.
 pub(crate) fn run(comm: &str) -> ExitCode {
     let name = std::ffi::CString::new(comm).expect("a comm has no NUL");
     prctl::set_name(&name).expect("PR_SET_NAME");
     prctl::set_pdeathsig(Signal::SIGKILL).expect("PR_SET_PDEATHSIG");
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().expect("dup stdin"));
-    let mut role = Role::default();
+    let mut process = Process::default();
     if let Some(stream) = inherited() {
-        role.keep(stream);
+        process.keep(stream);
     }
-    role.obey(control);
+    process.obey(control);
     ExitCode::SUCCESS
 }
 
-/// Takes the connection this process was started with off standard output, so that closing it closes the last reference.
+/// Moves the inherited connection away from standard output, so that closing it closes the last
+/// reference.
 fn inherited() -> Option<TcpStream> {
     let fd = io::stdout().as_fd().try_clone_to_owned().expect("dup stdout");
     getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
@@ -81,17 +83,17 @@ fn inherited() -> Option<TcpStream> {
 }
 
 #[derive(Default)]
-struct Role {
+struct Process {
     listener: Option<TcpListener>,
     streams: BTreeMap<u32, TcpStream>,
     next: u32,
-    /// What was passed here.
+    /// A descriptor that was received or accepted without a number.
     taken: Option<RawFd>,
     /// Connections of this process with itself.
-    held: Vec<Endpoints>,
+    many: Vec<Endpoints>,
 }
 
-impl Role {
+impl Process {
     fn obey(&mut self, control: UnixStream) {
         let mut answers = control.try_clone().expect("dup control");
         let hello = format!("ok {}\n", std::process::id());
@@ -148,7 +150,7 @@ impl Role {
                 drop(self.streams.remove(&id).unwrap_or_else(|| panic!("no connection {id}")));
                 ok("")
             }
-            "heir" => self.heir(words.parse(), words.text(), words.text()),
+            "start-child" => self.start_child(words.parse(), words.text(), words.text()),
             "accept-blocking" => self.accept_blocking(),
             "accept-in-thread" => self.accept_in_thread(words.text()),
             "take" => self.take(words.text()),
@@ -157,16 +159,16 @@ impl Role {
                 Ok(close(self.taken.take().expect("close-taken before take")).map(|()| String::new())?)
             }
             "become-user" => Ok(setuid(Uid::from_raw(words.parse())).map(|()| String::new())?),
-            "hold" => {
+            "open-many" => {
                 let count: usize = words.parse();
-                let files = 2 * (self.held.len() + count) + 100;
-                crowd::room_for_files(files as u64)?;
-                self.held.extend(crowd::open(count));
+                let files = 2 * (self.many.len() + count) + 100;
+                bulk::raise_file_limit(files as u64)?;
+                self.many.extend(bulk::open(count));
                 ok("")
             }
-            "release" => {
-                let rest = self.held.split_off(words.parse());
-                std::mem::replace(&mut self.held, rest).into_iter().for_each(Endpoints::close);
+            "close-many" => {
+                let rest = self.many.split_off(words.parse());
+                std::mem::replace(&mut self.many, rest).into_iter().for_each(Endpoints::close);
                 ok("")
             }
             "serve" => self.serve(words.parse()),
@@ -187,14 +189,14 @@ impl Role {
         self.streams.get(&id).unwrap_or_else(|| panic!("no connection {id}"))
     }
 
-    /// What a test is told of a connection: its number, its own address, its peer's.
+    /// The facts of a connection: its number, local address, remote address.
     fn facts(&self, id: u32) -> Answer {
         let stream = self.stream(id);
         ok(format_args!("{id} {} {}", stream.local_addr()?, stream.peer_addr()?))
     }
 
     fn listen(&mut self, address: SocketAddr, backlog: i32) -> Answer {
-        // Not TcpListener::bind: it sets SO_REUSEADDR and a backlog of its own.
+        // TcpListener::bind would set SO_REUSEADDR and choose the backlog.
         let fd = tcp_socket(address, SockFlag::empty())?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
         listen(&fd, Backlog::new(backlog)?)?;
@@ -210,7 +212,8 @@ impl Role {
         self.facts(id)
     }
 
-    /// Connects to `to` from `from`; port 0 leaves the choice to `connect(2)`, as nearly every client does.
+    /// Connects to `to` from `from`. With port 0, `connect(2)` chooses the address, as for nearly
+    /// every client.
     fn connect(&mut self, to: SocketAddr, from: SocketAddr) -> Answer {
         let fd = tcp_socket(to, SockFlag::empty())?;
         if from.port() != 0 {
@@ -227,7 +230,8 @@ impl Role {
         }
     }
 
-    /// Starts to connect and does not wait; `user_timeout` in milliseconds, 0 for the system's own patience.
+    /// Starts to connect without waiting; `user_timeout` in milliseconds, 0 for the system's
+    /// default.
     fn start_connect(&mut self, to: SocketAddr, user_timeout: u32) -> Answer {
         let fd = tcp_socket(to, SockFlag::SOCK_NONBLOCK)?;
         if user_timeout != 0 {
@@ -268,7 +272,8 @@ impl Role {
         ok("")
     }
 
-    /// Reads to the end of the stream and says how many bytes there were, also when the end is an error.
+    /// Reads to the end of the stream and returns how many bytes there were, even if the end is an
+    /// error.
     fn recv_eof(&self, id: u32) -> Answer {
         let mut stream = self.stream(id);
         let (mut total, mut buffer) = (0, vec![0; 64 * 1024]);
@@ -283,7 +288,7 @@ impl Role {
         }
     }
 
-    /// Waits until this many bytes lie in the receive queue, and leaves them there.
+    /// Waits until this many bytes are in the receive queue, and leaves them there.
     fn peek(&self, id: u32, bytes: usize) -> Answer {
         let mut buffer = vec![0; bytes];
         let got = recv(self.stream(id).as_raw_fd(), &mut buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL)?;
@@ -291,11 +296,12 @@ impl Role {
         ok("")
     }
 
-    /// Starts an actor that inherits the connection, as a server started by inetd does. This process keeps it as well.
-    fn heir(&self, id: u32, comm: &str, control: &str) -> Answer {
+    /// Starts an actor that inherits the connection, as a server started by inetd does. This
+    /// process keeps it open.
+    fn start_child(&self, id: u32, comm: &str, control: &str) -> Answer {
         let control = UnixStream::connect(control)?;
         let connection = self.stream(id).as_fd().try_clone_to_owned()?;
-        // Not waited for: it outlives its task only as a zombie of this process, which ends with the test.
+        // Not waited for: once it has ended it is a zombie until this process ends, with the test.
         Command::new("/proc/self/exe")
             .args([crate::runner::ACTOR_FLAG, comm])
             .stdin(Stdio::from(OwnedFd::from(control)))
@@ -304,7 +310,8 @@ impl Role {
         ok("")
     }
 
-    /// Waits in `accept(2)`, where [`Self::accept`] waits before `accept4(2)`. The test has a time limit, this has none.
+    /// Waits in `accept(2)`, whereas [`Self::accept`] waits before it calls `accept4(2)`. Only the
+    /// test has a time limit.
     fn accept_blocking(&mut self) -> Answer {
         let listener = self.listener.as_ref().expect("accept before listen");
         let fd = nix::sys::socket::accept(listener.as_raw_fd())?;
@@ -315,7 +322,7 @@ impl Role {
         ok(format_args!("{} {local} {remote}", u32::MAX))
     }
 
-    /// Waits in `accept4(2)` in a thread that ends with it.
+    /// Waits in `accept4(2)` in a thread that ends afterwards.
     fn accept_in_thread(&mut self, comm: &str) -> Answer {
         let listener = self.listener.as_ref().expect("accept before listen").try_clone()?;
         let thread = thread::Builder::new().name(comm.to_owned()).spawn(move || listener.accept())?;
@@ -324,7 +331,7 @@ impl Role {
         self.facts(id)
     }
 
-    /// Waits at a path for a connection to be passed.
+    /// Receives a connection at the unix socket of this path.
     fn take(&mut self, meeting: &str) -> Answer {
         let socket = UnixDatagram::bind(meeting)?;
         let (mut byte, mut space) = ([0], cmsg_space!(RawFd));
@@ -337,7 +344,7 @@ impl Role {
         ok("")
     }
 
-    /// Passes a connection to whoever waits at a path, and closes it here.
+    /// Sends a connection to the unix socket of this path, and closes it here.
     fn pass(&mut self, id: u32, meeting: &str) -> Answer {
         let stream = self.streams.remove(&id).unwrap_or_else(|| panic!("no connection {id}"));
         let socket = UnixDatagram::unbound()?;
@@ -348,7 +355,8 @@ impl Role {
         ok("")
     }
 
-    /// Accepts `count` connections one after the other; reads each to its end, answers, closes.
+    /// Accepts `count` connections one after the other; reads each to its end, answers and closes
+    /// it.
     fn serve(&self, count: u32) -> Answer {
         let listener = self.listener.as_ref().expect("serve before listen");
         for _ in 0..count {
@@ -361,8 +369,8 @@ impl Role {
     }
 }
 
-/// Makes `count` connections one after the other; the n-th sends [`storm_question`] bytes, half-closes, reads the answer to
-/// its end and closes. Says the local ports, in order.
+/// Makes `count` connections one after the other; the n-th sends [`storm_question`] bytes,
+/// half-closes, reads the answer to its end and closes. Returns the local ports, in order.
 fn storm(count: u32, to: SocketAddr) -> Answer {
     let mut ports = Vec::new();
     for n in 0..count {
@@ -378,17 +386,17 @@ fn storm(count: u32, to: SocketAddr) -> Answer {
     ok(ports.join(","))
 }
 
-/// Bytes the n-th connection of a storm sends.
+/// How many bytes the n-th connection of a storm sends.
 pub(crate) fn storm_question(n: u32) -> u64 {
     u64::from(n % 97) + 1
 }
 
-/// Bytes the n-th connection of a storm gets back.
+/// How many bytes the n-th connection of a storm receives.
 pub(crate) fn storm_answer(n: u32) -> u64 {
     storm_question(n) * ANSWER_FACTOR
 }
 
-/// Takes another name, given in hexadecimal: it may be bytes that no line could carry.
+/// Changes the name, given in hexadecimal because it may contain a line feed.
 fn rename(hex: &str) -> Answer {
     let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("digits"));
     let name: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).expect("two digits")).collect();
@@ -405,7 +413,8 @@ fn tcp_socket(address: SocketAddr, flags: SockFlag) -> nix::Result<OwnedFd> {
     socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// No call of an actor blocks for ever. The sending limit holds for `connect(2)` as well.
+/// Sets time limits, so that no call of an actor blocks for ever. The limit for sending applies to
+/// `connect(2)` too.
 fn limit(stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(patient(CALL_LIMIT)))?;
     stream.set_write_timeout(Some(patient(CALL_LIMIT)))
@@ -422,7 +431,8 @@ fn await_events(fd: &impl AsFd, events: PollFlags) -> Result<(), Failed> {
         let mut fds = [PollFd::new(fd.as_fd(), events)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
-            // An error is there a moment before the state that comes of it; who takes it then takes it from the tools as well.
+            // The kernel sets the error just before it changes the state. Reading the error now
+            // would hide it from the tools.
             Ok(_) if fds[0].revents() == Some(PollFlags::POLLERR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),
@@ -439,7 +449,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn text(&mut self) -> &'a str {
-        self.rest.next().unwrap_or_else(|| panic!("too few words: {}", self.line))
+        self.rest.next().unwrap_or_else(|| panic!("missing word: {}", self.line))
     }
 
     fn parse<T: std::str::FromStr>(&mut self) -> T {

@@ -1,6 +1,6 @@
-//! Connections by the thousand, all of this process: fast, of every kind, and counted.
+//! Connections by the thousand, of this process with itself: fast, of every kind, and counted.
 //!
-//! For one connection whose every fact is known there is [`traffic`](crate::traffic).
+//! For single connections with all their facts see [`traffic`](crate::traffic).
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -10,45 +10,44 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::deadline::{LIMIT, wait_until};
-use crate::listed::{LISTEN, sockets};
-use crate::loss::deafen;
+use crate::deadline::{WAIT_LIMIT, wait_until};
+use crate::loss::drop_received;
 use crate::netns::Netns;
+use crate::proc_net::{LISTEN, sockets};
 
-/// Connections to one address before another one is used: well below what there are ports.
+/// Connections to one address before another address is used: well below the number of ports.
 const PER_ADDRESS: usize = 20_000;
 
 /// Both ends of a connection.
 #[derive(Debug)]
-#[allow(missing_docs)]
 pub struct Endpoints {
     pub client: TcpStream,
     pub server: TcpStream,
 }
 
-/// Makes the namespace this process is in fit for a crowd: every connection has a port of its own, and none is used again
-/// before all were.
+/// Enters a new namespace in which every connection gets a port of its own: no port is used again
+/// before all ports were.
 #[must_use]
-pub fn arena() -> Netns {
+pub fn new_netns() -> Netns {
     let netns = Netns::enter_new();
     netns.set_sysctl("net/ipv4/tcp_tw_reuse", "0");
     netns.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
     netns
 }
 
-/// Lets this process open so many files.
+/// Lets this process open this many files.
 ///
 /// # Errors
-/// When they are more than it may raise its limit to.
-pub fn room_for_files(count: u64) -> nix::Result<()> {
+/// If the process may not raise its limit so far.
+pub fn raise_file_limit(count: u64) -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft >= count { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count)) }
 }
 
-/// The TCP sockets of the machine now, in all namespaces.
+/// The present number of TCP sockets of the machine, in all namespaces.
 ///
 /// # Panics
-/// When `/proc` does not say.
+/// If `/proc` does not have it.
 #[must_use]
 #[track_caller]
 pub fn open_sockets() -> u64 {
@@ -57,15 +56,15 @@ pub fn open_sockets() -> u64 {
     alloc.expect("a number of sockets")
 }
 
-/// A listener of the crowd on one of the loopback's addresses.
+/// A listener on one of the addresses of the loopback device.
 #[derive(Debug)]
-pub struct Door(TcpListener);
+pub struct Listener(TcpListener);
 
-impl Door {
-    /// On `127.0.0.1`.
+impl Listener {
+    /// Listens on `127.0.0.1`.
     ///
     /// # Panics
-    /// When the kernel refuses, as everything here does.
+    /// If the kernel refuses, like all functions here.
     #[must_use]
     #[track_caller]
     pub fn open() -> Self {
@@ -78,28 +77,28 @@ impl Door {
         Self(TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)).expect("listen"))
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     #[must_use]
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
         self.0.local_addr().expect("bound")
     }
 
-    /// A connection through it.
+    /// Opens a connection to this listener.
     #[must_use]
     #[track_caller]
-    pub fn enter(&self) -> Endpoints {
+    pub fn connect(&self) -> Endpoints {
         let client = TcpStream::connect(self.address()).expect("connect");
         let (server, _) = self.0.accept().expect("accept");
         Endpoints { client, server }
     }
 
-    /// Waits until the connections through it that were closed are: on a busy machine the last acknowledgement of one may come late.
-    /// Others there may not be any more.
+    /// Waits until all connections of this listener have ended. All of them must have been closed
+    /// before, but on a busy machine the last acknowledgement may arrive late.
     #[track_caller]
     pub fn wait_closed(&self) {
         let port = self.address().port();
-        wait_until("end of all connections", LIMIT, || {
+        wait_until("end of all connections", WAIT_LIMIT, || {
             let left = sockets().into_iter().find(|socket| socket.local == port && socket.state != LISTEN);
             left.map_or(Ok(()), |socket| Err(format!("{socket:?}")))
         });
@@ -107,7 +106,8 @@ impl Door {
 }
 
 impl Endpoints {
-    /// Closes both ends in order, the client's first, and sees the end of each stream.
+    /// Closes the client, waits until the server has read the end of the stream, and closes the
+    /// server.
     #[track_caller]
     pub fn close(self) {
         let Self { client, mut server } = self;
@@ -116,64 +116,64 @@ impl Endpoints {
     }
 }
 
-/// So many connections at once.
+/// Opens this many connections.
 #[must_use]
 #[track_caller]
 pub fn open(count: usize) -> Vec<Endpoints> {
     let mut all = Vec::with_capacity(count);
-    let mut door = Door::at(0);
+    let mut listener = Listener::at(0);
     for number in 0..count {
         if number > 0 && number % PER_ADDRESS == 0 {
-            door = Door::at(number / PER_ADDRESS);
+            listener = Listener::at(number / PER_ADDRESS);
         }
-        all.push(door.enter());
+        all.push(listener.connect());
     }
     all
 }
 
-/// So many connects that nobody answers: dropping one gives it up.
+/// Starts this many connects whose answers are dropped. Dropping a socket gives its connect up.
 #[must_use]
 #[track_caller]
-pub fn unanswered(count: usize, door: &Door) -> Vec<Socket> {
+pub fn unanswered(count: usize, listener: &Listener) -> Vec<Socket> {
     let begin = |_| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        deafen(&socket);
+        drop_received(&socket);
         socket.set_nonblocking(true).expect("O_NONBLOCK");
-        assert!(socket.connect(&door.address().into()).is_err(), "nobody answers, and yet it is connected");
+        assert!(socket.connect(&listener.address().into()).is_err(), "connected without an answer");
         socket
     };
     (0..count).map(begin).collect()
 }
 
-/// The ways in which a TCP socket can live and die.
+/// What can become of a TCP socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Opened, used, closed by the client first.
+    /// A connection that sends and is closed by the client first.
     ClientCloses,
-    /// Closed by the server first.
+    /// A connection closed by the server first.
     ServerCloses,
-    /// The client's reset.
+    /// A connection reset by the client.
     ClientResets,
-    /// Closed with bytes unread, which the kernel makes a reset.
+    /// A connection closed with unread bytes, which the kernel resets.
     Unread,
-    /// Nobody listens there.
+    /// A connect to a port without a listener.
     Refused,
-    /// A SYN that nobody answers, given up.
+    /// A connect without an answer, given up.
     Unanswered,
-    /// Established by the kernel and never accepted: the listener goes.
+    /// A connection that is never accepted, because the listener is closed.
     NeverAccepted,
-    /// Half closed from both sides, one after the other.
+    /// A connection half-closed by both sides, one after the other.
     HalfClosed,
-    /// A listener to which nobody connects.
+    /// A listener without connections.
     Listener,
-    /// A socket that is only bound.
+    /// A socket that is bound and closed.
     Bound,
-    /// Shut down in both directions on both sides at once.
+    /// A connection that both sides shut down in both directions.
     BothClose,
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 11] = [
         Self::ClientCloses,
         Self::ServerCloses,
@@ -188,35 +188,35 @@ impl Kind {
         Self::BothClose,
     ];
 
-    /// Lives one such life; says how many sockets it took.
+    /// Makes sockets of this kind and ends them; returns how many.
     ///
     /// # Panics
-    /// When it goes another way.
+    /// If they do not end as they should.
     #[track_caller]
-    pub fn live(self, door: &Door) -> u64 {
+    pub fn make_and_end(self, listener: &Listener) -> u64 {
         match self {
             Self::ClientCloses => {
-                let mut ends = door.enter();
+                let mut ends = listener.connect();
                 ends.client.write_all(b"some bytes").expect("send");
                 ends.server.read_exact(&mut [0; 10]).expect("receive");
                 ends.close();
                 2
             }
             Self::ServerCloses => {
-                let Endpoints { mut client, server } = door.enter();
+                let Endpoints { mut client, server } = listener.connect();
                 drop(server);
                 assert_eq!(client.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 2
             }
             Self::ClientResets => {
-                let Endpoints { client, mut server } = door.enter();
+                let Endpoints { client, mut server } = listener.connect();
                 SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
                 drop(client);
                 assert_eq!(reset(&server.read(&mut [0; 1])), Some(io::ErrorKind::ConnectionReset));
                 2
             }
             Self::Unread => {
-                let Endpoints { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = listener.connect();
                 server.write_all(b"unread").expect("send");
                 client.write_all(b"unread").expect("send");
                 drop(client);
@@ -224,23 +224,23 @@ impl Kind {
                 2
             }
             Self::Refused => {
-                let refused = TcpStream::connect(SocketAddr::new(door.address().ip(), 9));
-                assert_eq!(refused.expect_err("nobody is there").kind(), io::ErrorKind::ConnectionRefused);
+                let refused = TcpStream::connect(SocketAddr::new(listener.address().ip(), 9));
+                assert_eq!(refused.expect_err("no listener").kind(), io::ErrorKind::ConnectionRefused);
                 1
             }
             Self::Unanswered => {
-                drop(unanswered(1, door));
+                drop(unanswered(1, listener));
                 1
             }
             Self::NeverAccepted => {
-                let inner = Door::open();
+                let inner = Listener::open();
                 let mut client = TcpStream::connect(inner.address()).expect("connect");
                 drop(inner);
                 wait_for_reset(&mut client);
                 3
             }
             Self::HalfClosed => {
-                let Endpoints { mut client, mut server } = door.enter();
+                let Endpoints { mut client, mut server } = listener.connect();
                 client.shutdown(std::net::Shutdown::Write).expect("shutdown");
                 assert_eq!(server.read(&mut [0; 1]).expect("the end of the stream"), 0);
                 server.write_all(b"more").expect("send");
@@ -249,7 +249,7 @@ impl Kind {
                 2
             }
             Self::Listener => {
-                drop(Door::open());
+                drop(Listener::open());
                 1
             }
             Self::Bound => {
@@ -259,7 +259,7 @@ impl Kind {
                 1
             }
             Self::BothClose => {
-                let Endpoints { client, server } = door.enter();
+                let Endpoints { client, server } = listener.connect();
                 client.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 server.shutdown(std::net::Shutdown::Both).expect("shutdown");
                 2
@@ -268,8 +268,9 @@ impl Kind {
     }
 }
 
-/// Waits until a client knows that nobody is there any more. The last packet of its handshake may have come to a listener that was
-/// just going, which answers nothing: what it sends then is answered.
+/// Waits until a client sees the reset. If the last packet of its handshake arrived while the
+/// listener was being closed, no reset is sent for it, so the client sends more, which is answered
+/// by a reset.
 #[track_caller]
 fn wait_for_reset(client: &mut TcpStream) {
     client.set_read_timeout(Some(Duration::from_secs(1))).expect("SO_RCVTIMEO");
@@ -279,8 +280,8 @@ fn wait_for_reset(client: &mut TcpStream) {
             Some(io::ErrorKind::WouldBlock) => {}
             other => panic!("not reset: {other:?}"),
         }
-        // An error of the write is the reset.
-        if client.write_all(b"anybody there?").is_err() {
+        // A failed write shows the reset.
+        if client.write_all(b"more").is_err() {
             break;
         }
     }
