@@ -157,6 +157,13 @@ impl Run<'_> {
         self.kernel.absent.iter().chain(by_variant).any(|absent| absent == hook)
     }
 
+    /// The hooks that `kernels.toml` says something about for this machine.
+    pub fn named_hooks(&self) -> impl Iterator<Item = &str> {
+        let by_variant = self.variant.absent.get(&self.kernel.name).into_iter().flatten();
+        let absent = self.kernel.absent.iter().chain(by_variant);
+        absent.chain(self.kernel.attach_options.keys()).map(String::as_str)
+    }
+
     fn is_quick(&self) -> bool {
         if self.variant.name.is_empty() {
             self.kernel.quick
