@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{LineWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::qemu::{self, Boot, Clock};
 /// What the kernel tests do in a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    /// Arguments for the tests. If empty, the variant's arguments apply.
+    /// Arguments for the tests.
     pub tests: &'a [String],
     /// The sets of options to attach each tool with, besides no options.
     pub options: &'a BTreeMap<String, Vec<String>>,
@@ -49,8 +49,7 @@ pub fn run(
             let _ = writeln!(config, "options {tool} {set}");
         }
     }
-    let words = if plan.tests.is_empty() { &run.variant.tests } else { plan.tests };
-    add_payload(&mut config, programs, words);
+    add_payload(&mut config, programs, plan.tests);
     boot(run, image, programs, cache, &config, |_| {})
 }
 
@@ -102,7 +101,7 @@ fn boot(
     let (initramfs, socket, log) = (own("initramfs"), own("socket"), own("log"));
     build(run, image, programs, config)?.write(&initramfs)?;
     // The complete output, for more than the report shows.
-    let mut full_log = BufWriter::new(File::create(&log).doing(format_args!("create {}", log.display()))?);
+    let mut full_log = LineWriter::new(File::create(&log).doing(format_args!("create {}", log.display()))?);
     let begin = Instant::now();
     let mut outcome = Outcome::default();
     let clock = match programs.kind {

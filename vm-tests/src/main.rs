@@ -115,8 +115,13 @@ fn run(args: &Args) -> Result<bool> {
     let no_test = ["--exact".to_owned(), "no test".to_owned()];
     let work = |index: usize| -> Result<Done> {
         let run = available[index];
+        let by_default = matrix.tests(run, args.quick);
         let plan = machine::Plan {
-            tests: if args.attach { &no_test } else { &args.tests },
+            tests: match (args.attach, &args.tests[..]) {
+                (true, _) => &no_test,
+                (false, []) => &by_default,
+                (false, tests) => tests,
+            },
             options: if is_complete(run) { &matrix.options } else { &no_options },
         };
         let image = &images[run.kernel.name.as_str()];

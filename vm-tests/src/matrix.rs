@@ -12,10 +12,13 @@ const KERNELS: &str = include_str!("../kernels.toml");
 
 /// The whole file.
 #[derive(Deserialize, Debug)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Matrix {
     kernel: Vec<Kernel>,
     variant: Vec<Variant>,
+    /// Parts of names of tests that a quick run skips in every machine.
+    #[serde(default)]
+    quick_skip: Vec<String>,
     /// For each tool, command lines with options that change its programs.
     #[serde(default)]
     pub options: BTreeMap<String, Vec<String>>,
@@ -113,6 +116,9 @@ pub struct Variant {
     /// Arguments for the tests if the command line has none.
     #[serde(default)]
     pub tests: Vec<String>,
+    /// More of them in a quick run.
+    #[serde(default)]
+    pub quick_tests: Vec<String>,
     /// The access modes that do not work in this variant.
     #[serde(default)]
     pub unsupported_access: Vec<String>,
@@ -227,6 +233,17 @@ impl Matrix {
         })
     }
 
+    /// The arguments for the tests in a machine if the command line has none.
+    #[must_use]
+    pub fn tests(&self, run: &Run<'_>, quick: bool) -> Vec<String> {
+        let mut tests = run.variant.tests.clone();
+        if quick {
+            tests.extend(self.quick_skip.iter().flat_map(|part| ["--skip".to_owned(), part.clone()]));
+            tests.extend(run.variant.quick_tests.iter().cloned());
+        }
+        tests
+    }
+
     /// The machines of a choice.
     ///
     /// # Errors
@@ -274,6 +291,9 @@ pub fn json(runs: &[Run<'_>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     fn names(choice: Choice<'_>) -> Vec<String> {
@@ -306,6 +326,40 @@ mod tests {
         let unknown = ["4.4".to_owned()];
         let error = Matrix::read().unwrap().choose(Choice::Named(&unknown)).unwrap_err();
         assert!(error.to_string().contains("4.4"), "{error}");
+    }
+
+    #[test]
+    fn arguments_of_the_tests() {
+        let text = "quick-skip = ['cli::']\nkernel = []\n[[variant]]\nname = 'x'\ntests = ['--skip', 'a']\n\
+                    quick-tests = ['selftest::']\n";
+        let matrix = Matrix::parse(text).unwrap();
+        let run = Run { kernel: &Matrix::read().unwrap().kernel[0], variant: &matrix.variant[0] };
+        assert_eq!(matrix.tests(&run, false), ["--skip", "a"]);
+        assert_eq!(matrix.tests(&run, true), ["--skip", "a", "--skip", "cli::", "selftest::"]);
+    }
+
+    /// A test that was renamed would silently be run, or not be run.
+    #[test]
+    fn arguments_of_the_tests_are_parts_of_their_names() {
+        let mut sources = String::new();
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kernel")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    sources += &fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        let names: Vec<&str> = sources.split('"').filter(|text| text.contains("::")).collect();
+        let matrix = Matrix::read().unwrap();
+        let by_variant =
+            matrix.variant.iter().flat_map(|variant| variant.tests.iter().chain(&variant.quick_tests));
+        for word in matrix.quick_skip.iter().chain(by_variant).filter(|word| *word != "--skip") {
+            assert!(names.iter().any(|name| name.contains(word.as_str())), "no test matches `{word}`");
+        }
     }
 
     #[test]

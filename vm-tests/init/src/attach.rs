@@ -43,7 +43,7 @@ pub fn report(option_sets: &[OptionSet], results: &mut Results) -> Result<(), St
 fn attach(results: &mut Results, tool: &str, access: &str, options: &[String]) -> Result<(), String> {
     let joined = if options.is_empty() { "+".to_owned() } else { options.join("+") };
     for line in attach_and_stop(tool, access, options)? {
-        results.say("tool", &format!("{tool} {access} {joined} {line}"))?;
+        results.report("tool", &format!("{tool} {access} {joined} {line}"))?;
     }
     Ok(())
 }

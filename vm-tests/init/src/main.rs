@@ -48,10 +48,10 @@ fn machine() -> Result<(), String> {
     setup::mounts(&config)?;
     let mut results = Results::open(&config.results)?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").map_err(|e| format!("osrelease: {e}"))?;
-    results.say("boot", release.trim_end())?;
+    results.report("boot", release.trim_end())?;
     for module in &config.modules {
         let outcome = setup::load_module(module);
-        results.say(
+        results.report(
             "module",
             &format!("{module} {}", outcome.map_or_else(|message| message, |()| "ok".into())),
         )?;
@@ -66,5 +66,5 @@ fn machine() -> Result<(), String> {
     for file in &config.files {
         payload::report_file(file, &mut results)?;
     }
-    results.say("verdict", &verdict)
+    results.report("verdict", &verdict)
 }

@@ -10,13 +10,15 @@ use nix::unistd::setsid;
 
 use crate::results::Results;
 
-/// The environment of the payload. The last two are for the kernel tests: the path of the tool, and
-/// a factor for all time limits.
-const ENVIRONMENT: [(&str, &str); 4] = [
+/// The environment of the payload. The last three are for the kernel tests: the path of the tool, a
+/// factor for all time limits, and the number of sockets of the soak test, which takes minutes with
+/// the default number in an emulated machine.
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/bin:/usr/bin"),
     ("TMPDIR", "/tmp"),
     ("TCPTOOLS", "/bin/tcptools"),
     ("KERNEL_TESTS_PATIENCE", "4"),
+    ("KERNEL_TESTS_SOAK", "2000"),
 ];
 
 /// A command whose environment is [`ENVIRONMENT`] only.
@@ -41,7 +43,7 @@ pub fn run(payload: &[String], results: &mut Results) -> Result<String, String> 
     let mut lines = BufReader::new(reader);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).map_err(|e| format!("read the payload's output: {e}"))? > 0 {
-        results.say("out", String::from_utf8_lossy(&line).trim_end())?;
+        results.report("out", String::from_utf8_lossy(&line).trim_end())?;
         line.clear();
     }
     let status = child.wait().map_err(|e| format!("wait for {program}: {e}"))?;
@@ -54,7 +56,7 @@ pub fn report_file(path: &str, results: &mut Results) -> Result<(), String> {
         return Ok(());
     };
     for line in text.lines() {
-        results.say("file", &format!("{} {line}", name.display()))?;
+        results.report("file", &format!("{} {line}", name.display()))?;
     }
     Ok(())
 }

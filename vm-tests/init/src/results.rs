@@ -25,7 +25,7 @@ impl Results {
     }
 
     /// Writes one line in one write, so that on a shared console no kernel message splits it.
-    pub fn say(&mut self, word: &str, text: &str) -> Result<(), String> {
+    pub fn report(&mut self, word: &str, text: &str) -> Result<(), String> {
         let seconds = self.begin.elapsed().as_secs_f64();
         let line = format!("vm {seconds:.3} {word} {text}\r\n");
         self.device.write_all(line.as_bytes()).map_err(|e| format!("write a result: {e}"))
