@@ -1,5 +1,5 @@
-//! Makes the file to be copied to hosts smaller. Only that one: a debug build keeps its backtraces. And only with the linker
-//! that rustc brings on this target: others know no `--icf`, and their start files want what is discarded.
+//! Makes the release binary smaller. A debug build keeps its backtraces. Only with the linker that rustc brings on this target: other
+//! linkers lack `--icf`, and their start files need what is discarded.
 
 use std::env;
 
@@ -11,7 +11,7 @@ fn main() {
     {
         let folder = env::var("CARGO_MANIFEST_DIR").expect("cargo says where the crate is");
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{folder}/discard.ld");
-        // Equal functions once.
+        // Keeps one of several equal functions.
         println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
     }
 }

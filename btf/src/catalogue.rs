@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use test_support::catalogue;
+use test_support::messages;
 
 use crate::{BtfError, Endian, FieldPath, Section, TypeId, Want};
 
@@ -75,5 +75,5 @@ fn each_message_about_btf_is_in_the_catalogue() {
     let errors = errors();
     assert!(errors.iter().map(kind).eq(0..=25), "one of each kind, in order");
     let said: Vec<_> = errors.iter().map(|error| (error.to_string(), "1")).collect();
-    catalogue::check(&["Type information"], &said, &[]);
+    messages::check(&["Type information"], &said, &[]);
 }

@@ -3,7 +3,7 @@
 use bpfasm::error::AsmError;
 use bpfasm::object::Attach;
 use btf::Absent;
-use test_support::catalogue;
+use test_support::messages;
 
 use crate::errno::Errno;
 use crate::error::{Hint, LoadError};
@@ -138,5 +138,5 @@ fn each_message_of_the_loader_is_in_the_catalogue() {
     ];
     let said: Vec<(String, &str)> =
         loads.chain([(map.to_string(), "1")]).chain(rings.map(|error| (error.to_string(), "1"))).collect();
-    catalogue::check(&["Kernel"], &said, &[]);
+    messages::check(&["Kernel"], &said, &[]);
 }

@@ -144,7 +144,7 @@ fn verdicts_are_what_runs_do() -> Outcome {
         let mut missing = 0;
         let hooks = tool["hooks"].as_array().expect("hooks");
         for hook in hooks.iter().filter(|hook| hook["unneeded"] == false) {
-            let attach = hook["attach"].as_str().unwrap_or("not seen here");
+            let attach = hook["attach"].as_str().unwrap_or("not attached");
             said(&format!("{}: {attach}", hook["hook"].as_str().expect("a name")));
             missing += usize::from(hook["attach"].is_null());
             for refused in hook["refused"].as_array().expect("refusals") {

@@ -7,7 +7,7 @@ use kernel_tests::gate::{Claim, Feature, claims, needs};
 use kernel_tests::netns::Netns;
 use kernel_tests::runner::{Outcome, Test};
 use loader::Errno;
-use tools::open_sockets::list::{self, ListError};
+use tools::host::open_sockets::list::{self, ListError};
 
 pub const TESTS: &[Test] = &[
     ("open_sockets::sock_diag_and_proc_find_our_listener", || finds_listener_at("127.0.0.1:0")),

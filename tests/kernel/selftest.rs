@@ -87,7 +87,7 @@ fn before_a_run() -> Outcome {
     let output = run(["tcpretrans", "--selftest", "--max-sockets", "1"]);
     output.assert_code(1).assert_no_stdout();
     let line = output.one_line();
-    assert!(line.starts_with("tcptools: tcpretrans: not started, selftest: tcpretrans "), "{output}");
+    assert!(line.starts_with("tcptools: tcpretrans: not started: the selftest failed: tcpretrans "), "{output}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use programs::tcp::{AF_INET, AF_INET6};
 use rows::Value;
 
-/// An address of that family.
+/// An address of this family.
 pub fn ip_addr(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     match family {
         AF_INET => {
@@ -17,17 +17,17 @@ pub fn ip_addr(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     }
 }
 
-/// An address of that family, to be shown.
+/// The value of an address of this family.
 pub fn ip(family: u16, bytes: [u8; 16]) -> Value<'static> {
     ip_addr(family, bytes).map_or(Value::Unknown, Value::Ip)
 }
 
-/// An address of that family, to be shown in brackets where it is one of IPv6.
+/// The value of an address of this family, in brackets if it is an IPv6 address.
 pub fn bracketed(family: u16, bytes: [u8; 16]) -> Value<'static> {
     ip_addr(family, bytes).map_or(Value::Unknown, Value::Bracketed)
 }
 
-/// An address that a socket without one has as zeroes.
+/// The value of an address that is zero if the socket has none.
 pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
     match ip(family, bytes) {
         Value::Ip(ip) if ip.is_unspecified() => Value::Unknown,
@@ -35,13 +35,13 @@ pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
     }
 }
 
-/// An address of that family and a port in network order.
+/// The value of an address of this family with a port in network order.
 pub fn endpoint(family: u16, bytes: [u8; 16], wire: u16) -> Value<'static> {
     ip_addr(family, bytes)
         .map_or(Value::Unknown, |ip| Value::Endpoint(SocketAddr::new(ip, u16::from_be(wire))))
 }
 
-/// 4 or 6: the socket's family, as these tools always had it, also where it talks to a mapped address.
+/// 4 or 6, by the socket's family: an IPv6 socket that uses IPv4-mapped addresses is 6, as in the original tools.
 pub fn version(family: u16) -> Value<'static> {
     match family {
         AF_INET => Value::Number(4),
@@ -50,7 +50,7 @@ pub fn version(family: u16) -> Value<'static> {
     }
 }
 
-/// A port in network order; 0 means that there is none yet.
+/// The value of a port in network order; 0 means that the socket has none yet.
 pub fn port(wire: u16) -> Value<'static> {
     match u16::from_be(wire) {
         0 => Value::Unknown,
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_read_their_part() {
+    fn an_ipv4_address_is_the_first_four_bytes() {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&[192, 0, 2, 1]);
         assert_eq!(ip(AF_INET, bytes), Value::Ip("192.0.2.1".parse().expect("an address")));

@@ -1,77 +1,49 @@
-//! `--ebpf`: the programs themselves, as they would be loaded.
+//! `--ebpf`: prints the programs as they would be loaded.
 //!
-//! Kernel fields have their numbers from the running kernel's BTF, or from `--btf FILE`; for a kernel that is only described,
-//! by `--target`, they stand by name. Maps stand by name always: their numbers exist only while a tool runs.
+//! Kernel fields have their numbers from the running kernel's BTF, or from `--btf FILE`. For a kernel that is only described by
+//! `--target`, they have their names. Maps always have their names: they get numbers only while a tool runs.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
 use bpfasm::elf;
 use bpfasm::object::{Hook, Need, Object, ProgramDef};
 use bpfasm::target::{Access, Target};
 use btf::Btf;
-use clap::ArgMatches;
 use loader::{AttachName, LoadError, RelocError, relocate};
 use serde_json::json;
 
-use crate::args::{self, Shared};
+use crate::cli::command::of_tool;
+use crate::cli::form::Form;
+use crate::cli::settings::{EbpfOptions, Settings};
+use crate::cli::target::target_words;
 use crate::failure::Failure;
-use crate::target::target_words;
-use crate::tool::{Session, TOOLS};
+use crate::tool::{Plan, Tool};
+use crate::tools::TOOLS;
 
-/// How programs are printed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
-    /// The assembler's text.
-    Listing,
-    /// Eight bytes a line.
-    Hex,
-    /// One object per program and line.
-    Json,
-    /// A relocatable object file.
-    Elf,
-}
-
-impl Form {
-    /// The words for them.
-    pub const WORDS: [&str; 4] = ["listing", "hex", "json", "elf"];
-
-    /// The form of that word.
-    pub fn from_word(word: &str) -> Result<Self, String> {
-        match word {
-            "listing" => Ok(Self::Listing),
-            "hex" => Ok(Self::Hex),
-            "json" => Ok(Self::Json),
-            "elf" => Ok(Self::Elf),
-            _ => Err(format!("a form is one of {}", Self::WORDS.join(", "))),
-        }
-    }
-}
-
-/// Prints the programs of one tool with the options given.
-pub fn one_tool(name: &str, session: &dyn Session, form: Form, shared: &Shared) -> Result<(), Failure> {
-    let kernel = Kernel::find(shared.target.clone(), shared.btf.as_deref(), shared.access)?;
-    let object = kernel.object(name, session)?;
-    print(&kernel.render(&object, form)?)
+/// Prints the programs of one tool with the options of its plan.
+pub fn print_tool(
+    tool: &Tool,
+    plan: &Plan,
+    options: &EbpfOptions,
+    access: Option<Access>,
+) -> Result<(), Failure> {
+    let kernel = Kernel::find(options, access)?;
+    let object = kernel.object(tool.name, plan)?;
+    print(&kernel.render(&object, options.form)?)
 }
 
 /// Prints the programs of all tools with their default options.
-pub fn all_tools(matches: &ArgMatches) -> Result<(), Failure> {
-    let Some(&form) = matches.get_one::<Form>("ebpf") else {
-        return Err(Failure::Usage(format!("--btf and --target go with --ebpf; {}", crate::names())));
-    };
-    if form == Form::Elf {
+pub fn print_all(options: &EbpfOptions) -> Result<(), Failure> {
+    if options.form == Form::Elf {
         return Err(Failure::Usage("an ELF file holds one tool: tcptools TOOL --ebpf=elf".to_owned()));
     }
-    let path: Option<&PathBuf> = matches.get_one("btf");
-    let kernel =
-        Kernel::find(matches.get_one::<Target>("target").cloned(), path.map(PathBuf::as_path), None)?;
+    let kernel = Kernel::find(options, None)?;
     let mut text = Vec::new();
     for tool in TOOLS {
-        let defaults = crate::tool_command(*tool).get_matches_from([tool.name()]);
-        let session = tool.session(&defaults, &args::read_shared(&defaults));
-        let object = kernel.object(tool.name(), session.as_ref())?;
-        text.extend(kernel.render(&object, form)?);
+        let defaults = of_tool(tool).get_matches_from([tool.name]);
+        let plan = (tool.plan)(&defaults, &Settings::read(&defaults))?;
+        let object = kernel.object(tool.name, &plan)?;
+        text.extend(kernel.render(&object, options.form)?);
     }
     print(&text)
 }
@@ -88,8 +60,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn find(target: Option<Target>, btf: Option<&Path>, access: Option<Access>) -> Result<Self, Failure> {
-        if let Some(target) = target {
+    fn find(options: &EbpfOptions, access: Option<Access>) -> Result<Self, Failure> {
+        let btf = options.btf.as_deref();
+        if let Some(target) = options.target.clone() {
             let btf = btf.map(Btf::open).transpose().map_err(LoadError::from).map_err(Failure::failed)?;
             return Ok(Self { target, btf });
         }
@@ -99,10 +72,10 @@ impl Kernel {
         Ok(Self { target, btf: Some(btf) })
     }
 
-    /// The tool's object for this kernel, with every number that can be known.
-    fn object(&self, name: &str, session: &dyn Session) -> Result<Object, Failure> {
+    /// The tool's object for this kernel, with every number that is known.
+    fn object(&self, name: &str, plan: &Plan) -> Result<Object, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{name}: {error}"));
-        let mut object = session.object(&self.target).map_err(|error| failed(&error))?;
+        let mut object = (plan.object)(&self.target).map_err(|error| failed(&error))?;
         if let Some(btf) = &self.btf {
             let index =
                 btf.index(&loader::wanted(&object)).map_err(|error| failed(&LoadError::from(error)))?;
@@ -110,7 +83,7 @@ impl Kernel {
                 for attach_option in std::mem::take(&mut hook.attach_options) {
                     match relocate(&attach_option.program, &index, &object.consts) {
                         Ok(program) => hook.attach_options.push(ProgramDef { program, ..attach_option }),
-                        // A way that names what this kernel does not have is no way here; the loader passes over it too.
+                        // This kernel lacks a field that this attach option reads. The loader would skip it, too.
                         Err(RelocError::Absent { .. })
                             if hook.need == Need::Optional || hook.fallback_for.is_some() => {}
                         Err(error) => return Err(failed(&error)),
@@ -143,7 +116,7 @@ impl Kernel {
         form: Form,
     ) -> Result<(), Failure> {
         let bytes = attach_option.program.bytes().map_err(Failure::failed)?;
-        let crc = crc32(&bytes);
+        let crc = crc32fast::hash(&bytes);
         let need = match hook.need {
             Need::Required => "required",
             Need::Optional => "optional",
@@ -190,27 +163,15 @@ impl Kernel {
     }
 }
 
-/// CRC-32 as in zip and Ethernet. Bit by bit: programs are short, and a crate that is made for speed has 20 KB of tables.
-fn crc32(bytes: &[u8]) -> u32 {
-    let shifted = |crc: u32| if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0xedb8_8320 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| shifted(crc)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// The check value of the catalogue of CRCs.
-    #[test]
-    fn fingerprints() {
-        assert_eq!(crc32(b""), 0);
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    }
-    use crate::target::parse_target;
     use bpfasm::{Attach, Program, bpf};
 
+    use super::*;
+    use crate::cli::target::parse_target;
+
     #[test]
-    fn a_hook_that_stands_in_says_for_which() {
+    fn a_fallback_says_for_which_hook() {
         let hook = |name: &'static str| {
             let program = Program::link(name, bpf! { r0 = 0; exit; }).expect("a program that links");
             let attach_option = ProgramDef { name: name.into(), attach: Attach::RawTp("x".into()), program };

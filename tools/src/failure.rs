@@ -1,4 +1,4 @@
-//! How a run ends when it does not end well: one line on stderr and an exit status.
+//! How a run fails: a message on stderr, and an exit status.
 
 use std::fmt;
 use std::io;
@@ -6,18 +6,18 @@ use std::process::ExitCode;
 
 use loader::LoadError;
 
-use crate::stderr;
+use crate::messages;
 
-/// Why it ended.
+/// Why a run failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The command line was wrong: status 2.
     Usage(String),
     /// The tool could not do what was asked: status 1.
     Failed(String),
-    /// The kernel did not take what the tool brings: status 1.
+    /// The kernel refused the tool's programs or maps: status 1.
     Refused(Box<LoadError>),
-    /// Whoever read the rows has gone: nothing to say, status 0.
+    /// The reader of the rows has closed the pipe: no message, status 0.
     ClosedPipe,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(why) | Self::Failed(why) => f.write_str(why),
             Self::Refused(error) => error.fmt(f),
-            Self::ClosedPipe => f.write_str("the reader has gone"),
+            Self::ClosedPipe => f.write_str("the reader has closed the pipe"),
         }
     }
 }
@@ -49,7 +49,7 @@ impl Failure {
         Self::Failed(why.to_string())
     }
 
-    /// Standard output took no more.
+    /// Writing to standard output failed.
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ClosedPipe,
@@ -57,16 +57,16 @@ impl Failure {
         }
     }
 
-    /// Says why, and gives the exit status.
+    /// Prints why, and returns the exit status.
     pub fn report(&self, name: &str) -> ExitCode {
         match self {
             Self::Usage(why) => {
-                // Always one line: what is in it may have been typed.
-                stderr::say(name, &why.replace('\n', r"\x0a"));
+                // Always one line, even if the text that was typed has several.
+                messages::print(name, &why.replace('\n', r"\x0a"));
                 ExitCode::from(2)
             }
             Self::Failed(_) | Self::Refused(_) => {
-                stderr::say(name, &self.to_string());
+                messages::print(name, &self.to_string());
                 ExitCode::from(1)
             }
             Self::ClosedPipe => ExitCode::SUCCESS,

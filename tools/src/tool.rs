@@ -1,184 +1,252 @@
-//! What a tool is, and which there are.
+//! What a tool is: a command line, a plan for a run, and a session that turns a stream into rows.
+//!
+//! The three have different lives. A [`Tool`] is a constant. A [`Plan`] says, as plain data, what a run with certain options needs
+//! from the host: programs, maps, names. A [`Session`] gets what the host has answered and what the programs send, and writes
+//! rows. A session has no clock, no file and no map of its own, so it does not know whether the stream comes from the running
+//! kernel.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bpfasm::AsmError;
 use bpfasm::object::Object;
 use bpfasm::target::Target;
-use btf::{Index, Wanted};
 use clap::{ArgMatches, Command};
-use loader::Loaded;
-use rows::time::Clock;
-use rows::{Column, Page};
+use programs::containers::Containers;
+use programs::stats::Stats;
+use rows::time::{Clock, Zone};
+use rows::{Column, RowSink};
 
-use crate::args::Shared;
+use crate::cli::settings::Settings;
 use crate::failure::Failure;
-use crate::open_sockets::OpenSockets;
-use crate::selftest::Check;
+use crate::host::journal::Journal;
+use crate::host::open_sockets::OpenSockets;
+use crate::host::symbols::Symbols;
+use crate::selftest::check::Check;
 
-/// Every tool. This table serves subcommands, links by name, help and `--ebpf`.
-pub const TOOLS: &[&dyn Tool] = &[
-    &crate::tcpconnlat::Tcpconnlat,
-    &crate::tcpdrop::Tcpdrop,
-    &crate::tcplife::Tcplife,
-    &crate::tcpretrans::Tcpretrans,
-    &crate::tcpstates::Tcpstates,
-    &crate::tcpsubnet::Tcpsubnet,
-    &crate::tcptop::Tcptop,
-    &crate::tcptracer::Tcptracer,
-];
-
-/// A tool: its name and flags. One run of it is a [`Session`].
-pub trait Tool: Sync {
+/// A tool. The registry, [`crate::tools`], has them all.
+pub struct Tool {
     /// The name of the subcommand and of the link.
-    fn name(&self) -> &'static str;
-
-    /// One line.
-    fn about(&self) -> &'static str;
-
-    /// Adds the tool's own flags.
-    fn flags(&self, command: Command) -> Command;
-
-    /// What `tcptools selftest` runs it with, and what it then has to say.
-    fn selftest(&self) -> Check;
-
-    /// What these flags ask for.
-    fn session(&self, matches: &ArgMatches, shared: &Shared) -> Box<dyn Session>;
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// Adds the tool's own options. The options that all tools share are added if the tool has not defined them itself.
+    pub args: fn(Command) -> Command,
+    /// What these options ask for.
+    pub plan: fn(&ArgMatches, &Settings) -> Result<Plan, Failure>,
+    /// What `tcptools selftest` runs the tool with, and which rows the tool has to print then.
+    pub selftest: fn() -> Check,
 }
 
-/// A run of a tool with certain options.
-pub trait Session {
-    /// Its programs and maps.
-    fn object(&self, target: &Target) -> Result<Object, AsmError>;
+/// Builds a tool's programs and maps for a kernel.
+pub type BuildObject = Box<dyn Fn(&Target) -> Result<Object, AsmError>>;
 
-    /// Iterator hooks to run once everything is attached.
-    fn seeds(&self) -> &'static [&'static str] {
-        &[]
+/// What a run with certain options needs.
+pub struct Plan {
+    /// Programs and maps.
+    pub object: BuildObject,
+    /// Turns what they send into rows.
+    pub session: Box<dyn Session>,
+    /// When the tool reports, if it does so at intervals.
+    pub schedule: Option<Schedule>,
+    /// What a report reads.
+    pub maps: MapSource,
+    /// Map contents that programs need before they are attached.
+    pub contents: Vec<MapContent>,
+    /// What to do about sockets that were open before the run.
+    pub preexisting: Preexisting,
+    /// Enums of the kernel whose enumerators the session wants to know.
+    pub enums: &'static [&'static str],
+    /// Tracepoints of the kernel whose number of arguments the session wants to know.
+    pub tracepoints: &'static [&'static str],
+    /// Whether the session asks for the names of kernel functions.
+    pub symbols: bool,
+    /// Whether reports show the load average.
+    pub load_average: bool,
+    /// Whether local times are shown outside of a column `TIME`.
+    pub local_time: bool,
+    /// Whether events also go to the systemd journal.
+    pub journal: bool,
+    /// Pinned maps that have to exist.
+    pub containers: Containers,
+}
+
+impl Plan {
+    /// A plan that needs nothing but its programs.
+    pub fn new(
+        object: impl Fn(&Target) -> Result<Object, AsmError> + 'static,
+        session: impl Session + 'static,
+    ) -> Self {
+        Self {
+            object: Box::new(object),
+            session: Box::new(session),
+            schedule: None,
+            maps: MapSource::None,
+            contents: Vec::new(),
+            preexisting: Preexisting::Ignored,
+            enums: &[],
+            tracepoints: &[],
+            symbols: false,
+            load_average: false,
+            local_time: false,
+            journal: false,
+            containers: Containers::default(),
+        }
     }
+}
 
-    /// Whether these hooks are about owners, who can be found elsewhere where the kernel has no way to a hook.
-    fn asks_for_owners(&self) -> bool {
+/// A run of a tool with certain options: a stream in, rows out.
+///
+/// A tool that prints a row per event needs [`headings`](Session::headings) and [`event`](Session::event); one that prints
+/// reports needs [`report`](Session::report) instead of `event`.
+pub trait Session {
+    /// The columns that CSV begins with, and the table too if it [begins with headings](Session::begins_with_headings).
+    fn headings(&self) -> &[Column];
+
+    /// Whether the table begins with the headings. A tool that reports writes headings with each report.
+    fn begins_with_headings(&self) -> bool {
         true
     }
 
-    /// Takes the owners of open sockets, where no such hook did it.
-    fn hold(&mut self, _held: OpenSockets) {}
-
-    /// The columns of its rows.
-    fn columns(&self) -> Vec<Column>;
-
-    /// Whether the table's headings are written once, at the start. A tool that reports at intervals writes its own.
-    fn headings(&self) -> bool {
-        self.schedule().is_none()
-    }
-
-    /// What has to be there before anything is attached, besides the kernel. What the run reads later has to be opened here:
-    /// once attached it can open nothing.
+    /// Takes what the kernel's types say about the names in the plan, before anything is attached.
     ///
     /// # Errors
     ///
-    /// One line on what is missing.
-    fn prepare(&mut self) -> Result<(), Failure> {
+    /// If this kernel cannot do what the options ask for.
+    fn set_kernel_types(&mut self, _types: &KernelTypes) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// What it asks of the running kernel's BTF itself, besides what its programs do.
-    fn names(&self, _wanted: &mut Wanted) {}
+    /// Takes the sockets that were open when the run began, if the kernel's own table of them could not be filled.
+    fn set_open_sockets(&mut self, _sockets: OpenSockets) {}
 
-    /// Takes the answers, before anything is attached.
-    ///
-    /// # Errors
-    ///
-    /// One line on what this kernel does not know.
-    fn resolve(&mut self, _index: &Index<'_>) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// What it does without on this kernel, besides hooks; asked once it is attached.
-    fn lacks(&mut self) -> Vec<Lack> {
+    /// What the rows lack on this kernel, apart from hooks. Asked once the programs are attached.
+    fn limitations(&self) -> Vec<Limitation> {
         Vec::new()
     }
 
-    /// Fills maps that programs read. Nothing is attached yet.
-    ///
-    /// # Errors
-    ///
-    /// One line on what the kernel did not take.
-    fn fill(&mut self, _loaded: &Loaded) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// When it reports, if it does so at intervals.
-    fn schedule(&self) -> Option<Schedule> {
+    /// Writes the row of a record that a program sent, or keeps it until [`Session::flush_pending`]. `None` if the bytes are
+    /// not a record of this tool.
+    fn event(&mut self, _record: &[u8], _context: &mut Context<'_>, _rows: &mut dyn RowSink) -> Option<()> {
         None
     }
 
-    /// Writes what has gathered in its maps: at each interval, and once more at the end, when nothing is attached any more.
-    fn report(&mut self, _loaded: &Loaded, _now: Moment, _page: &mut dyn Page) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// What there is to say at the end, on stderr, besides the books.
-    fn closing_note(&self) -> Option<String> {
-        None
-    }
-
-    /// What its rows lack, as far as it went.
-    fn shortfall(&self) -> Shortfall {
-        Shortfall::default()
-    }
-
-    /// Writes what it has put off: those are all the events that there are for now. False when it has stopped on the way, so that
-    /// the ring is looked at: then it is to be called again at once.
-    fn settle(&mut self, _clock: Clock, _page: &mut dyn Page) -> bool {
+    /// Writes what [`Session::event`] has kept. Called after each batch of records. Returns false if there is more to do, so
+    /// that the reader can empty the buffer first and then call again.
+    fn flush_pending(&mut self, _context: &mut Context<'_>, _rows: &mut dyn RowSink) -> bool {
         true
     }
 
-    /// Writes what a program sent, or puts it off until [`Session::settle`]. `None` when these are not the bytes of an event.
-    fn event(&mut self, _record: &[u8], _clock: Clock, _page: &mut dyn Page) -> Option<()> {
+    /// Writes a report: at each interval, and once more when the programs are detached.
+    fn report(&mut self, _report: &Report<'_>, _rows: &mut dyn RowSink) {}
+
+    /// What is missing in the rows so far.
+    fn row_shortfall(&self) -> RowShortfall {
+        RowShortfall::default()
+    }
+
+    /// A line for stderr at the end of the run.
+    fn closing_note(&self) -> Option<String> {
         None
     }
 }
 
-/// What a tool does without on this host.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lack {
-    /// In words that follow `without`.
-    pub what: String,
-    /// A command or a setting that helps, if there is one.
-    pub help: Option<&'static str>,
+/// What a session may use while it handles records.
+pub struct Context<'a> {
+    /// Converts the monotonic times in records to wall-clock times.
+    pub clock: Clock,
+    /// Names of kernel functions, if the plan asked for [symbols](Plan::symbols).
+    pub symbols: &'a mut Symbols,
+    /// The systemd journal, if the plan asked for [it](Plan::journal).
+    pub journal: Option<&'a mut Journal>,
 }
 
-/// What became no row though it was sent, and which rows lack something.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Shortfall {
-    /// Events that are not shown unless asked for.
-    pub unshown: u64,
-    /// Rows whose stack is missing, or has a frame without a name.
-    pub unnamed: u64,
+/// What a report is made of.
+pub struct Report<'a> {
+    /// Nanoseconds since 1970.
+    pub wall: i128,
+    /// Time since the report before, or since the start.
+    pub elapsed: Duration,
+    /// Key and value of each entry of the [map](Plan::maps); of a per-CPU map the values of all CPUs, one after another.
+    pub entries: Vec<(&'a [u8], &'a [u8])>,
+    /// The programs' counters.
+    pub counters: Stats,
+    /// The line of `/proc/loadavg`, if the plan asked for [it](Plan::load_average) and it could be read.
+    pub load_average: Option<String>,
+    /// The zone that local times are shown in.
+    pub zone: &'a Zone,
 }
 
 /// When a tool reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Schedule {
-    /// From one report to the next.
+    /// Time from one report to the next.
     pub interval: Duration,
-    /// After so many it is done; `None`: it goes on until told to stop.
+    /// The run ends after this many reports; `None`: it goes on until it is stopped.
     pub reports: Option<u64>,
 }
 
-/// When a report is written.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Moment {
-    /// Nanoseconds since 1970.
-    pub wall: i128,
-    /// Since the report before, or the start.
-    pub elapsed: Duration,
-    /// Nothing is attached any more and nothing comes after it. It may be less than an interval.
-    pub last: bool,
+/// Which map a report reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapSource {
+    /// None.
+    None,
+    /// All entries of this map. They stay in it.
+    Read(&'static str),
+    /// Two maps that programs fill in turn: each report switches them and takes the entries of the one that programs have left.
+    Alternating {
+        /// The array of maps whose only slot holds the map that programs fill.
+        slot: &'static str,
+        /// The two maps. Programs begin with the first.
+        maps: [&'static str; 2],
+    },
 }
 
-/// The tool of this name.
-pub fn find(name: &str) -> Option<&'static dyn Tool> {
-    TOOLS.iter().copied().find(|tool| tool.name() == name)
+/// An entry of a map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapContent {
+    /// The map's name.
+    pub map: &'static str,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// What to do about sockets that were open before the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preexisting {
+    /// Nothing.
+    Ignored,
+    /// An iterator program enters them in the programs' table, if the kernel has iterators.
+    Table,
+    /// The same; if the kernel has no iterators, the session gets a list of them.
+    TableOrList,
+}
+
+/// What the kernel's types say about the names that a plan asks for. A name that the kernel does not have is missing.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct KernelTypes {
+    /// Enumerators and their values, by enum.
+    pub enums: BTreeMap<&'static str, Vec<(String, i64)>>,
+    /// Number of arguments, by tracepoint.
+    pub tracepoint_args: BTreeMap<&'static str, usize>,
+}
+
+/// Something that a tool lacks on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limitation {
+    /// Words that follow `without`.
+    pub what: String,
+    /// A command or a setting that helps, if there is one.
+    pub help: Option<&'static str>,
+}
+
+/// Records that did not become a row, and rows that lack something.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RowShortfall {
+    /// Events that are shown only if an option asks for them.
+    pub unshown: u64,
+    /// Rows whose stack is missing, or has a frame without a name.
+    pub unnamed: u64,
 }

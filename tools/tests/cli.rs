@@ -1,6 +1,6 @@
 //! The command line without privileges: help, usage errors, exit statuses, and programs for a described kernel.
 //!
-//! Here and not with the other tests of the binary because cargo tells only this package where the binary is.
+//! These tests are here because cargo passes the path of a binary only to the tests of its own package.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ fn tcptools(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tcptools")).args(args).output().expect("the binary starts")
 }
 
-/// What it printed on stdout; it must have succeeded and kept stderr clean.
+/// Runs it and returns stdout. The run has to succeed with nothing on stderr.
 fn printed(args: &[&str]) -> String {
     let output = tcptools(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -17,7 +17,7 @@ fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The one line it printed on stderr, with this status and nothing on stdout.
+/// Runs it and returns its only line on stderr. The run has to end with this status and nothing on stdout.
 fn refused(args: &[&str], status: i32) -> String {
     let output = tcptools(args);
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
@@ -89,14 +89,14 @@ fn wrong_usage_is_one_line_that_names_it() {
     }
 }
 
-/// What nobody should take for an option's value, before anything is attached.
+/// Wrong values that are found before anything is attached.
 #[test]
 fn bad_values_are_one_line_that_names_them() {
     let file = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
     for (args, named) in [
         (&["tcpsubnet", "1.2.3.4/33"][..], "1.2.3.4/33"),
         (&["tcpsubnet", ""], "SUBNETS"),
-        (&["tcpsubnet", "10.0.0.0/8,"], "no subnet"),
+        (&["tcpsubnet", "10.0.0.0/8,"], "not a subnet"),
         (&["tcpsubnet", "10.0.0.0/8,10.0.0.0/8"], "named twice"),
         (&["tcpsubnet", "10.1.0.0/8,10.2.0.0/8"], "named twice"),
         (&["tcpsubnet", "::ffff:10.0.0.0/104,10.0.0.0/8"], "named twice"),
@@ -109,7 +109,7 @@ fn bad_values_are_one_line_that_names_them() {
         (&["tcpdrop", "--reason", ""], "NO_SOCKET"),
         (&["tcplife", "--cgroup", "/"], "cgroup2"),
         (&["tcplife", "--cgroup", &file], "cgroup2"),
-        (&["tcplife", "--netns", &file], "no namespace"),
+        (&["tcplife", "--netns", &file], "not a namespace"),
         (&["tcpdrop", "--pid-netns", "0"], "above 0"),
         (&["tcplife", "--duration=-1"], "--duration"),
         (&["tcplife", "--duration", "1e99"], "above 0"),
@@ -119,7 +119,7 @@ fn bad_values_are_one_line_that_names_them() {
     }
 }
 
-/// Names that are typed reach the screen as text, whatever they hold.
+/// Control characters in arguments do not reach the terminal.
 #[test]
 fn names_on_stderr_are_harmless() {
     use std::ffi::OsStr;
@@ -144,7 +144,7 @@ fn names_on_stderr_are_harmless() {
     }
 }
 
-/// What opens without end, or never, is no file of types; nor is a pipe a cgroup.
+/// Devices and FIFOs in place of files are refused without waiting for them.
 #[test]
 fn what_is_no_file_is_not_waited_for() {
     let directory = Directory::new("fifo");
@@ -157,10 +157,10 @@ fn what_is_no_file_is_not_waited_for() {
         assert!(line.contains("not a regular file"), "{line}");
     }
     assert!(refused(&["tcplife", "--cgroup", fifo], 2).contains("cgroup2"));
-    assert!(refused(&["tcplife", "--netns", fifo], 2).contains("no namespace"));
+    assert!(refused(&["tcplife", "--netns", fifo], 2).contains("not a namespace"));
 }
 
-/// That nobody takes what is said is no reason to crash.
+/// A closed stderr does not crash the program.
 #[test]
 fn a_full_stderr_changes_no_exit_status() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
@@ -266,13 +266,13 @@ fn every_form_shows_the_same_bytes() {
         hex.lines().filter(|line| !line.starts_with("//")).flat_map(|line| line.split(' ')).collect();
     let code: String = objects.iter().map(|object| object["code"].as_str().expect("text")).collect();
     assert_eq!(bytes, code);
-    // In a file, a relocation says that a wide load (0x18) takes a map; as it is loaded, the source register says so.
+    // In an ELF file, a relocation marks a wide load (0x18) of a map; in a loaded program, the source register does.
     let without_map_mark =
         bytes.replace("18110000000000000000000000000000", "18010000000000000000000000000000");
     assert_eq!(disassembled(&["tcpstates", "--ebpf=elf", "--target", "6.1-x86_64-typed"]), without_map_mark);
 }
 
-/// The bytes of all instructions that LLVM reads in the ELF file that these arguments print.
+/// The bytes of all instructions that LLVM finds in the ELF file that these arguments print.
 fn disassembled(args: &[&str]) -> String {
     let output = tcptools(args);
     assert!(output.status.success(), "{args:?}");
@@ -312,12 +312,12 @@ fn links_are_made_once_and_run_their_tool() {
     std::fs::remove_file(directory.0.join("tcplife")).expect("the link is there");
     std::fs::write(directory.0.join("tcplife"), "mine").expect("a file is written");
     let line = refused(&["links", path], 1);
-    assert!(line.contains("tcplife is there already"), "{line:?}");
+    assert!(line.contains("tcplife exists"), "{line:?}");
     assert_eq!(std::fs::read(directory.0.join("tcplife")).expect("the file"), b"mine", "left alone");
     assert!(refused(&["links", "/nonexistent"], 1).contains("/nonexistent"));
 }
 
-/// A directory of this test alone, gone when it ends.
+/// A directory of one test, removed when it ends.
 struct Directory(std::path::PathBuf);
 
 impl Directory {

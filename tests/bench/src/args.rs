@@ -2,76 +2,79 @@
 
 use std::path::PathBuf;
 
-use crate::fault::{Fault, Result};
+use clap::{Arg, ArgAction, Command, value_parser};
 
-/// What `--help` says.
-pub const USAGE: &str = "\
-Usage: cargo bench-tools [--short] [--only FIGURE,...] [--json FILE] [--page FILE] [--emulated] [--update-docs]
-Measures tcptools beside the same tools of libbpf-tools, bpftrace and BCC, as far as they are installed and run here. As root.
-  --short        a minute or so, and fails when something has become grossly worse
-  --only LIST    only these: start storm steady refused lossy stream parts programs sockets subnets ports rings
-  --json FILE    writes all numbers there as well
-  --page FILE    writes the tables there as well, as Markdown
-  --emulated     says that this machine is emulated: only ratios count, and they come first
-  --update-docs  writes tests/bench/results (tables, numbers, charts) and the block of the README
-tcptools is built first, unless $TCPTOOLS says where it is.";
-
-/// The measurements by name.
-pub const FIGURES: [&str; 12] = [
-    "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets", "subnets",
-    "ports", "rings",
+/// The names that `--only` takes.
+pub const FIGURES: [&str; 13] = [
+    "size", "start", "storm", "steady", "refused", "lossy", "stream", "parts", "programs", "sockets",
+    "subnets", "ports", "rings",
 ];
 
-/// What is asked for.
+/// The parsed command line.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Args {
-    /// Print the usage.
-    pub help: bool,
-    /// The verdict only.
+    /// Only check for large regressions.
     pub short: bool,
-    /// These figures; all when empty.
+    /// Names of figures; empty for all.
     pub only: Vec<String>,
-    /// Where the numbers go.
+    /// The file for the numbers.
     pub json: Option<PathBuf>,
-    /// Where the tables go, as Markdown.
+    /// The file for the tables.
     pub page: Option<PathBuf>,
-    /// Whether this machine is emulated.
     pub emulated: bool,
-    /// Whether the documents are written.
     pub update_docs: bool,
 }
 
+fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    Command::new("cargo bench-tools")
+        .about("Compare tcptools with the same tools of libbpf-tools, bpftrace and BCC, if they run here (as root)")
+        .after_help("Builds tcptools first, unless $TCPTOOLS is its path.")
+        .arg(
+            flag("short", "Take about a minute, and fail if something has become much slower or larger")
+                .conflicts_with_all(["only", "json", "page", "update-docs"]),
+        )
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("FIGURE,...")
+                .value_delimiter(',')
+                .value_parser(FIGURES)
+                .help("Measure only these (size alone needs no root)"),
+        )
+        .arg(file("json", "Also write all numbers to a file"))
+        .arg(file("page", "Also write the tables to a file, as Markdown"))
+        .arg(flag("emulated", "This machine is emulated: show ratios, because absolute figures mean little"))
+        .arg(
+            flag("update-docs", "Write tests/bench/results and the measured block of the README")
+                .conflicts_with_all(["only", "emulated"]),
+        )
+}
+
 impl Args {
-    /// Reads the words after the program's name.
-    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self> {
-        let mut args = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| Fault::new(format!("{word} needs a value")));
-            match word.as_str() {
-                "-h" | "--help" => args.help = true,
-                "--short" => args.short = true,
-                "--only" => args.only = value()?.split(',').map(str::to_owned).collect(),
-                "--json" => args.json = Some(value()?.into()),
-                "--page" => args.page = Some(value()?.into()),
-                "--emulated" => args.emulated = true,
-                "--update-docs" => args.update_docs = true,
-                _ => return Err(Fault::new(format!("no such option: {word}"))),
-            }
-        }
-        if let Some(unknown) = args.only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
-            return Err(Fault::new(format!("no figure {unknown}; there are {}", FIGURES.join(", "))));
-        }
-        if args.update_docs && (args.short || args.emulated || !args.only.is_empty()) {
-            return Err(Fault::new("--update-docs is for a whole run on a real machine"));
-        }
-        if args.short && (!args.only.is_empty() || args.json.is_some() || args.page.is_some()) {
-            return Err(Fault::new("--short takes no other option"));
-        }
-        Ok(args)
+    /// Parses the words after the program's name.
+    ///
+    /// # Errors
+    ///
+    /// clap's, which prints itself (or the help) and knows its exit status.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let matches = command().no_binary_name(true).try_get_matches_from(words)?;
+        Ok(Self {
+            short: matches.get_flag("short"),
+            only: matches.get_many::<String>("only").into_iter().flatten().cloned().collect(),
+            json: matches.get_one("json").cloned(),
+            page: matches.get_one("page").cloned(),
+            emulated: matches.get_flag("emulated"),
+            update_docs: matches.get_flag("update-docs"),
+        })
     }
 
-    /// Whether this one is to be measured.
+    /// Whether a figure is to be measured.
     pub fn wants(&self, figure: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == figure)
     }
@@ -81,18 +84,19 @@ impl Args {
 mod tests {
     use super::*;
 
-    fn parse(words: &str) -> Result<Args> {
+    fn parse(words: &str) -> Result<Args, clap::Error> {
         Args::parse(words.split_ascii_whitespace().map(str::to_owned))
     }
 
     #[test]
-    fn words_are_read_or_refused() {
-        assert_eq!(parse(""), Ok(Args::default()));
+    fn options_are_parsed_or_refused() {
+        assert_eq!(parse("").unwrap(), Args::default());
         let args = parse("--only start,storm --json x").unwrap();
         assert!(args.wants("storm") && !args.wants("rings"));
         assert_eq!(args.json, Some("x".into()));
         let args = parse("--emulated --page x.md").unwrap();
         assert!(args.emulated && args.page == Some("x.md".into()));
+        assert!(parse("--short --emulated").unwrap().short);
         for wrong in [
             "--only",
             "--only tea",
@@ -106,5 +110,8 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let help = parse("--help").unwrap_err();
+        assert_eq!(help.exit_code(), 0);
+        assert!(FIGURES.iter().all(|figure| help.to_string().contains(figure)), "{help}");
     }
 }

@@ -1,4 +1,5 @@
-//! The programs that are compared, which of them there are on this machine, and why the others are left out.
+//! The programs that are compared, which of them run on this machine, and why others are not
+//! measured.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,19 +8,18 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::fault::{During, Fault, Result};
+use crate::fault::{During, Result};
 use crate::process::Running;
 
-/// Who made it.
+/// The project that a tool comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Maker {
-    /// This project.
     Tcptools,
-    /// libbpf-tools.
+    /// libbpf-tools of the BCC project.
     Libbpf,
-    /// A script of our own, run by bpftrace.
+    /// A script from `tests/bench/scripts`, run by bpftrace.
     Bpftrace,
-    /// The Python tools.
+    /// The Python tools of the BCC project.
     Bcc,
 }
 
@@ -34,23 +34,22 @@ impl fmt::Display for Maker {
     }
 }
 
-/// A tool of a maker, ready to be run.
+/// A tool of a maker, with the command that runs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contender {
-    /// Who made it.
     pub maker: Maker,
-    /// The tool's name, which makers share.
+    /// The tool's name, the same for all makers.
     pub tool: &'static str,
     program: PathBuf,
     args: Vec<OsString>,
 }
 
-/// What is not measured, and why.
+/// Tools that are not measured, and the reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeftOut {
-    /// The maker and the tool.
+    /// The maker and its tools.
     pub name: String,
-    /// In one line.
+    /// One line.
     pub why: String,
 }
 
@@ -60,26 +59,28 @@ impl fmt::Display for Contender {
     }
 }
 
-/// All tools of ours, in the order of the README.
-pub const TOOLS: [&str; 8] =
-    ["tcpconnlat", "tcpdrop", "tcplife", "tcpretrans", "tcpstates", "tcpsubnet", "tcptop", "tcptracer"];
+/// All tools of tcptools, in the order of the registry.
+pub fn tools() -> Vec<&'static str> {
+    tools::tool_names().collect()
+}
 
-/// Which of them libbpf-tools has as well.
+/// The tools that libbpf-tools has as well.
 pub const LIBBPF: [&str; 5] = ["tcpconnlat", "tcplife", "tcpstates", "tcptop", "tcptracer"];
 
-/// Scripts for bpftrace. They print what the tools print, by the same tracepoints, so that they run without kprobes too.
+/// Scripts for bpftrace. They print the columns of the tools and use the same tracepoints, so that
+/// they run without kprobes.
 const SCRIPTS: [(&str, &str); 3] = [
     ("tcplife", include_str!("../scripts/tcplife.bt")),
     ("tcpretrans", include_str!("../scripts/tcpretrans.bt")),
     ("tcpstates", include_str!("../scripts/tcpstates.bt")),
 ];
 
-/// Where tcptools is.
+/// The path of tcptools.
 static OURS: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says where tcptools is. The first word counts.
+/// Sets the path of tcptools. Later calls have no effect.
 pub fn set_ours(path: PathBuf) {
-    // It is told once, at the beginning.
+    // main calls this once.
     let _ = OURS.set(path);
 }
 
@@ -87,28 +88,27 @@ fn ours() -> &'static Path {
     OURS.get().map_or(Path::new("tcptools"), PathBuf::as_path)
 }
 
-/// What a tool is run with, of whichever maker.
+/// The arguments of a tool, the same for all makers.
 fn arguments(tool: &str) -> &'static [&'static str] {
-    // Otherwise it clears a screen each second, and a peer starts a program for that.
+    // Without -C it clears the screen every second, and a peer starts a program to do so.
     if tool == "tcptop" { &["-C"] } else { &[] }
 }
 
-/// A peer that is not attached by then is left out: the slowest takes some 3 s.
-const TRIAL: Duration = Duration::from_secs(15);
+/// A peer that is not attached after this time is not measured: the slowest takes about 3 s.
+const TRIAL_LIMIT: Duration = Duration::from_secs(15);
 
 impl Contender {
-    /// One of ours, with these arguments.
+    /// A tool of tcptools with these arguments.
     pub fn ours(tool: &'static str, args: &[&str]) -> Self {
         let args = std::iter::once(tool).chain(args.iter().copied()).map(OsString::from).collect();
         Self { maker: Maker::Tcptools, tool, program: ours().to_owned(), args }
     }
 
-    /// One of ours, as it is compared with its peers.
+    /// A tool of tcptools with the arguments that its peers get.
     pub fn as_peers(tool: &'static str) -> Self {
         Self::ours(tool, arguments(tool))
     }
 
-    /// The command that runs it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         // bpftrace compiles against the kernel's BTF; without this it looks for headers first.
@@ -116,21 +116,22 @@ impl Contender {
         command
     }
 
-    /// Bytes of the program's own file; of scripts, of what runs them.
+    /// The size of the program's file, without libraries; for scripts, the size of bpftrace.
     pub fn file_bytes(&self) -> Option<u64> {
         std::fs::metadata(&self.program).ok().map(|meta| meta.len())
     }
 
-    /// Runs it once, to see whether it can be.
+    /// Runs it once to find out whether it can be measured.
     fn trial(self) -> Result<Self> {
         let mut running = Running::start(self.command())?;
-        running.wait_attached(TRIAL)?;
+        running.wait_attached(TRIAL_LIMIT)?;
         running.stop()?;
         Ok(self)
     }
 }
 
-/// The peers of these tools that run here, and those that do not. `scratch` is where scripts are put.
+/// The peers of these tools that run here, and those that do not. Scripts are written into
+/// `scratch`.
 pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<LeftOut>)> {
     let mut peers = Vec::new();
     let mut left_out = Vec::new();
@@ -145,7 +146,6 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
         }
     };
     for tool in LIBBPF.into_iter().filter(|tool| tools.contains(tool)) {
-        // Without it, bytes and names of IPv6 connections are cut off in some of them.
         judge(Maker::Libbpf, tool, installed(tool), arguments(tool).iter().map(OsString::from).collect());
     }
     for (tool, script) in SCRIPTS.into_iter().filter(|(tool, _)| tools.contains(tool)) {
@@ -153,16 +153,16 @@ pub fn peers(tools: &[&str], scratch: &Path) -> Result<(Vec<Contender>, Vec<Left
         std::fs::write(&path, script).during(format_args!("write {}", path.display()))?;
         judge(Maker::Bpftrace, tool, installed("bpftrace"), vec![path.into()]);
     }
-    for tool in TOOLS.into_iter().filter(|tool| tools.contains(tool)) {
+    for tool in self::tools().into_iter().filter(|tool| tools.contains(tool)) {
         let debian = installed(&format!("{tool}-bpfcc"));
         let program = debian.or_else(|| is_file(Path::new("/usr/share/bcc/tools").join(tool)));
         judge(Maker::Bcc, tool, program, Vec::new());
     }
-    Ok((peers, together(left_out)))
+    Ok((peers, grouped(left_out)))
 }
 
-/// Tools of a maker that are left out for one reason, in one line.
-fn together(left_out: Vec<(Maker, &'static str, String)>) -> Vec<LeftOut> {
+/// One entry for all tools of a maker that have the same reason.
+fn grouped(left_out: Vec<(Maker, &'static str, String)>) -> Vec<LeftOut> {
     let mut groups: Vec<(Maker, String, Vec<&str>)> = Vec::new();
     for (maker, tool, why) in left_out {
         match groups.iter_mut().find(|(known, reason, _)| *known == maker && *reason == why) {
@@ -177,11 +177,11 @@ fn together(left_out: Vec<(Maker, &'static str, String)>) -> Vec<LeftOut> {
     groups.into_iter().map(group).collect()
 }
 
-/// Where a program is, in `PATH` or where administrators' programs are.
+/// The path of a program in `PATH`, `/usr/sbin` or `/sbin`.
 pub fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    // A link of our own by that name is no peer.
+    // A link to tcptools with that name is not a peer.
     let ours = std::fs::canonicalize(ours()).ok();
     dirs.filter_map(|dir| is_file(dir.join(name))).find(|found| std::fs::canonicalize(found).ok() != ours)
 }
@@ -190,34 +190,15 @@ fn is_file(path: PathBuf) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// The reason among what a tool said before it gave up: its first line that is no warning.
-pub fn reason(said: &str) -> Fault {
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK")) {
-        // BCC says which directory it did not find.
-        Some(line) if line.contains("/lib/modules/") => Fault::new("no headers of this kernel"),
-        Some(line) => Fault::new(line),
-        None => Fault::new("ended without a word"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_the_first_line_that_gives_one() {
-        let bcc = reason("sh: 1: modprobe: not found\nchdir(/lib/modules/6.18/build): No such file\nmore\n");
-        assert_eq!(bcc.to_string(), "no headers of this kernel");
-        assert_eq!(reason("libbpf: no\nlibbpf: more\n").to_string(), "libbpf: no");
-        assert_eq!(reason("\n").to_string(), "ended without a word");
-    }
-
-    #[test]
-    fn every_script_is_of_a_tool() {
+    fn peers_are_compared_with_tools_of_the_registry() {
         for (tool, script) in SCRIPTS {
-            assert!(TOOLS.contains(&tool) && script.contains("tracepoint:"), "{tool}");
+            assert!(tools().contains(&tool) && script.contains("tracepoint:"), "{tool}");
         }
-        assert!(LIBBPF.iter().all(|tool| TOOLS.contains(tool)));
+        assert!(LIBBPF.iter().all(|tool| tools().contains(tool)));
     }
 }

@@ -1,4 +1,5 @@
-//! The cheapest program there is, at the tracepoint that most tools use: what a run costs at least, on this machine, now.
+//! An empty program at the tracepoint that most tools use: the minimum cost of a run on this
+//! machine at this time.
 
 use bpfasm::bpf;
 use bpfasm::object::Attach;
@@ -8,12 +9,11 @@ use crate::fault::{During, Result};
 use crate::own;
 use crate::program::Runs;
 
-/// It runs until this is dropped.
+/// The attached program; it is detached when this is dropped.
 #[derive(Debug)]
 pub struct Empty(Loaded);
 
 impl Empty {
-    /// Attaches it.
     pub fn attach() -> Result<Self> {
         const NAME: &str = "inet_sock_set_state";
         let hook = own::hook(NAME, Attach::RawTp(NAME.into()), bpf! { r0 = 0; exit; })?;
@@ -22,7 +22,7 @@ impl Empty {
         Ok(Self(loaded))
     }
 
-    /// Its runs so far, while statistics are on.
+    /// Its runs so far; the kernel counts them only while statistics are enabled.
     pub fn runs(&self) -> Result<Runs> {
         let stats = self.0.stats().during("statistics")?;
         let sum = stats.iter().map(|program| (program.run_count, program.run_time_ns));

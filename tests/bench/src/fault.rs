@@ -1,16 +1,14 @@
-//! What keeps the benchmark from measuring, in words.
+//! The error type of the benchmark: one line of text.
 
 use std::fmt;
 
-/// Why something could not be measured.
+/// The reason why something could not be measured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault(String);
 
-/// A measurement, or why there is none.
 pub type Result<T> = std::result::Result<T, Fault>;
 
 impl Fault {
-    /// In these words.
     pub fn new(words: impl Into<String>) -> Self {
         Self(words.into())
     }
@@ -22,9 +20,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What was being done when it failed.
+/// Adds the failed operation to an error.
 pub trait During<T> {
-    /// Adds that to the error.
+    /// Puts `what` in front of the error.
     fn during(self, what: impl fmt::Display) -> Result<T>;
 }
 

@@ -1,20 +1,18 @@
-//! What a number has to be.
+//! Limits that a measured number must keep.
 
-/// From which side, and how far.
+/// A lower or an upper limit.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Limit {
-    /// So much or more.
     AtLeast(f64),
-    /// So much or less.
     AtMost(f64),
 }
 
 impl Limit {
-    /// Whether a number keeps to it.
-    pub fn holds(self, value: f64) -> bool {
+    /// Whether a number keeps the limit.
+    pub fn is_kept_by(self, value: f64) -> bool {
         match self {
-            Self::AtLeast(least) => value >= least,
-            Self::AtMost(most) => value <= most,
+            Self::AtLeast(limit) => value >= limit,
+            Self::AtMost(limit) => value <= limit,
         }
     }
 }
@@ -24,8 +22,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_holds_from_its_own_side() {
-        assert!(Limit::AtLeast(0.9).holds(0.9) && !Limit::AtLeast(0.9).holds(0.89));
-        assert!(Limit::AtMost(0.0).holds(0.0) && !Limit::AtMost(0.0).holds(0.01));
+    fn a_limit_includes_its_own_value() {
+        assert!(Limit::AtLeast(0.9).is_kept_by(0.9) && !Limit::AtLeast(0.9).is_kept_by(0.89));
+        assert!(Limit::AtMost(0.0).is_kept_by(0.0) && !Limit::AtMost(0.0).is_kept_by(0.01));
     }
 }

@@ -1,8 +1,12 @@
-//! tcptools beside its peers: what each costs, in one run on one machine. `cargo bench-tools`, as root.
+//! Compares the costs of tcptools and its peers in one run on one machine: `cargo bench-tools`, as
+//! root.
 //!
-//! - [`contender`] says who is compared, [`load`] makes what they watch, [`round`] puts the two together;
-//! - [`process`], [`proc`], [`program`] and [`watch`] see a tool from outside, the same way for all of them;
-//! - [`figure`] has the measurements, [`report`] shows them, [`verdict`] is the short run that `./test` makes.
+//! - [`contender`] lists the programs that are compared, [`load`] generates the traffic that they
+//!   watch, [`round`] runs one of each;
+//! - [`process`], [`proc`], [`program`] and [`watch`] observe a tool from outside, by the same
+//!   methods for all of them;
+//! - [`figure`] has the measurements, [`report`] prints them, [`verdict`] is the short run of
+//!   `./test`.
 
 #![forbid(unsafe_code)]
 
@@ -33,34 +37,27 @@ use kernel_tests::mntns;
 use kernel_tests::scratch::Scratch;
 use nix::unistd::geteuid;
 
-use crate::args::{Args, USAGE};
+use crate::args::Args;
 use crate::conditions::Conditions;
-use crate::contender::{Contender, TOOLS};
+use crate::contender::Contender;
 use crate::fault::{During, Fault, Result};
-use crate::figure::{Plan, events, goals, grow, headline, parts, start, storm, stream};
-use crate::load::{hold, probe};
+use crate::figure::{Plan, events, goals, grow, headline, parts, size, start, storm, stream};
+use crate::load::{open, probe};
 use crate::report::{Figure, Report, json, markdown, svg, text};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    // Parts that this program takes as a process of its own.
+    // Roles in which this program starts itself as another process.
     let part = match words.as_slice() {
         [flag, what] if flag == load::FLAG => Some(load::run(what)),
-        [flag, _] if flag == hold::FLAG => Some(hold::run()),
+        [flag, _] if flag == open::FLAG => Some(open::run()),
         [flag, _] if flag == probe::FLAG => Some(probe::run()),
-        [flag, command @ ..] if flag == process::EXEC => Some(Err(process::exec_when_told(command))),
+        [flag, command @ ..] if flag == process::EXEC => Some(Err(process::wait_and_exec(command))),
         _ => None,
     };
     let result = part.unwrap_or_else(|| match Args::parse(words) {
-        Ok(args) if args.help => {
-            println!("{USAGE}");
-            Ok(())
-        }
         Ok(args) => bench(&args),
-        Err(fault) => {
-            eprintln!("bench-tools: {fault}\n{USAGE}");
-            std::process::exit(2);
-        }
+        Err(usage) => usage.exit(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,22 +69,27 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &Args) -> Result<()> {
-    if !geteuid().is_root() {
-        return Err(Fault::new("tools are attached and network namespaces made: run it as root"));
-    }
     let tcptools = tcptools()?;
+    if args.only == ["size"] {
+        let (bytes, figure) = size::measure(&tcptools, &with_symbols()?)?;
+        print!("{}", text::figure(&figure));
+        return size::check(bytes);
+    }
+    if !geteuid().is_root() {
+        return Err(Fault::new("run as root (it attaches BPF programs and makes network namespaces)"));
+    }
     contender::set_ours(tcptools.clone());
-    // Peers need tracefs, and it is mounted for them only.
+    // Peers need tracefs: it is mounted in a mount namespace of this process.
     mntns::enter_new();
     mntns::mount_tracefs();
     let scratch = Scratch::new();
-    let tools: &[&str] = if args.short { &["tcplife", "tcpstates"] } else { &TOOLS };
+    let tools = if args.short { vec!["tcplife", "tcpstates"] } else { contender::tools() };
     let conditions = conditions::conditions(&tcptools, args.emulated)?;
-    figure::tell("which peers run here");
-    let (peers, left_out) = contender::peers(tools, &scratch.path(""))?;
-    let ours = TOOLS.iter().map(|tool| Contender::as_peers(tool));
+    figure::progress("which peers run here");
+    let (peers, left_out) = contender::peers(&tools, &scratch.path(""))?;
+    let ours = contender::tools().into_iter().map(Contender::as_peers);
     let contenders = ours.chain(peers).collect();
-    let plan = Plan { contenders, left_out, short: args.short, emulated: args.emulated };
+    let plan = Plan { contenders, left_out, tcptools, short: args.short, emulated: args.emulated };
     if args.short {
         return verdict::run(&plan);
     }
@@ -106,10 +108,14 @@ fn bench(args: &Args) -> Result<()> {
     if failed > 0 {
         return Err(Fault::new(format!("{failed} figures could not be measured")));
     }
-    if args.update_docs { write_docs(&report, &numbers) } else { Ok(()) }
+    if args.update_docs {
+        write_docs(&report, &numbers)?;
+    }
+    size::check(size::of_file(&plan.tcptools)?)
 }
 
-/// Every figure that is wanted. One that cannot be measured is told, and does not keep others from it.
+/// Measures the figures that were asked for, and counts those that failed. The others are measured
+/// all the same.
 fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) {
     let mut figures: Vec<Figure> = Vec::new();
     let (mut starts, mut storms, mut streams) = (Vec::new(), Vec::new(), Vec::new());
@@ -125,6 +131,10 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
             }
         }
     };
+    // An emulated machine has no compiler, and the size is the same.
+    if !plan.emulated {
+        add("size", &mut || Ok(vec![size::measure(&plan.tcptools, &with_symbols()?)?.1]));
+    }
     add("start", &mut || {
         let (measured, figure) = start::measure(plan)?;
         starts = measured;
@@ -135,7 +145,7 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
         storms = measured;
         Ok(vec![figure])
     });
-    // No peer is in it, and of ours alone an emulated machine tells nothing.
+    // This figure contains no peer, and an emulated machine only gives ratios between tools.
     if !plan.emulated {
         add("storm", &mut || Ok(vec![storm::variants(plan)?]));
     }
@@ -177,7 +187,7 @@ fn measure(plan: &Plan, args: &Args, conditions: Conditions) -> (Report, usize) 
     (report, failed)
 }
 
-/// `tests/bench/results` and the README's block.
+/// Writes `tests/bench/results` and the measured block of the README.
 fn write_docs(report: &Report, numbers: &str) -> Result<()> {
     let root = root();
     let docs = root.join("tests/bench/results");
@@ -192,30 +202,41 @@ fn write_docs(report: &Report, numbers: &str) -> Result<()> {
     }
     let readme = root.join("README.md");
     let text = fs::read_to_string(&readme).during(readme.display())?;
-    let text = markdown::readme(&text, report)
-        .ok_or_else(|| Fault::new("README.md has no block for what was measured"))?;
+    let text =
+        markdown::readme(&text, report).ok_or_else(|| Fault::new("README.md has no measured block"))?;
     write(readme, &text)
 }
 
-/// The workspace.
+/// The folder of the workspace.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Where tcptools is: what `$TCPTOOLS` says, or what cargo builds now.
+/// The path of tcptools: `$TCPTOOLS`, or what cargo builds now.
 fn tcptools() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("TCPTOOLS") {
-        return Ok(path.into());
+    match std::env::var_os("TCPTOOLS") {
+        Some(path) => Ok(path.into()),
+        None => built("release"),
     }
+}
+
+/// The path of the same program with its symbols.
+fn with_symbols() -> Result<PathBuf> {
+    built("size")
+}
+
+/// Builds tcptools in a profile.
+fn built(profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "--release", "-p", "tools"]).current_dir(root()).status();
-    if !built.during("cargo build")?.success() {
-        return Err(Fault::new("tcptools cannot be built"));
+    let mut command = Command::new(cargo);
+    command.args(["build", "--profile", profile, "-p", "tools"]).current_dir(root());
+    if !command.status().during("cargo build")?.success() {
+        return Err(Fault::new(format!("cargo cannot build tcptools in the profile {profile}")));
     }
     // target/TRIPLE/PROFILE/bench-tools
     let own = std::env::current_exe().during("the path of this program")?;
-    let built = own.ancestors().nth(2).map(|triple| triple.join("release/tcptools"));
-    built
-        .filter(|path| path.is_file())
-        .ok_or_else(|| Fault::new("no tcptools beside this program; $TCPTOOLS says where it is"))
+    let built = own.ancestors().nth(2).map(|triple| triple.join(profile).join("tcptools"));
+    built.filter(|path| path.is_file()).ok_or_else(|| {
+        Fault::new(format!("cargo put no {profile}/tcptools beside this program; set $TCPTOOLS to its path"))
+    })
 }

@@ -1,4 +1,4 @@
-//! Programs of the benchmark's own.
+//! Helpers for the BPF programs that the benchmark itself loads.
 
 use bpfasm::object::{Attach, Hook, MapDef, Need, Object, ProgramDef};
 use bpfasm::{Fragment, Program};
@@ -6,18 +6,18 @@ use loader::{Loaded, Loader};
 
 use crate::fault::{During, Result};
 
-/// A hook that is needed, and its only program.
+/// A required hook with one program.
 pub fn hook(name: &'static str, attach: Attach, code: Fragment) -> Result<Hook> {
     let program = Program::link(name, code).during("assemble")?;
     Ok(Hook::new(name, Need::Required, vec![ProgramDef { name: name.into(), attach, program }]))
 }
 
-/// Such hooks and their maps, as what they are there for.
+/// An object with these hooks and maps.
 pub fn object(name: &'static str, hooks: Vec<Hook>, maps: Vec<MapDef>) -> Object {
     Object { name: name.into(), license: "GPL".into(), hooks, maps, consts: vec![] }
 }
 
-/// Loads them, and attaches none.
+/// Loads an object without attaching it.
 pub fn load(object: &Object) -> Result<Loaded> {
     let btf = loader::kernel_btf(None).during("BTF")?;
     Loader::new(&btf).load(object).during(&object.name)

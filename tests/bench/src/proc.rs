@@ -1,53 +1,55 @@
-//! What `/proc` says about a tool: its memory, its CPU, its programs in the kernel.
+//! Reads memory, CPU time and BPF programs of a process from `/proc`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use nix::libc;
 use nix::time::ClockId;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::fault::{During, Fault, Result};
-use crate::process::{SLEEPS, proc_file};
 
-/// What a process takes of memory, in bytes.
+/// Memory of a process, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
-    /// Resident, at most (`VmHWM`).
+    /// Peak resident memory (`VmHWM`).
     pub peak: u64,
-    /// Resident, now (`VmRSS`).
+    /// Resident memory now (`VmRSS`).
     pub now: u64,
-    /// Of files, mapped: the program, its libraries, what they map.
+    /// Mapped files: the program, its libraries, and what they map.
     pub mapped: u64,
-    /// So many files.
+    /// The number of mapped files.
     pub files: u64,
 }
 
 impl Memory {
-    /// Of a process.
     pub fn of(pid: u32) -> Result<Self> {
         let status = proc_file(pid, "status")?;
-        let field = |name| status_bytes(&status, name).ok_or_else(|| Fault::new(format!("no {name}")));
+        let field = |name| {
+            status_bytes(&status, name).ok_or_else(|| Fault::new(format!("/proc/{pid}/status has no {name}")))
+        };
         let (mapped, files) = mapped_files(&proc_file(pid, "maps")?);
         Ok(Self { peak: field("VmHWM:")?, now: field("VmRSS:")?, mapped, files })
     }
 }
 
-/// A line `Name:  123 kB`.
+/// The value of a line `Name:  123 kB`, in bytes.
 fn status_bytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Bytes of address space that files are mapped to, and how many files. Kernel memory that looks like a file (`anon_inode`) is none.
+/// Bytes of address space that files are mapped to, and the number of files. Kernel memory that
+/// looks like a file (`anon_inode`) is not counted.
 fn mapped_files(maps: &str) -> (u64, u64) {
     let (mut bytes, mut files) = (0, BTreeSet::new());
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(range), Some(path)) = (words.next(), words.nth(4)) else { continue };
-        let ends =
+        let range =
             range.split_once('-').map(|(start, end)| [start, end].map(|end| u64::from_str_radix(end, 16)));
-        if let Some([Ok(start), Ok(end)]) = ends
+        if let Some([Ok(start), Ok(end)]) = range
             && path.starts_with('/')
         {
             bytes += end - start;
@@ -65,34 +67,36 @@ pub fn user_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / hertz.unwrap_or(100)))
 }
 
-/// The 14th field. The second is a name in parentheses, which may hold anything.
+/// The 14th field. The second is a name in parentheses, which can contain any character.
 fn utime(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(11)?.parse().ok()
 }
 
-/// CPU so far of all threads, in user mode and in the kernel, exactly: which of the two it was is only known by clock ticks.
+/// Total CPU time of all threads. It is exact, unlike the split into user and kernel time, which
+/// counts clock ticks.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let pid = i32::try_from(pid).during("pid")?;
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).during("a process's clock")?;
     clock.now().map(Duration::from).during("a process's clock")
 }
 
-/// CPU so far, in nanoseconds, in user mode and in the kernel.
+/// Total CPU time of the main thread, in nanoseconds.
 pub fn cpu_nanos(pid: u32) -> Result<u64> {
     let text = proc_file(pid, "schedstat")?;
     text.split(' ').next().and_then(|nanos| nanos.parse().ok()).ok_or_else(|| Fault::new("no schedstat"))
 }
 
-/// Whether it holds programs or links of the kernel's and sleeps until something happens.
+/// Whether the process has BPF links or perf events, and sleeps.
 pub fn is_attached(pid: u32) -> bool {
     let syscall = proc_file(pid, "syscall").unwrap_or_default();
     let number = syscall.split(' ').next().and_then(|number| number.parse().ok());
     let sleeps = number.is_some_and(|number| SLEEPS.contains(&number));
-    sleeps && holds(pid).any(|(_, target)| target.contains("bpf_link") || target.contains("[perf_event]"))
+    sleeps
+        && open_files(pid).any(|(_, target)| target.contains("bpf_link") || target.contains("[perf_event]"))
 }
 
-/// Open files: number and what it is.
-fn holds(pid: u32) -> impl Iterator<Item = (String, String)> {
+/// Open files: descriptor and target.
+fn open_files(pid: u32) -> impl Iterator<Item = (String, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
@@ -100,9 +104,9 @@ fn holds(pid: u32) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The numbers of the programs that it holds, or that its links hold.
+/// The ids of the BPF programs that its descriptors and links refer to.
 pub fn programs(pid: u32) -> BTreeSet<u32> {
-    let infos = holds(pid).filter(|(_, target)| target.contains("bpf"));
+    let infos = open_files(pid).filter(|(_, target)| target.contains("bpf"));
     let infos = infos.filter_map(|(fd, _)| proc_file(pid, &format!("fdinfo/{fd}")).ok());
     infos.filter_map(|info| info_number(&info, "prog_id:")).filter_map(|id| u32::try_from(id).ok()).collect()
 }
@@ -112,12 +116,32 @@ fn info_number(info: &str, name: &str) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
-/// Instructions the verifier looked at, by the number of a program that the process holds.
+/// Instructions that the verifier followed, for a program that the process has a descriptor of.
 pub fn verified(pid: u32, id: u32) -> Option<u64> {
-    let infos = holds(pid).filter(|(_, target)| target.contains("bpf-prog"));
+    let infos = open_files(pid).filter(|(_, target)| target.contains("bpf-prog"));
     let mut infos = infos.filter_map(|(fd, _)| proc_file(pid, &format!("fdinfo/{fd}")).ok());
     let info = infos.find(|info| info_number(info, "prog_id:") == Some(u64::from(id)))?;
     info_number(&info, "verified_insns:")
+}
+
+/// System calls in which an idle tool sleeps.
+pub const SLEEPS: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_pselect6,
+];
+
+/// The text of a file in `/proc/PID`.
+pub fn proc_file(pid: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    fs::read_to_string(&path).during(path)
 }
 
 #[cfg(test)]
@@ -133,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_not_memory_are_counted() {
+    fn only_mapped_files_are_counted() {
         let maps = "\
 7f00000000-7f00001000 r--p 00000000 08:01 12 /usr/bin/x
 7f00001000-7f00003000 r-xp 00001000 08:01 12 /usr/bin/x
@@ -147,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_behind_the_name() {
+    fn a_name_with_parentheses_does_not_shift_fields() {
         assert_eq!(utime("1 (a) b) S 1 1 1 0 -1 4194304 100 0 0 0 37 5 0 0 20"), Some(37));
         assert_eq!(utime("1 a"), None);
     }
 
     #[test]
-    fn the_cpu_of_a_process_grows() {
+    fn cpu_time_grows() {
         let own = || cpu_time(std::process::id()).unwrap();
         let before = own();
         assert!(before > Duration::ZERO);
@@ -161,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_programs() {
+    fn numbers_are_read_from_fdinfo() {
         let info = "pos:\t0\nprog_type:\t5\nprog_id:\t699\nverified_insns:\t374\n";
         assert_eq!(info_number(info, "prog_id:"), Some(699));
         assert_eq!(info_number(info, "verified_insns:"), Some(374));

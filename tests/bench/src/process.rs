@@ -1,79 +1,76 @@
-//! A tool that runs, seen from outside: by `/proc` and by what it writes.
+//! Runs a tool and observes it from outside: through `/proc` and through its output.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::contender;
 use crate::fault::{During, Fault, Result};
 use crate::proc::{self, Memory};
 
-/// How often a process is looked at.
-const LOOK: Duration = Duration::from_millis(2);
+/// Time between two looks at a process.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What a tool may take to end: the slowest gives back 100,000 of its own pages first.
-const END: Duration = Duration::from_secs(20);
+/// Time limit for a tool to exit: the slowest first gives 100,000 of its pages back.
+const EXIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// A tool that runs. Dropping it kills it.
+/// A running tool. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Memory instead of pipes: nobody has to read, and so nobody takes the CPU from what is measured.
-    rows: File,
-    said: File,
+    /// Standard output, a memfd: unlike a pipe, it needs no reader that would take CPU time from
+    /// the tool.
+    stdout: File,
+    stderr: File,
 }
 
-/// What is left of a tool.
+/// What a tool leaves when it has exited.
 #[derive(Debug)]
 pub struct Stopped {
     /// Its standard output.
     pub rows: Vec<u8>,
     /// From the signal to the end of the process.
     pub took: Duration,
-    /// CPU in user mode, from exec to the end.
+    /// CPU time in user mode, from exec to the exit.
     pub user: Duration,
 }
 
-/// A tool whose process is there, and that begins when it is told.
+/// A process that waits for [`Waiting::exec`] to become a tool: its pid is known before its exec.
 #[derive(Debug)]
-pub struct Held {
+pub struct Waiting {
     running: Running,
     line: ChildStdin,
 }
 
-impl Held {
-    /// Makes the process.
-    pub fn hold(command: &Command) -> Result<Self> {
-        let mut holder = Command::new("/proc/self/exe");
-        holder.arg(EXEC).arg(command.get_program()).args(command.get_args()).stdin(Stdio::piped());
+impl Waiting {
+    pub fn new(command: &Command) -> Result<Self> {
+        let mut waiting = Command::new("/proc/self/exe");
+        waiting.arg(EXEC).arg(command.get_program()).args(command.get_args()).stdin(Stdio::piped());
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
-                holder.env(name, value);
+                waiting.env(name, value);
             }
         }
-        let mut running = Running::spawn(holder)?;
-        let line = running.child.stdin.take().ok_or_else(|| Fault::new("no pipe"))?;
+        let mut running = Running::spawn(waiting)?;
+        let line = running.child.stdin.take().ok_or_else(|| Fault::new("the process has no pipe"))?;
         Ok(Self { running, line })
     }
 
-    /// The process.
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    /// Lets it begin.
-    pub fn go(mut self) -> Result<Running> {
-        self.line.write_all(b"go\n").during("tell a tool to begin")?;
+    /// Lets it become the tool.
+    pub fn exec(mut self) -> Result<Running> {
+        self.line.write_all(b"go\n").during("start a tool that waits")?;
         Ok(self.running)
     }
 }
@@ -82,39 +79,38 @@ impl Held {
 pub const EXEC: &str = "--exec";
 
 impl Running {
-    /// Starts a tool. Nothing is waited for.
+    /// Starts a tool and does not wait for anything.
     pub fn start(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null());
         Self::spawn(command)
     }
 
     fn spawn(mut command: Command) -> Result<Self> {
-        let [rows, said] = [c"rows", c"said"].map(|name| memfd_create(name, MFdFlags::MFD_CLOEXEC));
-        let [rows, said] = [File::from(rows.during("memfd")?), File::from(said.during("memfd")?)];
+        let [stdout, stderr] = [c"stdout", c"stderr"].map(|name| memfd_create(name, MFdFlags::MFD_CLOEXEC));
+        let [stdout, stderr] = [File::from(stdout.during("memfd")?), File::from(stderr.during("memfd")?)];
         let copy = |file: &File| file.try_clone().map(Stdio::from).during("dup");
-        command.stdout(copy(&rows)?).stderr(copy(&said)?).process_group(0);
+        command.stdout(copy(&stdout)?).stderr(copy(&stderr)?).process_group(0);
         let child = command.spawn().during(format_args!("start {}", command.get_program().display()))?;
-        Ok(Self { child, rows, said })
+        Ok(Self { child, stdout, stderr })
     }
 
-    /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until it holds programs that are attached and sleeps.
+    /// Waits until it has attached programs and sleeps.
     pub fn wait_attached(&mut self, limit: Duration) -> Result<()> {
         self.wait_until(limit, |running| Ok(proc::is_attached(running.pid())))
     }
 
-    /// Waits until it writes no more: what there was to say is written.
+    /// Waits until it has written nothing for a while: then all rows are written.
     pub fn wait_quiet(&mut self, limit: Duration) -> Result<()> {
-        /// Longer than any tool leaves events in its buffers.
+        /// Longer than any tool keeps events in its buffers.
         const QUIET: Duration = Duration::from_millis(120);
         let begin = Instant::now();
         let (mut length, mut since) = (self.length()?, Instant::now());
         while since.elapsed() < QUIET {
-            self.wait_a_look(begin, limit)?;
+            self.poll(begin, limit)?;
             let now = self.length()?;
             if now != length {
                 (length, since) = (now, Instant::now());
@@ -123,81 +119,79 @@ impl Running {
         Ok(())
     }
 
-    /// Waits a moment; an error when the tool has ended or the time is over.
-    fn wait_a_look(&mut self, begin: Instant, limit: Duration) -> Result<()> {
+    /// Waits for [`POLL_INTERVAL`]. An error if the tool has exited or the time limit is over.
+    fn poll(&mut self, begin: Instant, limit: Duration) -> Result<()> {
         if let Some(status) = self.child.try_wait().during("wait")? {
-            let said = read(&mut self.said)?;
-            let reason = contender::reason(&String::from_utf8_lossy(&said));
+            let stderr = read(&mut self.stderr)?;
+            let reason = reason(&String::from_utf8_lossy(&stderr));
             return Err(Fault::new(format!("{reason} ({status})")));
         }
         if begin.elapsed() > limit {
-            return Err(Fault::new(format!("not within {limit:?}")));
+            return Err(Fault::new(format!("took more than {limit:?}")));
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
         Ok(())
     }
 
-    /// Looks at it until something holds.
+    /// Polls it until a condition is true.
     pub fn wait_until(
         &mut self,
         limit: Duration,
-        mut holds: impl FnMut(&Self) -> Result<bool>,
+        mut condition: impl FnMut(&Self) -> Result<bool>,
     ) -> Result<()> {
         let begin = Instant::now();
-        while !holds(self)? {
-            self.wait_a_look(begin, limit)?;
+        while !condition(self)? {
+            self.poll(begin, limit)?;
         }
         Ok(())
     }
 
-    /// Bytes that it has written.
+    /// Bytes that it has written to standard output.
     pub fn length(&self) -> Result<u64> {
-        self.rows.metadata().map(|meta| meta.len()).during("stat")
+        self.stdout.metadata().map(|meta| meta.len()).during("stat")
     }
 
-    /// Its memory now.
     pub fn memory(&self) -> Result<Memory> {
         Memory::of(self.pid())
     }
 
-    /// CPU in user mode so far.
     pub fn user(&self) -> Result<Duration> {
         proc::user_time(self.pid())
     }
 
-    /// CPU in all so far.
+    /// Total CPU time.
     pub fn cpu(&self) -> Result<Duration> {
         proc::cpu_time(self.pid())
     }
 
-    /// The numbers of the kernel's programs that it holds.
+    /// The ids of its BPF programs.
     pub fn programs(&self) -> BTreeSet<u32> {
         proc::programs(self.pid())
     }
 
-    /// Stops it as a user does, by Ctrl-C.
+    /// Stops it with SIGINT, as Ctrl-C does, and waits for its exit.
     pub fn stop(mut self) -> Result<Stopped> {
         let before = user_of_children()?;
         let pid = i32::try_from(self.pid()).during("pid")?;
         let begin = Instant::now();
         kill(Pid::from_raw(pid), Signal::SIGINT).during("SIGINT")?;
         let mut ended = self.child.try_wait().during("wait")?;
-        while ended.is_none() && begin.elapsed() < END {
+        while ended.is_none() && begin.elapsed() < EXIT_LIMIT {
             thread::sleep(Duration::from_micros(200));
             ended = self.child.try_wait().during("wait")?;
         }
         let took = begin.elapsed();
         if ended.is_none() {
-            return Err(Fault::new(format!("did not end within {END:?} of Ctrl-C")));
+            return Err(Fault::new(format!("did not exit within {EXIT_LIMIT:?} of SIGINT")));
         }
         let user = user_of_children()?.saturating_sub(before);
-        Ok(Stopped { rows: read(&mut self.rows)?, took, user })
+        Ok(Stopped { rows: read(&mut self.stdout)?, took, user })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when it has ended.
+        // Both fail only if it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -205,11 +199,11 @@ impl Drop for Running {
 
 fn read(file: &mut File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).during("read what a tool wrote")?;
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).during("read the output of a tool")?;
     Ok(bytes)
 }
 
-/// CPU in user mode of all children that were waited for.
+/// CPU time in user mode of all children that have exited and were waited for.
 fn user_of_children() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).during("getrusage")?;
     let time = usage.user_time();
@@ -217,8 +211,9 @@ fn user_of_children() -> Result<Duration> {
     Ok(Duration::from_micros(micros))
 }
 
-/// Waits for a line on standard input and becomes the program that the words name: its process is known before it begins.
-pub fn exec_when_told(words: &[String]) -> Fault {
+/// The waiting process: reads a line from standard input, then executes the command. Returns only
+/// if that fails.
+pub fn wait_and_exec(words: &[String]) -> Fault {
     let [program, args @ ..] = words else { return Fault::new("--exec needs a program") };
     let mut line = String::new();
     if let Err(error) = std::io::stdin().read_line(&mut line) {
@@ -227,21 +222,7 @@ pub fn exec_when_told(words: &[String]) -> Fault {
     Fault::new(format!("{program}: {}", Command::new(program).args(args).exec()))
 }
 
-/// The system calls in which a tool that has nothing to do sleeps.
-pub const SLEEPS: &[libc::c_long] = &[
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_nanosleep,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_pselect6,
-];
-
-/// Lines of a tool that name a port as a number of its own.
+/// The number of lines that contain a port, not as a part of a longer number.
 pub fn lines_with(rows: &[u8], port: u16) -> u64 {
     let port = port.to_string();
     let has = |line: &[u8]| {
@@ -253,10 +234,15 @@ pub fn lines_with(rows: &[u8], port: u16) -> u64 {
     rows.split(|&byte| byte == b'\n').filter(|line| has(line)).count() as u64
 }
 
-/// A file of `/proc`.
-pub fn proc_file(pid: u32, name: &str) -> Result<String> {
-    let path = format!("/proc/{pid}/{name}");
-    fs::read_to_string(&path).during(path)
+/// The reason in the messages of a tool that gave up: the first line that is not a warning.
+fn reason(messages: &str) -> Fault {
+    let mut lines = messages.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.find(|line| !line.contains("modprobe") && !line.contains("RLIMIT_MEMLOCK")) {
+        // BCC names the directory that it did not find.
+        Some(line) if line.contains("/lib/modules/") => Fault::new("kernel headers are not installed"),
+        Some(line) => Fault::new(line),
+        None => Fault::new("exited without a message"),
+    }
 }
 
 #[cfg(test)]
@@ -264,7 +250,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_a_number_of_its_own() {
+    fn the_reason_is_the_first_line_that_is_not_a_warning() {
+        let bcc = reason("sh: 1: modprobe: not found\nchdir(/lib/modules/6.18/build): No such file\nmore\n");
+        assert_eq!(bcc.to_string(), "kernel headers are not installed");
+        assert_eq!(reason("libbpf: no\nlibbpf: more\n").to_string(), "libbpf: no");
+        assert_eq!(reason("\n").to_string(), "exited without a message");
+    }
+
+    #[test]
+    fn a_port_is_a_whole_number() {
         let rows = b"LPORT RPORT\n1 a 127.0.0.1 8080 127.0.0.1 40000\n2 b 127.0.0.1:40000 > 127.0.0.1:8080\n180801 8080x\n";
         assert_eq!(lines_with(rows, 8080), 3);
         assert_eq!(lines_with(rows, 40000), 2);

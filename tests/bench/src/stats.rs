@@ -1,6 +1,6 @@
-//! Numbers of several rounds as one number.
+//! Statistics over the numbers of several rounds.
 
-/// The middle value; of an even number, the mean of the two in the middle. `None` of nothing.
+/// The median of the finite values; `None` if there are none.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -11,24 +11,24 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// The least value.
+/// The smallest finite value.
 pub fn least(values: &[f64]) -> Option<f64> {
     values.iter().copied().filter(|value| value.is_finite()).min_by(f64::total_cmp)
 }
 
-/// The greatest value.
+/// The greatest finite value.
 pub fn greatest(values: &[f64]) -> Option<f64> {
     values.iter().copied().filter(|value| value.is_finite()).max_by(f64::total_cmp)
 }
 
-/// `part` of `whole`; `None` when there is no whole.
+/// `part / whole`; `None` if `whole` is 0.
 pub fn ratio(part: f64, whole: f64) -> Option<f64> {
     let ratio = part / whole;
     (whole != 0.0 && ratio.is_finite()).then_some(ratio)
 }
 
-/// By which power of its size a cost grows from one measurement to the next: 0 not at all, 1 in proportion, 2 with the
-/// square. What costs less than `floor` is noise.
+/// The power of the size with which a cost grows between two measurements: 0 is constant, 1
+/// proportional, 2 quadratic. Costs below `floor` are noise and count as `floor`.
 pub fn exponent(small: (f64, f64), large: (f64, f64), floor: f64) -> f64 {
     (large.1.max(floor) / small.1.max(floor)).ln() / (large.0 / small.0).ln()
 }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_of_some_numbers() {
+    fn median_least_and_greatest() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[f64::NAN]), None);
         assert_eq!(median(&[3.0]), Some(3.0));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_needs_a_whole() {
+    fn a_ratio_to_zero_is_unknown() {
         assert_eq!(ratio(1.0, 4.0), Some(0.25));
         assert_eq!(ratio(0.0, 4.0), Some(0.0));
         assert_eq!(ratio(1.0, 0.0), None);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn growth() {
+    fn exponents_of_growth() {
         let grows = |small, large| exponent(small, large, 0.1);
         assert!(
             (grows((10.0, 6.0), (100.0, 60.0)) - 1.0).abs() < 1e-9,

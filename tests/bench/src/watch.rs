@@ -1,7 +1,8 @@
-//! The system calls of a process with the kernel's own times, by a program of ours at `sys_enter` and `sys_exit`.
+//! Records the system calls of a process with kernel timestamps, by BPF programs at `sys_enter` and
+//! `sys_exit`.
 //!
-//! A tracer stops the process twice for each call and makes a start three times as long; this adds a fraction of a
-//! microsecond to each call.
+//! They add a fraction of a microsecond to each call. A ptrace tracer stops the process twice per
+//! call and makes a start three times as long.
 
 use std::collections::HashMap;
 
@@ -14,37 +15,36 @@ use nix::time::{ClockId, clock_gettime};
 use crate::fault::{During, Result};
 use crate::own;
 
-/// Room for 30,000 calls between two looks.
-const RING: u32 = 4 << 20;
+/// Bytes of the ring: enough for 30,000 calls between two reads.
+const RING_SIZE: u32 = 4 << 20;
 
-/// A system call of the process, in the order of their beginnings.
+/// A system call. Calls are kept in the order in which they began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Call {
     /// When it began, in nanoseconds of the monotonic clock.
     pub begin: u64,
-    /// When it returned.
+    /// When it returned; `None` while it runs.
     pub end: Option<u64>,
-    /// Its number.
     pub number: i64,
     /// The first two arguments.
     pub args: [u64; 2],
 }
 
-/// The watch over a process. It ends when this is dropped.
+/// Watches a process until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     _loaded: Loaded,
     events: Events,
     calls: Vec<Call>,
-    /// The call in which a thread is.
+    /// The index of the call that a thread is in, by thread.
     inside: HashMap<u64, usize>,
 }
 
-/// Instead of a number: the call returns.
+/// Marks a record of `sys_exit`, in place of the number of a call.
 const EXIT: i32 = -1;
 
 impl Watch {
-    /// Over a process, from now on.
+    /// Starts to watch a process.
     pub fn over(pid: u32) -> Result<Self> {
         let mut loaded = own::load(&object(pid)?)?;
         let events = loaded.events("calls").during("watch system calls")?;
@@ -52,10 +52,10 @@ impl Watch {
         Ok(Self { _loaded: loaded, events, calls: Vec::new(), inside: HashMap::new() })
     }
 
-    /// All calls up to now.
+    /// All calls until now.
     pub fn calls(&mut self) -> Result<&[Call]> {
         let Self { events, calls, inside, .. } = self;
-        // A record: time, thread, number of the call, two arguments.
+        // A record has five words: time, thread, number of the call, two arguments.
         let mut add = |record: &[u8]| {
             let (words, _) = record.as_chunks::<8>();
             let [begin, thread, number, first, second] = words else { return };
@@ -76,14 +76,15 @@ impl Watch {
     }
 }
 
-/// Now, on the clock of [`Call::begin`].
+/// The time now on the clock of [`Call::begin`].
 pub fn now() -> Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).during("clock_gettime")?;
     u64::try_from(now.tv_sec() * 1_000_000_000 + now.tv_nsec()).during("a time")
 }
 
 impl Call {
-    /// Whether it attaches a program: `BPF_RAW_TRACEPOINT_OPEN`, `BPF_LINK_CREATE`, or the ioctls of a perf event.
+    /// Whether it attaches a program: `BPF_RAW_TRACEPOINT_OPEN`, `BPF_LINK_CREATE`, or the ioctls
+    /// of a perf event.
     pub fn attaches(&self) -> bool {
         const RAW_TRACEPOINT_OPEN: u64 = 17;
         const LINK_CREATE: u64 = 28;
@@ -95,7 +96,6 @@ impl Call {
                 && matches!(second & 0xffff_ffff, PERF_EVENT_IOC_SET_BPF | PERF_EVENT_IOC_ENABLE))
     }
 
-    /// Whether it is `execve(2)`.
     pub fn executes(&self) -> bool {
         self.number == libc::SYS_execve
     }
@@ -119,7 +119,7 @@ fn object(pid: u32) -> Result<Object> {
             exit;
         }
     };
-    let only_this = || {
+    let only_this_process = || {
         bpf! {
             r6 = r1;
             call bpf_get_current_pid_tgid;
@@ -128,7 +128,7 @@ fn object(pid: u32) -> Result<Object> {
         }
     };
     let enter = bpf! {
-        ..only_this();
+        ..only_this_process();
         r1 = *(u64 *)(r6 + 8);
         *(u64 *)(r10 - 24) = r1;
         r2 = *(u64 *)(r6 + 0);                      // struct pt_regs *
@@ -142,7 +142,7 @@ fn object(pid: u32) -> Result<Object> {
         exit;
     };
     let exit = bpf! {
-        ..only_this();
+        ..only_this_process();
         r1 = {EXIT};
         *(u64 *)(r10 - 24) = r1;
         *(u64 *)(r10 - 16) = 0;
@@ -155,10 +155,10 @@ fn object(pid: u32) -> Result<Object> {
     };
     let hook = |name: &'static str, code| own::hook(name, Attach::TpBtf(name.into()), code);
     let hooks = vec![hook("sys_exit", exit)?, hook("sys_enter", enter)?];
-    Ok(own::object("watch", hooks, vec![MapDef::new("calls", MapKind::RingBuf, 0, 0, RING)]))
+    Ok(own::object("watch", hooks, vec![MapDef::new("calls", MapKind::RingBuf, 0, 0, RING_SIZE)]))
 }
 
-/// The first two arguments of a system call, from `r2` into `r3` and `r4`.
+/// Loads the first two arguments of a system call into `r3` and `r4`; `r2` points to its registers.
 #[cfg(target_arch = "x86_64")]
 fn arguments() -> Fragment {
     bpf! {
@@ -167,7 +167,7 @@ fn arguments() -> Fragment {
     }
 }
 
-/// The first two arguments of a system call, from `r2` into `r3` and `r4`.
+/// Loads the first two arguments of a system call into `r3` and `r4`; `r2` points to its registers.
 #[cfg(target_arch = "aarch64")]
 fn arguments() -> Fragment {
     bpf! {
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_attaches() {
+    fn calls_that_attach() {
         let call = |number, args| Call { begin: 0, end: None, number, args };
         assert!(call(libc::SYS_bpf, [17, 0]).attaches());
         assert!(call(libc::SYS_bpf, [28, 0]).attaches());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn its_programs_assemble() {
+    fn the_programs_assemble() {
         for hook in object(1234).unwrap().hooks {
             assert!(hook.attach_options.iter().all(|attach_option| attach_option.program.slots().is_ok()));
         }

@@ -21,7 +21,7 @@ fn loss_is_said() -> Outcome {
     traffic::start_storm(&mut stage, STORM);
     traffic::end_storm(&mut stage, STORM);
     tool.signal(Signal::SIGCONT);
-    let warning = "the ring is full and events are being lost; --ring-size makes it larger";
+    let warning = "events are being lost: the ring buffer is full (increase --ring-size)";
     tool.wait_for("a warning", |seen| seen.stderr.lines().any(|line| line.ends_with(warning)));
     let output = tool.stop();
     output.assert_code(0);
@@ -32,6 +32,6 @@ fn loss_is_said() -> Outcome {
         .find_map(|line| line.strip_prefix("tcptools: tcpstates: ")?.split_once(" events lost: "));
     let (count, why) = last.unwrap_or_else(|| panic!("the end says what was lost\n{output}"));
     assert!(count.parse::<u64>().is_ok_and(|count| count > 0), "{output}");
-    assert!(why.contains(" ring full, --ring-size makes it larger"), "{output}");
+    assert!(why.contains(" ring buffer full (increase --ring-size)"), "{output}");
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! Fuzz targets as plain tests: the inputs of a target's corpus, and what a mutator with a fixed seed makes of them.
+//! Runs fuzz targets as plain tests: on the inputs of a target's corpus, and on mutations of them.
 //!
-//! A target is a function of bytes in the `fuzz` module of its crate. `tests/fuzz` runs the same function under libFuzzer,
-//! which sees what an input covers; this does not, but needs nothing but `cargo test`.
+//! A target is a function of bytes in the `fuzz` module of its crate. `tests/fuzz` runs the same
+//! function under libFuzzer, which is guided by coverage. This module is not, but `cargo test` is
+//! enough to run it, and its seed is fixed.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,23 +14,24 @@ use crate::random::Random;
 /// Multiplies the number of mutated inputs: `FUZZ_TIMES=1000 cargo test fuzz`.
 const TIMES: &str = "FUZZ_TIMES";
 
-/// No mutated input is longer.
-const LONGEST: usize = 4096;
+/// The greatest length of a mutated input, in bytes.
+const MAX_INPUT: usize = 4096;
 
-/// Gives a target each input of its corpus (`tests/fuzz/corpus/TARGET`), then `count` mutated ones.
+/// Runs a target on each input of its corpus (`tests/fuzz/corpus/TARGET`), then on `count`
+/// mutations.
 ///
 /// # Panics
-/// When the target does; the input is printed. Also when there is no corpus.
+/// If the target panics (after printing the input), or the corpus is empty.
 pub fn run(target: &str, count: usize, body: impl Fn(&[u8])) {
     let corpus = corpus(target);
-    let give = |origin: &str, input: &[u8]| {
+    let run_on = |origin: &str, input: &[u8]| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(input))) {
             eprintln!("{target}: {origin}: b\"{}\"", input.escape_ascii());
             resume_unwind(panic);
         }
     };
     for (name, input) in &corpus {
-        give(name, input);
+        run_on(name, input);
     }
     let times = std::env::var(TIMES).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     let mut random = Random(target.len() as u64);
@@ -40,16 +42,16 @@ pub fn run(target: &str, count: usize, body: impl Fn(&[u8])) {
         for _ in 0..1 + random.below(4) {
             mutate(&mut input, other, &mut random);
         }
-        input.truncate(LONGEST);
-        give(&format!("made of {name}"), &input);
+        input.truncate(MAX_INPUT);
+        run_on(&format!("mutation of {name}"), &input);
     }
 }
 
-/// The inputs by the names of their files, in order.
+/// The inputs of a corpus and the paths of their files, sorted by path.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = project("tests/fuzz/corpus").join(target);
     let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder's entry").path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "{} has no input", directory.display());
     let read = |path: PathBuf| {
@@ -59,30 +61,31 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Bytes at which something often changes.
-const EDGES: [u8; 16] =
+/// Bytes that parsers often treat specially.
+const EDGE_BYTES: [u8; 16] =
     [0, 1, 7, 8, b'\n', b'\r', 0x1b, b' ', b'"', b',', b'-', b'/', 0x7f, 0x80, 0xe2, 0xff];
 
-/// Words at which something often changes.
-const WORDS: [u32; 12] =
+/// Numbers at the edges of ranges.
+const EDGE_WORDS: [u32; 12] =
     [0, 1, 7, 8, 0xff, 0x100, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, u32::MAX];
 
-/// Changes one thing.
+/// Makes one change: to a bit, byte or word, or to a range, which it removes, repeats, or replaces
+/// by a part of another input.
 fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let at = random.below(input.len());
     let length = 1 + random.below((input.len() - at).min(64));
     let end = (at + length).min(input.len());
     match random.below(9) {
         0 if !input.is_empty() => input[at] ^= 1 << random.below(8),
-        1 if !input.is_empty() => input[at] = random.of(&EDGES),
+        1 if !input.is_empty() => input[at] = random.of(&EDGE_BYTES),
         2 if !input.is_empty() => input[at] = input[at].wrapping_add(random.of(&[1, 0xff])),
         3 => {
-            let word = random.of(&WORDS).to_ne_bytes();
+            let word = random.of(&EDGE_WORDS).to_ne_bytes();
             let width = random.of(&[2, 4]);
             input.iter_mut().skip(at).zip(&word[..width]).for_each(|(to, from)| *to = *from);
         }
         4 => drop(input.drain(at..end)),
-        5 => input.insert(at, random.of(&EDGES)),
+        5 => input.insert(at, random.of(&EDGE_BYTES)),
         6 => {
             let again = input[at..end].to_vec();
             let to = random.below(input.len());
@@ -102,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mutation_reaches_everything_near() {
+    fn mutations_reach_every_neighbour() {
         let (mut random, mut seen) = (Random(1), std::collections::HashSet::new());
         for _ in 0..4000 {
             let mut input = b"ab".to_vec();
@@ -110,38 +113,9 @@ mod tests {
             assert!(input.len() <= 5, "{input:?}");
             seen.insert(input);
         }
-        for near in [&b""[..], b"a", b"b", b"ac", b"xb", b"axyz", b"a\0b", b"abab", b"\xff\xff"] {
-            assert!(seen.contains(near), "{near:?}");
+        for neighbour in [&b""[..], b"a", b"b", b"ac", b"xb", b"axyz", b"a\0b", b"abab", b"\xff\xff"] {
+            assert!(seen.contains(neighbour), "{neighbour:?}");
         }
         mutate(&mut Vec::new(), b"", &mut random);
-    }
-
-    /// A target that libFuzzer knows and `cargo test` does not, or the other way round, is a target that nobody runs.
-    #[test]
-    fn each_target_is_a_plain_test_too() {
-        let names = |directory: &str| -> Vec<String> {
-            let entries = fs::read_dir(project(directory)).expect("a folder");
-            let name = |path: PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            let mut names: Vec<_> =
-                entries.filter_map(|entry| name(entry.expect("an entry").path())).collect();
-            names.sort();
-            names
-        };
-        let targets = names("tests/fuzz/fuzz_targets");
-        assert_eq!(targets, names("tests/fuzz/corpus"));
-        let manifest = fs::read_to_string(project("tests/fuzz/Cargo.toml")).expect("a manifest");
-        let sources = [
-            "bpfasm/src/fuzz/tests",
-            "btf/src/fuzz",
-            "loader/src/fuzz",
-            "programs/src/fuzz",
-            "tools/src/fuzz",
-        ]
-        .map(|file| fs::read_to_string(project(&format!("{file}.rs"))).expect("targets"));
-        for target in targets {
-            let (run, named) = (format!("fuzz::run(\"{target}\""), format!("name = \"{target}\""));
-            assert!(sources.iter().any(|source| source.contains(&run)), "no plain test runs {target}");
-            assert!(manifest.contains(&named), "tests/fuzz/Cargo.toml does not name {target}");
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! The names of all tests, as their sources have them, for documents that refer to them.
+//! The names of all tests, read from the sources: documents that refer to tests are compared with
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,17 +7,18 @@ use std::path::Path;
 
 use crate::project;
 
-/// Where tests are.
-const FOLDERS: [&str; 6] = ["bpfasm", "btf", "loader", "programs", "tools", "tests"];
+/// Folders with tests.
+const TEST_FOLDERS: [&str; 6] = ["bpfasm", "btf", "loader", "programs", "tools", "tests"];
 
-/// Names of kernel tests (`tcplife::filters`), and of tests of `cargo test` (functions, without their modules).
+/// The names of kernel tests (`tcplife::filters`) and of tests of `cargo test` (the function
+/// without its module).
 ///
 /// # Panics
-/// When the sources cannot be read.
+/// If the sources cannot be read.
 #[must_use]
 pub fn all() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for folder in FOLDERS {
+    for folder in TEST_FOLDERS {
         gather(&project(folder), &mut names);
     }
     names
@@ -24,17 +26,20 @@ pub fn all() -> BTreeSet<String> {
 
 fn gather(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
-        let path = entry.expect("an entry").path();
+        let path = entry.expect("a folder's entry").path();
         if path.is_dir() && !path.ends_with("target") {
             gather(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            of(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())), names);
+            add_names(
+                &fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
+                names,
+            );
         }
     }
 }
 
-fn of(source: &str, names: &mut BTreeSet<String>) {
-    // A row of a kernel test's table: ("tcplife::filters", filters),
+fn add_names(source: &str, names: &mut BTreeSet<String>) {
+    // A row in a table of kernel tests: ("tcplife::filters", filters),
     let quoted = source.split("(\"").skip(1).filter_map(|rest| rest.split_once("\",")).map(|(name, _)| name);
     names.extend(quoted.filter(|name| name.contains("::") && !name.contains(' ')).map(str::to_owned));
     let functions =
@@ -46,9 +51,10 @@ fn of(source: &str, names: &mut BTreeSet<String>) {
 mod tests {
     use super::*;
 
-    /// The rows of `tests/README.md` about weaknesses name tests that exist, each row one at least.
+    /// Each row about a weakness in `tests/README.md` names at least one test, and only tests that
+    /// exist.
     #[test]
-    fn tests_against_weaknesses_exist() {
+    fn tests_in_the_table_of_weaknesses_exist() {
         let text = fs::read_to_string(project("tests/README.md")).expect("tests/README.md");
         let (_, table) = text.split_once("\n## What other tools get wrong").expect("the table");
         let (names, mut numbers) = (all(), Vec::new());
@@ -58,18 +64,18 @@ mod tests {
             numbers.push(number);
             let cell = cells.nth(1).expect("a cell of tests");
             let named: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
-            assert!(!named.is_empty() || cell == "none", "row {number} has no test");
+            assert!(!named.is_empty() || cell == "none", "row {number} names no test");
             for name in named {
-                assert!(names.contains(name), "row {number}: there is no test {name}");
+                assert!(names.contains(name), "row {number}: the test {name} does not exist");
             }
         }
-        assert!(numbers.into_iter().eq(2..=22), "each weakness has its row");
+        assert!(numbers.into_iter().eq(2..=22), "each weakness has a row");
     }
 
     #[test]
-    fn rows_and_functions() {
+    fn rows_of_tables_and_test_functions_are_names() {
         let mut names = BTreeSet::new();
-        of(
+        add_names(
             "const T = [(\"a::b\", b), (\"c d\", e)];\n#[test]\n#[should_panic]\nfn f() {}\nfn g() {}",
             &mut names,
         );

@@ -1,42 +1,35 @@
 //! Comma-separated values (RFC 4180, with a line feed alone at the end of a line).
 
+use crate::column::{Cells, Column};
 use crate::time::Zone;
-use crate::{Column, Value};
 
+#[derive(Default)]
 pub(crate) struct Csv {
-    columns: Vec<Column>,
     cell: Vec<u8>,
 }
 
+/// The line of headings.
+pub(crate) fn heading(columns: &[Column], buffer: &mut Vec<u8>) {
+    let shown = columns.iter().filter(|column| column.in_csv());
+    for (at, heading) in shown.filter_map(Column::heading).enumerate() {
+        field(buffer, at, heading.as_bytes());
+    }
+    buffer.push(b'\n');
+}
+
 impl Csv {
-    pub(crate) fn new(columns: Vec<Column>) -> Self {
-        Self { columns, cell: Vec::new() }
-    }
-
-    pub(crate) fn columns(&mut self, columns: Vec<Column>) {
-        self.columns = columns;
-    }
-
-    pub(crate) fn header(&mut self, buffer: &mut Vec<u8>) {
-        let shown = self.columns.iter().filter(|column| column.in_csv());
-        for (at, heading) in shown.filter_map(|column| column.heading).enumerate() {
-            field(buffer, at, heading.as_bytes());
-        }
-        buffer.push(b'\n');
-    }
-
-    pub(crate) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
-        let shown = self.columns.iter().zip(values).filter(|(column, _)| column.in_csv());
-        for (at, (_, value)) in shown.enumerate() {
+    pub(crate) fn row(&mut self, row: &dyn Cells, zone: &Zone, buffer: &mut Vec<u8>) {
+        let shown = row.columns().iter().enumerate().filter(|(_, column)| column.in_csv());
+        for (at, (index, _)) in shown.enumerate() {
             self.cell.clear();
-            value.write_text(&mut self.cell, zone);
+            row.value(index).write_text(&mut self.cell, zone);
             field(buffer, at, &self.cell);
         }
         buffer.push(b'\n');
     }
 }
 
-/// Appends the field with this number to its line, in quotes where it needs them (section 2, rules 6 and 7).
+/// Appends the field with this index to its line, quoted if needed (RFC 4180 section 2, rules 6 and 7).
 fn field(buffer: &mut Vec<u8>, at: usize, text: &[u8]) {
     if at > 0 {
         buffer.push(b',');

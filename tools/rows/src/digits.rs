@@ -1,21 +1,21 @@
-//! Numbers as text, straight into a row. By the standard library's formatting they would be most of what a row costs.
+//! Writes numbers straight into a row. With the standard library's formatting they would be most of the cost of a row.
 
 use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Digits of the longest number, `u64::MAX`.
-const LONGEST: usize = 20;
+/// Digits of `u64::MAX`.
+const MAX_DIGITS: usize = 20;
 
-/// A number that is being written, from its end.
+/// The digits of a number, which are written from the last to the first.
 struct Digits {
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_DIGITS],
     first: usize,
 }
 
 impl Digits {
     const fn new() -> Self {
-        Self { bytes: [b'0'; LONGEST], first: LONGEST }
+        Self { bytes: [b'0'; MAX_DIGITS], first: MAX_DIGITS }
     }
 
     fn put(&mut self, digit: u64) {
@@ -30,10 +30,10 @@ impl Digits {
     }
 }
 
-/// A number, with zeroes before it where it has fewer digits than `least`; 0 has none of its own.
+/// The digits of a number, with zeroes in front up to `least` digits. Without them, 0 has no digits.
 fn padded(mut number: u64, least: usize) -> Digits {
     let mut digits = Digits::new();
-    // Two at a time: a division is what takes longest.
+    // Two digits at a time, because a division takes longest.
     while number >= 10 {
         let pair = number % 100;
         number /= 100;
@@ -44,21 +44,21 @@ fn padded(mut number: u64, least: usize) -> Digits {
     if number > 0 {
         digits.put(number);
     }
-    digits.first = digits.first.min(LONGEST.saturating_sub(least));
+    digits.first = digits.first.min(MAX_DIGITS.saturating_sub(least));
     digits
 }
 
-/// A number.
+/// Writes a number.
 pub(crate) fn number(text: &mut Vec<u8>, number: u64) {
     text.extend_from_slice(padded(number, 1).text());
 }
 
-/// A number that may be below zero.
+/// Writes a signed number.
 pub(crate) fn signed(text: &mut Vec<u8>, number: i64) {
     signed_fixed(text, number, 0, 0);
 }
 
-/// As [`fixed`], of a number that may be below zero.
+/// Like [`fixed`], for a signed number.
 pub(crate) fn signed_fixed(text: &mut Vec<u8>, units: i64, scale: u32, digits: u32) {
     if units < 0 {
         text.push(b'-');
@@ -66,7 +66,7 @@ pub(crate) fn signed_fixed(text: &mut Vec<u8>, units: i64, scale: u32, digits: u
     fixed(text, units.unsigned_abs(), scale, digits);
 }
 
-/// A number of units of which `10^scale` make a whole, with so many digits after the point, rounded half up.
+/// Writes `units / 10^scale` with `digits` digits after the point, rounded half up.
 pub(crate) fn fixed(text: &mut Vec<u8>, units: u64, scale: u32, digits: u32) {
     let digits = digits.min(scale);
     let dropped = 10_u64.pow(scale - digits);
@@ -79,7 +79,7 @@ pub(crate) fn fixed(text: &mut Vec<u8>, units: u64, scale: u32, digits: u32) {
     }
 }
 
-/// `of / by` with six digits after the point, rounded half up.
+/// Writes `of / by` with six digits after the point, rounded half up.
 pub(crate) fn quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     const DIGITS: u32 = 6;
     let (of, by) = (u128::from(of), u128::from(by.max(1)));
@@ -87,7 +87,7 @@ pub(crate) fn quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     fixed(text, u64::try_from(rounded).unwrap_or(u64::MAX), DIGITS, DIGITS);
 }
 
-/// `of / by` with all the digits there are, which are not more than `by` has bits where that is a power of two.
+/// Writes `of / by` exactly. If `by` is a power of two, there are at most as many digits after the point as `by` has bits.
 pub(crate) fn exact_quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     let (of, by) = (u128::from(of), u128::from(by.max(1)));
     number(text, u64::try_from(of / by).unwrap_or(u64::MAX));
@@ -105,7 +105,7 @@ pub(crate) fn exact_quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     }
 }
 
-/// A number in hexadecimal.
+/// Writes a number in hexadecimal.
 pub(crate) fn hex(text: &mut Vec<u8>, number: u64) {
     let digits = number.checked_ilog2().unwrap_or(0) / 4;
     for place in (0..=digits).rev() {
@@ -116,7 +116,7 @@ pub(crate) fn hex(text: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// An IPv4 address.
+/// Writes an IPv4 address.
 pub(crate) fn ipv4(text: &mut Vec<u8>, ip: Ipv4Addr) {
     let [first, rest @ ..] = ip.octets();
     number(text, first.into());
@@ -126,7 +126,7 @@ pub(crate) fn ipv4(text: &mut Vec<u8>, ip: Ipv4Addr) {
     }
 }
 
-/// An address.
+/// Writes an address.
 pub(crate) fn ip(text: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => ipv4(text, ip),
@@ -134,7 +134,7 @@ pub(crate) fn ip(text: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-/// Anything, as it displays itself.
+/// Writes anything that implements `Display`.
 pub(crate) fn display(text: &mut Vec<u8>, shown: impl fmt::Display) {
     // Writing to a Vec cannot fail.
     let _ = write!(text, "{shown}");
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn quotients_are_whole_or_as_exact_as_they_are() {
+    fn quotients_are_exact() {
         for value in numbers() {
             for by in [1, 1 << 10, 1 << 20] {
                 let exact = text(|text| exact_quotient(text, value, by));
                 let (whole, rest) = exact.split_once('.').unwrap_or((&exact, ""));
                 assert_eq!(whole, (value / by).to_string());
-                // Back again: each digit is a tenth of what is one left of it.
+                // Multiplied by `by`, the digits give the remainder again.
                 let scale = 10_u128.pow(u32::try_from(rest.len()).expect("few digits"));
                 let part: u128 = if rest.is_empty() { 0 } else { rest.parse().expect("digits") };
                 assert_eq!(part * u128::from(by), u128::from(value % by) * scale, "{value} / {by}");

@@ -1,15 +1,15 @@
-//! Text that others chose, made harmless: names of tasks and symbols, paths, arguments. Whatever it holds, it ends no row and no
-//! line, moves no cursor and turns no text around.
+//! Escapes text that others chose: names of tasks and symbols, paths, arguments. Escaped text cannot end a row or a line, move the
+//! cursor, or reverse the direction of text.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-/// A value of a row. What could be taken for something else is written as `\x1b`, byte by byte, and the escape sign itself is
-/// doubled: each text has one reading.
+/// A value of a row. Invisible characters and invalid UTF-8 are written as `\xNN`, byte by byte, and the backslash is doubled, so
+/// no two texts look alike.
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl Escaped<'_> {
-    /// Writes it as it is displayed, at once where there is nothing to escape.
+    /// Writes the escaped text. Text without anything to escape is copied at once.
     pub fn write_to(&self, text: &mut Vec<u8>) {
         if self.0.iter().all(|&byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
             text.extend_from_slice(self.0);
@@ -26,7 +26,7 @@ impl fmt::Display for Escaped<'_> {
             for char in chunk.valid().chars() {
                 match char {
                     '\\' => f.write_str("\\\\")?,
-                    _ => harmless(char, f)?,
+                    _ => write_escaped(char, f)?,
                 }
             }
             for byte in chunk.invalid() {
@@ -37,7 +37,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A message. A line of it that is indented stays a line of its own: so are those with which the verifier explains itself.
+/// A message. Indented lines stay lines of their own, because the verifier's explanations are indented.
 pub struct Message<'a>(pub &'a str);
 
 impl fmt::Display for Message<'_> {
@@ -46,22 +46,22 @@ impl fmt::Display for Message<'_> {
             if number > 0 {
                 f.write_str("\n  ")?;
             }
-            line.chars().try_for_each(|char| harmless(char, f))?;
+            line.chars().try_for_each(|char| write_escaped(char, f))?;
         }
         Ok(())
     }
 }
 
-fn harmless(char: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if !is_unseen(char) {
+fn write_escaped(char: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !is_invisible(char) {
         return f.write_char(char);
     }
     let mut buffer = [0; 4];
     char.encode_utf8(&mut buffer).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// Whether it does something else than being seen: a control character, a line's end, one that turns text around or is nothing.
-fn is_unseen(char: char) -> bool {
+/// Whether a character is invisible: a control character, a line end, a bidirectional mark, or one without a width.
+fn is_invisible(char: char) -> bool {
     char.is_control()
         || matches!(char,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_seen_as_something_else() {
+    fn invisible_characters_are_escaped() {
         let shown = |text: &[u8]| Escaped(text).to_string();
         assert_eq!(shown(b"a\n1 b\t\x1b[2J\r\0\x7f"), r"a\x0a1 b\x09\x1b[2J\x0d\x00\x7f");
         assert_eq!(shown(b"caf\xe9 \xff"), r"caf\xe9 \xff");
@@ -82,12 +82,8 @@ mod tests {
             shown("nginx\u{202e}dhss\u{2066}\u{200b}\u{feff}".as_bytes()),
             r"nginx\xe2\x80\xaedhss\xe2\x81\xa6\xe2\x80\x8b\xef\xbb\xbf"
         );
-        assert_eq!(shown(br"a\x0a"), r"a\\x0a", "no name looks like an escape");
-        assert_eq!(
-            shown(b"a\",\"pid\":1 =cmd()"),
-            "a\",\"pid\":1 =cmd()",
-            "quoting is the format's own affair"
-        );
+        assert_eq!(shown(br"a\x0a"), r"a\\x0a", "a name cannot look like an escape");
+        assert_eq!(shown(b"a\",\"pid\":1 =cmd()"), "a\",\"pid\":1 =cmd()", "each format quotes by itself");
     }
 
     #[test]

@@ -3,34 +3,26 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::column::Cells;
 use crate::escape::Escaped;
 use crate::value::comm;
-use crate::{Column, Value, digits};
+use crate::{Value, digits};
 
+#[derive(Default)]
 pub(crate) struct Json {
-    columns: Vec<Column>,
     text: String,
 }
 
 impl Json {
-    pub(crate) fn new(columns: Vec<Column>) -> Self {
-        Self { columns, text: String::new() }
-    }
-
-    pub(crate) fn columns(&mut self, columns: Vec<Column>) {
-        self.columns = columns;
-    }
-
-    pub(crate) fn row(&mut self, values: &[Value<'_>], buffer: &mut Vec<u8>) {
-        let mut separator = b'{';
-        for (column, value) in self.columns.iter().zip(values) {
-            if let Some(key) = column.json_key() {
-                buffer.push(separator);
-                separator = b',';
-                string(key, buffer);
-                buffer.push(b':');
-                write_value(value, &mut self.text, buffer);
-            }
+    pub(crate) fn row(&mut self, row: &dyn Cells, buffer: &mut Vec<u8>) {
+        buffer.push(b'{');
+        let keys =
+            row.columns().iter().enumerate().filter_map(|(index, column)| Some((index, column.json_key()?)));
+        for (at, (index, key)) in keys.enumerate() {
+            separate(at, buffer);
+            string(key, buffer);
+            buffer.push(b':');
+            write_value(&row.value(index), &mut self.text, buffer);
         }
         buffer.extend_from_slice(b"}\n");
     }
@@ -81,14 +73,14 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
     };
 }
 
-/// A comma before all but the first.
+/// A comma before every member but the first.
 fn separate(at: usize, buffer: &mut Vec<u8>) {
     if at > 0 {
         buffer.push(b',');
     }
 }
 
-/// A string of whatever displays itself.
+/// A string of something that implements `Display`.
 fn write_string(
     shown: std::fmt::Arguments<'_>,
     text: &mut String,

@@ -1,43 +1,46 @@
-//! Columns for people.
+//! The table: columns for people.
 
+use crate::column::{Align, Cells, Column};
 use crate::time::Zone;
-use crate::{Align, Column, Value};
 
+/// The widths that the columns of the present table have grown to.
+#[derive(Default)]
 pub(crate) struct Table {
-    columns: Vec<Column>,
+    widths: Vec<usize>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: Vec<Column>) -> Self {
-        Self { columns }
+    /// Begins a table, with the line of its headings.
+    pub(crate) fn heading(&mut self, columns: &[Column], buffer: &mut Vec<u8>) {
+        self.widths.clear();
+        self.line(columns, buffer, |column, _, text| {
+            text.extend_from_slice(column.heading().unwrap_or_default().as_bytes());
+        });
     }
 
-    pub(crate) fn columns(&mut self, columns: Vec<Column>) {
-        self.columns = columns;
+    pub(crate) fn row(&mut self, row: &dyn Cells, zone: &Zone, buffer: &mut Vec<u8>) {
+        self.line(row.columns(), buffer, |_, index, text| row.value(index).write_text(text, zone));
     }
 
-    pub(crate) fn header(&mut self, buffer: &mut Vec<u8>) {
+    /// A line: for each column that the table has, what `write` appends.
+    fn line(
+        &mut self,
+        columns: &[Column],
+        buffer: &mut Vec<u8>,
+        write: impl Fn(&Column, usize, &mut Vec<u8>),
+    ) {
+        self.widths.resize(columns.len(), 0);
         let mut line = Line { buffer, padding: 0 };
-        for column in &mut self.columns {
-            if let Some(heading) = column.heading {
-                line.cell(column, |text| text.extend_from_slice(heading.as_bytes()));
-            }
-        }
-        buffer.push(b'\n');
-    }
-
-    pub(crate) fn row(&mut self, values: &[Value<'_>], zone: &Zone, buffer: &mut Vec<u8>) {
-        let mut line = Line { buffer, padding: 0 };
-        for (column, value) in self.columns.iter_mut().zip(values) {
-            if column.heading.is_some() {
-                line.cell(column, |text| value.write_text(text, zone));
+        for (index, (column, width)) in columns.iter().zip(&mut self.widths).enumerate() {
+            if column.heading().is_some() {
+                line.cell(column, width, |text| write(column, index, text));
             }
         }
         buffer.push(b'\n');
     }
 }
 
-/// A line that is being written: padding is only written when something follows.
+/// A line that is being written. Padding is written only when a cell follows, so lines do not end in spaces.
 struct Line<'a> {
     buffer: &'a mut Vec<u8>,
     padding: usize,
@@ -45,15 +48,15 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// A cell, which is what `write` appends.
-    fn cell(&mut self, column: &mut Column, write: impl FnOnce(&mut Vec<u8>)) {
+    fn cell(&mut self, column: &Column, width: &mut usize, write: impl FnOnce(&mut Vec<u8>)) {
         let Self { buffer, padding } = self;
         pad(buffer, buffer.len(), *padding);
         let start = buffer.len();
         write(buffer);
-        let length = cut(buffer, start, column.longest);
-        // A value wider than its column makes the column wider from here on, so that what follows lines up again.
-        column.width = column.width.max(length);
-        let missing = column.width - length;
+        let length = cut(buffer, start, column.max_length);
+        // A value wider than its column widens the column for all rows to come, so that they line up again.
+        *width = column.width.max(length).max(*width);
+        let missing = *width - length;
         *padding = match column.align {
             Align::Left => missing + 1,
             Align::Right => {
@@ -64,7 +67,7 @@ impl Line<'_> {
     }
 }
 
-/// Puts so many spaces in.
+/// Inserts `missing` spaces.
 fn pad(buffer: &mut Vec<u8>, at: usize, missing: usize) {
     if at == buffer.len() {
         buffer.resize(at + missing, b' ');
@@ -73,7 +76,7 @@ fn pad(buffer: &mut Vec<u8>, at: usize, missing: usize) {
     }
 }
 
-/// Leaves no more than `longest` characters of what begins at `start`; how many there are.
+/// Cuts the text that begins at `start` to `longest` characters, and returns how many it has.
 fn cut(buffer: &mut Vec<u8>, start: usize, longest: usize) -> usize {
     let cell = buffer.get(start..).unwrap_or_default();
     if cell.is_ascii() {

@@ -1,4 +1,4 @@
-//! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC; people want the wall clock.
+//! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC; people want wall-clock time.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::Value;
 
-/// The distance between the monotonic clock and the wall clock.
+/// The difference between the wall clock and the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     offset: i128,
-    /// How long the reading took: two clocks cannot be read at once, so the distance is only as true as that.
+    /// How long the reading took. Two clocks cannot be read at once, so the difference is only as exact as this.
     error: i128,
 }
 
 impl Clock {
-    /// As they are now.
+    /// Reads both clocks.
     pub fn now() -> nix::Result<Self> {
         let before = nanoseconds(ClockId::CLOCK_MONOTONIC)?;
         let wall = nanoseconds(ClockId::CLOCK_REALTIME)?;
@@ -26,13 +26,18 @@ impl Clock {
         Ok(Self { offset: wall - before - error / 2, error })
     }
 
-    /// The wall clock, in nanoseconds since 1970.
+    /// A pair of clocks whose wall clock is ahead by this many nanoseconds.
+    pub fn with_offset(offset: i128) -> Self {
+        Self { offset, error: 0 }
+    }
+
+    /// Reads the wall clock, in nanoseconds since 1970.
     pub fn wall_now() -> nix::Result<i128> {
         nanoseconds(ClockId::CLOCK_REALTIME)
     }
 
-    /// Looks again, as the wall clock is set and slewed. What differs by no more than the readings' own errors is no change, or
-    /// events of two looks would move against each other.
+    /// Reads both clocks again, because the wall clock is set and slewed. A difference within the errors of the readings is
+    /// ignored, so that the times of two events do not shift against each other.
     pub fn renew(&mut self) -> nix::Result<()> {
         self.update(Self::now()?);
         Ok(())
@@ -44,7 +49,7 @@ impl Clock {
         }
     }
 
-    /// A monotonic time as nanoseconds since 1970.
+    /// Converts a monotonic time to nanoseconds since 1970.
     pub fn wall(self, monotonic: u64) -> i128 {
         i128::from(monotonic) + self.offset
     }
@@ -55,7 +60,7 @@ fn nanoseconds(clock: ClockId) -> nix::Result<i128> {
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
 }
 
-/// The zone that local times are in; no time is known in the default one.
+/// The time zone of local times. In the default zone every time is unknown.
 #[derive(Clone, Default, Debug)]
 pub struct Zone(Option<TimeZone>);
 
@@ -63,9 +68,9 @@ pub struct Zone(Option<TimeZone>);
 const LOCAL: &str = "/etc/localtime";
 
 impl Zone {
-    /// The host's; UTC where it says nothing.
+    /// The host's time zone; UTC if the host has none.
     pub fn local() -> Self {
-        // Its name would take a walk through the whole database, and is not needed.
+        // The file alone is enough; finding the name of the zone takes a walk through the whole database.
         let rules = if std::env::var_os("TZ").is_none() { std::fs::read(LOCAL).ok() } else { None };
         let zone = rules.and_then(|rules| TimeZone::tzif(LOCAL, &rules).ok());
         Self(Some(zone.unwrap_or_else(TimeZone::system)))
@@ -76,21 +81,21 @@ impl Zone {
         Self(Some(TimeZone::UTC))
     }
 
-    /// What clocks and calendars there show, so many nanoseconds after 1970 began.
+    /// Date and time in this zone, `wall` nanoseconds after 1970.
     fn at(&self, wall: i128) -> Option<DateTime> {
         let timestamp = Timestamp::from_nanosecond(wall).ok()?;
         Some(self.0.as_ref()?.to_datetime(timestamp))
     }
 }
 
-/// A time of day: `13:46:29`.
+/// Displays a time of day: `13:46:29`.
 pub struct LocalTime<'a> {
     wall: i128,
     zone: &'a Zone,
 }
 
 impl<'a> LocalTime<'a> {
-    /// Of so many nanoseconds since 1970.
+    /// The time `wall` nanoseconds after 1970, in this zone.
     pub fn new(wall: i128, zone: &'a Zone) -> Self {
         Self { wall, zone }
     }
@@ -105,14 +110,14 @@ impl fmt::Display for LocalTime<'_> {
     }
 }
 
-/// A day: `02/21/20`.
+/// Displays a date: `02/21/20`.
 pub struct LocalDate<'a> {
     wall: i128,
     zone: &'a Zone,
 }
 
 impl<'a> LocalDate<'a> {
-    /// Of so many nanoseconds since 1970.
+    /// The time `wall` nanoseconds after 1970, in this zone.
     pub fn new(wall: i128, zone: &'a Zone) -> Self {
         Self { wall, zone }
     }
@@ -132,13 +137,13 @@ impl fmt::Display for LocalDate<'_> {
 pub struct SinceFirst(Option<u64>);
 
 impl SinceFirst {
-    /// Nanoseconds from the first time asked for to `monotonic`; below zero where an older event comes later.
+    /// Nanoseconds from the first `monotonic` that was given to this one. Negative if an older event comes later.
     pub fn nanoseconds(&mut self, monotonic: u64) -> i64 {
         let first = *self.0.get_or_insert(monotonic);
         monotonic.wrapping_sub(first).cast_signed()
     }
 
-    /// The same as seconds with so many digits after the point.
+    /// The same in seconds, with `digits` digits after the point.
     pub fn seconds(&mut self, monotonic: u64, digits: u32) -> Value<'static> {
         Value::Seconds { ns: self.nanoseconds(monotonic), digits }
     }
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_event_that_comes_later_is_below_zero() {
+    fn an_older_event_that_comes_later_is_negative() {
         let mut since = SinceFirst::default();
         let mut shown = |monotonic| since.seconds(monotonic, 3).text(&Zone::utc());
         assert_eq!(

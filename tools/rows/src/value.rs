@@ -1,4 +1,4 @@
-//! What stands in a row, and how it reads.
+//! The values of a row, and how they are written.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,10 +6,10 @@ use crate::digits;
 use crate::escape::Escaped;
 use crate::time::{LocalTime, Zone};
 
-/// A value of a row. What is not known is [`Value::Unknown`] and prints as `-`, in JSON as `null`.
+/// A value of a row. An unknown value prints as `-`, and in JSON as `null`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Value<'a> {
-    /// Not known.
+    /// An unknown value.
     Unknown,
     /// A number.
     Number(u64),
@@ -21,7 +21,7 @@ pub enum Value<'a> {
         ns: u64,
         /// Digits after the point.
         digits: u32,
-        /// It lasted at least this long: `>12.34`.
+        /// Whether this is a lower bound: `>12.34`.
         at_least: bool,
     },
     /// Wall-clock time in nanoseconds since 1970; the table and CSV show the local time of day.
@@ -33,24 +33,24 @@ pub enum Value<'a> {
         /// Digits after the point.
         digits: u32,
     },
-    /// A number that may be below zero.
+    /// A signed number.
     Signed(i64),
     /// A quotient with six digits after the point; in JSON with as many as it has.
     Quotient {
-        /// What is divided.
+        /// The dividend.
         of: u64,
-        /// By how much: a power of two.
+        /// The divisor, a power of two.
         by: u64,
     },
     /// A word.
     Word(&'static str),
-    /// Text of the kernel or of the command line.
+    /// Text from the kernel or the command line.
     Text(&'a str),
     /// A task's name: bytes that a process chose.
     Comm(&'a [u8; 16]),
     /// An address.
     Ip(IpAddr),
-    /// An address, in brackets where it is one of IPv6: `[2001:db8::1]`.
+    /// An address, in brackets if it is an IPv6 address: `[2001:db8::1]`.
     Bracketed(IpAddr),
     /// An address and a port: `192.0.2.1:22`, `[2001:db8::1]:22`.
     Endpoint(SocketAddr),
@@ -60,25 +60,25 @@ pub enum Value<'a> {
     Flag(bool),
     /// Several texts; an array in JSON, separated by spaces elsewhere.
     List(&'a [String]),
-    /// Names and their values; an object in JSON, which alone can show it.
+    /// Names and their values; an object in JSON, nothing elsewhere.
     Object(&'a [(&'a str, Self)]),
 }
 
 impl Value<'_> {
-    /// Itself, or unknown.
+    /// This value if it is known, or [`Value::Unknown`].
     #[must_use]
     pub fn if_known(self, known: bool) -> Self {
         if known { self } else { Value::Unknown }
     }
 }
 
-/// A task's name, up to its first zero.
+/// A task's name, up to the first zero byte.
 pub(crate) fn comm(name: &[u8; 16]) -> Escaped<'_> {
     Escaped(name.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
 impl Value<'_> {
-    /// Writes it as the table and CSV show it.
+    /// Writes the value as the table and CSV show it.
     pub fn write_text(&self, text: &mut Vec<u8>, zone: &Zone) {
         match *self {
             Value::Unknown => text.push(b'-'),
@@ -107,7 +107,7 @@ impl Value<'_> {
         }
     }
 
-    /// The same as text of its own.
+    /// The value as the table and CSV show it.
     pub fn text(&self, zone: &Zone) -> String {
         let mut text = Vec::new();
         self.write_text(&mut text, zone);

@@ -1,4 +1,4 @@
-//! What this host has and allows.
+//! What this host offers and allows.
 
 use std::fs;
 use std::path::Path;
@@ -10,35 +10,35 @@ use loader::{Capability, LoadError, kernel};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::utsname::uname;
 
-use crate::kallsyms;
+use crate::host::kallsyms;
 
-/// The settings that decide who may trace, in `/proc/sys/kernel`.
+/// The settings in `/proc/sys/kernel` that decide who may trace.
 const SETTINGS: [&str; 3] = ["perf_event_paranoid", "unprivileged_bpf_disabled", "kptr_restrict"];
 
-/// All that is told of the host.
+/// The findings on the host.
 pub(super) struct Host {
     /// `uname -r`
     pub(super) release: String,
-    /// What the kernel really is; a distribution's release names something else.
+    /// The kernel's version. A distribution's release can name another one.
     pub(super) version: Option<String>,
     /// `uname -m`
     pub(super) arch: String,
     pub(super) lockdown: Option<String>,
-    /// Of those that are of use here, the ones in force for this process; `None` when that cannot be seen.
+    /// Those of the capabilities that tcptools uses which this process has; `None` if that is unknown.
     pub(super) capabilities: Option<Vec<String>>,
     pub(super) memlock: Memlock,
-    /// `None` where the kernel has no such setting, or does not show it.
+    /// `None` if the kernel does not have the setting, or does not show it.
     pub(super) settings: [(&'static str, Option<i64>); 3],
     pub(super) types: Result<Types, LoadError>,
-    /// What process 1 does is not seen ([`loader::spares_init`]).
+    /// Whether this kernel runs no BPF programs in PID 1 ([`loader::spares_init`]).
     pub(super) spares_init: Option<bool>,
     pub(super) tracefs: Option<String>,
-    /// Why functions have no names here.
+    /// Why kernel functions have no names here.
     pub(super) nameless: Option<String>,
     pub(super) features: Result<Vec<Report>, LoadError>,
 }
 
-/// What the kernel's types are read from.
+/// Where the kernel's types are read from.
 pub(super) struct Types {
     pub(super) path: String,
     pub(super) bytes: usize,
@@ -47,18 +47,18 @@ pub(super) struct Types {
 /// The limit on locked memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Memlock {
-    /// Maps do not count (since 5.11).
+    /// Maps are not charged (since 5.11).
     Uncharged,
-    /// Maps count, and there is no limit.
+    /// Maps are charged, without a limit.
     Unlimited,
-    /// Maps count, up to so many bytes; CAP_SYS_RESOURCE lifts it.
+    /// Maps are charged, up to this many bytes. CAP_SYS_RESOURCE lifts the limit.
     Bytes(u64),
 }
 
 impl Host {
     pub(super) fn examine(btf: Option<&Path>) -> Self {
         let version = kernel::version().ok();
-        // Asked before anything lifts it.
+        // Read first, because loading a program lifts it.
         let memlock = memlock(version);
         let kernel_btf = loader::kernel_btf(btf);
         let uname = uname().ok();
@@ -78,7 +78,7 @@ impl Host {
             types,
             spares_init,
             tracefs: loader::tracefs().map(|path| path.display().to_string()),
-            nameless: kallsyms::readable().err().map(|why| why.to_string()),
+            nameless: kallsyms::check().err().map(|why| why.to_string()),
             features,
         }
     }

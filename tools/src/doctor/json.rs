@@ -1,4 +1,4 @@
-//! The findings for programs: one object, keys in this order.
+//! The findings as one JSON object, with its keys in a fixed order.
 
 use std::fmt::Write as _;
 
@@ -7,15 +7,15 @@ use rows::quoted;
 
 use self::Json::{Flag, List, Number, Text, Written};
 use super::host::{Host, Memlock};
-use super::{Findings, HookState, Patient};
-use crate::tool::Lack;
+use super::{Examined, Findings, HookState};
+use crate::tool::Limitation;
 
 /// The value of a member; `None` is null.
 enum Json<'a> {
     Text(Option<&'a str>),
     Number(Option<i64>),
     Flag(Option<bool>),
-    /// Of values that are written already.
+    /// Values that are written already.
     List(&'a [String]),
     Written(&'a str),
 }
@@ -38,7 +38,7 @@ fn object(members: &[(&str, Json<'_>)]) -> String {
     text
 }
 
-pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
+pub(super) fn all(host: &Host, examined: &[Examined]) -> String {
     let kernel = object(&[
         ("release", Text(Some(&host.release))),
         ("version", Text(host.version.as_deref())),
@@ -62,7 +62,7 @@ pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
     let symbols =
         object(&[("works", Flag(Some(host.nameless.is_none()))), ("why", Text(host.nameless.as_deref()))]);
     let features: Vec<_> = host.features.iter().flatten().map(of_feature).collect();
-    let tools: Vec<_> = patients.iter().map(of_tool).collect();
+    let tools: Vec<_> = examined.iter().map(of_tool).collect();
     object(&[
         ("kernel", Written(&kernel)),
         ("lockdown", Text(host.lockdown.as_deref())),
@@ -88,21 +88,23 @@ fn of_feature(Report { name, since, result }: &Report) -> String {
     ])
 }
 
-fn of_tool(patient: &Patient) -> String {
-    let (mut lacks, mut hooks) = (Vec::new(), Vec::new());
-    if let Ok(findings) = &patient.verdict {
+fn of_tool(tool: &Examined) -> String {
+    let (mut limitations, mut hooks) = (Vec::new(), Vec::new());
+    if let Ok(findings) = &tool.verdict {
         let Findings { hooks: found, without } = findings;
         hooks.extend(found.iter().map(of_hook));
-        let lack = |lack: &Lack| object(&[("what", Text(Some(&lack.what))), ("help", Text(lack.help))]);
-        lacks.extend(without.iter().map(lack));
+        let entry = |limitation: &Limitation| {
+            object(&[("what", Text(Some(&limitation.what))), ("help", Text(limitation.help))])
+        };
+        limitations.extend(without.iter().map(entry));
     }
-    let why = patient.verdict.as_ref().err().map(ToString::to_string);
+    let why = tool.verdict.as_ref().err().map(ToString::to_string);
     object(&[
-        ("tool", Text(Some(patient.name))),
-        ("verdict", Text(Some(patient.word()))),
-        ("without", List(&lacks)),
+        ("tool", Text(Some(tool.name))),
+        ("verdict", Text(Some(tool.word()))),
+        ("without", List(&limitations)),
         ("why", Text(why.as_deref())),
-        ("help", Text(patient.help())),
+        ("help", Text(tool.help())),
         ("hooks", List(&hooks)),
     ])
 }

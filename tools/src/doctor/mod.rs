@@ -1,5 +1,5 @@
-//! `tcptools doctor`: what this host has, and which tools work on it. Found out by doing it: every tool is loaded and attached as
-//! in a run, and detached at once.
+//! `tcptools doctor`: what this host offers, and which tools work on it. It loads and attaches every tool as a run would, and
+//! detaches it at once.
 
 mod host;
 mod json;
@@ -12,11 +12,15 @@ use clap::{ArgMatches, Command};
 use loader::{AttachName, HookReport};
 
 use self::host::Host;
-use crate::args::{self, Shared};
+use crate::cli::args;
+use crate::cli::command::of_tool;
+use crate::cli::settings::{LoadOptions, Settings};
 use crate::failure::Failure;
-use crate::room;
-use crate::start::{Say, seed, start};
-use crate::tool::{Lack, TOOLS, Tool};
+use crate::messages::Messages;
+use crate::run::Run;
+use crate::run::start::start;
+use crate::tool::{Limitation, Tool};
+use crate::tools::TOOLS;
 
 /// The name of the subcommand.
 pub const NAME: &str = "doctor";
@@ -24,37 +28,30 @@ pub const NAME: &str = "doctor";
 /// The subcommand.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("What this host has, and which tools work on it")
-        .arg(args::switch("json", "One JSON object"))
+        .about("Show what this host offers, and which tools work on it")
+        .arg(args::switch("json", "Print one JSON object"))
         .arg(args::btf())
 }
 
-/// Examines the host and every tool, and says what was found.
+/// Examines the host and every tool, and prints the findings.
 ///
 /// # Errors
-/// When a tool cannot run here.
+/// If a tool cannot run here.
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let btf = matches.get_one("btf").cloned();
     let host = Host::examine(btf.as_deref());
-    let patients: Vec<_> = TOOLS
+    let tools: Vec<_> = TOOLS
         .iter()
         .map(|tool| {
-            let defaults = crate::tool_command(*tool).get_matches_from([tool.name()]);
-            let shared = Shared {
-                btf: btf.clone(),
-                max_sockets: room::for_open_sockets(),
-                ..args::read_shared(&defaults)
-            };
-            Patient { name: tool.name(), verdict: examine(*tool, &defaults, &shared) }
+            let defaults = of_tool(tool).get_matches_from([tool.name]);
+            let load = LoadOptions { btf: btf.clone(), ..LoadOptions::read(&defaults) };
+            Examined { name: tool.name, verdict: examine(tool, &defaults, &load) }
         })
         .collect();
-    let text = if matches.get_flag("json") {
-        json::all(&host, &patients) + "\n"
-    } else {
-        text::all(&host, &patients)
-    };
+    let text =
+        if matches.get_flag("json") { json::all(&host, &tools) + "\n" } else { text::all(&host, &tools) };
     io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
-    let cannot: Vec<_> = patients.iter().filter(|tool| tool.verdict.is_err()).map(|tool| tool.name).collect();
+    let cannot: Vec<_> = tools.iter().filter(|tool| tool.verdict.is_err()).map(|tool| tool.name).collect();
     if cannot.is_empty() {
         return Ok(());
     }
@@ -66,67 +63,63 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     )))
 }
 
-/// A tool and what was found.
-struct Patient {
+/// A tool and the findings on it.
+struct Examined {
     name: &'static str,
     verdict: Result<Findings, Failure>,
 }
 
-/// What was found of a tool that works.
+/// The findings on a tool that works.
 struct Findings {
     hooks: Vec<HookState>,
-    without: Vec<Lack>,
+    without: Vec<Limitation>,
 }
 
-/// A hook and the way it took.
+/// A hook and how it is attached.
 struct HookState {
     name: String,
     required: bool,
-    /// Another is seen, in whose stead it would be.
+    /// The hook that this one is a fallback for is attached.
     unneeded: bool,
     attach: Option<String>,
-    /// The better ways, and why not.
+    /// The better attach options, and why they did not work.
     refused: Vec<(String, String)>,
 }
 
 /// Does what a run does, up to the first event.
-fn examine(tool: &dyn Tool, matches: &ArgMatches, shared: &Shared) -> Result<Findings, Failure> {
-    let mut session = tool.session(matches, shared);
-    session.prepare()?;
-    let say = Say { name: tool.name(), verbose: false, verified: false };
-    let (loaded, _events) = start(session.as_mut(), shared, &say)?;
-    seed(session.as_mut(), &loaded, shared, &say)?;
-    let mut without: Vec<Lack> = Vec::new();
-    for lack in loaded.hooks().iter().filter_map(lack).chain(session.lacks()) {
-        // Two hooks may serve the same end.
-        if !without.iter().any(|known| known.what == lack.what) {
-            without.push(lack);
+fn examine(tool: &Tool, matches: &ArgMatches, load: &LoadOptions) -> Result<Findings, Failure> {
+    let plan = (tool.plan)(matches, &Settings::for_this_host(matches))?;
+    let messages = Messages { name: tool.name, verbose: false };
+    let mut run = Run::prepare(plan, messages)?;
+    let (loaded, _events) = start(&mut run.plan, load, &messages)?;
+    let mut without: Vec<Limitation> = Vec::new();
+    for limitation in loaded.hooks().iter().filter_map(limitation).chain(run.limitations()) {
+        // Two hooks may serve the same purpose.
+        if !without.iter().any(|known| known.what == limitation.what) {
+            without.push(limitation);
         }
     }
     let hooks = loaded.hooks().iter().map(HookState::of).collect();
     Ok(Findings { hooks, without })
 }
 
-/// What is missing with a hook that nothing sees.
-fn lack(attach_option: &HookReport) -> Option<Lack> {
-    if attach_option.unneeded || attach_option.taken.is_some() {
+/// What is missing without a hook that could not be attached.
+fn limitation(hook: &HookReport) -> Option<Limitation> {
+    if hook.unneeded || hook.taken.is_some() {
         return None;
     }
-    let what = attach_option
-        .without
-        .as_ref()
-        .map_or_else(|| format!("`{}`", attach_option.hook), ToString::to_string);
-    Some(Lack { what, help: attach_option.refused.iter().find_map(|(_, error)| error.cure()) })
+    let what = hook.without.as_ref().map_or_else(|| format!("`{}`", hook.hook), ToString::to_string);
+    Some(Limitation { what, help: hook.refused.iter().find_map(|(_, error)| error.cure()) })
 }
 
 impl HookState {
-    fn of(attach_option: &HookReport) -> Self {
+    fn of(hook: &HookReport) -> Self {
         Self {
-            name: attach_option.hook.to_string(),
-            required: attach_option.need == Need::Required,
-            unneeded: attach_option.unneeded,
-            attach: attach_option.taken.as_ref().map(|attach| AttachName(attach).to_string()),
-            refused: attach_option
+            name: hook.hook.to_string(),
+            required: hook.need == Need::Required,
+            unneeded: hook.unneeded,
+            attach: hook.taken.as_ref().map(|attach| AttachName(attach).to_string()),
+            refused: hook
                 .refused
                 .iter()
                 .map(|(attach, error)| (AttachName(attach).to_string(), error.to_string()))
@@ -135,8 +128,8 @@ impl HookState {
     }
 }
 
-impl Patient {
-    /// In one word or two.
+impl Examined {
+    /// The verdict in one or two words.
     fn word(&self) -> &'static str {
         match &self.verdict {
             Ok(findings) if findings.without.is_empty() => "works",
@@ -145,7 +138,7 @@ impl Patient {
         }
     }
 
-    /// What would help the tool as a whole.
+    /// What helps if the tool cannot run.
     fn help(&self) -> Option<&'static str> {
         match &self.verdict {
             Err(Failure::Refused(error)) => error.cure(),
@@ -157,19 +150,19 @@ impl Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::parse_target;
+    use crate::cli::target::parse_target;
 
-    /// A hook that may be missing says what is missing then, in every tool.
+    /// `doctor` can say of every optional hook what is missing without it.
     #[test]
     fn optional_hooks_have_words() {
         let targets = ["6.18-x86_64-typed-fexit-kprobe", "5.10-aarch64-probed-perf-kprobe"]
             .map(|words| parse_target(words).expect("a target"));
         for (tool, target) in TOOLS.iter().flat_map(|tool| targets.iter().map(move |target| (tool, target))) {
-            let defaults = crate::tool_command(*tool).get_matches_from([tool.name()]);
-            let object =
-                tool.session(&defaults, &args::read_shared(&defaults)).object(target).expect("programs");
+            let defaults = of_tool(tool).get_matches_from([tool.name]);
+            let plan = (tool.plan)(&defaults, &Settings::read(&defaults)).expect("a plan");
+            let object = (plan.object)(target).expect("programs");
             for hook in object.hooks.iter().filter(|hook| hook.need == Need::Optional) {
-                assert!(hook.without.is_some(), "{}: {}", tool.name(), hook.name);
+                assert!(hook.without.is_some(), "{}: {}", tool.name, hook.name);
             }
         }
     }

@@ -1,21 +1,21 @@
-//! The findings for people: what the host has, then a paragraph for each tool.
+//! The findings for people: what the host offers, then a paragraph for each tool.
 
 use std::fmt::{self, Write as _};
 
 use loader::features::Report;
 
 use super::host::{Host, Memlock, Types};
-use super::{Findings, Patient};
+use super::{Examined, Findings};
 
-/// How wide the first column is.
+/// Width of the first column.
 const WIDTH: usize = 14;
 
-pub(super) fn all(host: &Host, patients: &[Patient]) -> String {
+pub(super) fn all(host: &Host, tools: &[Examined]) -> String {
     let mut text = String::new();
     of_host(host, &mut text);
-    for patient in patients {
+    for tool in tools {
         text.push('\n');
-        of_tool(patient, &mut text);
+        of_tool(tool, &mut text);
     }
     text
 }
@@ -33,18 +33,18 @@ fn of_host(host: &Host, text: &mut String) {
         None => line(
             text,
             "lockdown",
-            format_args!(
-                "- (mount -t securityfs securityfs /sys/kernel/security shows it, where there is one)"
-            ),
+            format_args!("- (to see it: mount -t securityfs securityfs /sys/kernel/security)"),
         ),
     }
     let capabilities = host.capabilities.as_ref().map_or_else(
         || "-".to_owned(),
-        |held| if held.is_empty() { "none of use".to_owned() } else { held.join(" ") },
+        |held| if held.is_empty() { "none that tcptools uses".to_owned() } else { held.join(" ") },
     );
     line(text, "capabilities", format_args!("{capabilities}"));
     match host.memlock {
-        Memlock::Uncharged => line(text, "locked memory", format_args!("does not matter (since 5.11)")),
+        Memlock::Uncharged => {
+            line(text, "locked memory", format_args!("not limited: since 5.11 maps do not count"))
+        }
         Memlock::Unlimited => line(text, "locked memory", format_args!("unlimited")),
         Memlock::Bytes(bytes) => {
             line(text, "locked memory", format_args!("{bytes} bytes, unless CAP_SYS_RESOURCE lifts it"));
@@ -63,7 +63,7 @@ fn of_host(host: &Host, text: &mut String) {
             text,
             "not seen",
             format_args!(
-                "what happens in process 1, or interrupts it: this kernel runs no program then, and does not count it"
+                "PID 1: this kernel does not run BPF programs in PID 1, or in interrupts taken while it runs, and does not count the skips"
             ),
         );
     }
@@ -83,9 +83,9 @@ fn of_host(host: &Host, text: &mut String) {
     }
 }
 
-/// What attaches and what does not, each in a line, and what cannot be told with the reason.
+/// What is available and what is missing, each in a line, and what could not be found out, with the reason.
 fn of_features(features: &[Report], text: &mut String) {
-    for (head, wanted) in [("has", true), ("has not", false)] {
+    for (head, wanted) in [("available", true), ("missing", false)] {
         let names: Vec<_> = features
             .iter()
             .filter(|report| report.result.as_ref().is_ok_and(|works| *works == wanted))
@@ -97,37 +97,36 @@ fn of_features(features: &[Report], text: &mut String) {
     }
     for report in features {
         if let Err(error) = &report.result {
-            line(text, "cannot tell", format_args!("{error}"));
+            line(text, "unknown", format_args!("{error}"));
         }
     }
 }
 
-fn of_tool(patient: &Patient, text: &mut String) {
-    match &patient.verdict {
+fn of_tool(tool: &Examined, text: &mut String) {
+    match &tool.verdict {
         Err(failure) => {
-            // The lines after the first are the verifier's.
+            // The first line is enough; the others are the verifier's.
             let why = failure.to_string();
-            line(text, patient.name, format_args!("cannot: {}", why.lines().next().unwrap_or_default()));
+            line(text, tool.name, format_args!("cannot: {}", why.lines().next().unwrap_or_default()));
         }
         Ok(Findings { without, .. }) => {
             if without.is_empty() {
-                line(text, patient.name, format_args!("works"));
+                line(text, tool.name, format_args!("works"));
             }
-            for (at, lack) in without.iter().enumerate() {
-                let (name, head) =
-                    if at == 0 { (patient.name, "works without") } else { ("", "         and") };
-                line(text, name, format_args!("{head} {}", lack.what));
-                if let Some(help) = &lack.help {
+            for (at, limitation) in without.iter().enumerate() {
+                let (name, head) = if at == 0 { (tool.name, "works without") } else { ("", "         and") };
+                line(text, name, format_args!("{head} {}", limitation.what));
+                if let Some(help) = &limitation.help {
                     line(text, "", format_args!("  what helps: {help}"));
                 }
             }
         }
     }
-    if let Some(help) = patient.help() {
+    if let Some(help) = tool.help() {
         line(text, "", format_args!("  what helps: {help}"));
     }
-    for hook in patient.verdict.iter().flat_map(|findings| &findings.hooks).filter(|hook| !hook.unneeded) {
-        let way = hook.attach.as_deref().unwrap_or("not seen here");
-        line(text, "", format_args!("  {}: {way}", hook.name));
+    for hook in tool.verdict.iter().flat_map(|findings| &findings.hooks).filter(|hook| !hook.unneeded) {
+        let attached = hook.attach.as_deref().unwrap_or("not attached");
+        line(text, "", format_args!("  {}: {attached}", hook.name));
     }
 }

@@ -1,4 +1,4 @@
-//! Processes of this program. By `posix_spawn(3)` and not `std::process`, whose fallback to `fork` takes half of the C library along.
+//! Child processes of this program, by `posix_spawn(3)`: `std::process` brings its fallback to `fork`, and half of the C library.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -15,17 +15,16 @@ use nix::unistd::{Pid, pipe2};
 /// This program.
 const SELF: &str = "/proc/self/exe";
 
-/// One that runs. Dropping it ends it.
+/// A running child process. Dropping it kills it.
 pub(super) struct Process {
     pid: Pid,
     ended: bool,
-    /// What it writes.
     pub(super) stdout: File,
     pub(super) stderr: File,
 }
 
 impl Process {
-    /// Starts this program as `tcptools ARGS`, with nothing to read and no environment.
+    /// Starts this program as `tcptools ARGS`, with an empty standard input and no environment.
     pub(super) fn start(args: Vec<OsString>) -> io::Result<Self> {
         let nothing = File::open("/dev/null")?;
         let (stdout, its_stdout) = pipe2(OFlag::O_CLOEXEC)?;
@@ -36,24 +35,24 @@ impl Process {
         {
             files.add_dup2(*fd, number)?;
         }
-        // What comes from a command line has no NUL.
-        let args = std::iter::once(crate::NAME.into()).chain(args);
+        // A command line has no NUL bytes.
+        let args = std::iter::once(crate::cli::command::NAME.into()).chain(args);
         let args: Vec<CString> = args.map(|arg| CString::new(arg.into_vec()).unwrap_or_default()).collect();
         let pid = posix_spawn(SELF, &files, &PosixSpawnAttr::init()?, &args, &[] as &[CString])?;
         Ok(Self { pid, ended: false, stdout: stdout.into(), stderr: stderr.into() })
     }
 
-    /// Its number here.
+    /// Its process id.
     pub(super) fn id(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Asks it to end, as `kill` does.
+    /// Sends SIGTERM.
     pub(super) fn terminate(&self) -> io::Result<()> {
         Ok(kill(self.pid, Signal::SIGTERM)?)
     }
 
-    /// All that it still writes on both. That is little, so neither has to wait for the other.
+    /// Reads both of its outputs to the end. They are short, so it cannot block on one while the other is read.
     pub(super) fn finish(&mut self) -> io::Result<(String, String)> {
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout)?;
@@ -61,7 +60,7 @@ impl Process {
         Ok((stdout, stderr))
     }
 
-    /// Waits for its end; whether that was with status 0.
+    /// Waits for its end. Returns whether its status was 0.
     pub(super) fn succeeded(&mut self) -> io::Result<bool> {
         let status = waitpid(self.pid, None)?;
         self.ended = true;
@@ -72,7 +71,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended {
-            // Both fail only when it has ended.
+            // Both fail only if it has ended already.
             let _ = kill(self.pid, Signal::SIGKILL);
             let _ = waitpid(self.pid, None);
         }

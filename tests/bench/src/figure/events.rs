@@ -1,10 +1,11 @@
-//! Whether every event comes: a steady rate, connects that are refused, packets that are lost.
+//! Whether every event becomes a row: at a steady rate, for refused connects, and for
+//! retransmissions.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Plan, tell};
+use super::{Plan, progress};
 use crate::contender::{Contender, Maker};
 use crate::fault::{During, Result};
 use crate::load::{Kind, Load};
@@ -12,30 +13,29 @@ use crate::report::{Cell, Figure};
 use crate::round::{Round, bare, expected, with};
 use crate::stats::{median, ratio};
 
-/// Connections a second that any production host may have.
+/// Connections per second, as on a busy production host.
 const RATE: u32 = 3000;
 
-/// What the steady rate came to.
+/// The result of a tool at the steady rate.
 #[derive(Clone, Debug)]
 pub struct Steady {
-    /// Who.
     pub contender: Contender,
-    /// Rows that were due, rows that came.
+    /// Expected rows, and rows printed.
     pub rows: (u64, u64),
 }
 
-/// A rate that leaves the machine time.
+/// A rate at which the machine has time left.
 pub fn steady(plan: &Plan) -> Result<(Vec<Steady>, Figure)> {
-    tell("a steady rate");
+    progress("a steady rate");
     let load = Load::new(Kind::Steady(RATE), plan.time(if plan.short { 800 } else { 2000 }));
     let mut figure = Figure::new(
         "steady",
         "A steady rate",
-        "3,000 connections a second, one after the other. User CPU is by ticks of the clock; CPU in all is exact.",
-        &["tool", "connections/s", "rows due", "rows", "user CPU %", "CPU %"],
+        "3,000 connections per second, one after the other. User CPU is counted in clock ticks; total CPU is exact.",
+        &["tool", "connections/s", "rows expected", "rows", "user CPU %", "total CPU %"],
     );
     let mut results = Vec::new();
-    let chosen = plan.of(&["tcpconnlat", "tcplife", "tcpstates", "tcptracer"]);
+    let chosen = plan.with_known_rows(load);
     for contender in chosen.into_iter().filter(|one| !plan.short || one.maker == Maker::Tcptools) {
         let round = with(contender, load, false).during(contender)?;
         let due = expected(contender.tool, load, &round.done).unwrap_or(0);
@@ -53,15 +53,15 @@ pub fn steady(plan: &Plan) -> Result<(Vec<Steady>, Figure)> {
     Ok((results, figure))
 }
 
-/// Connects where nobody listens.
+/// Connects to a port without a listener.
 pub fn refused() -> Result<Figure> {
-    tell("refused connects");
+    progress("refused connects");
     let load = Load::new(Kind::Refused, Duration::from_millis(400));
     let mut figure = Figure::new(
         "refused",
         "Refused connects",
-        "Connects to a port where nobody listens, as fast as a thread for each CPU can; the median of three.",
-        &["tool", "part of connects/s", "rows due", "rows"],
+        "Connects to a port without a listener, as fast as one thread per CPU can. Medians of three rounds.",
+        &["tool", "share of connects/s", "rows expected", "rows"],
     );
     let ours = [
         ("tcpconnlat", &["--failed"][..]),
@@ -71,64 +71,65 @@ pub fn refused() -> Result<Figure> {
     ];
     for (tool, args) in ours {
         let contender = Contender::ours(tool, args);
-        let (ratios, due, came) = alternate(&contender, load, 3)?;
+        let (ratios, expected_rows, rows) = alternate(&contender, load, 3)?;
         figure.row([
             format!("{contender} {}", args.join(" ")).into(),
             Cell::number(median(&ratios), 2),
-            Cell::count(due),
-            Cell::count(came),
+            Cell::count(expected_rows),
+            Cell::count(rows),
         ]);
     }
     Ok(figure)
 }
 
-/// Ratios, rows that were due, rows that came.
+/// Rounds with and without a tool in turn: ratios of their rates, expected rows, and rows printed.
 fn alternate(contender: &Contender, load: Load, rounds: usize) -> Result<(Vec<f64>, u64, u64)> {
-    let (mut ratios, mut due, mut came) = (Vec::new(), 0, 0);
+    let (mut ratios, mut expected_rows, mut rows) = (Vec::new(), 0, 0);
     let mut before = bare(load)?.rate();
     for _ in 0..rounds {
         let round = with(contender, load, false).during(contender)?;
         let after = bare(load)?.rate();
         ratios.extend(ratio(round.done.rate(), f64::midpoint(before, after)));
         before = after;
-        due += expected(contender.tool, load, &round.done).unwrap_or(0);
-        came += round.delivered;
+        expected_rows += expected(contender.tool, load, &round.done).unwrap_or(0);
+        rows += round.delivered;
     }
-    Ok((ratios, due, came))
+    Ok((ratios, expected_rows, rows))
 }
 
-/// Packets lost between two namespaces. What is due is the kernel's own count.
+/// Packets lost between two namespaces. The expected number is the kernel's own count.
 pub fn lossy(plan: &Plan) -> Result<Figure> {
-    tell("lost packets");
+    progress("lost packets");
     let load = Load::new(Kind::Lossy(20), Duration::from_millis(1500));
     let mut figure = Figure::new(
         "lossy",
         "A storm of retransmissions",
-        "64 connections over a veth pair that lose every fifth packet. What is due is the kernel's count of retransmitted \
-         segments; a row is a packet, which may be several. A kernel that spares its process 1 (`tcptools doctor`) tells of \
-         fewer than it counts.",
-        &["tool", "retransmissions/s", "segments due", "segments told", "rows"],
+        "64 connections over a pair of veth devices that lose every fifth packet. The expected number is the kernel's count of \
+         retransmitted segments; a row is about a packet, which can contain several segments. Kernels that run no BPF programs \
+         in process 1 (see `tcptools doctor`) report fewer than they count.",
+        &["tool", "retransmissions/s", "segments expected", "segments reported", "rows"],
     );
     let json = Contender::ours("tcpretrans", &["--json"]);
     let peers = plan.of(&["tcpretrans"]).into_iter().filter(|one| one.maker != Maker::Tcptools);
     for contender in std::iter::once(&json).chain(peers) {
         let round = with(contender, load, false).during(contender)?;
-        let told = (contender.maker == Maker::Tcptools).then(|| segments(&round));
+        let reported = (contender.maker == Maker::Tcptools).then(|| segments(&round));
         figure.row([
             contender.to_string().into(),
             Cell::number(ratio(round.done.events as f64, round.done.time.as_secs_f64()), 0),
             Cell::count(round.done.events),
-            told.map_or(Cell::Unknown, Cell::count),
+            reported.map_or(Cell::Unknown, Cell::count),
             Cell::count(round.delivered),
         ]);
     }
     Ok(figure)
 }
 
-/// The sum of segments in rows of JSON that the sender retransmitted. Nobody else has its address.
+/// The sum of the segments in rows of JSON about the sender, which is the only one with its
+/// address.
 fn segments(round: &Round) -> u64 {
     let text = String::from_utf8_lossy(&round.rows);
     let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ours = rows.filter(|row| row["laddr"] == "10.87.0.1");
-    ours.filter_map(|row| row["segments"].as_u64()).sum()
+    let of_sender = rows.filter(|row| row["laddr"] == "10.87.0.1");
+    of_sender.filter_map(|row| row["segments"].as_u64()).sum()
 }

@@ -1,68 +1,68 @@
-//! How cost grows with size.
+//! How costs grow with the number of sockets, subnets, ports and CPUs.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use loader::simulation::PerfBuffers;
 
-use super::{start, tell};
+use super::{progress, start};
 use crate::contender::Contender;
 use crate::fault::{During, Fault, Result};
-use crate::load::hold::{Holders, MOST};
+use crate::load::open::{MAX_SOCKETS, OpenSockets};
 use crate::load::{End, Kind, Load};
 use crate::proc;
 use crate::process::Running;
 use crate::report::{Cell, Chart, Figure};
-use crate::round::{START, with};
+use crate::round::{START_LIMIT, with};
 use crate::stats::{exponent, least};
 
-/// Room for all sockets that are held.
-const ROOM: [&str; 2] = ["--max-sockets", "131072"];
+/// A table that is large enough for all open sockets.
+const LARGE_TABLE: [&str; 2] = ["--max-sockets", "131072"];
 
-/// The tool that asks for every socket that is open at the start.
+/// The tool that looks up the owners of all open sockets at its start.
 fn with_existing() -> Contender {
-    Contender::ours("tcplife", &[&["--existing"][..], &ROOM].concat())
+    Contender::ours("tcplife", &[&["--existing"][..], &LARGE_TABLE].concat())
 }
 
-/// A cost by size: a name, and the points.
+/// A cost measured at several sizes.
 #[derive(Clone, Debug)]
 pub struct Growth {
-    /// What grows, and what it costs.
+    /// The thing that grows, and the cost with its unit.
     pub name: String,
-    /// Sizes and costs.
+    /// Pairs of a size and a cost.
     pub points: Vec<(f64, f64)>,
-    /// What is no growth: so much is noise.
+    /// Costs below this are noise.
     floor: f64,
 }
 
 impl Growth {
-    /// The steepest of its steps; 1 is in proportion.
+    /// The steepest step; 1 is proportional.
     pub fn steepest(&self) -> f64 {
         (1..self.points.len()).filter_map(|at| self.step(at)).fold(0.0, f64::max)
     }
 
-    /// How steep the step to this point is.
+    /// The steepness of the step to a point from the one before.
     fn step(&self, at: usize) -> Option<f64> {
         let [small, large] = [at.checked_sub(1)?, at].map(|at| self.points.get(at).copied());
         Some(exponent(small?, large?, self.floor))
     }
 }
 
-/// A measurement.
+/// Measures one thing that grows.
 type Part = fn() -> Result<(Vec<Growth>, Figure)>;
 
-/// All of them, by name.
+/// All of these measurements and their names on the command line.
 pub const PARTS: [(&str, Part); 4] =
     [("sockets", sockets), ("subnets", subnets), ("ports", ports), ("rings", rings)];
 
-/// The steepest step of each.
+/// A table with the steepest step of each measurement.
 pub fn steepest(growths: &[Growth]) -> Figure {
     let mut figure = Figure::new(
         "growth",
         "How cost grows",
-        "Of each of the measurements above, its steepest step: 0 is no growth, 1 is in proportion, 2 the square. Buffers of \
-         many CPUs outgrow the caches of the one that reads them, which makes a step steeper once.",
-        &["", "from", "to", "steepest step", "cost at most"],
+        "The steepest step of each measurement above: 0 is constant, 1 proportional, 2 quadratic. The buffers of many CPUs exceed \
+         the caches of the CPU that reads them, which makes one step steeper.",
+        &["", "from", "to", "steepest step", "highest cost"],
     );
     for growth in growths {
         let [from, to] = [growth.points.first(), growth.points.last()]
@@ -78,7 +78,7 @@ pub fn steepest(growths: &[Growth]) -> Figure {
     figure
 }
 
-/// A figure of growths: a row for each point.
+/// A figure with a row for each point.
 fn figure(id: &'static str, [title, about]: [&str; 2], size: &str, cost: &str, growths: &[Growth]) -> Figure {
     let mut figure = Figure::new(id, title, about, &["", size, cost, "growth"]);
     for growth in growths {
@@ -96,12 +96,12 @@ fn figure(id: &'static str, [title, about]: [&str; 2], size: &str, cost: &str, g
     figure
 }
 
-/// Sockets that are open at the start; and, with the same sockets, flows that tcptop reports.
+/// Open sockets at the start of a tool; and, with the same sockets, flows that tcptop reports.
 fn sockets() -> Result<(Vec<Growth>, Figure)> {
-    tell("open sockets, and flows");
+    progress("open sockets, and flows");
     let tools = [
         ("tcplife --existing", with_existing()),
-        ("tcptop", Contender::ours("tcptop", &[&["-C"][..], &ROOM].concat())),
+        ("tcptop", Contender::ours("tcptop", &[&["-C"][..], &LARGE_TABLE].concat())),
     ];
     let mut growths: Vec<Growth> = tools
         .iter()
@@ -109,9 +109,9 @@ fn sockets() -> Result<(Vec<Growth>, Figure)> {
         .collect();
     let mut report =
         Growth { name: "tcptop: CPU of a report, ms".to_owned(), points: Vec::new(), floor: 1.0 };
-    let mut holders = Holders::new()?;
-    for size in [1, 10, 100, 1000, 10_000, MOST] {
-        holders.have(size)?;
+    let mut holders = OpenSockets::new()?;
+    for size in [1, 10, 100, 1000, 10_000, MAX_SOCKETS] {
+        holders.open(size)?;
         for ((_, contender), growth) in tools.iter().zip(&mut growths) {
             let ready = (0..3)
                 .map(|_| start::start(contender).map(|start| start.ready))
@@ -125,33 +125,33 @@ fn sockets() -> Result<(Vec<Growth>, Figure)> {
     growths.push(report);
     let text = [
         "Open sockets",
-        "Start: from exec until everything is attached and all sockets that are open have an owner, the least of three. Report: CPU \
-         that tcptop takes to report so many flows with traffic. Growth: 1 is in proportion.",
+        "Start: from exec until everything is attached and all open sockets have an owner, the minimum of three. Report: CPU time of \
+         tcptop for a report of this many flows with traffic. Growth: 1 is proportional.",
     ];
-    let figure = figure("sockets", text, "sockets, or flows", "ms", &growths);
+    let figure = figure("sockets", text, "sockets or flows", "ms", &growths);
     Ok((growths, figure))
 }
 
-/// Milliseconds from exec until tcplife is ready, with so many sockets open; the least of three.
+/// Milliseconds from exec until tcplife is ready with this many open sockets; the minimum of three.
 pub fn start_with(sockets: u64) -> Result<f64> {
-    tell("open sockets");
-    let mut holders = Holders::new()?;
-    holders.have(sockets)?;
+    progress("open sockets");
+    let mut holders = OpenSockets::new()?;
+    holders.open(sockets)?;
     let contender = with_existing();
     let ready =
         (0..3).map(|_| start::start(&contender).map(|start| start.ready)).collect::<Result<Vec<_>>>()?;
-    least(&ready).ok_or_else(|| Fault::new("no start"))
+    least(&ready).ok_or_else(|| Fault::new("no start was measured"))
 }
 
-/// Milliseconds of CPU for reports of so many flows.
-fn flows(contender: &Contender, holders: &mut Holders, size: u64) -> Result<f64> {
+/// Milliseconds of CPU time for a report of this many flows.
+fn flows(contender: &Contender, holders: &mut OpenSockets, size: u64) -> Result<f64> {
     let mut running = Running::start(contender.command())?;
-    running.wait_attached(START)?;
+    running.wait_attached(START_LIMIT)?;
     let before = proc::cpu_nanos(running.pid())?;
     holders.touch(size)?;
     let length = running.length()?;
     let reported = |running: &Running| Ok(running.length()? > length);
-    // The touch may fall into two reports; the second is over one interval later.
+    // The bytes can fall into two intervals; the second report is complete one interval later.
     running.wait_until(Duration::from_secs(5), reported)?;
     let end = Instant::now() + Duration::from_millis(1050);
     running.wait_until(Duration::from_secs(5), |_| Ok(Instant::now() >= end))?;
@@ -165,10 +165,10 @@ fn flows(contender: &Contender, holders: &mut Holders, size: u64) -> Result<f64>
     Ok((after - before) as f64 / 1e6)
 }
 
-/// Subnets on the command line of tcpsubnet.
+/// Start and run time of tcpsubnet by the number of subnets.
 fn subnets() -> Result<(Vec<Growth>, Figure)> {
-    tell("subnets");
-    let mut growths = ["start, ms", "ns for each run"].map(|what| Growth {
+    progress("subnets");
+    let mut growths = ["start, ms", "ns per run"].map(|what| Growth {
         name: format!("tcpsubnet: {what}"),
         points: Vec::new(),
         floor: if what.starts_with('n') { 10.0 } else { 1.0 },
@@ -176,27 +176,27 @@ fn subnets() -> Result<(Vec<Growth>, Figure)> {
     for size in [1, 10, 32, 100, 1000, 10_000_u32] {
         let subnets: Vec<String> =
             (0..size).map(|n| format!("{}/32", Ipv4Addr::from(0x0100_0000 + n))).collect();
-        // The kernel takes no argument of more than 128 KiB.
+        // An argument can have at most 128 KiB.
         let lists: Vec<String> = subnets.chunks(5000).map(|some| some.join(",")).collect();
         let lists: Vec<&str> = lists.iter().map(String::as_str).collect();
         let contender = Contender::ours("tcpsubnet", &lists);
         let ready =
             (0..3).map(|_| start::start(&contender).map(|start| start.ready)).collect::<Result<Vec<_>>>()?;
         growths[0].points.push((size.into(), least(&ready).unwrap_or(f64::NAN)));
-        growths[1].points.push((size.into(), each_run(&contender, Kind::Stream(64))?));
+        growths[1].points.push((size.into(), nanos_per_run(&contender, Kind::Stream(64))?));
     }
     let text = [
         "Subnets",
-        "Start of tcpsubnet, the least of three, and the time of its programs at each send, with so many subnets.",
+        "Start of tcpsubnet (the minimum of three), and the time of its programs per send, with this many subnets.",
     ];
     let figure = figure("subnets", text, "subnets", "cost", &growths);
     Ok((growths.into(), figure))
 }
 
-/// Ports in a filter.
+/// Run time and verified instructions by the number of ports in a filter.
 fn ports() -> Result<(Vec<Growth>, Figure)> {
-    tell("ports");
-    let mut growths = ["ns for each run", "verified instructions"].map(|what| Growth {
+    progress("ports");
+    let mut growths = ["ns per run", "verified instructions"].map(|what| Growth {
         name: format!("tcplife -L: {what}"),
         points: Vec::new(),
         floor: 10.0,
@@ -204,9 +204,9 @@ fn ports() -> Result<(Vec<Growth>, Figure)> {
     for size in [1, 2, 4, 8, 16, 32, 64_u32] {
         let list: Vec<String> = (0..size).map(|n| (1 + 2 * n).to_string()).collect();
         let contender = Contender::ours("tcplife", &["-L", &list.join(",")]);
-        growths[0].points.push((size.into(), each_run(&contender, Kind::Storm(End::Fin))?));
+        growths[0].points.push((size.into(), nanos_per_run(&contender, Kind::Storm(End::Fin))?));
         let mut running = Running::start(contender.command())?;
-        running.wait_attached(START)?;
+        running.wait_attached(START_LIMIT)?;
         let verified =
             running.programs().into_iter().filter_map(|id| proc::verified(running.pid(), id)).sum::<u64>();
         growths[1].points.push((size.into(), verified as f64));
@@ -214,27 +214,27 @@ fn ports() -> Result<(Vec<Growth>, Figure)> {
     }
     let text = [
         "Ports",
-        "A filter of so many ports, none of which is met: time of a run, and what the verifier looked at.",
+        "A filter with this many ports, none of which matches: time per run, and instructions that the verifier followed.",
     ];
     let figure = figure("ports", text, "ports", "cost", &growths);
     Ok((growths.into(), figure))
 }
 
-/// Nanoseconds of a contender's programs for each run, the least of three rounds.
-fn each_run(contender: &Contender, kind: Kind) -> Result<f64> {
+/// Nanoseconds per run of a contender's programs; the minimum of three rounds.
+fn nanos_per_run(contender: &Contender, kind: Kind) -> Result<f64> {
     let _on = loader::enable_stats().during("BPF_ENABLE_STATS")?;
     let load = Load::new(kind, Duration::from_millis(100));
     let rounds = (0..3).map(|_| with(contender, load, true)).collect::<Result<Vec<_>>>()?;
-    let each: Vec<f64> = rounds.iter().filter_map(|round| round.runs.nanos_each()).collect();
-    least(&each).ok_or_else(|| Fault::new("no run"))
+    let each: Vec<f64> = rounds.iter().filter_map(|round| round.runs.nanos_per_run()).collect();
+    least(&each).ok_or_else(|| Fault::new("no program ran"))
 }
 
-/// Perf buffers of machines larger than this one.
+/// Time to read the perf buffers of larger machines than this one.
 fn rings() -> Result<(Vec<Growth>, Figure)> {
-    tell("rings");
-    /// Of 96 bytes each.
+    progress("rings");
+    /// Records per buffer, of 96 bytes each.
     const RECORDS: u64 = 200;
-    let mut growths = ["nothing to read, µs", "200 events a CPU, µs"].map(|what| Growth {
+    let mut growths = ["empty buffers, µs", "200 events per CPU, µs"].map(|what| Growth {
         name: format!("drain: {what}"),
         points: Vec::new(),
         floor: 0.05,
@@ -246,10 +246,10 @@ fn rings() -> Result<(Vec<Growth>, Figure)> {
             empty.push(drain(&mut buffers, 0)?);
             for record in 0..RECORDS {
                 for cpu in 0..cpus {
-                    // CPUs take turns, so that sorting by time has something to do.
+                    // CPUs take turns, so that the reader has to merge their records by time.
                     let time = (round * RECORDS + record) * cpus as u64 + cpu as u64;
                     if !buffers.append(cpu, time, 12) {
-                        return Err(Fault::new("no room in a ring"));
+                        return Err(Fault::new("a perf buffer is full"));
                     }
                 }
             }
@@ -261,14 +261,14 @@ fn rings() -> Result<(Vec<Growth>, Figure)> {
     }
     let text = [
         "CPUs",
-        "Perf buffers of so many CPUs in plain memory, read by the reader of the tools: one round, the least of seven.",
+        "The tools' reader drains the perf buffers of this many CPUs, in plain memory: one pass, the minimum of seven.",
     ];
     let figure = figure("rings", text, "CPUs", "µs", &growths);
     Ok((growths.into(), figure))
 }
 
-/// Microseconds of a drain that finds so many records, in the order of time.
-fn drain(buffers: &mut PerfBuffers, due: u64) -> Result<f64> {
+/// Microseconds of one pass. It must find this many records, ordered by time.
+fn drain(buffers: &mut PerfBuffers, expected: u64) -> Result<f64> {
     let (mut last, mut in_order) = (0, true);
     let begin = Instant::now();
     let count = buffers
@@ -279,8 +279,8 @@ fn drain(buffers: &mut PerfBuffers, due: u64) -> Result<f64> {
         })
         .during("drain")?;
     let took = begin.elapsed();
-    if count != due || !in_order {
-        return Err(Fault::new(format!("{count} of {due} records, in order: {in_order}")));
+    if count != expected || !in_order {
+        return Err(Fault::new(format!("{count} of {expected} records, in order: {in_order}")));
     }
     Ok(took.as_secs_f64() * 1e6)
 }
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_steepest_step_is_what_counts() {
+    fn the_steepest_step_counts() {
         let growth =
             |points: &[(f64, f64)]| Growth { name: String::new(), points: points.to_vec(), floor: 0.1 };
         let square = growth(&[(1.0, 5.0), (10.0, 6.0), (100.0, 600.0), (1000.0, 600.0)]);

@@ -1,4 +1,5 @@
-//! What a start and a run consist of: where a number comes from that stays above its goal.
+//! Splits the time of a start and of a program run into parts: they show where a number above its
+//! goal comes from.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use loader::Loaded;
 use nix::libc;
 use programs::tcpstates::Event;
 
-use super::start::{alone, begin};
-use super::{Plan, tell};
+use super::start::{begin, with_cleanup};
+use super::{Plan, progress};
 use crate::contender::Maker;
 use crate::fault::{During, Result};
 use crate::load::{End, Kind, Load};
@@ -19,7 +20,7 @@ use crate::round::bare;
 use crate::stats::{median, ratio};
 use crate::watch::Call;
 
-/// What the time of a start goes to: the columns of its table.
+/// The parts of a start: the columns of its table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
     Maps,
@@ -29,11 +30,11 @@ enum Part {
     BetweenCalls,
 }
 
-/// How many there are.
+/// The number of parts.
 const PARTS: usize = Part::BetweenCalls as usize + 1;
 
 impl Part {
-    /// That of a system call.
+    /// The part that a system call belongs to.
     fn of(call: &Call) -> Self {
         const MAP_CREATE: u64 = 0;
         const PROG_LOAD: u64 = 5;
@@ -47,7 +48,7 @@ impl Part {
     }
 }
 
-/// Milliseconds of a start in each part.
+/// Milliseconds that a start spends in each part.
 fn split(calls: &[Call]) -> [f64; PARTS] {
     let millis = |begin: u64, end: u64| end.saturating_sub(begin) as f64 / 1e6;
     let mut parts = [0.0; PARTS];
@@ -61,23 +62,24 @@ fn split(calls: &[Call]) -> [f64; PARTS] {
     parts
 }
 
-/// The starts of our tools, taken apart.
+/// Measures the parts of the start of each tool.
 pub fn starts(plan: &Plan) -> Result<Figure> {
-    tell("parts of a start");
+    progress("parts of a start");
     let mut figure = Figure::new(
         "start-parts",
-        "What a start consists of",
-        "Milliseconds until the last program is attached, spent in system calls that make maps, load programs (the verifier), \
-         attach them, in all others, and between calls: there types are looked up and programs made. Medians of nine; the \
-         execve itself is left out.",
+        "Parts of a start",
+        "Milliseconds until the last program is attached: in system calls that create maps, load programs (mostly the verifier) \
+         and attach them, in all other system calls, and between calls, where types are looked up and programs assembled. \
+         Medians of nine starts, without execve itself.",
         &["tool", "maps", "programs", "attaching", "other calls", "between calls"],
     );
-    let ours = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
-    let mut parts: Vec<[Vec<f64>; PARTS]> = ours().map(|_| Default::default()).collect();
-    // In turn: the kernel may still be closing a perf event of the last run of the same tool.
+    let tcptools = || plan.contenders.iter().filter(|contender| contender.maker == Maker::Tcptools);
+    let mut parts: Vec<[Vec<f64>; PARTS]> = tcptools().map(|_| Default::default()).collect();
+    // Tools take turns, because the kernel can still be closing perf events of the last run of the
+    // same tool.
     for _ in 0..9 {
-        for (contender, parts) in ours().zip(&mut parts) {
-            let (marks, calls) = alone(|| {
+        for (contender, parts) in tcptools().zip(&mut parts) {
+            let (marks, calls) = with_cleanup(|| {
                 let (running, marks, calls) = begin(contender)?;
                 running.stop()?;
                 Ok((marks, calls))
@@ -88,14 +90,14 @@ pub fn starts(plan: &Plan) -> Result<Figure> {
             }
         }
     }
-    for (contender, parts) in ours().zip(&parts) {
+    for (contender, parts) in tcptools().zip(&parts) {
         let name = std::iter::once(Cell::from(contender.to_string()));
         figure.row(name.chain(parts.iter().map(|part| Cell::number(median(part), 2))));
     }
     Ok(figure)
 }
 
-/// What a change of state needs at least to be told, part by part: a name, and the code.
+/// The parts of a program that reports a change of state: a name and the code of each.
 fn parts() -> [(&'static str, Fragment); 7] {
     let key = || {
         bpf! {
@@ -104,10 +106,10 @@ fn parts() -> [(&'static str, Fragment); 7] {
         }
     };
     [
-        ("nothing", bpf! { r0 = 0; exit; }),
-        ("the time", bpf! { call bpf_ktime_get_ns; r0 = 0; exit; }),
+        ("empty program", bpf! { r0 = 0; exit; }),
+        ("time", bpf! { call bpf_ktime_get_ns; r0 = 0; exit; }),
         (
-            "process and name",
+            "PID and name",
             bpf! {
                 call bpf_get_current_task_btf;
                 w1 = *(u32 *)(r0 + task_struct.tgid);
@@ -121,7 +123,7 @@ fn parts() -> [(&'static str, Fragment); 7] {
             },
         ),
         (
-            "the entry of the socket",
+            "table entry of the socket",
             bpf! {
                 ..key();
                 *(u64 *)(r10 - 16) = 0;
@@ -160,7 +162,7 @@ fn parts() -> [(&'static str, Fragment); 7] {
             },
         ),
         (
-            "the socket's fields",
+            "fields of the socket",
             bpf! {
                 r6 = *(u64 *)(r1 + 0);
                 r1 = r6;
@@ -179,7 +181,7 @@ fn parts() -> [(&'static str, Fragment); 7] {
                 exit;
             },
         ),
-        ("the event into the ring", {
+        ("event sent to the ring", {
             let size = Event::SIZE.cast_signed();
             let mut code = Fragment::new();
             for at in (-size..0).step_by(8) {
@@ -200,11 +202,11 @@ fn parts() -> [(&'static str, Fragment); 7] {
     ]
 }
 
-/// Runs the parts beside each other at the same changes of state; nanoseconds of a run of each.
+/// Attaches all parts to the same changes of state and measures nanoseconds per run of each.
 pub fn runs() -> Result<Figure> {
-    tell("parts of a run");
-    /// Room for all events of a round: nobody reads them.
-    const RING: u32 = 64 << 20;
+    progress("parts of a run");
+    /// Bytes for all events of a round, because no reader takes them out.
+    const RING_SIZE: u32 = 64 << 20;
     const TRACEPOINT: &str = "inet_sock_set_state";
     let names: Vec<&str> = parts().iter().map(|(name, _)| *name).collect();
     let hooks =
@@ -212,33 +214,33 @@ pub fn runs() -> Result<Figure> {
     let maps = vec![
         MapDef::new("sockets", MapKind::Hash, 8, 8, 1 << 18),
         MapDef::new("counters", MapKind::PercpuArray, 4, 16, 1),
-        MapDef::new("ring", MapKind::RingBuf, 0, 0, RING),
+        MapDef::new("ring", MapKind::RingBuf, 0, 0, RING_SIZE),
     ];
     let mut loaded = own::load(&own::object("parts", hooks.collect::<Result<_>>()?, maps))?;
     loaded.attach().during("attach the parts")?;
     let _on = loader::enable_stats().during("BPF_ENABLE_STATS")?;
     bare(Load::new(Kind::Storm(End::Fin), Duration::from_millis(500)))?;
-    let nanos = each_run(&loaded)?;
-    let nothing = nanos.first().copied().flatten();
+    let nanos = nanos_per_run(&loaded)?;
+    let empty = nanos.first().copied().flatten();
     let mut figure = Figure::new(
         "run-parts",
-        "What a run consists of",
-        "A program for each thing that a row of tcpstates needs, all at the same changes of state in a storm: nanoseconds of \
-         a run by the kernel's own count, and what it takes more than one that does nothing. Together they are what a row of a \
-         process costs; a change that a packet or a timer makes takes the name from the entry.",
-        &["part", "ns/run", "more than nothing"],
+        "Parts of a run",
+        "One program for each part of a row of tcpstates, all attached to the same changes of state in a storm: nanoseconds per \
+         run by the kernel's own count, and the difference to the empty program. The sum is the cost of a row about a change that \
+         a process makes; for a change by a packet or a timer, the name comes from the table entry.",
+        &["part", "ns/run", "above empty program"],
     );
-    let mut sum = nothing.unwrap_or(0.0);
+    let mut sum = empty.unwrap_or(0.0);
     for (name, nanos) in names.into_iter().zip(nanos) {
-        let more = nanos.zip(nothing).map(|(nanos, nothing)| nanos - nothing);
-        sum += more.unwrap_or(0.0);
-        figure.row([name.into(), Cell::number(nanos, 0), Cell::number(more, 0)]);
+        let added = nanos.zip(empty).map(|(nanos, empty)| nanos - empty);
+        sum += added.unwrap_or(0.0);
+        figure.row([name.into(), Cell::number(nanos, 0), Cell::number(added, 0)]);
     }
-    figure.row(["all of them in one run".into(), Cell::number(Some(sum), 0), Cell::Unknown]);
+    figure.row(["sum".into(), Cell::number(Some(sum), 0), Cell::Unknown]);
     Ok(figure)
 }
 
-fn each_run(loaded: &Loaded) -> Result<Vec<Option<f64>>> {
+fn nanos_per_run(loaded: &Loaded) -> Result<Vec<Option<f64>>> {
     let stats = loaded.stats().during("statistics")?;
     Ok(stats.iter().map(|program| ratio(program.run_time_ns as f64, program.run_count as f64)).collect())
 }
@@ -248,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_is_taken_apart() {
+    fn a_start_is_split_into_parts() {
         let call = |begin: u64, took: u64, number, first| Call {
             begin: begin * 1_000_000,
             end: Some((begin + took) * 1_000_000),

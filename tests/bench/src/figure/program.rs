@@ -1,35 +1,35 @@
-//! How long the programs are.
+//! The sizes of the BPF programs.
 
-use super::{Plan, tell};
+use super::{Plan, progress};
 use crate::fault::{During, Result};
 use crate::process::Running;
 use crate::program;
 use crate::report::{Cell, Figure};
-use crate::round::START;
+use crate::round::START_LIMIT;
 
-/// Every program of every contender as it lies in the kernel.
+/// A table of all programs of all contenders, as the kernel has them.
 pub fn measure(plan: &Plan) -> Result<Figure> {
-    tell("programs");
+    progress("programs");
     let mut figure = Figure::new(
         "programs",
         "Programs",
-        "As they lie in the kernel, by bpftool and /proc. Instructions after the verifier's rewriting; verified: on all paths \
-         that it followed; calls: of helpers, as written (a look into a hash is written out in both). Of a run that sends an \
-         event: the fewest instructions and calls on any way through the program.",
+        "BPF programs as bpftool and /proc show them. Instructions: after the verifier's rewriting. Verified: instructions on all \
+         paths that the verifier followed. Calls: helper calls, without those that the verifier inlines (such as hash lookups). \
+         Fewest: on the shortest path of a run that sends an event.",
         &[
             "tool",
             "program",
             "instructions",
             "verified",
             "calls",
-            "instructions of a run, at least",
-            "calls of a run, at least",
+            "fewest instructions per run",
+            "fewest calls per run",
             "machine code bytes",
         ],
     );
-    for contender in plan.of(&crate::contender::TOOLS) {
+    for contender in plan.of(&crate::contender::tools()) {
         let mut running = Running::start(contender.command())?;
-        running.wait_attached(START).during(contender)?;
+        running.wait_attached(START_LIMIT).during(contender)?;
         let shapes = program::shapes(running.pid(), &running.programs())?;
         running.stop()?;
         for shape in &shapes {
@@ -39,8 +39,8 @@ pub fn measure(plan: &Plan) -> Result<Figure> {
                 Cell::count(shape.instructions),
                 Cell::number(shape.verified.map(|verified| verified as f64), 0),
                 Cell::count(shape.calls),
-                Cell::number(shape.least.map(|least| least as f64), 0),
-                Cell::number(shape.least_calls.map(|least| least as f64), 0),
+                Cell::number(shape.min_instructions.map(|count| count as f64), 0),
+                Cell::number(shape.min_calls.map(|count| count as f64), 0),
                 Cell::count(shape.jited),
             ]);
         }

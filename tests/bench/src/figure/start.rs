@@ -1,55 +1,56 @@
-//! From exec to attached, to the first event, and from Ctrl-C to the end; memory and system calls on the way.
+//! Times from exec until attached, to the first row, and from Ctrl-C to exit; memory and system
+//! calls of a start.
 
 use std::time::{Duration, Instant};
 
 use kernel_tests::leak::BpfObjects;
 
-use super::{Plan, millis, tell};
+use super::{Plan, millis, progress};
 use crate::contender::{Contender, Maker};
 use crate::fault::{During, Fault, Result};
 use crate::load::probe::{Probe, first_seen};
-use crate::proc::Memory;
-use crate::process::{Held, Running, SLEEPS};
+use crate::proc::{Memory, SLEEPS};
+use crate::process::{Running, Waiting};
 use crate::report::{Cell, Chart, Figure};
-use crate::round::START;
+use crate::round::START_LIMIT;
 use crate::stats::{greatest, median};
 use crate::watch::{Call, Watch};
 
-/// One start, and the end of it.
+/// One start and stop of a tool.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// From `execve(2)` to the end of the last system call that attached something, in milliseconds.
+    /// Milliseconds from `execve(2)` to the end of the last system call that attached something.
     pub attached: f64,
-    /// To the first sleep after it: everything that belongs to the start is done.
+    /// Milliseconds to the first sleep after it: the start is complete.
     pub ready: f64,
-    /// System calls between.
+    /// System calls from exec until attached.
     pub calls: u64,
-    /// Memory, when ready.
+    /// Memory when the start is complete.
     pub memory: Memory,
-    /// From Ctrl-C to the end, in milliseconds.
-    pub end: f64,
+    /// Milliseconds from Ctrl-C to exit.
+    pub stop: f64,
 }
 
-/// Starts a tool under watch, until it is ready; with all its system calls.
+/// Starts a tool, watches its system calls, and waits until it is ready.
 pub fn begin(contender: &Contender) -> Result<(Running, Marks, Vec<Call>)> {
-    let held = Held::hold(&contender.command())?;
-    let mut watch = Watch::over(held.pid())?;
-    let mut running = held.go()?;
+    let waiting = Waiting::new(&contender.command())?;
+    let mut watch = Watch::over(waiting.pid())?;
+    let mut running = waiting.exec()?;
     let mut marks = None;
-    running.wait_until(START, |_| {
+    running.wait_until(START_LIMIT, |_| {
         marks = Marks::read(watch.calls()?);
         Ok(marks.is_some())
     })?;
-    let marks = marks.ok_or_else(|| Fault::new("never attached"))?;
+    let marks = marks.ok_or_else(|| Fault::new("the tool attached nothing"))?;
     Ok((running, marks, watch.calls()?.to_vec()))
 }
 
-/// Runs a tool, and waits until the kernel has let go of what it had. Some of that goes on after the tool's end, and who
-/// attaches at the same places waits for that.
-pub fn alone<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    /// What others do on the machine meanwhile is no reason to wait for ever.
+/// Runs a tool and waits until the kernel has freed its BPF objects. The kernel continues with that
+/// after the tool has exited, and a tool that attaches to the same functions meanwhile has to wait.
+pub fn with_cleanup<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Other programs can load BPF objects at the same time.
     const LIMIT: Duration = Duration::from_secs(5);
-    // Without bpftool nobody knows; then a start may have waited.
+    // Without bpftool this is unknown, and a start can contain such a wait.
     let before = BpfObjects::now().ok();
     let result = run()?;
     let ended = Instant::now();
@@ -67,11 +68,11 @@ pub fn start(contender: &Contender) -> Result<Start> {
         ready: marks.since_exec(marks.ready),
         calls: marks.calls,
         memory,
-        end: millis(stopped.took),
+        stop: millis(stopped.took),
     })
 }
 
-/// Moments of a start, in nanoseconds of the monotonic clock.
+/// Times of a start, in nanoseconds of the monotonic clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Marks {
     exec: u64,
@@ -81,19 +82,19 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Milliseconds from exec to a moment.
-    fn since_exec(&self, moment: u64) -> f64 {
-        moment.saturating_sub(self.exec) as f64 / 1e6
+    /// Milliseconds from exec to a time.
+    fn since_exec(&self, time: u64) -> f64 {
+        time.saturating_sub(self.exec) as f64 / 1e6
     }
 
-    /// The calls from exec to the one that attached last.
+    /// The calls from exec to the last one that attached something.
     pub fn of<'a>(&self, calls: &'a [Call]) -> &'a [Call] {
         let begin = calls.iter().position(|call| call.begin >= self.exec).unwrap_or(calls.len());
         let end = calls.iter().rposition(|call| call.begin <= self.attached).map_or(begin, |at| at + 1);
         calls.get(begin..end).unwrap_or_default()
     }
 
-    /// `None` before the tool sleeps with something attached.
+    /// `None` until the tool sleeps with something attached.
     fn read(calls: &[Call]) -> Option<Self> {
         let exec = calls.iter().rposition(Call::executes)?;
         let calls = calls.get(exec..)?;
@@ -101,7 +102,7 @@ impl Marks {
         let slept = |at: usize| {
             calls.get(at..)?.iter().position(|call| SLEEPS.contains(&call.number)).map(|n| at + n)
         };
-        // A tool that sleeps while it attaches goes on attaching.
+        // A tool can sleep between two calls that attach: the sleep after the last one counts.
         let last = calls.iter().rposition(Call::attaches)?;
         let ready = slept(last.max(first))?;
         let ended =
@@ -112,74 +113,75 @@ impl Marks {
     }
 }
 
-/// From exec to the first connection that a tool shows, in milliseconds. A connection begins each millisecond.
-fn first_event(contender: &Contender) -> Result<f64> {
-    /// So many bytes are more than anyone's buffer: rows that were kept back come out.
+/// Milliseconds from exec to the first connection that a tool shows. A connection begins every
+/// millisecond.
+fn first_row(contender: &Contender) -> Result<f64> {
+    /// More bytes than any tool buffers: after this many, the first rows are written.
     const ENOUGH: u64 = 16 << 10;
     let probe = Probe::start()?;
     let (mut running, marks, _) = begin(contender)?;
-    running.wait_until(START, |running| Ok(running.length()? >= ENOUGH))?;
+    running.wait_until(START_LIMIT, |running| Ok(running.length()? >= ENOUGH))?;
     let probes = probe.stop()?;
     let stopped = running.stop()?;
-    let seen = first_seen(&stopped.rows, &probes).ok_or_else(|| Fault::new("no probe was seen"))?;
-    // It may have begun before, and have ended when the tool was there.
+    let seen = first_seen(&stopped.rows, &probes)
+        .ok_or_else(|| Fault::new("the tool showed none of the connections"))?;
+    // The connection can have begun before exec: then the difference is 0.
     Ok(marks.since_exec(seen))
 }
 
-/// What a contender's starts came to.
+/// The starts of a contender, over all rounds.
 #[derive(Clone, Debug)]
 pub struct Starts {
-    /// Who.
     pub contender: Contender,
-    /// Milliseconds from exec to attached, the middle of all rounds.
+    /// Milliseconds from exec until attached, median.
     pub attached: Option<f64>,
-    /// Milliseconds from exec to the first event.
-    pub first_event: Option<f64>,
-    /// Bytes resident, the most of all rounds.
+    /// Milliseconds from exec to the first row, median.
+    pub first_row: Option<f64>,
+    /// Peak resident memory in bytes, maximum.
     pub peak: Option<f64>,
-    /// Milliseconds from Ctrl-C to the end.
-    pub end: Option<f64>,
+    /// Milliseconds from Ctrl-C to exit, median.
+    pub stop: Option<f64>,
 }
 
-/// Tools that show each connection by both of its ports.
+/// Tools whose rows have both ports of a connection.
 const WITH_PORTS: [&str; 3] = ["tcplife", "tcpstates", "tcptracer"];
 
-/// Starts all contenders, in turn, several times.
+/// Starts and stops all contenders several times, in turn.
 pub fn measure(plan: &Plan) -> Result<(Vec<Starts>, Figure)> {
-    tell("starts");
+    progress("starts");
     let contenders: Vec<&Contender> = plan.contenders.iter().collect();
     let mut starts: Vec<Vec<Start>> = vec![Vec::new(); contenders.len()];
     let mut firsts: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for round in 0..plan.rounds(9, 5) {
         for (at, contender) in contenders.iter().enumerate() {
-            // A start of bpftrace takes as long as a hundred of ours.
+            // A start of bpftrace takes as long as a hundred starts of tcptools.
             if contender.maker >= Maker::Bpftrace && round >= 3 {
                 continue;
             }
-            starts[at].push(alone(|| start(contender)).during(contender)?);
+            starts[at].push(with_cleanup(|| start(contender)).during(contender)?);
             if !plan.short && round < 3 && WITH_PORTS.contains(&contender.tool) {
-                firsts[at].push(alone(|| first_event(contender)).during(contender)?);
+                firsts[at].push(with_cleanup(|| first_row(contender)).during(contender)?);
             }
         }
     }
     let mut figure = Figure::new(
         "start",
-        "Start and end",
-        "From exec to the end of the last system call that attaches; to the first connection that is shown, of one each \
-         millisecond (±1 ms); from Ctrl-C to the end of the process. Medians; memory is the most of all rounds. Where \
-         the time goes is in \"What a start consists of\".",
+        "Start and stop",
+        "Attached: from exec to the end of the last system call that attaches something. First row: the first connection that is \
+         shown, of one per millisecond (±1 ms). Ctrl-C: from the signal to the exit of the process. Medians; peak memory is the \
+         maximum. \"Parts of a start\" says where the time goes.",
         &[
             "tool",
             "attached ms",
-            "first event ms",
+            "first row ms",
             "ready ms",
             "system calls",
             "peak RSS MB",
             "RSS MB",
-            "files mapped MB",
-            "files",
+            "mapped files MB",
+            "mapped files",
             "Ctrl-C ms",
-            "program MB",
+            "binary MB",
         ],
     );
     let mut results = Vec::new();
@@ -189,28 +191,31 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Starts>, Figure)> {
         let result = Starts {
             contender: (*contender).clone(),
             attached: median(&of(|start| start.attached)),
-            first_event: median(&firsts[at]),
+            first_row: median(&firsts[at]),
             peak: greatest(&of(|start| start.memory.peak as f64)),
-            end: median(&of(|start| start.end)),
+            stop: median(&of(|start| start.stop)),
         };
         figure.row([
             contender.to_string().into(),
             Cell::number(result.attached, 1),
-            Cell::number(result.first_event, 1),
+            Cell::number(result.first_row, 1),
             Cell::number(median(&of(|start| start.ready)), 1),
             Cell::number(median(&of(|start| start.calls as f64)), 0),
             Cell::number(megabytes(result.peak), 1),
             Cell::number(megabytes(median(&of(|start| start.memory.now as f64))), 1),
             Cell::number(megabytes(median(&of(|start| start.memory.mapped as f64))), 1),
             Cell::number(median(&of(|start| start.memory.files as f64)), 0),
-            Cell::number(result.end, 1),
+            Cell::number(result.stop, 1),
             Cell::number(megabytes(contender.file_bytes().map(|bytes| bytes as f64)), 1),
         ]);
         results.push(result);
     }
     let bars = results.iter().filter_map(|result| Some((result.contender.to_string(), result.attached?)));
-    figure.chart =
-        Some(Chart::Bars { axis: "exec to attached, ms".to_owned(), bars: bars.collect(), goal: Some(5.0) });
+    figure.chart = Some(Chart::Bars {
+        axis: "time from exec until attached, ms".to_owned(),
+        bars: bars.collect(),
+        goal: Some(5.0),
+    });
     Ok((results, figure))
 }
 
@@ -221,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_marks_of_a_start() {
+    fn times_of_a_start_are_read_from_its_calls() {
         let call = |begin, number, first| Call { begin, end: Some(begin + 2), number, args: [first, 0] };
         let (bpf, sleep) = (libc::SYS_bpf, libc::SYS_epoll_pwait);
         let calls = [

@@ -1,8 +1,8 @@
-//! Connections opened and closed as fast as the machine can: how many of them a tool costs.
+//! Connections opened and closed as fast as the machine can: how much slower they are with a tool.
 
 use std::time::Duration;
 
-use super::{Plan, tell};
+use super::{Plan, progress};
 use crate::contender::{Contender, Maker};
 use crate::empty::Empty;
 use crate::fault::{During, Result};
@@ -12,60 +12,56 @@ use crate::report::{Cell, Chart, Figure};
 use crate::round::{Round, bare, expected, with};
 use crate::stats::{greatest, least, median, ratio};
 
-/// Tools with a row for each connection or change of one.
-const TOOLS: [&str; 4] = ["tcpconnlat", "tcplife", "tcpstates", "tcptracer"];
-
-/// What the storm came to for a contender.
+/// The result of a contender in the storm.
 #[derive(Clone, Debug)]
 pub struct Storm {
-    /// Who.
     pub contender: Contender,
-    /// Connections a second with it, as parts of those without, round by round.
+    /// Connections per second as a share of those without a tool, by round.
     pub ratios: Vec<f64>,
-    /// Microseconds of user CPU for each connection.
+    /// Microseconds of user CPU per connection.
     pub user: Option<f64>,
-    /// Microseconds of CPU in all for each connection.
+    /// Microseconds of total CPU per connection.
     pub cpu: Option<f64>,
-    /// Rows that were due, rows that came.
+    /// Expected rows, and rows printed.
     pub rows: (u64, u64),
-    /// The worst round's part of rows that did not come.
+    /// The greatest share of lost rows in a round.
     pub worst_loss: Option<f64>,
-    /// Nanoseconds of its programs for each of their runs.
-    pub each_run: Option<f64>,
-    /// The same of an empty program, at the same time.
+    /// Nanoseconds per run of its programs.
+    pub nanos_per_run: Option<f64>,
+    /// The same for an empty program at the same time.
     pub empty: Option<f64>,
-    /// Nanoseconds of its programs for each connection.
-    pub each_connection: Option<f64>,
+    /// Nanoseconds in its programs per connection.
+    pub nanos_per_connection: Option<f64>,
 }
 
 impl Storm {
-    /// The middle of the ratios.
+    /// The median of the ratios.
     pub fn ratio(&self) -> Option<f64> {
         median(&self.ratios)
     }
 
-    /// From the least of them to the greatest: how far the machine lets one tell.
+    /// The lowest and the highest ratio: how far rounds differ on this machine.
     fn range(&self) -> String {
         format!("{} to {}", Cell::number(least(&self.ratios), 2), Cell::number(greatest(&self.ratios), 2))
     }
 }
 
-/// Rounds without a tool and with each, in an order that turns round each time, so that what drifts cancels out.
+/// Rounds without a tool and with each contender. The order is reversed every time, so that a drift
+/// of the machine's speed affects all of them alike.
 pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
-    tell("storm of connections");
-    let chosen: &[&str] = if plan.short { &["tcplife", "tcpstates"] } else { &TOOLS };
-    let contenders = plan.of(chosen);
-    // A short run compares with what costs nothing and with libbpf-tools.
+    progress("storm of connections");
+    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
+    let contenders = if plan.short { plan.of(&["tcplife", "tcpstates"]) } else { plan.with_known_rows(load) };
+    // A short run compares with no tool and with libbpf-tools.
     let contenders: Vec<&Contender> =
         contenders.into_iter().filter(|contender| !plan.short || contender.maker <= Maker::Libbpf).collect();
-    let load = Load::new(Kind::Storm(End::Fin), plan.time(700));
     let mut rates: Vec<f64> = Vec::new();
     let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let mut rounds: Vec<Vec<Round>> = (0..contenders.len()).map(|_| Vec::new()).collect();
-    bare(load)?; // the first finds caches cold
+    bare(load)?; // with cold caches
     let count = plan.rounds(9, 3);
     for number in 0..count {
-        tell(&format!("round {} of {count}", number + 1));
+        progress(&format!("round {} of {count}", number + 1));
         let mut order: Vec<usize> = (0..contenders.len()).collect();
         if number % 2 == 1 {
             order.reverse();
@@ -89,30 +85,29 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     let mut figure = Figure::new(
         "storm",
         "A storm of connections",
-        "Connections on loopback, opened and closed as fast as two threads for each CPU can, ten changes of state each. \
-         Rounds with and without alternate; the part is the median. User CPU is by ticks of the clock, to the end of the process; CPU in \
-         all is exact, until all rows are written. Time in programs by the kernel's own count \
-         (BPF_ENABLE_STATS), in a round of its own, beside an empty program at the same tracepoint. A row of tcptools that \
-         does not come is a run that the kernel left out, because the program was running on that CPU already (an interrupt); \
-         the tool counts and says it. Where the kernel spares its process 1 (`tcptools doctor`), what packets change while that \
-         has the CPU is left out as well, and nobody counts it.",
+        "Connections on loopback, opened and closed as fast as two threads per CPU can, with ten changes of state each. Rounds with \
+         and without a tool alternate; the share is the median. User CPU is counted in clock ticks until the process exits; total \
+         CPU is exact, until all rows are written. Time in programs is the kernel's own count (BPF_ENABLE_STATS) in a separate \
+         round, with an empty program at the same tracepoint. If a row of tcptools is missing, the kernel skipped a run of a program \
+         that was already running on that CPU (in an interrupt); the tool counts and reports this. Some kernels run no BPF programs \
+         in process 1 (see `tcptools doctor`): changes by packets that arrive while it runs are skipped too, and not counted.",
         &[
             "tool",
-            "part of connections/s",
-            "in single rounds",
+            "share of connections/s",
+            "range over rounds",
             "user µs/connection",
-            "CPU µs/connection",
-            "rows due",
+            "total CPU µs/connection",
+            "rows expected",
             "rows",
             "worst loss %",
             "ns/run",
-            "empty ns/run",
+            "empty program ns/run",
             "ns/connection",
         ],
     );
-    let none = median(&rates);
+    let without = median(&rates);
     figure.row([
-        format!("none: {} connections/s", Cell::number(none, 0)).into(),
+        format!("no tool: {} connections/s", Cell::number(without, 0)).into(),
         Cell::Number(1.0, 2),
         Cell::Unknown,
         Cell::Unknown,
@@ -126,7 +121,7 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
     ]);
     let mut storms = Vec::new();
     for (at, contender) in contenders.iter().enumerate() {
-        let kernel = in_kernel(contender)?;
+        let kernel = kernel_counts(contender)?;
         let storm = sum_up(contender, load, std::mem::take(&mut ratios[at]), &rounds[at], &kernel);
         figure.row([
             contender.to_string().into(),
@@ -137,65 +132,73 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Storm>, Figure)> {
             Cell::count(storm.rows.0),
             Cell::count(storm.rows.1),
             Cell::number(storm.worst_loss.map(|loss| loss * 100.0), 1),
-            Cell::number(storm.each_run, 0),
+            Cell::number(storm.nanos_per_run, 0),
             Cell::number(storm.empty, 0),
-            Cell::number(storm.each_connection, 0),
+            Cell::number(storm.nanos_per_connection, 0),
         ]);
         storms.push(storm);
     }
     let bars = storms.iter().filter_map(|storm| Some((storm.contender.to_string(), storm.ratio()?)));
-    let axis = "connections/s with the tool, as a part of those without".to_owned();
+    let axis = "connections/s with the tool, share of those without".to_owned();
     figure.chart = Some(Chart::Bars { axis, bars: bars.collect(), goal: Some(0.9) });
     Ok((storms, figure))
 }
 
-/// What the kernel counts in a round of its own.
-struct InKernel {
+/// The kernel's own counts, from a separate round.
+struct KernelCounts {
     runs: Runs,
     connections: u64,
     empty: Runs,
 }
 
-fn in_kernel(contender: &Contender) -> Result<InKernel> {
+fn kernel_counts(contender: &Contender) -> Result<KernelCounts> {
     let _on = loader::enable_stats().during("BPF_ENABLE_STATS")?;
     let empty = Empty::attach()?;
     let round = with(contender, Load::new(Kind::Storm(End::Fin), Duration::from_millis(300)), true)?;
-    Ok(InKernel { runs: round.runs, connections: round.done.count, empty: empty.runs()? })
+    Ok(KernelCounts { runs: round.runs, connections: round.done.count, empty: empty.runs()? })
 }
 
-fn sum_up(contender: &Contender, load: Load, ratios: Vec<f64>, rounds: &[Round], kernel: &InKernel) -> Storm {
-    let due = |round: &Round| expected(contender.tool, load, &round.done).unwrap_or(0);
+fn sum_up(
+    contender: &Contender,
+    load: Load,
+    ratios: Vec<f64>,
+    rounds: &[Round],
+    kernel: &KernelCounts,
+) -> Storm {
+    let expected_rows = |round: &Round| expected(contender.tool, load, &round.done).unwrap_or(0);
     let losses: Vec<f64> = rounds
         .iter()
-        .filter_map(|round| ratio(due(round).saturating_sub(round.delivered) as f64, due(round) as f64))
+        .filter_map(|round| {
+            ratio(expected_rows(round).saturating_sub(round.delivered) as f64, expected_rows(round) as f64)
+        })
         .collect();
-    let each = |time: fn(&Round) -> Duration| -> Vec<f64> {
+    let per_connection = |time: fn(&Round) -> Duration| -> Vec<f64> {
         let micros = |round: &Round| ratio(time(round).as_secs_f64() * 1e6, round.done.count as f64);
         rounds.iter().filter_map(micros).collect()
     };
-    let user = each(|round| round.user);
+    let user = per_connection(|round| round.user);
     Storm {
         contender: contender.clone(),
         ratios,
-        // The clock is one of ticks: the mean, which all rounds share, and not the middle.
+        // User CPU is counted in ticks: the mean over all rounds is more exact than a median.
         user: ratio(user.iter().sum(), user.len() as f64),
-        cpu: median(&each(|round| round.cpu)),
-        rows: (rounds.iter().map(due).sum(), rounds.iter().map(|round| round.delivered).sum()),
+        cpu: median(&per_connection(|round| round.cpu)),
+        rows: (rounds.iter().map(expected_rows).sum(), rounds.iter().map(|round| round.delivered).sum()),
         worst_loss: greatest(&losses),
-        each_run: kernel.runs.nanos_each(),
-        empty: kernel.empty.nanos_each(),
-        each_connection: ratio(kernel.runs.nanos as f64, kernel.connections as f64),
+        nanos_per_run: kernel.runs.nanos_per_run(),
+        empty: kernel.empty.nanos_per_run(),
+        nanos_per_connection: ratio(kernel.runs.nanos as f64, kernel.connections as f64),
     }
 }
 
-/// The same by IPv6 and with connections that are reset, ours only.
+/// The same over IPv6 and with connections that are reset, without peers.
 pub fn variants(plan: &Plan) -> Result<Figure> {
-    tell("storms by IPv6, and of resets");
+    progress("storms by IPv6, and of resets");
     let mut figure = Figure::new(
         "storm-variants",
         "Other storms",
-        "As above, one kind of connection each; the median of three.",
-        &["storm", "tool", "part of connections/s", "rows due", "rows"],
+        "As above, with other kinds of connections. Medians of three rounds.",
+        &["storm", "tool", "share of connections/s", "rows expected", "rows"],
     );
     for (name, end, v6) in
         [("IPv6, closed", End::Fin, true), ("IPv4, reset", End::Rst, false), ("IPv6, reset", End::Rst, true)]
@@ -204,22 +207,22 @@ pub fn variants(plan: &Plan) -> Result<Figure> {
         for contender in
             plan.of(&["tcplife", "tcpstates"]).into_iter().filter(|one| one.maker == Maker::Tcptools)
         {
-            let (mut ratios, mut due, mut came) = (Vec::new(), 0, 0);
+            let (mut ratios, mut expected_rows, mut rows) = (Vec::new(), 0, 0);
             let mut before = bare(load)?.rate();
             for _ in 0..3 {
                 let round = with(contender, load, false)?;
                 let after = bare(load)?.rate();
                 ratios.extend(ratio(round.done.rate(), (before + after) / 2.0));
                 before = after;
-                due += expected(contender.tool, load, &round.done).unwrap_or(0);
-                came += round.delivered;
+                expected_rows += expected(contender.tool, load, &round.done).unwrap_or(0);
+                rows += round.delivered;
             }
             figure.row([
                 name.into(),
                 contender.to_string().into(),
                 Cell::number(median(&ratios), 2),
-                Cell::count(due),
-                Cell::count(came),
+                Cell::count(expected_rows),
+                Cell::count(rows),
             ]);
         }
     }

@@ -1,8 +1,8 @@
-//! Bytes a second, and what the tools that count bytes take of them.
+//! The throughput of a connection with the tools that count bytes.
 
 use std::time::Duration;
 
-use super::{Plan, tell};
+use super::{Plan, progress};
 use crate::contender::Contender;
 use crate::fault::{During, Result};
 use crate::load::{Kind, Load};
@@ -10,40 +10,40 @@ use crate::report::{Cell, Chart, Figure};
 use crate::round::{bare, with};
 use crate::stats::{median, ratio};
 
-/// The smallest send, of which there are the most.
-pub const SMALL: u32 = 64;
+/// Bytes of a small send: the smaller the sends, the more program runs per byte.
+pub const SMALL_SEND: u32 = 64;
 
-/// Sends of so many bytes.
-const SIZES: [(u32, &str); 2] = [(SMALL, "64 bytes"), (64 << 10, "64 KiB")];
+/// Bytes per send, and their text.
+const SIZES: [(u32, &str); 2] = [(SMALL_SEND, "64 bytes"), (64 << 10, "64 KiB")];
 
-/// What a stream came to for a contender.
+/// The result of a contender.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Who.
     pub contender: Contender,
-    /// Bytes of each send.
+    /// Bytes per send.
     pub bytes: u32,
-    /// Bytes a second with it, as a part of those without.
+    /// Bytes per second as a share of those without a tool.
     pub ratio: Option<f64>,
-    /// Nanoseconds of its programs for each send.
-    pub each_send: Option<f64>,
+    /// Nanoseconds in its programs per send.
+    pub nanos_per_send: Option<f64>,
 }
 
 /// Small and large sends.
 pub fn measure(plan: &Plan) -> Result<(Vec<Stream>, Figure)> {
-    tell("streams");
+    progress("streams");
     let mut figure = Figure::new(
         "stream",
         "A stream",
-        "Bytes a second through a connection on loopback with the tool, as a part of those without. Rounds alternate; medians. \
-         Time in programs by the kernel's own count, in a round of its own.",
-        &["tool", "sends of", "part of bytes/s", "ns/run", "ns/send"],
+        "Bytes per second through a connection on loopback, as a share of those without a tool. Rounds with and without a tool \
+         alternate; medians. Time in programs is the kernel's own count, in a separate round.",
+        &["tool", "size of sends", "share of bytes/s", "ns/run", "ns/send"],
     );
     let contenders = plan.of(&["tcpsubnet", "tcptop"]);
     let (mut streams, mut bars) = (Vec::new(), Vec::new());
     for (bytes, size) in SIZES {
-        tell(&format!("sends of {size}"));
-        // Not fewer nor shorter where the clock counts instructions: on one CPU chance decides who of the two ends runs how long.
+        progress(&format!("sends of {size}"));
+        // An emulated machine needs as many and as long rounds: on one CPU, chance decides how long
+        // each end runs.
         let load = Load::new(Kind::Stream(bytes), Duration::from_millis(400));
         let mut ratios = vec![Vec::new(); contenders.len()];
         let mut before = bare(load)?.rate();
@@ -63,20 +63,20 @@ pub fn measure(plan: &Plan) -> Result<(Vec<Stream>, Figure)> {
                 contender: contender.clone(),
                 bytes,
                 ratio: median(&ratios),
-                each_send: ratio(round.runs.nanos as f64, round.done.events as f64),
+                nanos_per_send: ratio(round.runs.nanos as f64, round.done.events as f64),
             };
             figure.row([
                 contender.to_string().into(),
                 size.into(),
                 Cell::number(stream.ratio, 2),
-                Cell::number(round.runs.nanos_each(), 0),
-                Cell::number(stream.each_send, 0),
+                Cell::number(round.runs.nanos_per_run(), 0),
+                Cell::number(stream.nanos_per_send, 0),
             ]);
-            bars.extend(stream.ratio.map(|part| (format!("{contender}, {size}"), part)));
+            bars.extend(stream.ratio.map(|share| (format!("{contender}, {size}"), share)));
             streams.push(stream);
         }
     }
-    let axis = "bytes/s with the tool, as a part of those without".to_owned();
+    let axis = "bytes/s with the tool, share of those without".to_owned();
     figure.chart = Some(Chart::Bars { axis, bars, goal: Some(0.97) });
     Ok((streams, figure))
 }

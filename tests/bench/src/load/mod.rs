@@ -1,10 +1,11 @@
-//! Loads: what the tools have to watch. Each is a process of its own in network namespaces of its own, bounded in time and
-//! in number, and says when it is ready, what it did, and in which time.
+//! Loads: the traffic that the tools watch. Each is a separate process in its own network
+//! namespaces, with a limit on its time.
 //!
-//! It speaks by lines: `ready PORT`; at `go` it works and says `done COUNT NANOS EVENTS`; at the end of its input it ends.
+//! The process writes `ready PORT`, waits for the line `go`, does its work, and writes
+//! `done COUNT NANOS EVENTS`. It exits at the end of its input.
 
-pub mod hold;
 mod lossy;
+pub mod open;
 pub mod probe;
 mod storm;
 mod stream;
@@ -27,58 +28,55 @@ pub const FLAG: &str = "--load";
 /// How connections of a storm end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// The client closes first, the server when it has seen that.
+    /// The client closes first, the server when it has received the FIN.
     Fin,
     /// The client resets the connection.
     Rst,
 }
 
-/// What is done.
+/// The kind of traffic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Connections are opened and closed as fast as two threads for each CPU can.
+    /// Connections, opened and closed as fast as two threads per CPU can.
     Storm(End),
-    /// So many connections a second, one after the other.
+    /// This many connections per second, one after the other.
     Steady(u32),
-    /// Connects where nobody listens, as fast as possible.
+    /// Connects to a port without a listener, as fast as possible.
     Refused,
-    /// One connection for each CPU, with sends of so many bytes.
+    /// One connection for every two CPUs, with sends of this many bytes.
     Stream(u32),
-    /// A connection between two namespaces of whose packets so many in a hundred are lost.
+    /// Connections between two namespaces that lose this percentage of their packets.
     Lossy(u32),
 }
 
-/// A load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// What is done.
     pub kind: Kind,
-    /// By IPv6.
+    /// Whether it uses IPv6.
     pub v6: bool,
-    /// For so long.
+    /// How long it runs.
     pub time: Duration,
 }
 
-/// What a load did.
+/// The result of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Done {
     /// Connections; of a stream, bytes received.
     pub count: u64,
-    /// In this time.
     pub time: Duration,
-    /// What else it caused: sends of a stream; retransmitted segments, by the kernel's count.
+    /// Sends of a stream, or retransmitted segments by the kernel's count; else 0.
     pub events: u64,
 }
 
 impl Done {
-    /// For each second.
+    /// The count per second.
     pub fn rate(&self) -> f64 {
         self.count as f64 / self.time.as_secs_f64()
     }
 }
 
 impl Load {
-    /// By IPv4.
+    /// A load over IPv4.
     pub fn new(kind: Kind, time: Duration) -> Self {
         Self { kind, v6: false, time }
     }
@@ -120,41 +118,45 @@ impl FromStr for Load {
     }
 }
 
-/// A process that is a load, or holds sockets. Dropping it kills it.
+/// A process that runs a load. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Loading {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
-    /// The port that is in every row about it.
+    /// The port of its listener: it occurs in every row about the load.
     pub port: u16,
 }
 
 impl Loading {
-    /// Starts it, and waits until it is ready to go.
+    /// Starts a load and waits until it is ready.
     pub fn start(load: Load) -> Result<Self> {
         Self::role(FLAG, &load.to_string())
     }
 
-    /// Starts this program in the role of that flag.
+    /// Starts this program in the role of a flag.
     pub fn role(flag: &str, what: &str) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.args([flag, what]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().during("start a load")?;
-        let (to, from) = child.stdin.take().zip(child.stdout.take()).ok_or_else(|| Fault::new("no pipes"))?;
+        let (to, from) = child
+            .stdin
+            .take()
+            .zip(child.stdout.take())
+            .ok_or_else(|| Fault::new("the process has no pipes"))?;
         let mut loading = Self { child, to, from: BufReader::new(from), port: 0 };
         let words = loading.answer("ready")?;
         loading.port = words.trim().parse().during("a port")?;
         Ok(loading)
     }
 
-    /// Lets it work, to its end.
+    /// Runs the load to its end.
     pub fn go(&mut self) -> Result<Done> {
-        self.told("go", "done").and_then(|words| done(&words))
+        self.request("go", "done").and_then(|words| done(&words))
     }
 
-    /// Gives it a line and waits for the answer that begins with `word`; the rest of it.
-    pub fn told(&mut self, line: &str, word: &str) -> Result<String> {
+    /// Writes a line and waits for an answer that begins with `word`; returns the rest of it.
+    pub fn request(&mut self, line: &str, word: &str) -> Result<String> {
         self.to.write_all(format!("{line}\n").as_bytes()).during("a load")?;
         self.answer(word)
     }
@@ -164,13 +166,13 @@ impl Loading {
         self.from.read_line(&mut line).during("a load")?;
         let rest = line.trim_end().strip_prefix(word);
         rest.map(|rest| rest.trim_start().to_owned())
-            .ok_or_else(|| Fault::new(format!("a load said {line:?}")))
+            .ok_or_else(|| Fault::new(format!("unexpected answer of a load: {line:?}")))
     }
 }
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        // Both fail only when it has ended.
+        // Both fail only if it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -184,7 +186,7 @@ fn done(words: &str) -> Result<Done> {
     Ok(Done { count, time: Duration::from_nanos(nanos), events })
 }
 
-/// Runs a load and ends.
+/// The process of a load.
 pub fn run(what: &str) -> Result<()> {
     let load: Load = what.parse()?;
     begin()?;
@@ -204,7 +206,7 @@ pub fn run(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends with whoever started it, and moves into a network namespace of its own.
+/// Lets this process be killed when its parent exits, and moves it into a new network namespace.
 fn begin() -> Result<Netns> {
     prctl::set_pdeathsig(Signal::SIGKILL).during("PR_SET_PDEATHSIG")?;
     let netns = Netns::enter_new();
@@ -218,14 +220,14 @@ fn say(line: &str) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).during("standard output")
 }
 
-/// The next line; empty at the end.
+/// The next line of standard input; empty at its end.
 fn read_line() -> Result<String> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).during("standard input")?;
     Ok(line)
 }
 
-/// CPUs that this process may use.
+/// The number of CPUs that this process can use.
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_is_written_and_read() {
+    fn a_load_is_parsed_from_its_text() {
         for kind in [
             Kind::Storm(End::Fin),
             Kind::Storm(End::Rst),
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_three_numbers() {
+    fn a_result_has_three_numbers() {
         let got = done("10 2000000000 3").unwrap();
         assert_eq!((got.count, got.events), (10, 3));
         assert!((got.rate() - 5.0).abs() < 1e-9);

@@ -1,4 +1,5 @@
-//! A connection each millisecond, and when it began: which of them a tool shows first says since when it sees.
+//! Opens a connection every millisecond and records when each began. The first one that a tool
+//! shows tells since when it sees connections.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +10,18 @@ use super::{Loading, begin, read_line, say};
 use crate::fault::{During, Fault, Result};
 use crate::watch::now;
 
-/// The first argument of a process that probes.
+/// The first argument of a process that opens these connections.
 pub const FLAG: &str = "--probe";
 
-/// Probes from `go` to the next line, then answers `times PORT:NANOS,…`, the client's ports.
+/// The process: probes from the line `go` to the next line, then answers `times PORT:NANOS,…` with
+/// the ports of the client.
 pub fn run() -> Result<()> {
     begin()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).during("listen")?;
     let at = listener.local_addr().during("getsockname")?;
     say(&format!("ready {}", at.port()))?;
     read_line()?;
-    say("going")?;
+    say("probing")?;
     let over = AtomicBool::new(false);
     let times = thread::scope(|scope| {
         let prober = scope.spawn(|| {
@@ -46,21 +48,20 @@ fn probe(listener: &TcpListener, to: SocketAddr) -> Result<(u16, u64)> {
     Ok((port, begin))
 }
 
-/// A process that probes.
+/// A process that opens these connections.
 #[derive(Debug)]
 pub struct Probe(Loading);
 
 impl Probe {
-    /// Starts probing.
     pub fn start() -> Result<Self> {
         let mut loading = Loading::role(FLAG, "")?;
-        loading.told("go", "going")?;
+        loading.request("go", "probing")?;
         Ok(Self(loading))
     }
 
-    /// Ends it: the client's ports and when each connection began.
+    /// Stops it; returns the port of each client and when its connection began.
     pub fn stop(mut self) -> Result<Vec<(u16, u64)>> {
-        let words = self.0.told("stop", "times")?;
+        let words = self.0.request("stop", "times")?;
         let pair = |word: &str| {
             word.split_once(':').and_then(|(port, nanos)| Some((port.parse().ok()?, nanos.parse().ok()?)))
         };
@@ -68,7 +69,7 @@ impl Probe {
     }
 }
 
-/// The first number in the rows that is the port of a probe: when that began.
+/// When the connection began whose port occurs first in the rows.
 pub fn first_seen(rows: &[u8], probes: &[(u16, u64)]) -> Option<u64> {
     let text = String::from_utf8_lossy(rows);
     let mut numbers =

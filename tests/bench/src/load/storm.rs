@@ -1,4 +1,4 @@
-//! Connections that come and go.
+//! Opens and closes connections.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::{Done, End, Load, cpus};
 use crate::fault::{During, Fault, Result};
 
-/// A listener and the addresses by which it is reached: so many that the ports towards each last as long as connections lie in
-/// TIME_WAIT.
+/// A listener and its addresses. There are enough addresses that ports do not run out while closed
+/// connections are in TIME_WAIT.
 struct Service {
     listener: TcpListener,
     addresses: Vec<SocketAddr>,
@@ -20,7 +20,7 @@ struct Service {
 
 impl Service {
     fn new(v6: bool) -> Result<Self> {
-        // IPv6 has one address of the loopback, whose ports last for some 50,000 connections.
+        // IPv6 has one loopback address, whose ports are enough for about 50,000 connections.
         let addresses: Vec<IpAddr> = if v6 {
             vec![Ipv6Addr::LOCALHOST.into()]
         } else {
@@ -47,8 +47,8 @@ impl Service {
     }
 }
 
-/// One connection from the client's side. Each side waits for the other at every step, so that all connections go through
-/// the same states and no queue runs over.
+/// One connection on the client's side. Each side waits for the other at every step, so that all
+/// connections go through the same states and no queue overflows.
 fn client(to: SocketAddr, end: End) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     match end {
@@ -86,12 +86,12 @@ fn read_to_end(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// As fast as possible, two threads for each CPU.
+/// Connections as fast as possible, with two threads per CPU.
 pub fn storm(end: End, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> Result<Done> {
     run(cpus(), end, load, ready, |_, _| {})
 }
 
-/// At this rate, one connection after the other.
+/// Connections at this rate, one after the other.
 pub fn steady(rate: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> Result<Done> {
     run(1, End::Fin, load, ready, |begin, done| {
         let due = begin + Duration::from_secs_f64(done as f64 / f64::from(rate));
@@ -99,8 +99,8 @@ pub fn steady(rate: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> 
     })
 }
 
-/// `pairs` of a client and a server until the time is over. `pace` is called before each connection with the beginning and
-/// how many there were.
+/// Runs `pairs` of a client and a server until the time is over. `pace` is called before each
+/// connection with the time of the start and the number of connections so far.
 fn run(
     pairs: usize,
     end: End,
@@ -109,8 +109,8 @@ fn run(
     pace: impl Fn(Instant, u64) + Sync,
 ) -> Result<Done> {
     let service = Service::new(load.v6)?;
-    let over = AtomicBool::new(false);
-    let (service, over, pace) = (&service, &over, &pace);
+    let stop = AtomicBool::new(false);
+    let (service, stop, pace) = (&service, &stop, &pace);
     thread::scope(|scope| {
         let servers: Vec<_> = (0..pairs).map(|_| scope.spawn(|| serve(&service.listener, end))).collect();
         ready(service.port())?;
@@ -119,7 +119,7 @@ fn run(
             .map(|_| {
                 scope.spawn(move || -> Result<u64> {
                     let mut count = 0;
-                    while !over.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         pace(begin, count);
                         client(service.address(count)?, end).during("a connection")?;
                         count += 1;
@@ -129,7 +129,7 @@ fn run(
             })
             .collect();
         thread::sleep(load.time);
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         let counts = clients
             .into_iter()
             .map(|client| client.join().unwrap_or_else(|_| Err(Fault::new("a client panicked"))));
@@ -144,7 +144,7 @@ fn run(
     })
 }
 
-/// Connects to a port where nobody listens, one thread for each CPU.
+/// Connects to a port without a listener, with one thread per CPU.
 pub fn refused(load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> Result<Done> {
     let Service { listener, addresses } = Service::new(load.v6)?;
     let (to, port) = addresses.first().map(|to| (*to, to.port())).ok_or_else(|| Fault::new("no address"))?;
@@ -159,7 +159,11 @@ pub fn refused(load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> Result<Don
                     while begin.elapsed() < load.time {
                         match TcpStream::connect(to) {
                             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => count += 1,
-                            other => return Err(Fault::new(format!("nobody listens, and yet: {other:?}"))),
+                            other => {
+                                return Err(Fault::new(format!(
+                                    "a connect to a port without a listener: {other:?}"
+                                )));
+                            }
                         }
                     }
                     Ok(count)

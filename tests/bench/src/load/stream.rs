@@ -1,4 +1,4 @@
-//! Bytes from one process to itself, as many as go.
+//! Sends bytes on loopback as fast as possible.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{Done, Load, cpus};
 use crate::fault::{During, Fault, Result};
 
-/// One connection for each two CPUs, a thread at each end; sends of `bytes`.
+/// One connection for every two CPUs, with a thread at each end; each send has `bytes` bytes.
 pub fn stream(bytes: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) -> Result<Done> {
     let listener = if load.v6 {
         TcpListener::bind((Ipv6Addr::LOCALHOST, 0))
@@ -30,7 +30,7 @@ pub fn stream(bytes: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) ->
     let sends = AtomicU64::new(0);
     let begin = Instant::now();
     let received = thread::scope(|scope| {
-        let mut ends = Vec::new();
+        let mut readers = Vec::new();
         for (mut client, mut server) in pairs {
             let sends = &sends;
             scope.spawn(move || {
@@ -41,7 +41,7 @@ pub fn stream(bytes: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) ->
                 }
                 sends.fetch_add(count, Ordering::Relaxed);
             });
-            ends.push(scope.spawn(move || {
+            readers.push(scope.spawn(move || {
                 let (mut buffer, mut sum) = (vec![0; 256 << 10], 0_u64);
                 loop {
                     match server.read(&mut buffer).during("read")? {
@@ -51,10 +51,10 @@ pub fn stream(bytes: u32, load: &Load, ready: impl FnOnce(u16) -> Result<()>) ->
                 }
             }));
         }
-        let join = |end: thread::ScopedJoinHandle<'_, Result<u64>>| {
-            end.join().unwrap_or_else(|_| Err(Fault::new("a reader panicked")))
+        let join = |reader: thread::ScopedJoinHandle<'_, Result<u64>>| {
+            reader.join().unwrap_or_else(|_| Err(Fault::new("a reader panicked")))
         };
-        ends.into_iter().map(join).sum::<Result<u64>>()
+        readers.into_iter().map(join).sum::<Result<u64>>()
     });
     Ok(Done { count: received?, time: begin.elapsed(), events: sends.into_inner() })
 }

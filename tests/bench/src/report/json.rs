@@ -1,10 +1,11 @@
-//! All numbers of a run, for programs.
+//! The results as JSON.
 
 use serde_json::{Map, Value, json};
 
 use super::{Cell, Figure, Report};
 
-/// One object: conditions, what was left out, and for each figure its rows by the names of their columns.
+/// One object: conditions, peers that were not measured, and the rows of each figure by the names
+/// of their columns.
 pub fn report(report: &Report) -> Value {
     let conditions: Map<_, _> =
         report.conditions.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();

@@ -1,27 +1,27 @@
-//! The page with all tables, and the block of the README.
+//! The results as a Markdown page, and as the measured block of the README.
 
 use super::{Figure, Report};
 
-/// Where the README's block begins and ends.
+/// The line before the measured block of the README.
 pub const BEGIN: &str = "<!-- measured: cargo bench-tools --update-docs -->";
-/// See [`BEGIN`].
+/// The line after it.
 pub const END: &str = "<!-- end of what was measured -->";
 
-/// How a page begins.
 const HEAD: &str = "\
-# What it costs, beside its peers
+# Costs, compared with other tools
 
-Written by `cargo bench-tools --update-docs`. Ratios hold elsewhere, absolute figures do not. Peers that need kprobes are \
-[measured where there are some](emulated.md).
+Written by `cargo bench-tools --update-docs`. Ratios are similar on other machines, absolute figures are not. Peers that need \
+kprobes are [measured in an emulated machine](emulated.md).
 ";
 
-/// How it begins when the machine was emulated.
+/// For an emulated machine.
 const HEAD_EMULATED: &str = "\
-# What it costs, beside its peers, where kprobes are
+# Costs, compared with other tools, on a kernel with kprobes
 
-Written by `cargo vm-test --bench --update-docs`. An emulated machine whose clock counts instructions, each a nanosecond: \
-only ratios count. What a real CPU waits for (memory, other CPUs, exceptions and exits) is in no figure; what the host does \
-besides is in none either. How far that goes can be seen by the tools that are [measured on a real machine](README.md) as well.
+Written by `cargo vm-test --bench --update-docs`. The machine is emulated, and its clock counts instructions as one nanosecond \
+each: only ratios are meaningful. The figures do not contain the time in which a real CPU waits (for memory, other CPUs, \
+exceptions, exits to a hypervisor), nor other work of the host. To see how far the ratios can be trusted, compare them with \
+those of the tools that are also [measured on a real machine](README.md).
 ";
 
 /// The whole page.
@@ -32,11 +32,11 @@ pub fn page(report: &Report) -> String {
         page.push_str(&format!("| {name} | {} |\n", escaped(value)));
     }
     for (name, why) in &report.left_out {
-        page.push_str(&format!("| left out: {name} | {} |\n", escaped(why)));
+        page.push_str(&format!("| not measured: {name} | {} |\n", escaped(why)));
     }
     for figure in report.all() {
         page.push_str(&format!("\n## {}\n\n{}\n\n", figure.title, escaped(&figure.about)));
-        // Of figures that mean little by themselves there are no pictures.
+        // Absolute figures of an emulated machine mean little: it gets no charts.
         if figure.chart.is_some() && !report.emulated {
             page.push_str(&format!("![{}]({}.svg)\n\n", figure.title, figure.id));
         }
@@ -45,7 +45,7 @@ pub fn page(report: &Report) -> String {
     page
 }
 
-/// The README with its block replaced; `None` when it has none.
+/// The README with its measured block replaced; `None` if it has none.
 pub fn readme(readme: &str, report: &Report) -> Option<String> {
     let (before, rest) = readme.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_changes_between_its_marks_only() {
+    fn the_readme_changes_only_between_its_markers() {
         let text = format!("one\n{BEGIN}\nold\n{END}\ntwo\n");
         let got = readme(&text, &report()).unwrap();
         assert_eq!(
@@ -94,23 +94,23 @@ mod tests {
                 "one\n{BEGIN}\ntwo CPUs, 6.18.\n\n|  | a\\|b |\n|---|---|\n| start, ms | 5.0 |\n\n{END}\ntwo\n"
             )
         );
-        assert_eq!(readme(&got, &report()), Some(got.clone()), "and a second time not at all");
-        assert_eq!(readme("no marks", &report()), None);
+        assert_eq!(readme(&got, &report()), Some(got.clone()), "a second update changes nothing");
+        assert_eq!(readme("no markers", &report()), None);
     }
 
     #[test]
-    fn the_page_has_everything() {
+    fn the_page_has_conditions_and_tables() {
         let page = page(&report());
-        assert!(page.contains("| left out: BCC | no headers |") && page.contains("## Headline"));
+        assert!(page.contains("| not measured: BCC | no headers |") && page.contains("## Headline"));
         assert!(!page.contains(".svg"), "there is no chart");
     }
 
     #[test]
-    fn an_emulated_machine_is_said_to_be_one() {
+    fn the_page_says_that_a_machine_is_emulated() {
         let mut report = report();
         report.headline.chart = Some(Chart::Bars { axis: "ms".to_owned(), bars: vec![], goal: None });
-        assert!(page(&report).contains(".svg") && !page(&report).contains("An emulated machine"));
+        assert!(page(&report).contains(".svg") && !page(&report).contains("The machine is emulated"));
         report.emulated = true;
-        assert!(!page(&report).contains(".svg") && page(&report).contains("An emulated machine"));
+        assert!(!page(&report).contains(".svg") && page(&report).contains("The machine is emulated"));
     }
 }

@@ -1,4 +1,4 @@
-//! What was measured, in a form that every way of showing it takes.
+//! The results of a run, independent of the output format.
 
 pub mod json;
 pub mod markdown;
@@ -12,16 +12,15 @@ use crate::conditions::Conditions;
 /// A value of a table.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Cell {
-    /// Words.
     Text(String),
-    /// A number, with so many digits behind the point.
+    /// A number, and how many digits to show after the point.
     Number(f64, usize),
-    /// Not measured, or not known.
+    /// Not measured or not known.
     Unknown,
 }
 
 impl Cell {
-    /// A number, or [`Cell::Unknown`].
+    /// A number; [`Cell::Unknown`] for `None`, NaN and infinity.
     pub fn number(value: Option<f64>, digits: usize) -> Self {
         value.filter(|value| value.is_finite()).map_or(Self::Unknown, |value| Self::Number(value, digits))
     }
@@ -48,7 +47,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.pad(text),
-            // Little is not nothing.
+            // A small number above 0 must not be shown as 0.
             Self::Number(value, digits) if *value > 0.0 && *value < 0.5 * least(*digits) => {
                 f.pad(&format!("<{:.digits$}", least(*digits)))
             }
@@ -58,7 +57,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The least above 0 that so many digits show.
+/// The smallest number above 0 with this many digits after the point.
 fn least(digits: usize) -> f64 {
     (0..digits).fold(1.0, |least, _| least / 10.0)
 }
@@ -72,16 +71,16 @@ fn grouped(number: &str) -> String {
     format!("{sign}{}{fraction}", groups.join(","))
 }
 
-/// How a chart shows its numbers.
+/// The data of a chart.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Chart {
-    /// A bar for each name, and a line at what is to be reached.
+    /// A bar for each name, and a line at the goal.
     Bars {
-        /// What is measured, with its unit.
+        /// The quantity, with its unit.
         axis: String,
         /// Names and values.
         bars: Vec<(String, f64)>,
-        /// What is to be reached, if anything.
+        /// The goal, if there is one.
         goal: Option<f64>,
     },
     /// Cost against size, both in powers of ten.
@@ -95,53 +94,47 @@ pub enum Chart {
     },
 }
 
-/// A measurement.
+/// A table with its explanation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Figure {
-    /// For file names.
+    /// The name in JSON and of the chart's file.
     pub id: &'static str,
-    /// A heading.
     pub title: String,
-    /// How it was measured, in a sentence or two.
+    /// How it was measured.
     pub about: String,
-    /// The heads of the columns.
     pub columns: Vec<String>,
-    /// As many cells each as there are columns.
+    /// Each row has one cell per column.
     pub rows: Vec<Vec<Cell>>,
-    /// The picture, where there is one.
     pub chart: Option<Chart>,
 }
 
 impl Figure {
-    /// Without rows.
+    /// A figure without rows and without a chart.
     pub fn new(id: &'static str, title: &str, about: &str, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         Self { id, title: title.to_owned(), about: about.to_owned(), columns, rows: Vec::new(), chart: None }
     }
 
-    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
     }
 }
 
-/// All of a run.
+/// The results of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Report {
-    /// Machine, kernel, date, version: names and values.
     pub conditions: Conditions,
-    /// Peers that were not measured: name and reason.
+    /// Peers that were not measured, and the reason.
     pub left_out: Vec<(String, String)>,
-    /// The headline: what the README shows.
+    /// The table in the README.
     pub headline: Figure,
-    /// Everything else.
     pub figures: Vec<Figure>,
-    /// Whether the machine was emulated: only ratios count then.
+    /// Whether the machine was emulated: then only ratios are meaningful.
     pub emulated: bool,
 }
 
 impl Report {
-    /// All figures, the headline first if it has anything to say.
+    /// All figures, the headline first unless it is empty.
     pub fn all(&self) -> impl Iterator<Item = &Figure> {
         Some(&self.headline).filter(|headline| headline.columns.len() > 1).into_iter().chain(&self.figures)
     }

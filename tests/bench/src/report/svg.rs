@@ -1,4 +1,4 @@
-//! Charts: one SVG file each, drawn by hand.
+//! Draws charts as SVG files.
 
 use std::fmt::Write;
 
@@ -6,17 +6,17 @@ use super::{Chart, Figure};
 
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 16.0;
-/// Of a line of text.
+/// Height of a line of text.
 const LINE: f64 = 20.0;
-/// Room for names of bars.
+/// Width for the names of bars.
 const NAMES: f64 = 190.0;
-/// Room for values behind bars.
+/// Width for the values behind bars.
 const VALUES: f64 = 70.0;
-/// Of lines, and of bars: ours first.
+/// Colours of lines; bars of tcptools have the first, those of peers the second.
 const COLOURS: [&str; 8] =
     ["#0b6e4f", "#c8553d", "#3d5a80", "#8f6c3a", "#7b2d8b", "#4c956c", "#b08900", "#555555"];
 
-/// The chart of a figure, with machine, kernel and date under it.
+/// The chart of a figure, with the caption under it.
 pub fn chart(figure: &Figure, caption: &str) -> Option<String> {
     let mut drawing = Drawing { body: String::new(), height: MARGIN + LINE };
     drawing.text(MARGIN, MARGIN + 12.0, "start", "title", &figure.title);
@@ -51,20 +51,21 @@ impl Drawing {
         self.body.push('\n');
     }
 
-    /// Horizontal, from 0; on a scale of powers of ten where they differ by more than a hundred times.
+    /// Horizontal bars, from 0; on a logarithmic scale if values differ by more than a factor of
+    /// 100.
     fn bars(&mut self, axis: &str, bars: &[(String, f64)], goal: Option<f64>) {
         let values = || bars.iter().map(|(_, value)| *value).chain(goal).filter(|value| *value > 0.0);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
         let logarithmic = most / least > 100.0;
-        let room = WIDTH - NAMES - VALUES - 2.0 * MARGIN;
+        let width = WIDTH - NAMES - VALUES - 2.0 * MARGIN;
         let left = MARGIN + NAMES;
         let length = |value: f64| match value {
             _ if value <= 0.0 => 0.0,
             _ if logarithmic => {
                 let from = least.log10().floor();
-                room * (value.log10() - from) / (most.log10() - from)
+                width * (value.log10() - from) / (most.log10() - from)
             }
-            _ => room * value / most,
+            _ => width * value / most,
         };
         let note = if logarithmic { format!("{axis} (powers of ten)") } else { axis.to_owned() };
         self.text(left, self.height + 10.0, "start", "small", &note);
@@ -86,11 +87,11 @@ impl Drawing {
             let x = left + length(goal);
             self.line((x, top), (x, self.height), "goal");
             self.height += LINE;
-            self.text(x, self.height - 8.0, "middle", "small", &format!("to reach: {}", short(goal)));
+            self.text(x, self.height - 8.0, "middle", "small", &format!("goal: {}", short(goal)));
         }
     }
 
-    /// Both axes in powers of ten.
+    /// Lines with both axes logarithmic.
     fn lines(&mut self, size: &str, cost: &str, lines: &[(String, Vec<(f64, f64)>)]) {
         const PLOT: f64 = 260.0;
         let points = || lines.iter().flat_map(|(_, points)| points).filter(|(x, y)| *x > 0.0 && *y > 0.0);
@@ -161,7 +162,7 @@ fn powers(from: f64, to: f64) -> impl Iterator<Item = f64> {
         .map(|power| 10_f64.powf(power))
 }
 
-/// Three digits that matter, thousands as `k`.
+/// About three significant digits, thousands as `k`.
 fn short(value: f64) -> String {
     let text = match value.abs() {
         size if size >= 10_000.0 => return format!("{}k", short(value / 1000.0)),
@@ -181,7 +182,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Every element that is opened is closed, in order; attributes have quotes in pairs; text has no bare `&`.
+    /// Elements are closed in order, attributes have their quotes, and `&` only begins entities.
     #[track_caller]
     fn assert_well_formed(svg: &str) {
         let mut open = Vec::new();
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_chart_no_file() {
+    fn a_figure_without_a_chart_has_no_file() {
         assert_eq!(chart(&Figure::new("x", "t", "a", &[]), "c"), None);
     }
 

@@ -1,8 +1,8 @@
-//! Tables for a terminal.
+//! The results as text tables.
 
 use super::{Cell, Figure, Report};
 
-/// A figure as a table, its numbers to the right.
+/// A figure as a table, with numbers aligned to the right.
 pub fn figure(figure: &Figure) -> String {
     let cells: Vec<Vec<String>> =
         figure.rows.iter().map(|row| row.iter().map(Cell::to_string).collect()).collect();
@@ -24,12 +24,12 @@ pub fn figure(figure: &Figure) -> String {
     text
 }
 
-/// What a run begins with.
+/// The conditions, and the peers that were not measured.
 pub fn conditions(report: &Report) -> String {
     let mut text: String =
         report.conditions.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     for (name, why) in &report.left_out {
-        text.push_str(&format!("left out   {name}: {why}\n"));
+        text.push_str(&format!("not measured: {name}: {why}\n"));
     }
     text
 }
