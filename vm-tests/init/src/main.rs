@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         // In variants with few privileges this program is installed as `tcptools`.
         return privilege::exec_unprivileged();
     }
-    // The message goes to the console, which the runner shows if there is no verdict.
+    // The message goes to the console, which the runner shows if the verdict is missing.
     if let Err(message) = machine() {
         eprintln!("vm-init: {message}");
     }

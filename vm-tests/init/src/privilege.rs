@@ -17,8 +17,8 @@ const CAPABILITIES: &str = "/etc/capabilities";
 /// The program to execute.
 const TOOL: &str = "/bin/tcptools.real";
 
-/// The ids of Debian's user `nobody` and group `nogroup`.
-const NOBODY: u32 = 65534;
+/// An ordinary user and group: on Debian those without files of their own.
+const UNPRIVILEGED: u32 = 65534;
 
 /// Executes the tool with the same arguments and the same `argv[0]`, which selects the tool.
 pub fn exec_unprivileged() -> ExitCode {
@@ -51,7 +51,7 @@ fn drop_privileges() -> Result<(), String> {
     }
     // Without this, changing the user drops all capabilities.
     set_keepcaps(true).map_err(|errno| format!("PR_SET_KEEPCAPS: {errno}"))?;
-    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     setgroups(&[]).map_err(|errno| format!("setgroups: {errno}"))?;
     setresgid(gid, gid, gid).map_err(|errno| format!("setresgid: {errno}"))?;
     setresuid(uid, uid, uid).map_err(|errno| format!("setresuid: {errno}"))?;
