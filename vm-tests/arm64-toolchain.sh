@@ -1,10 +1,11 @@
 #!/bin/sh
-# Unpacks a toolchain for aarch64-unknown-linux-gnu into a folder of its own; nothing is installed.
+# Unpacks a toolchain for aarch64-unknown-linux-gnu into a folder. It installs nothing.
 #
 #   arm64-toolchain.sh PACKAGES FOLDER
 #
-# PACKAGES has the .deb files that src/toolchain.rs names. FOLDER gets the unpacked tree, wrappers that find its libraries, and
-# `environment`: variables for cargo, one NAME=VALUE on each line. It is complete when that file is there.
+# PACKAGES is a folder with the .deb files that src/toolchain.rs lists. FOLDER gets the unpacked
+# tree, wrappers that find its libraries, and the file `environment` with variables for cargo, one
+# NAME=VALUE on each line. That file is written last: if it exists, the toolchain is complete.
 set -eu
 packages=$(realpath "$1")
 folder=$(realpath -m "$2")
@@ -16,7 +17,7 @@ for package in "$packages"/*.deb; do
 done
 usr=$folder/tree/usr
 
-# Programs of the tree with the libraries of the tree: NAME, PROGRAM.
+# wrapper NAME PROGRAM: a script that runs a program of the tree with the libraries of the tree.
 wrapper() {
     cat >"$folder/bin/$1" <<END
 #!/bin/sh
@@ -25,7 +26,7 @@ END
     chmod +x "$folder/bin/$1"
 }
 
-# gcc finds its assembler and linker beside itself, and the C library where --sysroot says.
+# gcc finds its assembler and linker beside itself, and the C library by --sysroot.
 wrapper rustc "$usr/bin/rustc"
 wrapper strip "$usr/bin/aarch64-linux-gnu-strip"
 gcc=$(echo "$usr"/bin/aarch64-linux-gnu-gcc-[0-9]*)

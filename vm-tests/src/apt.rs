@@ -1,7 +1,8 @@
-//! Debian packages by the machine's own apt: its mirror, its keys, its way through proxies.
+//! Debian packages, downloaded by this host's own apt with its mirror, keys and proxies.
 //!
-//! The suites of the kernels are not those of this machine, so apt is given a private directory: lists, state and sources of
-//! its own. It checks the signatures of the index; the index has the checksum of each package. Nothing is installed.
+//! The kernels are from other suites than this host's, so apt gets a private directory with its own
+//! lists, state and sources. It checks the signature of the index, and the index has the checksum
+//! of each package. Nothing is installed.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -12,11 +13,11 @@ use std::process::Command;
 use crate::error::{Doing, Error, Result, run};
 use crate::matrix::{Arch, Pinned};
 
-/// Debian's keys, where its package `debian-archive-keyring` puts them.
+/// Debian's keys, from its package `debian-archive-keyring`.
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
-/// Runs apt's acquire methods and nothing else.
+/// Apt's program that downloads and unpacks single files.
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
 /// A private apt.
@@ -24,37 +25,34 @@ const HELPER: &str = "/usr/lib/apt/apt-helper";
 pub struct Apt {
     directory: PathBuf,
     mirror: Mirror,
-    /// The suites of which the index has been fetched in the life of this value.
+    /// The suites whose index has been downloaded since this value was made.
     suites: BTreeSet<String>,
 }
 
 /// A package as an index describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Package {
-    /// Its name.
     pub name: String,
-    /// Its version.
     pub version: String,
-    /// Where it is and its checksum.
     pub file: Pinned,
 }
 
-/// Where this machine gets Debian from.
+/// Where this host downloads Debian packages from.
 #[derive(PartialEq, Eq, Debug)]
 struct Mirror {
-    /// The archive's root, with a slash at its end.
+    /// The root of the main archive, with a slash at its end.
     main: String,
     /// The root of the security archive.
     security: String,
 }
 
 impl Mirror {
-    /// From lines `Label URI`, one for each index that apt is configured to have.
+    /// Reads lines `Label URI`, one for each configured index.
     fn parse(text: &str) -> Option<Self> {
         let of = |label: &str| text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(' '));
         let slash = |uri: &str| format!("{}/", uri.trim_end_matches('/'));
         let main = slash(of("Debian")?);
-        // Mirrors keep the security archive beside the main one.
+        // Most mirrors keep the security archive beside the main one.
         let security =
             of("Debian-Security").map_or_else(|| format!("{}-security/", main.trim_end_matches('/')), slash);
         Some(Self { main, security })
@@ -66,20 +64,20 @@ impl Mirror {
 }
 
 impl Apt {
-    /// A private apt in this directory. Nothing is fetched before it has to be.
+    /// A private apt in this directory. It downloads nothing until something is asked for.
     ///
     /// # Errors
     ///
-    /// When this machine's apt does not know a Debian archive.
+    /// If this host's apt has no Debian archive configured.
     pub fn new(directory: &Path) -> Result<Self> {
         let format = "$(LABEL) $(REPO_URI)";
-        let known =
+        let indexes =
             run(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
-        let mirror = Mirror::parse(&String::from_utf8_lossy(&known)).ok_or(Error::NoMirror)?;
+        let mirror = Mirror::parse(&String::from_utf8_lossy(&indexes)).ok_or(Error::NoMirror)?;
         Ok(Self { directory: directory.to_owned(), mirror, suites: BTreeSet::new() })
     }
 
-    /// Fetches the index of a suite, once in the life of this value.
+    /// Downloads the index of a suite, once for this value.
     fn update(&mut self, suite: &str) -> Result<()> {
         if !self.suites.insert(suite.to_owned()) {
             return Ok(());
@@ -91,7 +89,7 @@ impl Apt {
         self.write("status", "")?;
         self.write("sources.list", &self.sources())?;
         self.write("apt.conf", &self.configuration())?;
-        eprintln!("vm-test: fetch the package index of {suite}");
+        eprintln!("vm-test: downloading the package index of {suite}");
         run(self.program("apt-get").args(["-qq", "-o", "APT::Update::Error-Mode=any", "update"])).map(|_| ())
     }
 
@@ -107,7 +105,8 @@ impl Apt {
         self.suites.iter().map(line).collect()
     }
 
-    /// Read after the machine's own configuration, which keeps its proxies and time-outs.
+    /// Apt reads this after the host's own configuration, so that the host's proxies and time-outs
+    /// stay.
     fn configuration(&self) -> String {
         let here = self.directory.display();
         format!(
@@ -134,11 +133,12 @@ impl Apt {
         command
     }
 
-    /// The newest package that a pattern with one `*` means, for which a digit has to stand first; or the one of this name.
+    /// The newest package that matches: the `*` in a pattern stands for text that begins with a
+    /// digit, and a pattern without `*` is a name.
     ///
     /// # Errors
     ///
-    /// [`Error::NoPackage`] when there is none.
+    /// [`Error::NoPackage`] if none matches.
     pub fn newest(&mut self, suite: &str, arch: Arch, pattern: &str) -> Result<Package> {
         self.update(suite)?;
         let (suite_filter, arch_filter) =
@@ -153,7 +153,7 @@ impl Apt {
         ]))?;
         let mut best: Option<Package> = None;
         for list in String::from_utf8_lossy(&lists).lines() {
-            // As apt keeps it, which may be compressed in one of many ways.
+            // Apt may keep the list compressed in one of several formats.
             let text = run(self.program(HELPER).args(["cat-file", list]))?;
             for package in packages(&String::from_utf8_lossy(&text)).filter(|p| matches(pattern, &p.name)) {
                 let newer = best.as_ref().is_none_or(|b| {
@@ -168,11 +168,11 @@ impl Apt {
         best.ok_or_else(|| Error::NoPackage { package: pattern.to_owned(), suite: suite.to_owned() })
     }
 
-    /// Fetches a package into a file. apt refuses it when its checksum is wrong.
+    /// Downloads a package into a file. Apt refuses it if its checksum is wrong.
     ///
     /// # Errors
     ///
-    /// When it is gone or is not what the checksum says.
+    /// If it is missing or its checksum is wrong.
     pub fn fetch(&mut self, suite: &str, file: &Pinned, to: &Path) -> Result<()> {
         self.update(suite)?;
         let uri = format!("{}{}", self.mirror.root(suite), file.path);
@@ -182,7 +182,7 @@ impl Apt {
     }
 }
 
-/// The packages of an index, of which each field that matters is on one line.
+/// The packages of an index. Each field used here is on one line of its stanza.
 fn packages(text: &str) -> impl Iterator<Item = Package> {
     text.split("\n\n").filter_map(|stanza| {
         let field = |name: &str| {
@@ -218,18 +218,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mirror_is_the_machines_own() {
+    fn the_mirror_is_the_hosts_own() {
         let text = "Debian http://mirror.example/debian/\nDebian http://mirror.example/debian/\nDebian-Security http://other.example/sec\n";
         let mirror = Mirror::parse(text).unwrap();
         assert_eq!(mirror.root("trixie-backports"), "http://mirror.example/debian/");
         assert_eq!(mirror.root("trixie-security"), "http://other.example/sec/");
-        let guessed = Mirror::parse("Debian http://mirror.example/debian\n").unwrap();
-        assert_eq!(guessed.root("bullseye-security"), "http://mirror.example/debian-security/");
+        let derived = Mirror::parse("Debian http://mirror.example/debian\n").unwrap();
+        assert_eq!(derived.root("bullseye-security"), "http://mirror.example/debian-security/");
         assert_eq!(Mirror::parse("Ubuntu http://mirror.example/ubuntu/\n"), None);
     }
 
     #[test]
-    fn a_pattern_means_numbered_packages_only() {
+    fn a_pattern_matches_numbered_packages_only() {
         let pattern = "linux-image-6.1.0-*-cloud-amd64";
         assert!(matches(pattern, "linux-image-6.1.0-56-cloud-amd64"));
         assert!(!matches(pattern, "linux-image-6.1.0-56-amd64"));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn stanzas_without_a_file_are_no_packages() {
+    fn stanzas_without_a_file_are_ignored() {
         let text = "Package: a\nVersion: 1\nFilename: pool/a.deb\nSHA256: 00\nDescription: x\n\nPackage: b\nVersion: 2\n";
         let names: Vec<String> = packages(text).map(|p| p.name).collect();
         assert_eq!(names, ["a"]);

@@ -5,27 +5,31 @@ use clap::{Arg, ArgAction, Command, value_parser};
 /// What was typed.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Args {
-    /// Machines; none for all.
+    /// Names of machines; all if empty.
     pub machines: Vec<String>,
-    /// Arguments of the tests, or of the benchmark.
+    /// Arguments for the tests or the benchmark.
     pub tests: Vec<String>,
-    /// Only say which machines there are.
+    /// List the machines and end.
     pub list: bool,
+    /// List them as JSON.
+    pub json: bool,
+    /// Build the programs for the machines and end.
+    pub build: bool,
     /// Only the machines marked `quick`.
     pub quick: bool,
-    /// A shell on the console of one machine.
+    /// Start a shell on the console of one machine.
     pub shell: bool,
-    /// Machines to run at a time.
+    /// How many machines run at the same time.
     pub jobs: usize,
-    /// Attach every tool in every way, and run no test.
+    /// Attach every tool with every set of options, and run no test.
     pub attach: bool,
     /// Run the benchmark instead of the tests.
     pub bench: bool,
-    /// Write what it measured into the documents.
+    /// Write the benchmark's results into `tests/bench/results`.
     pub update_docs: bool,
-    /// Take over what the programs cost.
+    /// Accept the present cost of the programs.
     pub bless: bool,
-    /// Look for newer kernels than those of the cache.
+    /// Look for newer kernels than the cache has.
     pub update: bool,
 }
 
@@ -35,22 +39,28 @@ fn command() -> Command {
     };
     Command::new("cargo vm-test")
         .about("Boots real Debian kernels in QEMU and runs the kernel tests inside, or the benchmark")
-        .arg(
-            Arg::new("machine")
-                .value_name("KERNEL")
-                .num_args(0..)
-                .help("5.10, 6.12:lockdown, arm64 for all of these, :lockdown for a variant; all by default"),
-        )
+        .arg(Arg::new("machine").value_name("KERNEL").num_args(0..).help(
+            "A machine (5.10, 6.12:integrity), an architecture (arm64), a variant (:integrity), or `:` \
+                       for all plain machines [default: all]",
+        ))
         .arg(
             Arg::new("test")
                 .value_name("TEST")
                 .num_args(0..)
                 .last(true)
-                .help("Arguments of the tests, parts of names; or of the benchmark"),
+                .help("Arguments for the tests (parts of their names) or for the benchmark"),
         )
-        .arg(flag("list", "Say which machines there are, and what of them is in the cache"))
+        .arg(flag("list", "List the machines and the packages in the cache"))
+        .arg(flag("json", "List the machines as a JSON array").requires("list"))
+        .arg(
+            flag("build", "Build the programs for the machines, and boot none")
+                .conflicts_with_all(["list", "shell", "attach", "bench", "bless", "test"]),
+        )
         .arg(flag("quick", "Only the machines that ./test runs").conflicts_with("machine"))
-        .arg(flag("shell", "A shell on the console of one machine (Ctrl-A X ends it)").requires("machine"))
+        .arg(
+            flag("shell", "Start a shell on the console of one machine (Ctrl-A X ends it)")
+                .requires("machine"),
+        )
         .arg(
             Arg::new("jobs")
                 .long("jobs")
@@ -58,30 +68,30 @@ fn command() -> Command {
                 .value_name("N")
                 .default_value("2")
                 .value_parser(value_parser!(u16).range(1..))
-                .help("Machines to run at a time; each takes one CPU"),
+                .help("Run N machines at the same time; each takes one CPU"),
         )
         .arg(
             flag("attach", "Attach every tool with every set of options, and run no test")
                 .conflicts_with("test"),
         )
         .arg(
-            flag("bench", "Run the benchmark in one machine, beside the peers that are installed here")
+            flag("bench", "Run the benchmark in one machine, with the peers installed on this host")
                 .conflicts_with_all(["quick", "list", "shell", "attach", "bless"]),
         )
         .arg(
-            flag("update-docs", "Write what --bench measured into tests/bench/results")
+            flag("update-docs", "Write the results of --bench into tests/bench/results")
                 .requires("bench")
                 .conflicts_with("test"),
         )
-        .arg(flag("bless", "Write what the programs cost into programs.txt"))
-        .arg(flag("update", "Look for newer kernels than those of the cache"))
+        .arg(flag("bless", "Accept the present cost of the programs: write it into programs.txt"))
+        .arg(flag("update", "Look for newer kernels than the cache has"))
 }
 
 /// Reads the command line.
 ///
 /// # Errors
 ///
-/// clap's, which prints itself and knows its exit code.
+/// clap's error, which prints itself and has the exit code.
 pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, clap::Error> {
     let matches = command().no_binary_name(true).try_get_matches_from(words)?;
     let words = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
@@ -89,6 +99,8 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, clap::Erro
         machines: words("machine"),
         tests: words("test"),
         list: matches.get_flag("list"),
+        json: matches.get_flag("json"),
+        build: matches.get_flag("build"),
         quick: matches.get_flag("quick"),
         shell: matches.get_flag("shell"),
         jobs: matches.get_one::<u16>("jobs").map_or(1, |&jobs| usize::from(jobs)),
@@ -120,9 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn contradicting_options_are_refused() {
         for line in [
             "--quick 5.10",
+            "--json",
+            "--build --list",
+            "--build 5.10 -- tcplife",
             "--shell",
             "--frobnicate",
             "--bench --attach",

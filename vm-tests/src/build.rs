@@ -1,4 +1,4 @@
-//! The programs that go into the machines: built by the cargo that runs this one, for the machine's architecture.
+//! Builds the programs that go into the machines, with the cargo that runs this program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,30 +8,28 @@ use crate::image;
 use crate::matrix::Arch;
 use crate::toolchain::Toolchain;
 
-/// Where they are.
+/// The paths of what was built.
 #[derive(Debug)]
 pub struct Programs {
-    /// PID 1.
+    /// The program that runs as PID 1.
     pub init: PathBuf,
-    /// The tool under test, as it is released.
+    /// The release build of tcptools.
     pub tcptools: PathBuf,
-    /// What is run.
+    /// What the machine runs.
     pub kind: Payload,
-    /// Its program.
+    /// The program for it.
     pub payload: PathBuf,
 }
 
-/// What is run in the machines.
+/// What the machines run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Payload {
-    /// The kernel tests.
     Tests,
-    /// The benchmark.
     Bench,
 }
 
 impl Payload {
-    /// Its name in a machine's `/bin`.
+    /// The program's name in a machine's `/bin`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,11 +57,11 @@ impl Payload {
 }
 
 impl Programs {
-    /// Builds them, with cargo's own messages on standard error.
+    /// Builds them. Cargo's messages go to standard error.
     ///
     /// # Errors
     ///
-    /// When cargo fails.
+    /// If cargo fails.
     pub fn build(kind: Payload, arch: Arch, cache: &Path, toolchain: &Toolchain) -> Result<Self> {
         let release =
             ["build", "--release", "-p", "tools", "-p", "vm-init", "--bin", "tcptools", "--bin", "vm-init"];
@@ -75,12 +73,12 @@ impl Programs {
     }
 }
 
-/// Runs cargo and returns what it built: target names and the paths of their programs.
+/// Runs cargo and returns the names and paths of the programs that it built.
 fn cargo(words: &[&str], toolchain: &Toolchain) -> Result<Vec<(String, PathBuf)>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(words).arg("--message-format=json-render-diagnostics");
-    // The folder of this crate, as cargo sets it for what it runs, and as it was when this was built.
+    // This crate's folder as cargo sets it at run time, otherwise as it was at build time.
     command.current_dir(
         std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()),
     );
@@ -88,13 +86,13 @@ fn cargo(words: &[&str], toolchain: &Toolchain) -> Result<Vec<(String, PathBuf)>
     let output = command.stderr(Stdio::inherit()).output().doing("start cargo")?;
     if !output.status.success() {
         let command = format!("cargo {}", words.join(" "));
-        return Err(Error::Program { command, status: output.status, said: String::new() });
+        return Err(Error::Program { command, status: output.status, stderr: String::new() });
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     Ok(messages.lines().filter_map(executable).collect())
 }
 
-/// Name and path, if this message of cargo is of a program it built.
+/// The name and path, if this message of cargo reports a program that it built.
 fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = message["executable"].as_str()?;

@@ -1,40 +1,40 @@
-//! What a machine says: lines of its serial ports as events.
+//! Parses the lines of a machine's serial ports into events.
 
-/// One thing that happened in a machine.
+/// One line of a machine's output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// PID 1 runs, on this kernel.
+    /// PID 1 runs, on this kernel release.
     Booted(String),
-    /// A module was loaded (`veth.ko ok`) or was not.
+    /// A kernel module and `ok`, or why it could not be loaded.
     Module(String),
-    /// A line of a tool's `-v`.
-    AttachOption {
-        /// The tool.
+    /// A line of a tool's `-vv` output.
+    Tool {
+        /// The tool's name.
         tool: String,
-        /// How it was told to read memory; `default` is its own choice.
+        /// Its `--access`, or `default` without that option.
         access: String,
-        /// Its options, joined by `+`.
+        /// Its other options joined by `+`, or `+` alone.
         options: String,
-        /// What it said.
+        /// The line itself.
         line: String,
     },
     /// A line of the tests' output.
     Output(String),
-    /// A line of a file that the payload has written.
+    /// A line of a file that the payload wrote.
     File {
-        /// The file's name, without its folder.
+        /// The file's name without its folder.
         name: String,
-        /// The line.
+        /// The line itself.
         line: String,
     },
-    /// The tests have ended; `ok` or why not.
+    /// The payload has ended: `ok`, or what went wrong.
     Verdict(String),
-    /// A line that is not from PID 1: the kernel's.
+    /// A line of the kernel.
     Console(String),
 }
 
-/// What a kernel says when something is wrong with it, whatever the tests say.
-const MARKS: [&str; 12] = [
+/// Words in kernel messages that make a machine fail even if all tests pass.
+const ALARMS: [&str; 12] = [
     "Kernel panic",
     "BUG:",
     "WARNING:",
@@ -50,15 +50,14 @@ const MARKS: [&str; 12] = [
 ];
 
 impl Event {
-    /// Reads a line. `vm SECONDS WORD TEXT` is from PID 1.
+    /// Parses a line. Lines from PID 1 are `vm SECONDS WORD TEXT`.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end_matches(['\r', '\n']);
-        // On a console the kernel may have left its cursor within a line.
-        Self::of_init(line).unwrap_or_else(|| Self::Console(line.to_owned()))
+        Self::from_init(line).unwrap_or_else(|| Self::Console(line.to_owned()))
     }
 
-    fn of_init(line: &str) -> Option<Self> {
+    fn from_init(line: &str) -> Option<Self> {
         let (seconds, rest) = line.strip_prefix("vm ")?.split_once(' ')?;
         seconds.parse::<f64>().ok()?;
         let (word, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -72,42 +71,40 @@ impl Event {
                 let (name, line) = text.split_once(' ')?;
                 Self::File { name: name.to_owned(), line: line.to_owned() }
             }
-            "attach_option" => {
+            "tool" => {
                 let mut words = text.splitn(4, ' ').map(str::to_owned);
                 let (tool, access, options) = (words.next()?, words.next()?, words.next()?);
-                Self::AttachOption { tool, access, options, line: words.next().unwrap_or_default() }
+                Self::Tool { tool, access, options, line: words.next().unwrap_or_default() }
             }
             _ => return None,
         })
     }
 
-    /// Whether the kernel complains here.
+    /// Whether this is a kernel message about a serious problem.
     #[must_use]
     pub fn is_alarm(&self) -> bool {
-        matches!(self, Self::Console(line) if MARKS.iter().any(|mark| line.contains(mark)))
+        matches!(self, Self::Console(line) if ALARMS.iter().any(|alarm| line.contains(alarm)))
     }
 }
 
 /// How a test ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It passed.
     Passed,
     /// It failed, and passed when it was run again.
-    Second,
-    /// It failed.
+    PassedOnRetry,
     Failed,
-    /// It was not run, because of this.
+    /// It did not run, for this reason.
     Skipped(String),
 }
 
-/// Reads `test NAME ... VERDICT`, which the tests print for each.
+/// Parses `test NAME ... VERDICT`, the line that the kernel tests print for each test.
 #[must_use]
 pub fn test_line(line: &str) -> Option<(&str, Verdict)> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let verdict = match verdict {
         "ok" => Verdict::Passed,
-        "ok the second time" => Verdict::Second,
+        "ok the second time" => Verdict::PassedOnRetry,
         "FAILED" => Verdict::Failed,
         other => Verdict::Skipped(other.strip_prefix("skipped: ")?.to_owned()),
     };
@@ -119,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_pid_1_are_told_from_the_kernels() {
+    fn lines_of_pid_1_and_of_the_kernel() {
         assert_eq!(Event::parse("vm 0.012 boot 6.1.0-56\r"), Event::Booted("6.1.0-56".into()));
         assert_eq!(Event::parse("vm 1.0 out "), Event::Output(String::new()));
         assert_eq!(Event::parse("vm 1.0 out   indented"), Event::Output("  indented".into()));
@@ -127,8 +124,8 @@ mod tests {
         assert_eq!(Event::parse("vm 1.0 file x.md   a | b"), file("  a | b"));
         assert_eq!(Event::parse("vm 1.0 file x.md "), file(""));
         assert_eq!(
-            Event::parse("vm 2.5 attach_option tcplife typed + tcptools: tcplife: attached"),
-            Event::AttachOption {
+            Event::parse("vm 2.5 tool tcplife typed + tcptools: tcplife: attached"),
+            Event::Tool {
                 tool: "tcplife".into(),
                 access: "typed".into(),
                 options: "+".into(),
@@ -141,17 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_in_trouble_is_noticed() {
+    fn serious_kernel_messages_are_alarms() {
         assert!(Event::parse("[   12.3] BUG: unable to handle page fault for address: 0").is_alarm());
         assert!(Event::parse("[  120.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:").is_alarm());
-        assert!(!Event::parse("vm 1.0 out BUG: said by a test").is_alarm());
+        assert!(!Event::parse("vm 1.0 out BUG: printed by a test").is_alarm());
         assert!(!Event::parse("[    8.2] reboot: Power down").is_alarm());
     }
 
     #[test]
     fn verdicts_of_tests() {
         assert_eq!(test_line("test a::b ... ok"), Some(("a::b", Verdict::Passed)));
-        assert_eq!(test_line("test a::b ... ok the second time"), Some(("a::b", Verdict::Second)));
+        assert_eq!(test_line("test a::b ... ok the second time"), Some(("a::b", Verdict::PassedOnRetry)));
         assert_eq!(test_line("test a::b ... FAILED"), Some(("a::b", Verdict::Failed)));
         let skipped = Verdict::Skipped("needs veth: none".into());
         assert_eq!(test_line("test a::b ... skipped: needs veth: none"), Some(("a::b", skipped)));

@@ -1,26 +1,27 @@
-//! What the verifier made of each program on each kernel, kept in `programs.txt`: the table that reviews see, and a budget.
+//! The verifier's figures for each program on each kernel. `programs.txt` keeps them, so that a
+//! review shows what a change costs, and a run fails if a figure grows past its budget.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Tool, access mode, program.
+/// The names of a tool, an access mode and a program.
 pub type Program = (String, String, String);
 
-/// What a program costs a kernel.
+/// The verifier's figures for one program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
-    /// Slots after the verifier's rewriting.
+    /// Instruction slots after the verifier's rewriting.
     pub instructions: u32,
-    /// Instructions the verifier looked at, on all paths.
+    /// Instructions that the verifier visited on all paths.
     pub verified: u32,
-    /// Bytes of stack; `None` where the kernel does not say.
+    /// Bytes of stack, if the kernel reports them.
     pub stack: Option<u32>,
     /// Bytes of machine code.
     pub bytes: u32,
 }
 
 impl Cost {
-    /// Reads `N instructions, N verified, stack N, N bytes`.
+    /// Parses `N instructions, N verified, stack N, N bytes`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(", ");
@@ -36,8 +37,9 @@ impl Cost {
         parts.next().is_none().then_some(cost)
     }
 
-    /// The first number that has grown past its budget: a tenth, and a few more for what is small. Kernels change underneath:
-    /// an update may rewrite or compile a program a little differently.
+    /// The first figure that has grown past its budget: a tenth, and 16 for small programs. The
+    /// margin is for updates of a kernel, which may rewrite or compile a program a little
+    /// differently.
     fn over_budget(self, was: Self) -> Option<String> {
         let numbers = [
             ("instructions", self.instructions, was.instructions),
@@ -58,16 +60,16 @@ impl fmt::Display for Cost {
     }
 }
 
-/// The table: for each program, each kernel's cost.
+/// The cost of each program by kernel.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Costs(BTreeMap<Program, BTreeMap<String, Cost>>);
 
 impl Costs {
-    /// Reads the file's text; says the line that is none of it.
+    /// Parses the file's text.
     ///
     /// # Errors
     ///
-    /// The line.
+    /// The line that cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut costs = Self::default();
         let mut program = None;
@@ -90,35 +92,33 @@ impl Costs {
         self.0.entry(program).or_default().insert(kernel.to_owned(), cost);
     }
 
-    /// What is wrong with the programs of a kernel: grown, new or gone.
+    /// Programs of a kernel that have grown, are new or have disappeared, one line each.
     #[must_use]
     pub fn faults(&self, kernel: &str, seen: &BTreeMap<Program, Cost>) -> Vec<String> {
         let mut faults = Vec::new();
         for (program @ (tool, access, name), cost) in seen {
             let what = format!("{tool} {access} {name}");
             match self.0.get(program).and_then(|kernels| kernels.get(kernel)) {
-                None => {
-                    faults.push(format!("{what}: not in programs.txt for this kernel (--bless writes it)"))
-                }
+                None => faults.push(format!("{what}: not in programs.txt for this kernel (--bless adds it)")),
                 Some(was) => faults.extend(
                     cost.over_budget(*was)
                         .map(|over| format!("{what}: {over} (programs.txt; --bless accepts it)")),
                 ),
             }
         }
-        let gone = self
+        let missing = self
             .0
             .iter()
             .filter(|(program, kernels)| kernels.contains_key(kernel) && !seen.contains_key(*program));
-        for ((tool, access, name), _) in gone {
+        for ((tool, access, name), _) in missing {
             faults.push(format!(
-                "{tool} {access} {name}: in programs.txt, and was not loaded (--bless takes it out)"
+                "{tool} {access} {name}: in programs.txt but was not loaded (--bless removes it)"
             ));
         }
         faults
     }
 
-    /// Takes over what a kernel has said.
+    /// Replaces the figures of a kernel.
     pub fn bless(&mut self, kernel: &str, seen: &BTreeMap<Program, Cost>) {
         for kernels in self.0.values_mut() {
             kernels.remove(kernel);
@@ -133,8 +133,8 @@ impl Costs {
 impl fmt::Display for Costs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "# What the verifier makes of each program without options, by kernel. Written by `cargo vm-test --bless`; a run fails when\n\
-             # a number is more than a tenth above what is here.\n",
+            "# The verifier's figures for each program without options, by kernel. Written by\n\
+             # `cargo vm-test --bless`. A run fails if a figure is more than a tenth above the one here.\n",
         )?;
         for ((tool, access, program), kernels) in &self.0 {
             writeln!(f, "\n{tool} {access} {program}")?;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_past_the_budget_new_and_gone_are_faults() {
+    fn growth_past_the_budget_and_new_and_missing_programs_are_faults() {
         let mut costs = Costs::default();
         costs.bless("6.1", &BTreeMap::from([(program(), COST)]));
         let with = |cost| costs.faults("6.1", &BTreeMap::from([(program(), cost)]));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn blessing_takes_out_what_is_gone() {
+    fn blessing_removes_missing_programs() {
         let mut costs = Costs::default();
         costs.bless("6.1", &BTreeMap::from([(program(), COST)]));
         costs.bless("6.1", &BTreeMap::new());

@@ -1,54 +1,43 @@
-//! What can keep a machine from being made or run. How its tests end is no error, see [`crate::outcome`].
+//! Errors that prevent a machine from being built or run. Failed tests are not errors, see
+//! [`crate::outcome`].
 
 use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus};
 
-/// One line each, a program's last words excepted.
+/// Each is one line, except for a failed program's output.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or a process could not be used.
     Io {
-        /// What was tried, `read /path`.
+        /// The action, such as `read /path`.
         doing: String,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// A program ended badly.
+    /// A program failed.
     Program {
-        /// Its command line.
         command: String,
-        /// How it ended.
         status: ExitStatus,
-        /// What it said on standard error.
-        said: String,
+        /// What it wrote to standard error.
+        stderr: String,
     },
-    /// `kernels.toml` is not what it has to be.
+    /// `kernels.toml` has an error.
     Matrix(String),
-    /// A line of `programs.txt` is not what it has to be.
+    /// A line of `programs.txt` cannot be read.
     CostLine(String),
-    /// No machine is called so.
+    /// No machine matches this word.
     NoSuchRun(String),
-    /// A package that neither the index nor a pin leads to.
-    NoPackage {
-        /// The name or pattern.
-        package: String,
-        /// The Debian suite it was looked for in.
-        suite: String,
-    },
-    /// A package lacks a file it should have.
-    NotInPackage {
-        /// What was looked for.
-        file: String,
-        /// Where.
-        package: String,
-    },
-    /// The machine's apt has no Debian archive configured.
+    /// A package that is neither in the index nor at its pinned path.
+    NoPackage { package: String, suite: String },
+    /// A package does not have a file that it should have.
+    NotInPackage { file: String, package: String },
+    /// This host's apt has no Debian archive configured.
     NoMirror,
-    /// The benchmark ended well and did not write this file.
+    /// The benchmark succeeded but did not write this file.
     NotWritten(&'static str),
-    /// cargo built something else than was asked for.
+    /// Cargo succeeded but did not build this program.
     NotBuilt(&'static str),
 }
 
@@ -59,19 +48,21 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { doing, source } => write!(f, "{doing}: {source}"),
-            Self::Program { command, status, said } => write!(f, "{command}: {status}\n{}", said.trim_end()),
+            Self::Program { command, status, stderr } => {
+                write!(f, "{command}: {status}\n{}", stderr.trim_end())
+            }
             Self::Matrix(fault) => write!(f, "kernels.toml: {fault}"),
             Self::CostLine(line) => write!(f, "programs.txt: cannot read `{line}`"),
             Self::NoSuchRun(word) => {
-                write!(f, "no machine, kernel or variant is called `{word}` (--list shows them)")
+                write!(f, "no machine, architecture or variant matches `{word}` (--list shows the machines)")
             }
             Self::NoPackage { package, suite } => {
-                write!(f, "{package} can no longer be had from {suite}")
+                write!(f, "{package} is no longer available from {suite}")
             }
-            Self::NotInPackage { file, package } => write!(f, "no {file} in {package}"),
-            Self::NoMirror => f.write_str("apt of this machine has no Debian archive configured"),
-            Self::NotWritten(name) => write!(f, "the benchmark wrote no {name}"),
-            Self::NotBuilt(name) => write!(f, "cargo built no {name}"),
+            Self::NotInPackage { file, package } => write!(f, "{package} does not contain {file}"),
+            Self::NoMirror => f.write_str("apt on this host has no Debian archive configured"),
+            Self::NotWritten(name) => write!(f, "the benchmark did not write {name}"),
+            Self::NotBuilt(name) => write!(f, "cargo did not build {name}"),
         }
     }
 }
@@ -85,9 +76,9 @@ impl std::error::Error for Error {
     }
 }
 
-/// Says what was tried when it fails.
+/// Adds the action to an error.
 pub trait Doing<T> {
-    /// `doing` is a verb and its object, `read /path`.
+    /// `doing` is a verb and its object, such as `read /path`.
     fn doing(self, doing: impl fmt::Display) -> Result<T>;
 }
 
@@ -101,15 +92,15 @@ impl<T> Doing<T> for io::Result<T> {
 ///
 /// # Errors
 ///
-/// When it does not start or does not end with 0.
+/// If it does not start or its exit status is not 0.
 pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let shown = format!("{} {}", command.get_program().display(), words(command));
     let output = command.output().doing(format_args!("start {shown}"))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Error::Program { command: shown, status: output.status, said })
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Error::Program { command: shown, status: output.status, stderr })
 }
 
 fn words(command: &Command) -> String {

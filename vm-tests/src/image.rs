@@ -1,4 +1,5 @@
-//! A kernel on disk: its image and the few modules the tests need, taken out of Debian packages once and kept.
+//! Kernels in the cache: the image and the few modules that the tests need, unpacked from Debian
+//! packages.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,55 +13,57 @@ use crate::apt::Apt;
 use crate::error::{Doing, Error, Result, run};
 use crate::matrix::{Kernel, Pinned};
 
-/// Modules by file name without its endings, each after what it depends on. Where one of them is part of the kernel, or does not
-/// exist, there is no such file.
+/// Modules by file name without endings, each after the ones it depends on. Some kernels have one
+/// of them built in, or do not have it at all; then it has no file.
 pub const MODULES: [&str; 8] = [
     "inet_diag",
     "tcp_diag",
     "veth",
     "sch_netem",
-    // nf_tables of kernels before 6.14 needs it.
+    // Before 6.14, nf_tables needs it.
     "crc32c_generic",
     "libcrc32c",
     "nfnetlink",
     "nf_tables",
 ];
 
-/// What the files of an image are called in its folder.
+/// The kernel's file in its folder.
 const VMLINUZ: &str = "vmlinuz";
+/// The file with a [`Record`].
 const RECORD: &str = "packages.json";
 
 /// A kernel that can be booted.
 #[derive(Debug)]
 pub struct Image {
     folder: PathBuf,
-    /// The modules' files, in the order of [`MODULES`]; fewer where Debian does not publish them.
+    /// The files of the modules that exist, in the order of [`MODULES`].
     pub modules: Vec<PathBuf>,
-    /// The packages it is from, by name and checksum.
+    /// Names and checksums of the packages that it came from.
     pub packages: BTreeMap<String, String>,
 }
 
-/// Kept beside the files.
+/// Where the files came from.
 #[derive(Serialize, Deserialize)]
 struct Record {
     packages: BTreeMap<String, String>,
-    /// [`MODULES`] of the time: a kernel that was kept without a module has to be fetched again.
+    /// [`MODULES`] when they were unpacked. A kernel without a module that is needed now has to be
+    /// downloaded again.
     #[serde(default)]
     modules: Vec<String>,
 }
 
 impl Image {
-    /// The kernel's own file.
+    /// The path of the kernel itself.
     #[must_use]
     pub fn vmlinuz(&self) -> PathBuf {
         self.folder.join(VMLINUZ)
     }
 
-    /// The kernel of the cache, if it is there.
+    /// Looks for a kernel in the cache.
     ///
     /// # Errors
     ///
-    /// When it is there and cannot be read.
+    /// If it exists and cannot be read.
     pub fn cached(cache: &Path, kernel: &Kernel) -> Result<Option<Self>> {
         let folder = folder(cache, kernel);
         let record = match fs::read(folder.join(RECORD)) {
@@ -84,11 +87,11 @@ impl Image {
         Ok(Some(Self { folder, modules, packages: record.packages }))
     }
 
-    /// Fetches the newest packages of a kernel and takes out what is needed.
+    /// Downloads the newest packages of a kernel and unpacks the needed files.
     ///
     /// # Errors
     ///
-    /// When Debian has neither these nor the pinned ones.
+    /// If Debian has neither these nor the pinned ones.
     pub fn fetch(cache: &Path, kernel: &Kernel, apt: &mut Apt) -> Result<Self> {
         let mut candidates = Vec::new();
         match newest(kernel, apt) {
@@ -96,14 +99,14 @@ impl Image {
             Err(Error::NoPackage { .. }) => {}
             Err(error) => return Err(error),
         }
-        // An index may outlive the files it names.
+        // An index may still list files that have been deleted.
         if !kernel.pinned.is_empty() && !candidates.contains(&kernel.pinned) {
             candidates.push(kernel.pinned.clone());
         }
         for files in candidates {
             match Self::fetch_files(cache, kernel, apt, &files) {
                 Err(Error::NoPackage { package, .. }) => {
-                    eprintln!("vm-test: {}: {package} is gone", kernel.name)
+                    eprintln!("vm-test: {}: {package} is no longer available", kernel.name)
                 }
                 done => return done,
             }
@@ -111,11 +114,12 @@ impl Image {
         Err(Error::NoPackage { package: kernel.packages.join(" "), suite: kernel.suite.clone() })
     }
 
-    /// Fetches these packages and takes out what is needed.
+    /// Downloads these packages and unpacks the needed files.
     fn fetch_files(cache: &Path, kernel: &Kernel, apt: &mut Apt, files: &[Pinned]) -> Result<Self> {
         let suite = &kernel.suite;
         let folder = folder(cache, kernel);
-        // Made beside it and moved, so that what is interrupted leaves nothing that looks whole.
+        // Unpacked into another folder and renamed, so that an interrupted run leaves no folder
+        // that looks complete.
         let fresh = folder.with_extension("new");
         for path in [&fresh, &folder] {
             if path.exists() {
@@ -127,7 +131,7 @@ impl Image {
         for file in files {
             let deb = fresh.join("package.deb");
             let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-            eprintln!("vm-test: {}: fetch {name}", kernel.name);
+            eprintln!("vm-test: {}: downloading {name}", kernel.name);
             match apt.fetch(suite, file, &deb) {
                 Ok(()) => {}
                 Err(Error::Program { .. }) => {
@@ -159,7 +163,7 @@ impl Image {
 }
 
 fn folder(cache: &Path, kernel: &Kernel) -> PathBuf {
-    // With an ending, because what is made beside it gets another one, and the minor is none.
+    // `with_extension` must replace `.d` and not the minor version.
     cache.join("kernels").join(format!("{}.d", kernel.name))
 }
 
@@ -182,11 +186,11 @@ fn newest(kernel: &Kernel, apt: &mut Apt) -> Result<Vec<Pinned>> {
     Ok(files)
 }
 
-/// Takes one file out of a package, by the end of its path.
+/// Unpacks one file of a package, named by the end of its path.
 ///
 /// # Errors
 ///
-/// When it is not there.
+/// If the package does not have it.
 pub fn take(deb: &Path, name: &str, to: &Path) -> Result<()> {
     let part = to.with_extension("part");
     unpack(deb, |path| path.ends_with(name).then(|| part.clone()))?;
@@ -196,7 +200,7 @@ pub fn take(deb: &Path, name: &str, to: &Path) -> Result<()> {
     fs::rename(&part, to).doing(format_args!("rename {}", part.display()))
 }
 
-/// Takes files out of a package, each to where `place` says.
+/// Unpacks the files of a package for which `place` returns a path.
 fn unpack(deb: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
     let mut dpkg = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -216,7 +220,8 @@ fn unpack(deb: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
             io::copy(&mut entry, &mut file).doing(format_args!("write {}", to.display()))?;
         }
     }
-    // Past the archive's end there may be padding, and dpkg-deb fails when nobody takes it.
+    // There may be padding after the archive's end, and dpkg-deb fails if it cannot write all of
+    // it.
     let mut stream = archive.into_inner();
     io::copy(&mut stream.by_ref(), &mut io::sink()).doing(&reading)?;
     let status = dpkg.wait().doing("wait for dpkg-deb")?;
@@ -226,15 +231,15 @@ fn unpack(deb: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
         Err(Error::Program {
             command: format!("dpkg-deb --fsys-tarfile {}", deb.display()),
             status,
-            said: String::new(),
+            stderr: String::new(),
         })
     }
 }
 
-/// The name under which a file of a package is kept, if it is.
+/// The name that a file of a package gets in the cache, if it is needed.
 fn wanted(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
-    // `/boot/vmlinuz-6.1.0-56-cloud-amd64` or, from 7.2, `/usr/lib/modules/RELEASE/vmlinuz`.
+    // `/boot/vmlinuz-6.1.0-56-cloud-amd64` or, from 7.2 on, `/usr/lib/modules/RELEASE/vmlinuz`.
     if name == VMLINUZ || name.starts_with("vmlinuz-") {
         return Some(VMLINUZ.to_owned());
     }
@@ -242,11 +247,11 @@ fn wanted(path: &Path) -> Option<String> {
     (MODULES.contains(&stem) && matches!(ending, "ko" | "ko.xz")).then(|| name.to_owned())
 }
 
-/// Strips a program's debug information: what goes into a machine goes through emulated memory.
+/// Strips a program's debug information, because an emulated machine unpacks its files slowly.
 ///
 /// # Errors
 ///
-/// When the program `strip` fails.
+/// If the program `strip` fails.
 pub fn strip(strip: &Path, from: &Path, to: &Path) -> Result<()> {
     run(Command::new(strip).arg("--strip-debug").arg("-o").arg(to).arg(from)).map(|_| ())
 }
@@ -256,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_kernel_and_its_modules_are_taken() {
+    fn only_the_kernel_and_its_modules_are_unpacked() {
         let kept = |path: &str| wanted(Path::new(path));
         assert_eq!(kept("./boot/vmlinuz-5.10.0-46-cloud-amd64").as_deref(), Some("vmlinuz"));
         assert_eq!(kept("./usr/lib/modules/7.3.4+deb13-cloud-amd64/vmlinuz").as_deref(), Some("vmlinuz"));

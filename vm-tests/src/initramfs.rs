@@ -1,4 +1,4 @@
-//! The one file a machine has besides its kernel: a `newc` cpio archive.
+//! Writes the initramfs of a machine: a `newc` cpio archive.
 
 use std::fs;
 use std::io::{self, Write};
@@ -8,19 +8,21 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use crate::error::{Doing, Result};
 
-/// An archive in the making.
+/// An archive that is not complete yet.
 pub struct Initramfs {
     archive: Vec<u8>,
-    /// Each entry needs a number of its own: the kernel takes equal ones for links of one file.
+    /// How many entries there are. Each gets its own inode number, because the kernel makes hard
+    /// links of entries with the same number.
     entries: u32,
 }
 
 impl Initramfs {
-    /// With the folders that have to be there, and the console: without it PID 1 would have no standard output.
+    /// An archive with the necessary folders and the console, without which PID 1 would have no
+    /// standard output.
     ///
     /// # Errors
     ///
-    /// None that can be expected.
+    /// None in practice.
     pub fn new() -> Result<Self> {
         let mut new = Self { archive: Vec::new(), entries: 0 };
         for folder in ["bin", "dev", "etc", "modules", "proc", "sys", "tmp", "run"] {
@@ -31,39 +33,39 @@ impl Initramfs {
         Ok(new)
     }
 
-    /// A folder. The one it lies in must be there.
+    /// Adds a folder. Its parent must already be there.
     ///
     /// # Errors
     ///
-    /// None that can be expected.
+    /// None in practice.
     pub fn folder(&mut self, name: &str) -> Result<()> {
         self.add(self.builder(name, 0o755, ModeFileType::Directory), &[])
     }
 
-    /// A file with these bytes.
+    /// Adds a file with these bytes.
     ///
     /// # Errors
     ///
-    /// When it is longer than the format allows.
+    /// If it is longer than the format allows.
     pub fn file(&mut self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         self.add(self.builder(name, mode, ModeFileType::Regular), bytes)
     }
 
-    /// A program of this machine.
+    /// Adds a copy of a program of this host.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn program(&mut self, name: &str, from: &Path) -> Result<()> {
         let bytes = fs::read(from).doing(format_args!("read {}", from.display()))?;
         self.file(name, &bytes, 0o755)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     ///
     /// # Errors
     ///
-    /// None that can be expected.
+    /// None in practice.
     pub fn link(&mut self, name: &str, target: &str) -> Result<()> {
         self.add(self.builder(name, 0o777, ModeFileType::Symlink), target.as_bytes())
     }
@@ -79,11 +81,11 @@ impl Initramfs {
         writer.write_all(bytes).and_then(|()| writer.finish()).map(|_| ()).doing("make an initramfs")
     }
 
-    /// Ends the archive and writes it.
+    /// Completes the archive and writes it to a file.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(mut self, to: &Path) -> Result<()> {
         trailer(&mut self.archive).doing("make an initramfs")?;
         fs::write(to, &self.archive).doing(format_args!("write {}", to.display()))
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn the_archive_reads_back() {
         let mut made = Initramfs::new().unwrap();
-        made.file("etc/vm", b"attach_options\n", 0o644).unwrap();
+        made.file("etc/vm", b"attach-tools\n", 0o644).unwrap();
         made.link("bin/sh", "busybox").unwrap();
         trailer(&mut made.archive).unwrap();
         let mut rest = &made.archive[..];
@@ -115,7 +117,7 @@ mod tests {
             rest = reader.finish().unwrap();
         }
         let of = |wanted: &str| seen.iter().find(|(name, ..)| name == wanted).unwrap();
-        assert_eq!((of("etc/vm").1, &of("etc/vm").3[..]), (0o100_644, &b"attach_options\n"[..]));
+        assert_eq!((of("etc/vm").1, &of("etc/vm").3[..]), (0o100_644, &b"attach-tools\n"[..]));
         assert_eq!((of("bin/sh").1, &of("bin/sh").3[..]), (0o120_777, &b"busybox"[..]));
         assert_eq!(of("dev/console").1, 0o020_600);
         let mut numbers: Vec<u32> = seen.iter().map(|(_, _, ino, _)| *ino).collect();

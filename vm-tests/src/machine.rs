@@ -1,65 +1,64 @@
-//! From a kernel, the programs and a variant to a machine, and from that to what came of it.
+//! Builds a machine from a kernel, a variant and programs, runs it and collects its outcome.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{LineWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::apt::Apt;
 use crate::build::{Payload, Programs};
-use crate::companion;
 use crate::console::Event;
 use crate::error::{Doing, Result};
+use crate::host_programs;
 use crate::image::Image;
 use crate::initramfs::Initramfs;
 use crate::matrix::{Arch, Run};
 use crate::outcome::Outcome;
 use crate::qemu::{self, Boot, Clock};
 
-/// What is to be done in a machine.
+/// What the kernel tests do in a machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// Arguments of the tests; those of the variant when there are none.
+pub struct Plan<'a> {
+    /// Arguments for the tests.
     pub tests: &'a [String],
-    /// The options to attach each tool with, besides none.
+    /// The sets of options to attach each tool with, besides no options.
     pub options: &'a BTreeMap<String, Vec<String>>,
 }
 
-/// Where the benchmark writes in a machine.
-const WRITTEN: &str = "/tmp";
+/// The folder in a machine that the benchmark writes its files to.
+const BENCH_FOLDER: &str = "/tmp";
 
 /// Runs the tests in a machine.
 ///
 /// # Errors
 ///
-/// When the machine cannot be made or started.
+/// If the machine cannot be built or started.
 pub fn run(
     run: &Run<'_>,
     image: &Image,
     programs: &Programs,
     cache: &Path,
-    wanted: &Wanted<'_>,
+    plan: &Plan<'_>,
 ) -> Result<Outcome> {
     let mut config = common(run, image);
-    config.push_str("attach_options\n");
-    for (tool, sets) in wanted.options {
+    config.push_str("attach-tools\n");
+    for (tool, sets) in plan.options {
         for set in sets {
             let _ = writeln!(config, "options {tool} {set}");
         }
     }
-    let words = if wanted.tests.is_empty() { &run.variant.tests } else { wanted.tests };
-    add_payload(&mut config, programs, words);
+    add_payload(&mut config, programs, plan.tests);
     boot(run, image, programs, cache, &config, |_| {})
 }
 
-/// Runs the benchmark in a machine with these arguments, and brings back what it writes into these files. What it says is said
-/// at once: it takes its time.
+/// Runs the benchmark in a machine and returns the two files it writes. Its output is printed as it
+/// comes, because the run takes minutes.
 ///
 /// # Errors
 ///
-/// When the machine cannot be made or started.
+/// If the machine cannot be built or started.
 pub fn bench(
     run: &Run<'_>,
     image: &Image,
@@ -69,7 +68,7 @@ pub fn bench(
     [page, numbers]: [&str; 2],
 ) -> Result<Outcome> {
     let mut config = common(run, image);
-    let (page, numbers) = (format!("{WRITTEN}/{page}"), format!("{WRITTEN}/{numbers}"));
+    let (page, numbers) = (format!("{BENCH_FOLDER}/{page}"), format!("{BENCH_FOLDER}/{numbers}"));
     let own = ["--emulated", "--page", &page, "--json", &numbers].map(str::to_owned);
     add_payload(&mut config, programs, &[&own, arguments].concat());
     let _ = writeln!(config, "file {page}\nfile {numbers}");
@@ -87,7 +86,7 @@ fn add_payload(config: &mut String, programs: &Programs, words: &[String]) {
     }
 }
 
-/// Boots a machine with this configuration and hears it out.
+/// Boots a machine with this configuration and reads its output to the end.
 fn boot(
     run: &Run<'_>,
     image: &Image,
@@ -101,8 +100,8 @@ fn boot(
     fs::create_dir_all(&folder).doing(format_args!("mkdir {}", folder.display()))?;
     let (initramfs, socket, log) = (own("initramfs"), own("socket"), own("log"));
     build(run, image, programs, config)?.write(&initramfs)?;
-    // All that is said, for whoever wants more than the report.
-    let mut kept = BufWriter::new(File::create(&log).doing(format_args!("create {}", log.display()))?);
+    // The complete output, for more than the report shows.
+    let mut full_log = LineWriter::new(File::create(&log).doing(format_args!("create {}", log.display()))?);
     let begin = Instant::now();
     let mut outcome = Outcome::default();
     let clock = match programs.kind {
@@ -111,15 +110,15 @@ fn boot(
     };
     let machine = Boot { run, vmlinuz: &image.vmlinuz(), initramfs: &initramfs, clock };
     let end = qemu::run(&machine, &socket, |line| {
-        // A full disk must not hide what the machine says.
-        let _ = writeln!(kept, "{line}");
+        // If the disk is full, the report still works.
+        let _ = writeln!(full_log, "{line}");
         let event = Event::parse(line);
         on_event(&event);
         outcome.event(event);
     })?;
     outcome.conclude(run, end, begin.elapsed());
     for path in [&initramfs, &socket] {
-        // The socket is there on x86-64 only.
+        // Only x86-64 machines have a socket.
         let _ = fs::remove_file(path);
     }
     Ok(outcome)
@@ -129,20 +128,20 @@ fn boot(
 ///
 /// # Errors
 ///
-/// When the machine cannot be made or started.
+/// If the machine cannot be built or started.
 pub fn shell(run: &Run<'_>, image: &Image, programs: &Programs, cache: &Path, apt: &mut Apt) -> Result<()> {
     let mut config = common(run, image);
     config.push_str("shell\n");
     let mut initramfs = build(run, image, programs, &config)?;
     initramfs.program("bin/busybox", &busybox(run.kernel.arch, cache, apt)?)?;
-    // busybox runs its own programs by name without links to itself where it was built so; Debian's is.
+    // Debian's busybox runs its applets by name without a link for each of them.
     initramfs.link("bin/sh", "busybox")?;
     let path = cache.join("initramfs");
     initramfs.write(&path)?;
     qemu::attached(&Boot { run, vmlinuz: &image.vmlinuz(), initramfs: &path, clock: Clock::Real })
 }
 
-/// The configuration that all modes share.
+/// The lines of the configuration that are the same in all modes.
 fn common(run: &Run<'_>, image: &Image) -> String {
     let mut config = format!("results {}\n", qemu::result_device(run.kernel.arch));
     if !run.variant.tracefs {
@@ -170,21 +169,21 @@ fn build(run: &Run<'_>, image: &Image, programs: &Programs, config: &str) -> Res
             initramfs.program(&format!("modules/{}", name.display()), path)?;
         }
     }
-    companion::add(&mut initramfs, programs.kind, run.kernel.arch)?;
+    host_programs::add(&mut initramfs, programs.kind, run.kernel.arch)?;
     initramfs.file("etc/vm", config.as_bytes(), 0o644)?;
     Ok(initramfs)
 }
 
-/// Debian's `busybox-static`, of which the cache keeps the program.
+/// The program of Debian's `busybox-static`, from the cache or downloaded.
 fn busybox(arch: Arch, cache: &Path, apt: &mut Apt) -> Result<PathBuf> {
     const SUITE: &str = "bookworm";
-    let kept = cache.join(format!("busybox-{}", arch.debian()));
-    if !kept.is_file() {
+    let program = cache.join(format!("busybox-{}", arch.debian()));
+    if !program.is_file() {
         let package = apt.newest(SUITE, arch, "busybox-static")?;
         let deb = cache.join("busybox.deb");
         apt.fetch(SUITE, &package.file, &deb)?;
-        // Other files of that name are about it.
-        crate::image::take(&deb, "bin/busybox", &kept)?;
+        // The package has other files named `busybox`.
+        crate::image::take(&deb, "bin/busybox", &program)?;
     }
-    Ok(kept)
+    Ok(program)
 }

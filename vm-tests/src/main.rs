@@ -1,20 +1,21 @@
-//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests inside, or the benchmark. See `README.md`.
+//! `cargo vm-test`: boots real Debian kernels in QEMU and runs the kernel tests or the benchmark in
+//! them. See `README.md`.
 //!
-//! The tests are the program of `tests/`, unchanged; the tool is the release build. A machine has an initramfs and nothing else:
-//! PID 1 is `init/`, and what it says over a serial line decides.
+//! The tests are the unchanged program of `tests/`, and the tool is the release build. A machine
+//! has only an initramfs, no disk. Its PID 1 is `init/`, which reports over a serial line.
 
 #![forbid(unsafe_code)]
 
 mod apt;
 mod args;
 mod build;
-mod companion;
 mod console;
 mod costs;
 mod error;
-mod fleet;
+mod host_programs;
 mod image;
 mod initramfs;
+mod jobs;
 mod machine;
 mod matrix;
 mod outcome;
@@ -37,24 +38,24 @@ use matrix::{Arch, Choice, Kernel, Matrix, Run};
 use report::Done;
 use toolchain::Toolchain;
 
-/// The machine of the benchmark when none is named.
+/// The machine for the benchmark if none is named.
 const BENCH_MACHINE: &str = "6.12";
 
-/// What the benchmark measures in it: what peers do as well.
+/// The benchmark's figures that compare tcptools with its peers.
 const BENCH_FIGURES: [&str; 2] = ["--only", "start,storm,steady,stream,programs"];
 
-/// What the benchmark writes: a page and its numbers.
+/// The files that the benchmark writes: a page and its numbers.
 const BENCH_FILES: [&str; 2] = ["emulated.md", "emulated.json"];
 
-/// What has to be left of each architecture when kernels can no longer be had.
-const ENOUGH: [(Arch, usize); 2] = [(Arch::Amd64, 6), (Arch::Arm64, 2)];
+/// A complete run fails if fewer kernels than these can be fetched for an architecture.
+const MIN_KERNELS: [(Arch, usize); 2] = [(Arch::Amd64, 6), (Arch::Arm64, 2)];
 
 fn main() -> ExitCode {
     let args = match args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
-        Err(fault) => fault.exit(),
+        Err(error) => error.exit(),
     };
-    match everything(&args) {
+    match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -64,8 +65,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all went well.
-fn everything(args: &Args) -> Result<bool> {
+/// Runs what the command line asks for. Returns whether every machine is good.
+fn run(args: &Args) -> Result<bool> {
     let matrix = Matrix::read()?;
     let cache = cache_folder();
     let one = [BENCH_MACHINE.to_owned()];
@@ -79,18 +80,26 @@ fn everything(args: &Args) -> Result<bool> {
     if args.bench {
         runs.truncate(1);
     }
+    if args.json {
+        println!("{}", matrix::json(&runs));
+        return Ok(true);
+    }
     if args.list {
         return list(&runs, &cache).map(|()| true);
     }
     std::fs::create_dir_all(&cache).doing(format_args!("mkdir {}", cache.display()))?;
     let _lock = lock(&cache)?;
     let mut apt = Apt::new(&cache.join("apt"))?;
-    let (images, gone) = provide(&runs, &cache, &mut apt, args.update)?;
+    if args.build {
+        return build(&runs, &cache, &mut apt).map(|()| true);
+    }
+    let (images, unavailable) = fetch_images(&runs, &cache, &mut apt, args.update)?;
     let payload = if args.bench { Payload::Bench } else { Payload::Tests };
-    let programs = programs(payload, &runs, &images, &cache, &mut apt)?;
+    let available: Vec<&Run<'_>> =
+        runs.iter().filter(|run| images.contains_key(run.kernel.name.as_str())).collect();
+    let programs = programs(payload, &available, &cache, &mut apt)?;
     if args.shell || args.bench {
-        let run = runs.iter().find(|run| images.contains_key(run.kernel.name.as_str()));
-        let run = run.ok_or_else(|| Error::NoSuchRun(args.machines.join(" ")))?;
+        let run = *available.first().ok_or_else(|| Error::NoSuchRun(args.machines.join(" ")))?;
         let (image, programs) = (&images[run.kernel.name.as_str()], &programs[&run.kernel.arch]);
         return if args.shell {
             machine::shell(run, image, programs, &cache, &mut apt).map(|()| true)
@@ -99,40 +108,43 @@ fn everything(args: &Args) -> Result<bool> {
         };
     }
 
-    let here: Vec<&Run<'_>> =
-        runs.iter().filter(|run| images.contains_key(run.kernel.name.as_str())).collect();
-    // Who asks for certain tests wants them and nothing else; and one machine of a kernel is enough for all the options.
-    let is_whole = |run: &Run<'_>| args.tests.is_empty() && run.variant.name.is_empty();
-    let (costs, none) = (read_costs()?, BTreeMap::new());
-    // A name that no test has.
+    // The sets of options are attached only in complete runs, and once for each kernel.
+    let is_complete = |run: &Run<'_>| args.tests.is_empty() && run.variant.name.is_empty();
+    let (costs, no_options) = (read_costs()?, BTreeMap::new());
+    // No test has this name.
     let no_test = ["--exact".to_owned(), "no test".to_owned()];
     let work = |index: usize| -> Result<Done> {
-        let run = here[index];
-        let wanted = machine::Wanted {
-            tests: if args.attach { &no_test } else { &args.tests },
-            options: if is_whole(run) { &matrix.options } else { &none },
+        let run = available[index];
+        let by_default = matrix.tests(run, args.quick);
+        let plan = machine::Plan {
+            tests: match (args.attach, &args.tests[..]) {
+                (true, _) => &no_test,
+                (false, []) => &by_default,
+                (false, tests) => tests,
+            },
+            options: if is_complete(run) { &matrix.options } else { &no_options },
         };
         let image = &images[run.kernel.name.as_str()];
-        let mut outcome = machine::run(run, image, &programs[&run.kernel.arch], &cache, &wanted)?;
-        if is_whole(run) && !args.bless {
+        let mut outcome = machine::run(run, image, &programs[&run.kernel.arch], &cache, &plan)?;
+        if is_complete(run) && !args.bless {
             outcome.faults.extend(costs.faults(&run.kernel.name, &outcome.costs));
         }
         Ok((run.name(), outcome))
     };
-    let done = fleet::run(args.jobs, here.len(), work, |one| {
+    let done = jobs::run(args.jobs, available.len(), work, |one| {
         println!("{}{}", report::progress(one), report::failure(one));
     })?;
     if args.bless {
-        bless(costs, here.iter().zip(&done).filter(|(run, _)| is_whole(run)))?;
+        bless(costs, available.iter().zip(&done).filter(|(run, _)| is_complete(run)))?;
     }
     print!("{}", report::tables(&done));
-    let enough = is_enough(choice, &runs, &gone);
+    let enough = is_enough(choice, &runs, &unavailable);
     let good = done.iter().filter(|(_, outcome)| outcome.is_good()).count();
     println!("\n{good} of {} machines are good", done.len());
     Ok(enough && good == done.len())
 }
 
-/// The benchmark in a machine; what it writes goes into the documents if that is wanted.
+/// Runs the benchmark in a machine. With `--update-docs` its files go into `tests/bench/results`.
 fn bench(args: &Args, run: &Run<'_>, image: &Image, programs: &Programs, cache: &Path) -> Result<bool> {
     let figures = BENCH_FIGURES.map(str::to_owned);
     let arguments = if args.tests.is_empty() { &figures[..] } else { &args.tests };
@@ -151,19 +163,21 @@ fn bench(args: &Args, run: &Run<'_>, image: &Image, programs: &Programs, cache: 
     Ok(outcome.is_good())
 }
 
-/// `$XDG_CACHE_HOME/tcptools-vm`. Not in cargo's target directory: `cargo clean` is for what can be built again for nothing.
+/// `$XDG_CACHE_HOME/tcptools-vm`. It is not in cargo's target directory, because `cargo clean`
+/// should not delete what takes a long download to get back.
 fn cache_folder() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
     base.unwrap_or_else(std::env::temp_dir).join("tcptools-vm")
 }
 
-/// Held as long as the file is open: two runs at once would fetch into the same folders and be twice as slow.
+/// A lock for as long as the returned file is open: two runs at once would download into the same
+/// folders.
 fn lock(cache: &Path) -> Result<File> {
     let path = cache.join("lock");
     let file = File::create(&path).doing(format_args!("create {}", path.display()))?;
     if file.try_lock().is_err() {
-        eprintln!("vm-test: wait for another run to end");
+        eprintln!("vm-test: waiting for another run to end");
         file.lock().doing(format_args!("lock {}", path.display()))?;
     }
     Ok(file)
@@ -187,11 +201,20 @@ fn bless<'a>(mut costs: Costs, done: impl Iterator<Item = (&'a &'a Run<'a>, &'a 
     std::fs::write(&path, costs.to_string()).doing(format_args!("write {}", path.display()))
 }
 
+/// Builds what the machines need without booting any; for arm64 this fetches a cross compiler.
+fn build(runs: &[Run<'_>], cache: &Path, apt: &mut Apt) -> Result<()> {
+    let runs: Vec<&Run<'_>> = runs.iter().collect();
+    for (arch, programs) in programs(Payload::Tests, &runs, cache, apt)? {
+        println!("{arch}: {}", programs.tcptools.display());
+    }
+    Ok(())
+}
+
 fn list(runs: &[Run<'_>], cache: &Path) -> Result<()> {
     for run in runs {
         let image = Image::cached(cache, run.kernel)?;
         let packages = image.map(|image| image.packages.into_keys().collect::<Vec<_>>().join(" "));
-        let packages = packages.unwrap_or_else(|| format!("not fetched yet, from {}", run.kernel.suite));
+        let packages = packages.unwrap_or_else(|| format!("not downloaded yet, from {}", run.kernel.suite));
         println!("{:<24} {:<7} {packages}", run.name(), run.kernel.arch.to_string());
     }
     Ok(())
@@ -199,17 +222,18 @@ fn list(runs: &[Run<'_>], cache: &Path) -> Result<()> {
 
 type Images<'a> = BTreeMap<&'a str, Image>;
 
-/// Every kernel once: from the cache, or fetched into it. Those that can no longer be had are said and named.
-fn provide<'a>(
+/// Takes every kernel from the cache or downloads it. Also returns the kernels that Debian no
+/// longer offers.
+fn fetch_images<'a>(
     runs: &[Run<'a>],
     cache: &Path,
     apt: &mut Apt,
     update: bool,
 ) -> Result<(Images<'a>, BTreeSet<&'a str>)> {
-    let (mut images, mut gone) = (Images::new(), BTreeSet::new());
+    let (mut images, mut unavailable) = (Images::new(), BTreeSet::new());
     for kernel in runs.iter().map(|run| run.kernel) {
         let name = kernel.name.as_str();
-        if images.contains_key(name) || gone.contains(name) {
+        if images.contains_key(name) || unavailable.contains(name) {
             continue;
         }
         match image(kernel, cache, apt, update) {
@@ -217,13 +241,13 @@ fn provide<'a>(
                 images.insert(name, image);
             }
             Err(error @ Error::NoPackage { .. }) => {
-                eprintln!("vm-test: {name} is left out: {error}");
-                gone.insert(name);
+                eprintln!("vm-test: {name} is skipped: {error}");
+                unavailable.insert(name);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((images, gone))
+    Ok((images, unavailable))
 }
 
 fn image(kernel: &Kernel, cache: &Path, apt: &mut Apt, update: bool) -> Result<Image> {
@@ -234,20 +258,16 @@ fn image(kernel: &Kernel, cache: &Path, apt: &mut Apt, update: bool) -> Result<I
     }
 }
 
+/// Builds the programs that go into these machines, once for each architecture.
 fn programs(
     payload: Payload,
-    runs: &[Run<'_>],
-    images: &Images<'_>,
+    runs: &[&Run<'_>],
     cache: &Path,
     apt: &mut Apt,
 ) -> Result<BTreeMap<Arch, Programs>> {
     let mut programs = BTreeMap::new();
-    let wanted: BTreeSet<Arch> = runs
-        .iter()
-        .filter(|run| images.contains_key(run.kernel.name.as_str()))
-        .map(|run| run.kernel.arch)
-        .collect();
-    for arch in wanted {
+    let architectures: BTreeSet<Arch> = runs.iter().map(|run| run.kernel.arch).collect();
+    for arch in architectures {
         let toolchain = match arch {
             Arch::Amd64 => Toolchain::native(),
             Arch::Arm64 => Toolchain::arm64(cache, apt)?,
@@ -257,22 +277,23 @@ fn programs(
     Ok(programs)
 }
 
-/// Whether what was asked for could be had. Of a machine that was named, all of it; of the whole matrix, enough.
-fn is_enough(choice: Choice<'_>, runs: &[Run<'_>], gone: &BTreeSet<&str>) -> bool {
+/// Whether enough kernels could be fetched: all that were named, half of a quick choice, or
+/// [`MIN_KERNELS`] of the whole matrix.
+fn is_enough(choice: Choice<'_>, runs: &[Run<'_>], unavailable: &BTreeSet<&str>) -> bool {
     match choice {
-        Choice::Named(_) => gone.is_empty(),
-        Choice::Quick => gone.len() * 2 < runs.len(),
-        Choice::All => ENOUGH.iter().all(|&(arch, least)| {
+        Choice::Named(_) => unavailable.is_empty(),
+        Choice::Quick => unavailable.len() * 2 < runs.len(),
+        Choice::All => MIN_KERNELS.iter().all(|&(arch, min)| {
             let kernels: BTreeSet<&str> = runs
                 .iter()
                 .filter(|run| run.kernel.arch == arch)
                 .map(|run| run.kernel.name.as_str())
                 .collect();
-            let left = kernels.difference(gone).count();
-            if left < least {
-                eprintln!("vm-test: only {left} kernels are left on {arch}, and {least} are the least");
+            let left = kernels.difference(unavailable).count();
+            if left < min {
+                eprintln!("vm-test: only {left} kernels are available for {arch}, at least {min} are needed");
             }
-            left >= least
+            left >= min
         }),
     }
 }

@@ -1,6 +1,7 @@
-//! What came of a machine: every test's verdict, every hook's attach option, and whether all of it is good.
+//! The outcome of a machine: the verdict of every test, the attach option of every hook, and all
+//! that is wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::console::{Event, Verdict, test_line};
@@ -9,66 +10,69 @@ use crate::matrix::Run;
 use crate::qemu::End;
 
 /// How many of the console's last lines a failure shows.
-const TAIL: usize = 40;
+const CONSOLE_TAIL: usize = 40;
 
-/// How PID 1 says that a tool chose its access mode itself, and that it had no options.
-const CHOICE: &str = "default";
+/// PID 1's word for a start without `--access`.
+const DEFAULT_ACCESS: &str = "default";
+
+/// PID 1's word for a start without other options.
 const NO_OPTIONS: &str = "+";
 
-/// Ways to attach, as the tools name them, each before the name of what it is attached to.
-const KINDS: [&str; 9] =
+/// The kinds of attach options. In a tool's messages the name of the attach point follows.
+const ATTACH_KINDS: [&str; 9] =
     ["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "kretprobe", "iter", "tracepoint", "kprobe_multi"];
 
-/// What a tool was started with: itself, its access mode, its options.
+/// What a tool prints for a hook that no attach option can serve.
+const NOT_ATTACHED: &str = "not attached";
+
+/// How a tool was started: its name, access mode and options.
 pub type Start = (String, String, String);
 
-/// How a hook was taken: `fexit inet_csk_accept`, or `None` when it was not.
-pub type AttachOption = Option<String>;
+/// The attach option of a hook, such as `fexit inet_csk_accept`; `None` if it is not attached.
+pub type Attached = Option<String>;
 
-/// All that a machine said, sorted.
+/// All that is known about a machine.
 #[derive(Default, Debug)]
 pub struct Outcome {
-    /// The kernel's release, once PID 1 runs.
+    /// The kernel's release, known once PID 1 runs.
     pub release: Option<String>,
-    /// Tests in the order they ran.
+    /// The tests in the order in which they ran.
     pub tests: Vec<(String, Verdict)>,
-    /// Tool, access mode and hook, and how it was taken without options.
-    pub attach_options: BTreeMap<(String, String, String), AttachOption>,
-    /// What the verifier made of the programs without options.
+    /// By tool, access mode and hook, how it was attached without options.
+    pub hooks: BTreeMap<(String, String, String), Attached>,
+    /// The cost of the programs without options.
     pub costs: BTreeMap<Program, Cost>,
-    /// What gave up, and its last words.
-    pub refused: BTreeMap<Start, String>,
-    /// What is wrong, one line each; empty when all is well.
+    /// The starts that failed, with the tool's last message.
+    pub failed_starts: BTreeMap<Start, String>,
+    /// All that is wrong, one line each.
     pub faults: Vec<String>,
     /// Modules that could not be loaded.
     pub modules: Vec<String>,
-    /// The tests' output from their list of failures on.
+    /// The tests' output from the list of failures on.
     pub details: Vec<String>,
-    /// What the payload has written, by the names of the files.
+    /// The files that the payload wrote, by name.
     pub files: BTreeMap<String, String>,
-    /// How long it took, from the start of QEMU.
+    /// The time from the start of QEMU to its end.
     pub took: Duration,
     verdict: Option<String>,
-    /// What a tool said that has not attached yet, its hooks apart.
-    last_words: Option<String>,
+    /// The last message of a tool that is starting, other than those about hooks and programs.
+    last_message: Option<String>,
     tail: VecDeque<String>,
 }
 
 impl Outcome {
-    /// Takes in what was said.
+    /// Adds a line of the machine's output.
     pub fn event(&mut self, event: Event) {
         if event.is_alarm()
             && let Event::Console(line) = &event
         {
-            self.faults.push(format!("the kernel complains: {line}"));
+            self.faults.push(format!("kernel message: {line}"));
         }
         match event {
             Event::Booted(release) => self.release = Some(release),
             Event::Module(line) if line.ends_with(" ok") => {}
             Event::Module(line) => self.modules.push(line),
-            Event::AttachOption { tool, access, options, line } => {
-                self.attach_option((tool, access, options), &line)
-            }
+            Event::Tool { tool, access, options, line } => self.tool_line((tool, access, options), &line),
             Event::Output(line) => self.output(line),
             Event::File { name, line } => {
                 let text = self.files.entry(name).or_default();
@@ -77,7 +81,7 @@ impl Outcome {
             }
             Event::Verdict(verdict) => self.verdict = Some(verdict),
             Event::Console(line) => {
-                if self.tail.len() == TAIL {
+                if self.tail.len() == CONSOLE_TAIL {
                     self.tail.pop_front();
                 }
                 self.tail.push_back(line);
@@ -91,36 +95,36 @@ impl Outcome {
         } else if !self.details.is_empty() || line == "failures:" {
             self.details.push(line);
         } else if self.tests.is_empty() {
-            // What a payload says that never comes to its first test.
+            // Shown if the payload ends before its first test.
             self.tail.push_back(line);
         }
     }
 
-    /// A line of a tool's `-vv`.
-    fn attach_option(&mut self, start: Start, line: &str) {
+    /// Takes in a line of a tool's `-vv` output.
+    fn tool_line(&mut self, start: Start, line: &str) {
         if line == "ended" {
-            let words = self.last_words.take().unwrap_or_else(|| "it ended without a word".into());
-            self.refused.insert(start, words);
+            let message = self.last_message.take().unwrap_or_else(|| "it ended without a message".into());
+            self.failed_starts.insert(start, message);
             return;
         }
         if line.ends_with(": attached") {
-            self.last_words = None;
+            self.last_message = None;
             return;
         }
         let (tool, access, options) = start;
-        let own =
-            line.strip_prefix("tcptools: ").and_then(|rest| rest.strip_prefix(&tool)?.strip_prefix(": "));
-        // Why a tool gives up names the ways as well.
-        let said = own.filter(|own| !own.starts_with("no way to see "));
-        let Some((what, how)) = said.and_then(|said| said.split_once(": ")) else {
-            match &mut self.last_words {
-                // The first line below says why.
-                Some(words) if line.starts_with(' ') && !words.contains('\n') => {
-                    words.push('\n');
-                    words.push_str(line);
+        let own = line.strip_prefix("tcptools: ").unwrap_or(line);
+        let own = own.strip_prefix(tool.as_str()).and_then(|rest| rest.strip_prefix(": "));
+        // The message of a start that fails has attach options too, and its hook in quotes.
+        let report = own.and_then(|own| own.split_once(": ")).filter(|(what, _)| !what.contains('`'));
+        let Some((what, how)) = report else {
+            match &mut self.last_message {
+                // The first indented line has the reason.
+                Some(message) if line.starts_with(' ') && !message.contains('\n') => {
+                    message.push('\n');
+                    message.push_str(line);
                 }
                 _ if line.starts_with(' ') => {}
-                words => *words = Some(line.to_owned()),
+                message => *message = Some(line.to_owned()),
             }
             return;
         };
@@ -130,93 +134,102 @@ impl Outcome {
         let kind = how.split(' ').next().unwrap_or(how);
         if let Some(program) = what.strip_prefix("program ") {
             if let Some(cost) = Cost::parse(how)
-                && access != CHOICE
+                && access != DEFAULT_ACCESS
             {
                 self.costs.insert((tool, access, program.to_owned()), cost);
             }
-        } else if KINDS.contains(&kind) {
-            self.attach_options.insert((tool, access, what.to_owned()), Some(how.to_owned()));
-        } else if how == "not attached" {
-            self.attach_options.entry((tool, access, what.to_owned())).or_insert(None);
+        } else if ATTACH_KINDS.contains(&kind) {
+            self.hooks.insert((tool, access, what.to_owned()), Some(how.to_owned()));
+        } else if how == NOT_ATTACHED {
+            self.hooks.entry((tool, access, what.to_owned())).or_insert(None);
         }
     }
 
-    /// Draws the conclusions once the machine has ended.
+    /// Finds out what is wrong, once the machine has ended.
     pub fn conclude(&mut self, run: &Run<'_>, end: End, took: Duration) {
         self.took = took;
         match (end, &self.verdict) {
-            (End::Silent, _) => self.faults.push("it hangs: nothing was said for too long".into()),
-            (End::Overdue, _) => self.faults.push("it takes too long".into()),
+            (End::Silent, _) => self.faults.push("it hangs: it printed nothing for too long".into()),
+            (End::Overdue, _) => self.faults.push("it ran for too long".into()),
             (End::Exited, None) => self.faults.push("it ended without a verdict".into()),
             (End::Exited, Some(verdict)) if verdict != "ok" => {
                 self.faults.push(format!("payload: {verdict}"))
             }
             (End::Exited, Some(_)) => {}
         }
-        for ((tool, access, options), words) in &self.refused {
-            let said =
-                run.variant.cannot.get(tool).is_some_and(|why| words.contains(why) && !words.contains('\n'));
-            if !said && !run.variant.refuses.contains(access) {
-                self.faults.push(format!("{tool} {access} {options} does not run: {words}"));
+        for ((tool, access, options), message) in &self.failed_starts {
+            let unsupported = &run.variant.unsupported_tools;
+            let expected =
+                unsupported.get(tool).is_some_and(|why| message.contains(why) && !message.contains('\n'));
+            if !expected && !run.variant.unsupported_access.contains(access) {
+                self.faults.push(format!("{tool} {access} {options} does not run: {message}"));
             }
         }
         for (tool, access, _) in
-            self.attach_options.keys().filter(|(_, access, _)| run.variant.refuses.contains(access))
+            self.hooks.keys().filter(|(_, access, _)| run.variant.unsupported_access.contains(access))
         {
-            self.faults.push(format!("{tool} {access} runs, and kernels.toml says it cannot"));
+            self.faults.push(format!("{tool} {access} runs, but kernels.toml says that it cannot"));
         }
-        // What hooks a tool says that it would have is no sign of running.
-        self.attach_options.retain(|(tool, _, _), _| !run.variant.cannot.contains_key(tool));
-        for tool in run.variant.cannot.keys() {
-            if !self.refused.keys().any(|(refused, _, _)| refused == tool) {
-                self.faults.push(format!("{tool} runs, and kernels.toml says it cannot"));
+        // A tool that cannot run may have listed hooks before it ended.
+        self.hooks.retain(|(tool, _, _), _| !run.variant.unsupported_tools.contains_key(tool));
+        for tool in run.variant.unsupported_tools.keys() {
+            if !self.failed_starts.keys().any(|(failed, _, _)| failed == tool) {
+                self.faults.push(format!("{tool} runs, but kernels.toml says that it cannot"));
             }
         }
-        self.check_attach_options(run);
+        self.check_hooks(run);
         if self.verdict.is_none() {
             self.details = self.tail.iter().cloned().collect();
         }
     }
 
-    /// The hooks a tool's own choice has taken have to be what `kernels.toml` says.
-    fn check_attach_options(&mut self, run: &Run<'_>) {
+    /// Compares the hooks of starts without `--access` with `kernels.toml`.
+    fn check_hooks(&mut self, run: &Run<'_>) {
         let mut faults = Vec::new();
-        for ((tool, access, hook), attach_option) in &self.attach_options {
-            if access != CHOICE {
+        for ((tool, access, hook), attached) in &self.hooks {
+            if access != DEFAULT_ACCESS {
                 continue;
             }
             let (absent, wanted) = (run.lacks(hook), run.kernel.attach_options.get(hook));
-            match (attach_option, wanted) {
-                (None, _) if !absent => faults.push(format!("{tool}: `{hook}` is not seen, and has to be")),
-                (Some(attach_option), _) if absent => {
+            match (attached, wanted) {
+                (None, _) if !absent => faults
+                    .push(format!("{tool}: `{hook}` is not attached, but kernels.toml says that it can be")),
+                (Some(option), _) if absent => {
                     faults.push(format!(
-                        "{tool}: `{hook}` is taken by {attach_option}, and kernels.toml says it cannot be"
+                        "{tool}: `{hook}` is attached by {option}, but kernels.toml says that it cannot be"
                     ));
                 }
-                (Some(attach_option), Some(wanted)) if !attach_option.starts_with(wanted.as_str()) => {
+                (Some(option), Some(wanted)) if !option.starts_with(wanted.as_str()) => {
                     faults.push(format!(
-                        "{tool}: `{hook}` is taken by {attach_option}, and has to be by {wanted}"
+                        "{tool}: `{hook}` is attached by {option}, but kernels.toml says by {wanted}"
                     ));
                 }
                 _ => {}
             }
         }
+        // If the words of a tool's messages change, these hooks are no longer found.
+        let reported: BTreeSet<&str> = self.hooks.keys().map(|(_, _, hook)| hook.as_str()).collect();
+        if !reported.is_empty() {
+            let unreported = run.named_hooks().filter(|hook| !reported.contains(hook));
+            faults
+                .extend(unreported.map(|hook| format!("kernels.toml has `{hook}`, but no tool reports it")));
+        }
         self.faults.extend(faults);
     }
 
-    /// How many tests passed, failed and were skipped.
+    /// The numbers of passed, failed and skipped tests.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
         let count =
             |wanted: fn(&Verdict) -> bool| self.tests.iter().filter(|(_, verdict)| wanted(verdict)).count();
         (
-            count(|v| matches!(v, Verdict::Passed | Verdict::Second)),
+            count(|v| matches!(v, Verdict::Passed | Verdict::PassedOnRetry)),
             count(|v| *v == Verdict::Failed),
             count(|v| matches!(v, Verdict::Skipped(_))),
         )
     }
 
-    /// Whether nothing is wrong.
+    /// Whether the machine passed.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.faults.is_empty() && self.counts().1 == 0
@@ -228,7 +241,7 @@ mod tests {
     use super::*;
     use crate::matrix::{Choice, Matrix};
 
-    /// What is left of a 5.10 that said this.
+    /// The outcome of a 5.10 with this output.
     fn outcome(lines: &[&str], end: End) -> Outcome {
         let matrix = Matrix::read().unwrap();
         let run = matrix.choose(Choice::Named(&["5.10".to_owned()])).unwrap()[0];
@@ -251,18 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_missing_is_a_failure() {
+    fn a_missing_verdict_or_a_hang_is_a_failure() {
         assert!(!outcome(&GOOD[..2], End::Exited).is_good(), "no verdict");
         assert!(!outcome(&GOOD, End::Silent).is_good(), "a hang");
         assert!(!outcome(&["vm 1.0 verdict exit code 1"], End::Exited).is_good(), "failed tests");
         let panic = [&GOOD[..], &["[ 3.1] Kernel panic - not syncing: x"]].concat();
         assert!(!outcome(&panic, End::Exited).is_good(), "a panic");
-        let tail = outcome(&["[ 0.1] last words"], End::Exited);
-        assert_eq!(tail.details, ["[ 0.1] last words"], "the console is shown");
+        let tail = outcome(&["[ 0.1] last line"], End::Exited);
+        assert_eq!(tail.details, ["[ 0.1] last line"], "the console is shown");
     }
 
     #[test]
-    fn files_are_put_together() {
+    fn lines_of_files_are_joined() {
         let lines =
             ["vm 1.0 file a.md one", "vm 1.0 file b.json {", "vm 1.0 file a.md ", "vm 1.0 file a.md two"];
         let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
@@ -271,51 +284,60 @@ mod tests {
     }
 
     #[test]
-    fn attach_options_are_what_the_matrix_says() {
-        let said = |line: &str| {
-            let line = format!("vm 0.5 attach_option tcplife default + tcptools: tcplife: {line}");
-            outcome(&[&[line.as_str()][..], &GOOD].concat(), End::Exited)
+    fn attach_options_are_compared_with_the_matrix() {
+        /// What `kernels.toml` says about 5.10.
+        const EXPECTED: [&str; 4] = [
+            "accept: fentry inet_csk_accept",
+            "first send: not attached",
+            "first receive: not attached",
+            "send: not attached",
+        ];
+        let faults_of = |hooks: &[&str]| {
+            let said = |hook: &&str| format!("vm 0.5 tool tcplife default + tcptools: tcplife: {hook}");
+            let lines: Vec<String> = hooks.iter().map(said).collect();
+            let lines: Vec<&str> = lines.iter().map(String::as_str).chain(GOOD).collect();
+            outcome(&lines, End::Exited).faults.join("\n")
         };
-        assert!(said("state change: tp_btf inet_sock_set_state").is_good());
-        assert!(said("first send: not attached").is_good(), "5.10 has no such tracepoint");
-        assert!(!said("state change: not attached").is_good());
-        assert!(!said("first send: tp_btf sock_send_length").is_good(), "the matrix is out of date");
-        let remark = said("open sockets: sockets that were open before have no owner");
-        assert!(remark.attach_options.is_empty(), "{remark:?}");
+        let and = |hook| [&EXPECTED[..], &[hook]].concat();
+        assert_eq!(faults_of(&EXPECTED), "");
+        assert_eq!(faults_of(&and("state change: tp_btf inet_sock_set_state")), "");
+        assert_eq!(faults_of(&and("open sockets: sockets that were open before have no owner")), "");
+        assert!(faults_of(&and("state change: not attached")).contains("is not attached"));
+        assert!(faults_of(&and("first send: tp_btf sock_send_length")).contains("says that it cannot"));
+        assert!(faults_of(&and("accept: kretprobe inet_csk_accept")).contains("says by fentry"));
+        assert!(faults_of(&EXPECTED[..3]).contains("has `send`, but no tool reports it"));
     }
 
     #[test]
-    fn why_a_tool_gives_up_is_no_hook() {
+    fn the_reason_of_a_failed_start_is_not_a_hook() {
         let words = "tcptools: tcpdrop: no way to see `drop` on this kernel: raw_tp kfree_skb: load: no";
-        let lines = [
-            format!("vm 0.5 attach_option tcpdrop typed + {words}"),
-            "vm 0.5 attach_option tcpdrop typed + ended".into(),
-        ];
+        let lines =
+            [format!("vm 0.5 tool tcpdrop typed + {words}"), "vm 0.5 tool tcpdrop typed + ended".into()];
         let lines: Vec<&str> = lines.iter().map(String::as_str).chain(GOOD).collect();
         let outcome = outcome(&lines, End::Exited);
-        assert_eq!(outcome.refused.values().collect::<Vec<_>>(), [words]);
-        assert!(outcome.attach_options.is_empty(), "{:?}", outcome.attach_options);
+        assert_eq!(outcome.failed_starts.values().collect::<Vec<_>>(), [words]);
+        assert!(outcome.hooks.is_empty(), "{:?}", outcome.hooks);
     }
 
     #[test]
-    fn a_tool_that_gives_up_is_a_failure() {
+    fn a_failed_start_is_a_failure() {
         let lines = [
-            "vm 0.5 attach_option tcplife typed -4 tcptools: tcplife: no way",
-            "vm 0.5 attach_option tcplife typed -4   tp_btf x: no such field",
-            "vm 0.5 attach_option tcplife typed -4   (more)",
-            "vm 0.5 attach_option tcplife typed -4 ended",
+            "vm 0.5 tool tcplife typed -4 tcptools: tcplife: no way",
+            "vm 0.5 tool tcplife typed -4   tp_btf x: no such field",
+            "vm 0.5 tool tcplife typed -4   (more)",
+            "vm 0.5 tool tcplife typed -4 ended",
         ];
         let outcome = outcome(&[&lines[..], &GOOD].concat(), End::Exited);
         let expected = "tcplife typed -4 does not run: tcptools: tcplife: no way\n  tp_btf x: no such field";
         assert_eq!(outcome.faults, [expected]);
-        assert_eq!(outcome.refused.len(), 1);
+        assert_eq!(outcome.failed_starts.len(), 1);
     }
 
     #[test]
-    fn the_verifiers_numbers_are_kept_by_access_mode() {
+    fn costs_are_kept_by_access_mode() {
         let line = |start: &str| {
             format!(
-                "vm 0.5 attach_option {start} tcptools: tcplife: program p: 1 instructions, 2 verified, stack 3, 4 bytes"
+                "vm 0.5 tool {start} tcptools: tcplife: program p: 1 instructions, 2 verified, stack 3, 4 bytes"
             )
         };
         let lines = [line("tcplife default +"), line("tcplife typed +"), line("tcplife typed -4")];

@@ -1,4 +1,4 @@
-//! QEMU: the command line of a machine, and its serial ports as a stream of lines.
+//! Runs QEMU and reads the lines of a machine's serial ports.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixListener;
@@ -11,47 +11,49 @@ use std::time::{Duration, Instant};
 use crate::error::{Doing, Result};
 use crate::matrix::{Arch, Run};
 
-/// What time is in a machine.
+/// The clock of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Clock {
-    /// This machine's own.
+    /// The host's clock.
     Real,
-    /// An instruction is a nanosecond, and nobody waits for a timer: what else this machine has to do, and how slow it emulates,
-    /// changes no measurement. There is one CPU, because the clock counts the instructions of all of them.
+    /// Each instruction takes one nanosecond, and an idle CPU jumps to its next timer. So the load
+    /// of the host and the speed of the emulation do not change a measurement. The machine has one
+    /// CPU, because the clock counts the instructions of all CPUs together.
     Instructions,
 }
 
 impl Clock {
-    /// Nothing for so long, and the machine hangs. A test may take four minutes (`KERNEL_TESTS_PATIENCE` in
-    /// `init/src/payload.rs`) before the tests themselves end it; where the clock is not ours, a busy host is no hang.
-    fn silence(self) -> Duration {
+    /// A machine that prints nothing for this long hangs. It is longer than the four minutes after
+    /// which the kernel tests end a test (`KERNEL_TESTS_PATIENCE` in `init/src/payload.rs`). A
+    /// machine that counts instructions gets more time, because a busy host slows it down.
+    fn max_silence(self) -> Duration {
         Duration::from_secs(60 * if self == Self::Real { 5 } else { 20 })
     }
 
-    /// The most a machine may take in all.
-    fn lifetime(self) -> Duration {
+    /// The longest time that a machine may run.
+    fn max_runtime(self) -> Duration {
         Duration::from_secs(60 * if self == Self::Real { 20 } else { 60 })
     }
 }
 
-/// What is booted.
+/// A machine to boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
-    /// The machine.
+    /// Its kernel and variant.
     pub run: &'a Run<'a>,
-    /// Its kernel.
+    /// The kernel's file.
     pub vmlinuz: &'a Path,
-    /// Its files.
+    /// The initramfs.
     pub initramfs: &'a Path,
-    /// Its time.
+    /// Its clock.
     pub clock: Clock,
 }
 
-/// In MiB.
-const MEMORY: u32 = 1024;
+/// Memory of a machine.
+const MEMORY_MIB: u32 = 1024;
 
-/// The device for results in a machine. x86-64 has a second serial port, which the kernel does not write to; the `virt` board
-/// of arm64 has one, and PID 1 shares it with the kernel.
+/// The device that PID 1 reports on. On x86-64 it is a second serial port, which the kernel does
+/// not use. The `virt` board of arm64 has only one serial port, which PID 1 shares with the kernel.
 #[must_use]
 pub fn result_device(arch: Arch) -> &'static str {
     match arch {
@@ -63,30 +65,31 @@ pub fn result_device(arch: Arch) -> &'static str {
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// It powered off, or QEMU gave up: what was said decides.
+    /// QEMU ended. The machine's output says whether all went well.
     Exited,
-    /// It said nothing for too long.
+    /// It printed nothing for too long.
     Silent,
-    /// It took too long.
+    /// It ran for too long.
     Overdue,
 }
 
-/// The command line.
+/// QEMU's command line, without the serial ports.
 fn command(boot: &Boot<'_>) -> Command {
     let Boot { run, vmlinuz, initramfs, clock } = *boot;
     let (program, console) = match run.kernel.arch {
         Arch::Amd64 => ("qemu-system-x86_64", "ttyS0"),
         Arch::Arm64 => ("qemu-system-aarch64", "ttyAMA0"),
     };
-    // Whatever ends this process, its machines end with it.
+    // The kernel kills the machine if this process ends, for whatever reason.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);
     if run.kernel.arch == Arch::Arm64 {
-        // Not `max`: it emulates pointer authentication, which makes a boot three times as long.
+        // `-cpu max` emulates pointer authentication, with which a boot takes three times as long.
         command.args(["-machine", "virt", "-cpu", "cortex-a72"]);
     }
-    // One thread for all CPUs of a machine: with a thread for each, QEMU may execute a breakpoint that the kernel has already
-    // taken back after patching its code, as it does whenever a tracepoint is switched, and the kernel dies of it (`Oops: int3`).
+    // One thread for all CPUs. When a tracepoint is switched on or off, the kernel puts a
+    // breakpoint into its code for a moment. With a thread for each CPU, QEMU may still execute the
+    // breakpoint after the kernel has removed it, and the kernel crashes (`Oops: int3`).
     command.args(["-accel", "tcg,thread=single", "-display", "none", "-nodefaults", "-no-reboot"]);
     let cpus = match clock {
         Clock::Real => run.variant.cpus,
@@ -95,25 +98,26 @@ fn command(boot: &Boot<'_>) -> Command {
             1
         }
     };
-    command.args(["-smp", &cpus.to_string(), "-m", &MEMORY.to_string()]);
+    command.args(["-smp", &cpus.to_string(), "-m", &MEMORY_MIB.to_string()]);
     command.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
-    // A dead PID 1 is a panic, a panic is a reboot, and a reboot is the end of QEMU. Warnings are shown (`loglevel=5`).
+    // If PID 1 dies, the kernel panics; `panic=-1` makes it reboot at once, and `-no-reboot` ends
+    // QEMU. `loglevel=5` shows warnings.
     let append = format!("console={console} panic=-1 loglevel=5 mitigations=off {}", run.variant.append);
     command.args(["-append", append.trim_end()]);
     command
 }
 
-/// Runs a machine to its end; each line it says goes to `on_line`.
+/// Runs a machine to its end and passes each line of its output to `on_line`.
 ///
 /// # Errors
 ///
-/// When QEMU cannot be started. What goes wrong in the machine is no error here.
+/// If QEMU cannot be started. A failure in the machine is not an error here.
 pub fn run(boot: &Boot<'_>, socket: &Path, mut on_line: impl FnMut(&str)) -> Result<End> {
     let mut command = command(boot);
     command.args(["-serial", "stdio"]);
     let (sender, lines) = channel();
     if boot.run.kernel.arch == Arch::Amd64 {
-        // The socket of a run that was killed may be left.
+        // A run that was killed leaves its socket.
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).doing(format_args!("bind {}", socket.display()))?;
         command.arg("-serial").arg(format!("unix:{}", socket.display()));
@@ -143,7 +147,7 @@ pub fn run(boot: &Boot<'_>, socket: &Path, mut on_line: impl FnMut(&str)) -> Res
     Ok(watch(&mut machine, &lines, boot.clock, &mut on_line))
 }
 
-/// A QEMU that runs. Dropping it kills it.
+/// A running QEMU, killed on drop.
 struct Machine(Child);
 
 impl Machine {
@@ -154,7 +158,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Both fail only when it has ended.
+        // Both fail only if it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -166,14 +170,15 @@ fn watch(
     clock: Clock,
     on_line: &mut dyn FnMut(&str),
 ) -> End {
-    /// A port of a machine that never opened the socket does not close; its process ends all the same.
-    const LOOK: Duration = Duration::from_millis(200);
+    /// If QEMU ends before it opens the socket, the reader's thread waits forever and the channel
+    /// stays open. So check regularly whether QEMU still runs.
+    const CHECK_INTERVAL: Duration = Duration::from_millis(200);
     let begin = Instant::now();
-    let mut heard = begin;
+    let mut last_line = begin;
     loop {
-        match lines.recv_timeout(LOOK) {
+        match lines.recv_timeout(CHECK_INTERVAL) {
             Ok(line) => {
-                heard = Instant::now();
+                last_line = Instant::now();
                 on_line(&line);
             }
             Err(RecvTimeoutError::Disconnected) => return End::Exited,
@@ -181,16 +186,18 @@ fn watch(
                 lines.try_iter().for_each(|line| on_line(&line));
                 return End::Exited;
             }
-            Err(RecvTimeoutError::Timeout) if heard.elapsed() > clock.silence() => return End::Silent,
+            Err(RecvTimeoutError::Timeout) if last_line.elapsed() > clock.max_silence() => {
+                return End::Silent;
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if begin.elapsed() > clock.lifetime() {
+        if begin.elapsed() > clock.max_runtime() {
             return End::Overdue;
         }
     }
 }
 
-/// Sends each line on until the stream ends or nobody listens.
+/// Sends each line until the stream ends or the receiver is gone.
 fn forward(stream: impl Read, sender: &Sender<String>) {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
@@ -206,10 +213,10 @@ fn forward(stream: impl Read, sender: &Sender<String>) {
 ///
 /// # Errors
 ///
-/// When QEMU cannot be started.
+/// If QEMU cannot be started.
 pub fn attached(boot: &Boot<'_>) -> Result<()> {
     let mut command = command(boot);
-    // `mon:` leaves Ctrl-C to the machine, and Ctrl-A X ends it.
+    // With `mon:` Ctrl-C goes to the machine, and Ctrl-A X ends QEMU.
     command.args(["-serial", "mon:stdio", "-serial", "null"]);
     command.status().map(|_| ()).doing(format_args!("start {}", command.get_program().display()))
 }

@@ -1,4 +1,4 @@
-//! What a person sees at the end: what failed and why, then one table.
+//! The report: failures with their reasons, then tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,22 +6,22 @@ use std::fmt::Write as _;
 use crate::console::Verdict;
 use crate::outcome::Outcome;
 
-/// A machine's name and what came of it.
+/// A machine's name and outcome.
 pub type Done = (String, Outcome);
 
-/// The line that is printed as soon as a machine has ended.
+/// The line that is printed when a machine has ended.
 #[must_use]
 pub fn progress((name, outcome): &Done) -> String {
     let (passed, failed, skipped) = outcome.counts();
     let word = if outcome.is_good() { "ok" } else { "FAILED" };
-    let release = outcome.release.as_deref().unwrap_or("(never booted)");
+    let release = outcome.release.as_deref().unwrap_or("(did not boot)");
     format!(
         "{name:<24} {word:<6} {passed:>4} passed {failed:>3} failed {skipped:>3} skipped {:>5.0} s  {release}",
         outcome.took.as_secs_f64()
     )
 }
 
-/// Why a machine failed, in full; nothing when it did not.
+/// All reasons why a machine failed, or an empty text.
 #[must_use]
 pub fn failure((name, outcome): &Done) -> String {
     let mut text = String::new();
@@ -37,8 +37,8 @@ pub fn failure((name, outcome): &Done) -> String {
     text
 }
 
-/// The tables: machines, hooks, tests that did not pass everywhere, and why some were skipped. Machines are numbered: their names
-/// are too long for columns.
+/// The tables: machines, hooks, tests that did not pass everywhere, and reasons for skipped tests.
+/// Machines have numbers, because their names are too long for columns.
 #[must_use]
 pub fn tables(done: &[Done]) -> String {
     let mut text = String::from("\nmachines\n");
@@ -48,44 +48,44 @@ pub fn tables(done: &[Done]) -> String {
             let _ = writeln!(text, "      module {module}");
         }
     }
-    text + &attach_options(done) + &tests(done) + &skips(done)
+    text + &hooks(done) + &tests(done) + &skips(done)
 }
 
-/// A line for each tool, access mode and hook: each attach option, and the machines that took it.
-fn attach_options(done: &[Done]) -> String {
+/// A line for each tool, access mode and hook: its attach options, and the machines that use each.
+fn hooks(done: &[Done]) -> String {
     let mut hooks: BTreeMap<&(String, String, String), BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     for (number, (_, outcome)) in (1..).zip(done) {
-        for (key, attach_option) in &outcome.attach_options {
-            let way = attach_option.as_deref().unwrap_or("not seen");
-            hooks.entry(key).or_default().entry(way).or_default().push(format!("{number}"));
+        for (key, attached) in &outcome.hooks {
+            let option = attached.as_deref().unwrap_or("not attached");
+            hooks.entry(key).or_default().entry(option).or_default().push(format!("{number}"));
         }
     }
     let mut text = String::new();
     if !hooks.is_empty() {
-        text.push_str("\nhooks (tool, memory access, hook: how it is taken)\n");
+        text.push_str("\nhooks (tool, memory access, hook, attach option)\n");
     }
-    for ((tool, access, hook), ways) in hooks {
-        let ways: Vec<String> = ways
+    for ((tool, access, hook), options) in hooks {
+        let options: Vec<String> = options
             .iter()
-            .map(|(attach_option, machines)| {
+            .map(|(option, machines)| {
                 if machines.len() == done.len() {
-                    (*attach_option).to_owned()
+                    (*option).to_owned()
                 } else {
-                    format!("{attach_option} ({})", machines.join(" "))
+                    format!("{option} ({})", machines.join(" "))
                 }
             })
             .collect();
-        let _ = writeln!(text, "  {tool:<14} {access:<8} {hook:<18} {}", ways.join("; "));
+        let _ = writeln!(text, "  {tool:<14} {access:<8} {hook:<18} {}", options.join("; "));
     }
     for (name, outcome) in done {
-        for ((tool, access, options), words) in &outcome.refused {
-            let _ = writeln!(text, "  {tool:<14} {access:<8} {options} does not run on {name}: {words}");
+        for ((tool, access, options), message) in &outcome.failed_starts {
+            let _ = writeln!(text, "  {tool:<14} {access:<8} {options} does not run on {name}: {message}");
         }
     }
     text
 }
 
-/// A row for each test that did not pass everywhere it was meant to run.
+/// A row for each test that did not pass in every machine that ran it.
 fn tests(done: &[Done]) -> String {
     let mut names = Vec::new();
     let mut seen = BTreeSet::new();
@@ -96,7 +96,7 @@ fn tests(done: &[Done]) -> String {
         let found = outcome.tests.iter().find(|(n, _)| n == name);
         match found.map(|(_, verdict)| verdict) {
             Some(Verdict::Passed) => "ok",
-            Some(Verdict::Second) => "2nd",
+            Some(Verdict::PassedOnRetry) => "2nd",
             Some(Verdict::Failed) => "FAILED",
             Some(Verdict::Skipped(_)) => "skip",
             None => "-",
@@ -105,7 +105,7 @@ fn tests(done: &[Done]) -> String {
     let (everywhere, rest): (Vec<&str>, Vec<&str>) = names
         .iter()
         .partition(|name| done.iter().all(|(_, outcome)| matches!(verdict(outcome, name), "ok" | "-")));
-    let mut text = format!("\ntests: {} passed wherever they ran\n", everywhere.len());
+    let mut text = format!("\ntests: {} passed in every machine that ran them\n", everywhere.len());
     if rest.is_empty() {
         return text;
     }
@@ -123,7 +123,7 @@ fn tests(done: &[Done]) -> String {
     text
 }
 
-/// Each reason once, with how often it was given and where.
+/// Each reason for skipped tests with the machines and how many tests each skipped.
 fn skips(done: &[Done]) -> String {
     let mut reasons: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for (name, outcome) in done {
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_say_what_differs() {
+    fn the_tables_show_differences() {
         let all = [
             done(
                 "5.10",
                 &[
                     "vm 1 out test a::good ... ok",
                     "vm 1 out test a::bad ... FAILED",
-                    "vm 1 attach_option t default + tcptools: t: accept: kretprobe f",
+                    "vm 1 tool t default + tcptools: t: accept: kretprobe f",
                 ],
             ),
             done(
@@ -173,12 +173,12 @@ mod tests {
                 &[
                     "vm 1 out test a::good ... ok",
                     "vm 1 out test a::bad ... skipped: needs x: none",
-                    "vm 1 attach_option t default + tcptools: t: accept: fexit f",
+                    "vm 1 tool t default + tcptools: t: accept: fexit f",
                 ],
             ),
         ];
         let text = tables(&all);
-        assert!(text.contains("tests: 1 passed wherever they ran"), "{text}");
+        assert!(text.contains("tests: 1 passed in every machine that ran them"), "{text}");
         assert!(
             text.lines().any(|l| l.contains("a::bad") && l.contains("FAILED") && l.ends_with("skip")),
             "{text}"

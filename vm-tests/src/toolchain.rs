@@ -1,4 +1,4 @@
-//! What builds for an architecture: this machine's own toolchain, or one unpacked into the cache.
+//! Toolchains: this host's own, and one for arm64 that is unpacked into the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,15 +7,16 @@ use crate::apt::Apt;
 use crate::error::{Doing, Result, run};
 use crate::matrix::Arch;
 
-/// Environment for cargo.
+/// Environment variables for cargo, and a `strip`.
 #[derive(Debug)]
 pub struct Toolchain {
     environment: Vec<(String, String)>,
     strip: PathBuf,
 }
 
-/// What the cross toolchain is made of: suite, architecture and name. The compiler and both standard libraries have to be of one
-/// build, so they are Debian's and from one suite; the C side is only for linking.
+/// The packages of the cross toolchain: suite, architecture and name. The compiler and the standard
+/// libraries of both architectures have to be from one build, so all are from one suite. The C
+/// compiler is only used for linking.
 const PACKAGES: [(&str, Arch, &str); 14] = [
     ("bookworm-security", Arch::Amd64, "rustc-web"),
     ("bookworm-security", Arch::Amd64, "libstd-rust-web-dev"),
@@ -34,17 +35,17 @@ const PACKAGES: [(&str, Arch, &str); 14] = [
 ];
 
 impl Toolchain {
-    /// What this machine builds with.
+    /// This host's own toolchain.
     #[must_use]
     pub fn native() -> Self {
         Self { environment: Vec::new(), strip: "strip".into() }
     }
 
-    /// One for arm64, unpacked into the cache by `arm64-toolchain.sh` when it is not there.
+    /// The toolchain for arm64. `arm64-toolchain.sh` unpacks it into the cache if it is not there.
     ///
     /// # Errors
     ///
-    /// When a package is gone or the script fails.
+    /// If a package is not available or the script fails.
     pub fn arm64(cache: &Path, apt: &mut Apt) -> Result<Self> {
         let folder = cache.join("arm64-toolchain");
         let settings = folder.join("environment");
@@ -53,7 +54,7 @@ impl Toolchain {
             std::fs::create_dir_all(&debs).doing(format_args!("mkdir {}", debs.display()))?;
             for (suite, arch, pattern) in PACKAGES {
                 let package = apt.newest(suite, arch, pattern)?;
-                eprintln!("vm-test: fetch {} {} for {arch}", package.name, package.version);
+                eprintln!("vm-test: downloading {} {} for {arch}", package.name, package.version);
                 apt.fetch(
                     suite,
                     &package.file,
@@ -70,12 +71,12 @@ impl Toolchain {
         Ok(Self { environment, strip: folder.join("bin/strip") })
     }
 
-    /// Lets a cargo build with it.
+    /// Makes this cargo command use the toolchain.
     pub fn apply(&self, cargo: &mut Command) {
         cargo.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
-    /// Its program `strip`.
+    /// The path of its `strip`.
     #[must_use]
     pub fn strip(&self) -> &Path {
         &self.strip

@@ -1,4 +1,4 @@
-//! The program this machine was started for.
+//! Runs the payload: the kernel tests, the benchmark or a shell.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,22 +10,25 @@ use nix::unistd::setsid;
 
 use crate::results::Results;
 
-/// The environment of the payload. The last two are of the kernel tests: the tool, and a factor for all their limits.
-const ENVIRONMENT: [(&str, &str); 4] = [
+/// The environment of the payload. The last three are for the kernel tests: the path of the tool, a
+/// factor for all time limits, and the number of sockets of the soak test, which takes minutes with
+/// the default number in an emulated machine.
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/bin:/usr/bin"),
     ("TMPDIR", "/tmp"),
     ("TCPTOOLS", "/bin/tcptools"),
     ("KERNEL_TESTS_PATIENCE", "4"),
+    ("KERNEL_TESTS_SOAK", "2000"),
 ];
 
-/// A program with the payload's environment and nothing else.
+/// A command whose environment is [`ENVIRONMENT`] only.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
     command
 }
 
-/// Runs the payload, hands on each line of its output, and says how it ended: `ok`, or what was wrong.
+/// Runs the payload and reports each line of its output. Returns `ok` or what went wrong.
 pub fn run(payload: &[String], results: &mut Results) -> Result<String, String> {
     let [program, arguments @ ..] = payload else { return Ok("ok".into()) };
     // One pipe for both, so that the lines keep their order.
@@ -35,25 +38,25 @@ pub fn run(payload: &[String], results: &mut Results) -> Result<String, String> 
         let mut command = command(program);
         command.args(arguments).stdout(writer).stderr(copy);
         command.spawn().map_err(|e| format!("start {program}: {e}"))?
-        // The command goes here, and its ends of the pipe with it: what is left are the child's.
+        // Dropping the command closes its ends of the pipe, so that only the child has it open.
     };
     let mut lines = BufReader::new(reader);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).map_err(|e| format!("read the payload's output: {e}"))? > 0 {
-        results.say("out", String::from_utf8_lossy(&line).trim_end())?;
+        results.report("out", String::from_utf8_lossy(&line).trim_end())?;
         line.clear();
     }
     let status = child.wait().map_err(|e| format!("wait for {program}: {e}"))?;
     Ok(verdict(status))
 }
 
-/// Hands on each line of a file that the payload has written. Where there is none the runner misses it, and knows the verdict.
-pub fn hand_over(path: &str, results: &mut Results) -> Result<(), String> {
+/// Reports each line of a file that the payload wrote. If the file is missing, the runner notices.
+pub fn report_file(path: &str, results: &mut Results) -> Result<(), String> {
     let (Ok(text), Some(name)) = (fs::read_to_string(path), Path::new(path).file_name()) else {
         return Ok(());
     };
     for line in text.lines() {
-        results.say("file", &format!("{} {line}", name.display()))?;
+        results.report("file", &format!("{} {line}", name.display()))?;
     }
     Ok(())
 }
@@ -67,14 +70,15 @@ fn verdict(status: ExitStatus) -> String {
     }
 }
 
-/// A shell on the console, until it ends.
+/// Runs a shell on the console until it exits.
 pub fn shell() -> Result<(), String> {
     let mut command = Command::new("/bin/sh");
     command.arg0("-sh").env_clear().envs(ENVIRONMENT).env("HOME", "/").env("TERM", "linux");
-    // PID 1 leads a session already, and the console becomes its terminal when it is opened; job control needs that.
+    // Job control needs a session whose terminal is the console. If PID 1 already leads a session,
+    // this fails, and opening the console makes it the session's terminal.
     let _ = setsid();
     command
         .status()
         .map(|_| ())
-        .map_err(|e| format!("start /bin/sh: {e} (is busybox-static installed where vm-test runs?)"))
+        .map_err(|e| format!("start /bin/sh: {e} (vm-test --shell puts busybox there)"))
 }

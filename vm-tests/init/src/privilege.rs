@@ -1,7 +1,7 @@
-//! tcptools as a user with few capabilities.
+//! Runs tcptools as an ordinary user with a few capabilities.
 //!
-//! In the variants that ask for it, `/bin/tcptools` is this program and the tool is `/bin/tcptools.real`: the tests run as root,
-//! since they make namespaces and processes, and start tcptools as they always do.
+//! The tests have to be root, because they make namespaces. In variants with few privileges
+//! `/bin/tcptools` is this program, which drops its privileges and executes `/bin/tcptools.real`.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -11,21 +11,21 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::set_keepcaps;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-/// The capabilities to keep, by name, one on each line.
+/// The file with the names of the capabilities to keep, one on each line.
 const CAPABILITIES: &str = "/etc/capabilities";
 
-/// What is started in the place of this program.
+/// The program to execute.
 const TOOL: &str = "/bin/tcptools.real";
 
-/// `nobody` and `nogroup` of Debian.
-const NOBODY: u32 = 65534;
+/// An ordinary user and group: on Debian those without files of their own.
+const UNPRIVILEGED: u32 = 65534;
 
-/// Becomes the tool, with the same arguments and the same name, which it looks at.
+/// Executes the tool with the same arguments and the same `argv[0]`, which selects the tool.
 pub fn exec_unprivileged() -> ExitCode {
-    // A test may have dropped them already, and all the rest with them.
+    // A test may already have dropped all privileges.
     let dropped = if Uid::effective().is_root() { drop_privileges() } else { Ok(()) };
-    if let Err(fault) = dropped {
-        eprintln!("vm-init: {fault}");
+    if let Err(message) = dropped {
+        eprintln!("vm-init: {message}");
         return ExitCode::FAILURE;
     }
     let mut words = std::env::args_os();
@@ -49,14 +49,15 @@ fn drop_privileges() -> Result<(), String> {
             caps::drop(None, CapSet::Bounding, capability).map_err(|e| format!("bounding set: {e}"))?;
         }
     }
-    // Changing the user would take all capabilities away.
+    // Without this, changing the user drops all capabilities.
     set_keepcaps(true).map_err(|errno| format!("PR_SET_KEEPCAPS: {errno}"))?;
-    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     setgroups(&[]).map_err(|errno| format!("setgroups: {errno}"))?;
     setresgid(gid, gid, gid).map_err(|errno| format!("setresgid: {errno}"))?;
     setresuid(uid, uid, uid).map_err(|errno| format!("setresuid: {errno}"))?;
-    // Ambient capabilities are those that outlive exec; they have to be permitted and inheritable. Effective first: the rest
-    // is set while the process still may.
+    // Only ambient capabilities survive exec, and they have to be permitted and inheritable. The
+    // effective set comes first, because after the permitted set shrinks it could not be set any
+    // more.
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
         caps::set(None, set, &kept).map_err(|e| format!("{set:?} capabilities: {e}"))?;
     }

@@ -1,4 +1,4 @@
-//! The channel to the runner: a serial line.
+//! The serial line to the runner.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,7 @@ impl Results {
     /// Opens the device.
     pub fn open(path: &str) -> Result<Self, String> {
         let device = OpenOptions::new().write(true).open(path).map_err(|e| format!("{path}: {e}"))?;
-        // Raw, so that the line discipline neither echoes nor expands tabs.
+        // In raw mode the terminal neither echoes nor expands tabs.
         if let Ok(mut mode) = tcgetattr(&device) {
             cfmakeraw(&mut mode);
             tcsetattr(&device, SetArg::TCSANOW, &mode).map_err(|e| format!("{path}: {e}"))?;
@@ -24,8 +24,8 @@ impl Results {
         Ok(Self { device, begin: Instant::now() })
     }
 
-    /// One line, in one write, so that on a console shared with the kernel no message gets in between.
-    pub fn say(&mut self, word: &str, text: &str) -> Result<(), String> {
+    /// Writes one line in one write, so that on a shared console no kernel message splits it.
+    pub fn report(&mut self, word: &str, text: &str) -> Result<(), String> {
         let seconds = self.begin.elapsed().as_secs_f64();
         let line = format!("vm {seconds:.3} {word} {text}\r\n");
         self.device.write_all(line.as_bytes()).map_err(|e| format!("write a result: {e}"))

@@ -1,4 +1,5 @@
-//! File systems and modules. Not the network: every test brings up the loopback device of a namespace of its own.
+//! Mounts file systems and loads modules. The network needs no setup, because every test makes its
+//! own namespace.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -8,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::config::Config;
 
-/// Type and place of what every machine has.
+/// Types and mount points of the file systems that every machine has.
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -20,10 +21,10 @@ const MOUNTS: &[(&str, &str)] = &[
     ("securityfs", "/sys/kernel/security"),
 ];
 
-/// What a host has that lets its users trace, and a container often lacks.
+/// The tracing file systems, which a container often lacks.
 const TRACING: &[(&str, &str)] = &[("tracefs", "/sys/kernel/tracing"), ("debugfs", "/sys/kernel/debug")];
 
-/// Mounts what the variant asks for.
+/// Mounts the file systems of the variant.
 pub fn mounts(config: &Config) -> Result<(), String> {
     let tracing = if config.tracefs { TRACING } else { &[] };
     for (kind, place) in MOUNTS.iter().chain(tracing) {
@@ -34,7 +35,7 @@ pub fn mounts(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// `finit_module(2)` of a file in `/modules`; the kernel unpacks it if it is compressed.
+/// Loads a module from `/modules` with `finit_module(2)`. The kernel decompresses it if necessary.
 pub fn load_module(name: &str) -> Result<(), String> {
     // MODULE_INIT_COMPRESSED_FILE, include/uapi/linux/module.h (Linux 5.17).
     const COMPRESSED_FILE: u32 = 4;

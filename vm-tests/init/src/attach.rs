@@ -1,4 +1,5 @@
-//! Which attach option every tool takes at every hook of this kernel, and what the verifier makes of its programs, as `-vv` says it.
+//! Attaches every tool with every set of options, and reports what `-vv` prints about hooks and
+//! programs.
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader};
@@ -12,40 +13,44 @@ use crate::config::OptionSet;
 use crate::payload::command;
 use crate::results::Results;
 
-/// Where `tcptools links` makes a link for each tool: its way of saying which there are.
+/// `tcptools links` makes a link for each tool in this folder. The names of the links are the names
+/// of the tools.
 const LINKS: &str = "/tmp/links";
 
-/// The tool's own choice of how to read kernel memory, and the ways it may be told.
-const CHOICE: &str = "default";
-const ACCESS: [&str; 2] = ["typed", "probed"];
+/// The word for a start without `--access`.
+const DEFAULT_ACCESS: &str = "default";
 
-/// One line `attach option TOOL ACCESS OPTIONS LINE` for each line that a tool says before it is attached, and `… ended` when it gives up
-/// instead. The options are joined by `+`, and are `+` alone when there are none.
+/// The values of `--access`.
+const ACCESS_MODES: [&str; 2] = ["typed", "probed"];
+
+/// Reports `tool TOOL ACCESS OPTIONS LINE` for each line that a tool prints until it is attached,
+/// and `tool TOOL ACCESS OPTIONS ended` if it ends before that. OPTIONS are joined by `+`, or are
+/// `+` alone if there are none.
 pub fn report(option_sets: &[OptionSet], results: &mut Results) -> Result<(), String> {
     for tool in tools()? {
         let own: Vec<&OptionSet> = option_sets.iter().filter(|set| set.tool == tool).collect();
-        say(results, &tool, CHOICE, &[])?;
-        for access in ACCESS {
-            say(results, &tool, access, &[])?;
+        attach(results, &tool, DEFAULT_ACCESS, &[])?;
+        for access in ACCESS_MODES {
+            attach(results, &tool, access, &[])?;
             for set in &own {
-                say(results, &tool, access, &set.options)?;
+                attach(results, &tool, access, &set.options)?;
             }
         }
     }
     Ok(())
 }
 
-fn say(results: &mut Results, tool: &str, access: &str, options: &[String]) -> Result<(), String> {
+fn attach(results: &mut Results, tool: &str, access: &str, options: &[String]) -> Result<(), String> {
     let joined = if options.is_empty() { "+".to_owned() } else { options.join("+") };
     for line in attach_and_stop(tool, access, options)? {
-        results.say("attach_option", &format!("{tool} {access} {joined} {line}"))?;
+        results.report("tool", &format!("{tool} {access} {joined} {line}"))?;
     }
     Ok(())
 }
 
 fn tools() -> Result<Vec<String>, String> {
     fs::create_dir_all(LINKS).map_err(|e| format!("mkdir {LINKS}: {e}"))?;
-    // Where tcptools is not root, it has to be able to write there.
+    // tcptools may run as an ordinary user, which has to be able to write there.
     fs::set_permissions(LINKS, Permissions::from_mode(0o777)).map_err(|e| format!("chmod {LINKS}: {e}"))?;
     let output = command("/bin/tcptools").args(["links", LINKS]).output();
     let output = output.map_err(|e| format!("tcptools links: {e}"))?;
@@ -65,7 +70,7 @@ fn attach_and_stop(tool: &str, access: &str, options: &[String]) -> Result<Vec<S
     let fail = |e: io::Error| format!("{tool}: {e}");
     let mut command = command("/bin/tcptools");
     command.args([tool, "-vv"]).args(options);
-    if access != CHOICE {
+    if access != DEFAULT_ACCESS {
         command.args(["--access", access]);
     }
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(fail)?;
@@ -83,7 +88,7 @@ fn attach_and_stop(tool: &str, access: &str, options: &[String]) -> Result<Vec<S
     } else {
         seen.push("ended".into());
     }
-    // To the end, so that the tool never waits for its reader.
+    // Read to the end, so that the tool does not block on a full pipe.
     for line in lines {
         line.map_err(fail)?;
     }

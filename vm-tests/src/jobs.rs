@@ -1,15 +1,15 @@
-//! Several machines, some at a time.
+//! Several machines, a few of them at the same time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-/// Does `count` pieces of work with so many threads; `on_done` is called as they end, in this thread. Returns what came of them
-/// in their own order, or the first error, after which nothing more is begun.
+/// Does `count` pieces of work on `jobs` threads. Calls `on_done` in this thread as each one ends.
+/// Returns the results in order, or the first error, after which no new work begins.
 ///
 /// # Errors
 ///
-/// The first of the work's own.
+/// The first error that `work` returns.
 pub fn run<T: Send, E: Send>(
     jobs: usize,
     count: usize,
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_is_done_and_comes_in_order() {
+    fn all_work_is_done_and_results_are_in_order() {
         for jobs in [0, 1, 3, 20] {
             let mut seen = 0;
             let done = run(jobs, 10, |n| Ok::<_, ()>(n * n), |_| seen += 1).unwrap();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_it() {
+    fn an_error_ends_the_work() {
         assert_eq!(run(1, 10, |n| if n == 2 { Err("two") } else { Ok(n) }, |_| {}), Err("two"));
     }
 }
