@@ -25,7 +25,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
     // Numbers that are smaller than their place.
     Equivalent { place: &["{RANK}"], what: &["half"], why: "a rank is 0 to 4" },
     Equivalent {
-        place: &["{at(RANK)}"],
+        place: &["{new_entry(RANK)}"],
         what: &["half"],
         why: "a rank is 0 to 4, and the entry was cleared",
     },
@@ -91,7 +91,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         why: "what equals no port of the lower half equals none of the upper half, which is tried next",
     },
     Equivalent {
-        place: &["accept_fexit", "r2 += {stack_layout::KEY}"],
+        place: &["accept_fexit", "r2 += {key}"],
         what: &["constant + 8"],
         why: "the key was made of what still lies there",
     },
