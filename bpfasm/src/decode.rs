@@ -17,7 +17,7 @@ use crate::insn::{AluOp, AtomicOp, Callee, CmpOp, Dest, Imm64, Insn, Operand, Re
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// There is no slot, or a wide load without its second slot.
+    /// A slot is missing: the only one, or the second slot of a wide load.
     #[error("the instruction is cut short")]
     Truncated,
     /// RFC 9669 does not define this opcode.

@@ -230,7 +230,7 @@ pub(crate) struct Record<'b> {
 
 impl<'b> Record<'b> {
     /// The record that starts at word `position`, and the position of the next one. `None` if there
-    /// is no complete record of a known kind; [`Record::flaw`] returns the reason.
+    /// is not a complete record of a known kind; [`Record::flaw`] returns the reason.
     #[inline]
     pub(crate) fn read(words: &'b [Word], position: usize, endian: Endian) -> Option<(Self, usize)> {
         let (head, rest) = words.get(position..)?.split_first_chunk()?;
@@ -239,7 +239,7 @@ impl<'b> Record<'b> {
         Some((Self { head, tail: rest.get(..len)? }, position + HEAD_WORDS + len))
     }
 
-    /// Why there is no record at `position`. A separate function, because building an error inline
+    /// Why the bytes at `position` are not a record. A separate function, because building an error inline
     /// would take registers from the loop over all types.
     #[cold]
     pub(crate) fn flaw(words: &[Word], position: usize, id: TypeId, endian: Endian) -> BtfError {

@@ -18,7 +18,7 @@ pub enum Outcome {
     Refused,
     /// The peer did not answer any more.
     Timeout,
-    /// There is no route to the peer.
+    /// The peer cannot be reached: a router or the local table said so.
     Unreachable,
 }
 

@@ -54,7 +54,7 @@ layout! {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u32)]
 pub enum Rank {
-    /// There is no owner yet.
+    /// The owner is unknown so far.
     Unknown = 0,
     /// The process closed the socket or shut it down.
     Closed = 1,

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::actor_process;
 use crate::bytes::{RecvBy, SendBy};
 use crate::deadline::{Deadline, WAIT_LIMIT, patient, wait_until};
-use crate::runner::ACTOR_FLAG;
 use crate::scratch::Scratch;
 
 /// The time limit of an answer: longer than that of a socket call of the actor.
@@ -78,7 +78,7 @@ impl Actor {
     pub fn start(comm: &str) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("socketpair");
         let child = Command::new("/proc/self/exe")
-            .args([ACTOR_FLAG, comm])
+            .args([actor_process::FLAG, comm])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()

@@ -31,6 +31,9 @@ use crate::bulk::{self, Endpoints};
 use crate::bytes::{RecvBy, SendBy};
 use crate::deadline::{Deadline, patient};
 
+/// The first argument of a process that is an actor.
+pub(crate) const FLAG: &str = "--actor";
+
 /// The time limit of one socket call of an actor.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -303,7 +306,7 @@ impl Process {
         let connection = self.stream(id).as_fd().try_clone_to_owned()?;
         // Not waited for: once it has ended it is a zombie until this process ends, with the test.
         Command::new("/proc/self/exe")
-            .args([crate::runner::ACTOR_FLAG, comm])
+            .args([FLAG, comm])
             .stdin(Stdio::from(OwnedFd::from(control)))
             .stdout(Stdio::from(connection))
             .spawn()?;

@@ -16,7 +16,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::deadline::{Deadline, WAIT_LIMIT, wait_until};
-use crate::rows;
 
 /// The tool under test: `$TCPTOOLS`, or the binary that cargo built beside this test.
 ///
@@ -165,7 +164,7 @@ impl Tool {
             let fresh = &tool.stdout.bytes[checked..];
             let complete = fresh.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
             let text = String::from_utf8_lossy(&fresh[..complete]);
-            rows += text.lines().filter(|line| rows::is_of(line, netns)).count();
+            rows += text.lines().filter(|line| is_of(line, netns)).count();
             checked += complete;
             rows >= count
         });
@@ -407,6 +406,14 @@ fn shown(text: &str) -> String {
     }
     let (head, tail) = (&lines[..LINES_AT_EACH_END], &lines[lines.len() - LINES_AT_EACH_END..]);
     format!("{}    ... {} lines ...\n{}", indented(head), lines.len() - 2 * LINES_AT_EACH_END, indented(tail))
+}
+
+/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may
+/// have to wait while the test reads nothing. The rows are read strictly at the end.
+pub(crate) fn is_of(line: &str, netns: u64) -> bool {
+    const KEY: &str = "\"netns\":";
+    let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());
+    value.flatten() == Some(netns.to_string().as_str())
 }
 
 #[cfg(test)]

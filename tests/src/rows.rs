@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use crate::cli::Output;
+use crate::cli::{Output, is_of};
 
 /// A row of `tcplife --json`.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,7 +41,7 @@ pub struct StateRow {
     pub laddr: Option<IpAddr>,
     /// `None` until the kernel has chosen a port.
     pub lport: Option<u16>,
-    /// `None` if there is no peer, as for a listener, or the kernel has not set it yet.
+    /// `None` without a peer, as for a listener, or if the kernel has not set it yet.
     pub raddr: Option<IpAddr>,
     /// Like `raddr`.
     pub rport: Option<u16>,
@@ -470,14 +470,6 @@ fn parse<R: Row>(line: &str) -> Result<R, String> {
         return Err(format!("missing or extra keys: {differ:?}"));
     }
     R::read(&Object(object))
-}
-
-/// Whether a line looks like a row of this namespace. This is a quick check, because the tool may
-/// have to wait while the test reads nothing. The rows are read strictly at the end.
-pub(crate) fn is_of(line: &str, netns: u64) -> bool {
-    const KEY: &str = "\"netns\":";
-    let value = line.split_once(KEY).map(|(_, rest)| rest.split([',', '}']).next());
-    value.flatten() == Some(netns.to_string().as_str())
 }
 
 impl Output {

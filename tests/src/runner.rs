@@ -95,9 +95,6 @@ impl Test {
     }
 }
 
-/// The first argument of a process that is an actor.
-pub(crate) const ACTOR_FLAG: &str = "--actor";
-
 /// The first argument of a process that runs one test.
 const CHILD_FLAG: &str = "--run-one";
 
@@ -121,7 +118,7 @@ enum Verdict {
 pub fn main(tests: &[Test]) -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(lossy).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [ACTOR_FLAG, comm] => return actor_process::run(comm),
+        [actor_process::FLAG, comm] => return actor_process::run(comm),
         [CHILD_FLAG, name] => return child(tests, name),
         _ => {}
     }

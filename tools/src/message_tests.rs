@@ -104,7 +104,7 @@ fn ended(failure: Failure) -> (String, &'static str) {
         Failure::Usage(why) => (why, "2"),
         Failure::Failed(why) => (why, "1"),
         Failure::Refused(error) => (error.to_string(), "1"),
-        Failure::ClosedPipe => panic!("that is no message"),
+        Failure::ClosedPipe => panic!("a closed pipe has no message"),
     }
 }
 

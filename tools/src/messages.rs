@@ -1,5 +1,5 @@
 //! Standard error: whole lines, in which nothing that others chose can be taken for something else. A failed write to standard
-//! error is ignored, because it is no reason to stop.
+//! error is ignored: the run goes on without its messages.
 
 use std::fmt;
 use std::io::{self, Write as _};

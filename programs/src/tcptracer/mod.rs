@@ -51,7 +51,7 @@ owner::entry_starts_with_owner!();
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Stage {
-    /// A process has called connect, and there is no answer yet.
+    /// A process has called connect, and waits for the answer.
     Connecting = 1,
     /// Established. The connect has been reported.
     Open = 2,

@@ -1,6 +1,7 @@
 //! Columns, each with the function that produces its value.
 
-use crate::{Format, Value};
+use crate::format::Format;
+use crate::value::Value;
 
 /// On which side a cell of the table is padded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

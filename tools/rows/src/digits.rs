@@ -195,6 +195,7 @@ mod tests {
                 let exact = text(|text| exact_quotient(text, value, by));
                 let (whole, rest) = exact.split_once('.').unwrap_or((&exact, ""));
                 assert_eq!(whole, (value / by).to_string());
+                assert_eq!(exact.contains('.'), value % by != 0, "{exact}");
                 // Multiplied by `by`, the digits give the remainder again.
                 let scale = 10_u128.pow(u32::try_from(rest.len()).expect("few digits"));
                 let part: u128 = if rest.is_empty() { 0 } else { rest.parse().expect("digits") };

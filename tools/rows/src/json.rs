@@ -103,3 +103,14 @@ fn string(text: &str, buffer: &mut Vec<u8>) {
     let written = serde_json::to_writer(buffer, text);
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_quoted_and_escaped() {
+        assert_eq!(quoted("a\"b\n"), r#""a\"b\n""#);
+        assert_eq!(quoted(""), "\"\"");
+    }
+}

@@ -10,6 +10,7 @@ mod column;
 mod csv;
 mod digits;
 pub mod escape;
+mod format;
 mod json;
 mod output;
 mod table;
@@ -17,6 +18,7 @@ pub mod time;
 mod value;
 
 pub use self::column::{Cells, Column, Columns, ValueOf};
+pub use self::format::Format;
 pub use self::json::quoted;
-pub use self::output::{Format, Output, RowSink};
+pub use self::output::{Output, RowSink};
 pub use self::value::Value;

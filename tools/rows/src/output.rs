@@ -4,19 +4,9 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::column::{Cells, Column};
+use crate::format::Format;
 use crate::time::Zone;
 use crate::{csv, json, table};
-
-/// How rows are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// Columns for people.
-    Table,
-    /// Comma-separated values (RFC 4180), with lines that end in a line feed alone, as the original tools write them.
-    Csv,
-    /// One JSON object per line.
-    Json,
-}
 
 /// What a tool writes its rows to.
 pub trait RowSink {
@@ -208,6 +198,42 @@ mod tests {
         }
         assert_eq!(output.flush().expect_err("full").kind(), io::ErrorKind::StorageFull);
         assert!(output.buffer.is_empty() && output.flush().is_ok());
+    }
+
+    /// A row alone waits for `flush`. Once a write has failed, nothing is written any more.
+    #[test]
+    fn little_output_waits_for_flush() {
+        struct Refusing(usize);
+        impl Write for Refusing {
+            fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let columns = Columns::new().column(Column::new("PID", 99), |(): &()| Value::Word("some text"));
+        let mut output = Output::new(Format::Table, Zone::utc(), Refusing(0));
+        output.row(&columns.row(&()));
+        assert_eq!((output.sink.0, output.buffer.is_empty()), (0, false));
+        let rows = 4 * MAX_BUFFERED / output.buffer.len();
+        for _ in 0..rows {
+            output.row(&columns.row(&()));
+        }
+        assert_eq!(output.sink.0, 1);
+        assert!(output.flush().is_err());
+    }
+
+    /// Characters are counted, not bytes.
+    #[test]
+    fn text_is_cut_between_characters() {
+        let columns = Columns::new()
+            .column(Column::new("NAME", 4).cut(), |text: &&str| Value::Text(text))
+            .column(Column::new("N", 1), |_| Value::Number(1));
+        let text = rendered(Format::Table, &columns, &["äöüßé", "é"]);
+        assert_eq!(text, "NAME N\näöüß 1\né    1\n");
     }
 
     #[test]

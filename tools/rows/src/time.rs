@@ -7,8 +7,6 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::Value;
-
 /// The difference between the wall clock and the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -22,8 +20,14 @@ impl Clock {
     pub fn now() -> nix::Result<Self> {
         let before = nanoseconds(ClockId::CLOCK_MONOTONIC)?;
         let wall = nanoseconds(ClockId::CLOCK_REALTIME)?;
-        let error = nanoseconds(ClockId::CLOCK_MONOTONIC)? - before;
-        Ok(Self { offset: wall - before - error / 2, error })
+        let after = nanoseconds(ClockId::CLOCK_MONOTONIC)?;
+        Ok(Self::from_readings(before, wall, after))
+    }
+
+    /// The wall clock was read between two readings of the monotonic clock, probably in the middle.
+    fn from_readings(before: i128, wall: i128, after: i128) -> Self {
+        let error = after - before;
+        Self { offset: wall - before - error / 2, error }
     }
 
     /// A pair of clocks whose wall clock is ahead by this many nanoseconds.
@@ -142,11 +146,6 @@ impl SinceFirst {
         let first = *self.0.get_or_insert(monotonic);
         monotonic.wrapping_sub(first).cast_signed()
     }
-
-    /// The same in seconds, with `digits` digits after the point.
-    pub fn seconds(&mut self, monotonic: u64, digits: u32) -> Value<'static> {
-        Value::Seconds { ns: self.nanoseconds(monotonic), digits }
-    }
 }
 
 #[cfg(test)]
@@ -172,11 +171,8 @@ mod tests {
     #[test]
     fn an_older_event_that_comes_later_is_negative() {
         let mut since = SinceFirst::default();
-        let mut shown = |monotonic| since.seconds(monotonic, 3).text(&Zone::utc());
-        assert_eq!(
-            [2_000_000_000, 2_500_000_000, 1_000_000_000].map(&mut shown),
-            ["0.000", "0.500", "-1.000"]
-        );
+        let mut since_first = |monotonic| since.nanoseconds(monotonic);
+        assert_eq!([2_000, 2_500, 1_000].map(&mut since_first), [0, 500, -1_000]);
     }
 
     #[test]
@@ -188,6 +184,43 @@ mod tests {
         assert_eq!(clock.wall(0), 1_005_000, "set forward");
         clock.update(Clock { offset: 0, error: 50 });
         assert_eq!(clock.wall(0), 0, "set back");
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_in_the_middle() {
+        let clock = Clock::from_readings(1_000, 50_000, 1_100);
+        assert_eq!((clock.offset, clock.error), (50_000 - 1_050, 100));
+    }
+
+    /// Compared with the standard library's clock, within a minute.
+    #[test]
+    fn the_clocks_are_the_system_s() {
+        let now = || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+            i128::try_from(now.as_nanos()).expect("a time")
+        };
+        let near = |wall: i128| (now() - wall).abs() < 60_000_000_000;
+        assert!(near(Clock::wall_now().expect("a clock")));
+        let monotonic = nanoseconds(ClockId::CLOCK_MONOTONIC).expect("a clock");
+        let monotonic = u64::try_from(monotonic).expect("after boot");
+        assert!(near(Clock::now().expect("clocks").wall(monotonic)));
+        let mut set = Clock::with_offset(0);
+        set.renew().expect("clocks");
+        assert!(near(set.wall(monotonic)), "a clock that was set is noticed");
+    }
+
+    #[test]
+    fn a_difference_within_the_errors_is_ignored() {
+        let mut clock = Clock { offset: 1_000, error: 60 };
+        clock.update(Clock { offset: 1_100, error: 40 });
+        assert_eq!(clock.offset, 1_000);
+        clock.update(Clock { offset: 1_101, error: 40 });
+        assert_eq!(clock.offset, 1_101);
+    }
+
+    #[test]
+    fn the_host_has_a_time_zone() {
+        assert_ne!(LocalTime::new(0, &Zone::local()).to_string(), "-");
     }
 
     #[test]

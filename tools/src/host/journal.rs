@@ -19,7 +19,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// One line, if there is no journal.
+    /// One line, if the journal does not answer.
     pub fn connect() -> Result<Self, String> {
         let open = || {
             let socket = UnixDatagram::unbound()?;

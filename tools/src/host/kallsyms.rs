@@ -1,7 +1,7 @@
 //! `/proc/kallsyms`: from an address in the kernel to the function it lies in.
 //!
 //! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write, and few of its names are ever
-//! needed. So there is no index of it: each search reads the file once, for any number of addresses. Whole functions are
+//! needed. So it is not indexed: each search reads the file once, for any number of addresses. Whole functions are
 //! remembered, from their start to the start of the next one: packets are dropped at thousands of addresses in a few hundred
 //! functions, so after a short time no search is needed. A search can be interrupted, because events keep coming while it runs
 //! and their buffer has to be emptied.

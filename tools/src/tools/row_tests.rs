@@ -54,8 +54,11 @@ fn record(layout: &Layout, values: &[(&str, u64)]) -> Vec<u8> {
 /// `AF_INET`
 const INET: (&str, u64) = ("family", 2);
 
+/// A command line.
+type Words = &'static [&'static str];
+
 /// A tool's options, and the record of an event.
-fn events() -> Vec<(&'static [&'static str], Vec<u8>)> {
+fn events() -> Vec<(Words, Vec<u8>)> {
     let drop = [INET, ("reason", 3), ("state", 1), ("flags", 0x12), ("transport", 40)];
     let mut drop = record(&tcpdrop::Event::LAYOUT, &drop);
     drop.extend([0xffff_u64, 0xfffe].map(u64::to_ne_bytes).concat());
@@ -82,8 +85,11 @@ fn events() -> Vec<(&'static [&'static str], Vec<u8>)> {
     ]
 }
 
+/// Key and value.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// A tool's options, and the entries of the map that its report reads.
-fn reports() -> Vec<(&'static [&'static str], Vec<(Vec<u8>, Vec<u8>)>)> {
+fn reports() -> Vec<(Words, Vec<Entry>)> {
     let flow = |family| {
         (record(&tcptop::Flow::LAYOUT, &[]), record(&tcptop::Traffic::LAYOUT, &[("family", family)]))
     };
@@ -104,7 +110,7 @@ fn reports() -> Vec<(&'static [&'static str], Vec<(Vec<u8>, Vec<u8>)>)> {
 }
 
 /// All of these command lines.
-fn lines() -> impl Iterator<Item = &'static [&'static str]> {
+fn lines() -> impl Iterator<Item = Words> {
     events().into_iter().map(|(words, _)| words).chain(reports().into_iter().map(|(words, _)| words))
 }
 

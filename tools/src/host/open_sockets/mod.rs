@@ -6,6 +6,7 @@ pub(crate) mod fuzz;
 pub mod list;
 mod proc;
 mod sock_diag;
+mod socket;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,7 +14,8 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::time::{ClockId, clock_gettime};
 
-use self::list::{ListError, Owner};
+use self::list::ListError;
+use self::socket::Owner;
 use crate::address::ip_addr;
 use crate::failure::Failure;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::list::{Owner, Owners};
+use super::socket::{Owner, Owners};
 
 /// Looks through every process. A process that ends meanwhile is skipped.
 pub(super) fn owners(proc: &Path, inodes: &HashSet<u32>) -> io::Result<Owners> {

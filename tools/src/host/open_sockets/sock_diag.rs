@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::list::Socket;
+use super::socket::Socket;
 use loader::Errno;
 
 pub(super) const AF_INET: u8 = 2;
