@@ -1,5 +1,6 @@
-//! Makes the release binary smaller. A debug build keeps its backtraces. Only with the linker that rustc brings on this target: other
-//! linkers lack `--icf`, and their start files need what is discarded.
+//! Makes the release binary smaller. A debug build keeps its backtraces. Only with the linker that
+//! rustc brings on this target: other linkers lack `--icf`, and their start files need what is
+//! discarded.
 
 use std::env;
 

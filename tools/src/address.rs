@@ -41,7 +41,8 @@ pub fn endpoint(family: u16, bytes: [u8; 16], wire: u16) -> Value<'static> {
         .map_or(Value::Unknown, |ip| Value::Endpoint(SocketAddr::new(ip, u16::from_be(wire))))
 }
 
-/// 4 or 6, by the socket's family: an IPv6 socket that uses IPv4-mapped addresses is 6, as in the original tools.
+/// 4 or 6, by the socket's family: an IPv6 socket that uses IPv4-mapped addresses is 6, as in the
+/// original tools.
 pub fn version(family: u16) -> Value<'static> {
     match family {
         AF_INET => Value::Number(4),

@@ -1,7 +1,8 @@
 //! `--ebpf`: prints the programs as they would be loaded.
 //!
-//! Kernel fields have their numbers from the running kernel's BTF, or from `--btf FILE`. For a kernel that is only described by
-//! `--target`, they have their names. Maps always have their names: they get numbers only while a tool runs.
+//! Kernel fields have their numbers from the running kernel's BTF, or from `--btf FILE`. For a
+//! kernel that is only described by `--target`, they have their names. Maps always have their
+//! names: they get numbers only while a tool runs.
 
 use std::io::{self, Write};
 
@@ -84,7 +85,8 @@ impl Kernel {
                 for attach_option in std::mem::take(&mut hook.attach_options) {
                     match relocate(&attach_option.program, &index, &object.consts) {
                         Ok(program) => hook.attach_options.push(ProgramDef { program, ..attach_option }),
-                        // This kernel lacks a field that this attach option reads. The loader would skip it, too.
+                        // This kernel lacks a field that this attach option reads. The loader would
+                        // skip it, too.
                         Err(RelocError::Absent { .. })
                             if hook.need == Need::Optional || hook.fallback_for.is_some() => {}
                         Err(error) => return Err(failed(&error)),

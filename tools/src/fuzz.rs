@@ -27,8 +27,8 @@ use crate::host::symbols::Symbols;
 use crate::tool::{Context, Plan, Report};
 use crate::tools;
 
-/// Command lines, as words separated by zero bytes. Each is refused in one line, or has a plan whose programs can be built for
-/// every kernel.
+/// Command lines, as words separated by zero bytes. Each is refused in one line, or has a plan
+/// whose programs can be built for every kernel.
 pub fn arguments(data: &[u8]) {
     let words: Vec<OsString> =
         data.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
@@ -130,7 +130,8 @@ const EVENT_LINES: &[&[&str]] = &[
 const REPORT_LINES: &[&[&str]] =
     &[&["tcptop", "-C", "-S"], &["tcptop"], &["tcpsubnet", "--sort", "-f", "K"], &["tcpretrans", "-c"]];
 
-/// Records of programs, shown by every tool: the first byte says by which and how, the next two how long a record is.
+/// Records of programs, shown by every tool: the first byte says by which and how, the next two how
+/// long a record is.
 pub fn events(data: &[u8]) {
     let [which, length @ .., _] = data else { return };
     let (Some(length), true) = (length.first_chunk::<2>(), data.len() > 4) else { return };
@@ -167,8 +168,8 @@ fn few_addresses(record: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Entries of maps, shown by the tools that print reports: the first byte says by which and how, the next two how long keys and
-/// values are.
+/// Entries of maps, shown by the tools that print reports: the first byte says by which and how,
+/// the next two how long keys and values are.
 pub fn report(data: &[u8]) {
     let [which, key, value, rest @ ..] = data else { return };
     let mut plans = plans(REPORT_LINES);
@@ -284,7 +285,8 @@ pub fn kallsyms(data: &[u8]) {
     crate::host::kallsyms::find_in(file, addresses.collect());
 }
 
-/// Text that others chose, in a row. Every character of it is visible, and no two texts are shown alike.
+/// Text that others chose, in a row. Every character of it is visible, and no two texts are shown
+/// alike.
 pub fn text(data: &[u8]) {
     let shown = Escaped(data).to_string();
     assert!(!shown.contains(char::is_control), "{shown:?}");

@@ -1,7 +1,7 @@
 //! tcptools: what TCP does on a Linux host, in one static file.
 //!
-//! `tcptools TOOL …`, or a link with the name of a tool. The binary is `bin/tcptools.rs`. Its code is in this library, so that
-//! fuzz targets and tests reach it as well.
+//! `tcptools TOOL …`, or a link with the name of a tool. The binary is `bin/tcptools.rs`. Its code
+//! is in this library, so that fuzz targets and tests reach it as well.
 //!
 //! | module | subject |
 //! |---|---|

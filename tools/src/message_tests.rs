@@ -1,4 +1,5 @@
-//! Compares this crate's messages with `ERRORS.md`: each that can be provoked without a kernel is provoked here.
+//! Compares this crate's messages with `ERRORS.md`: each that can be provoked without a kernel is
+//! provoked here.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,5 +1,5 @@
-//! Standard error: whole lines, in which nothing that others chose can be taken for something else. A failed write to standard
-//! error is ignored: the run goes on without its messages.
+//! Standard error: whole lines, in which nothing that others chose can be taken for something else.
+//! A failed write to standard error is ignored: the run goes on without its messages.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -11,7 +11,8 @@ pub fn print(name: &str, text: &str) {
     print_line(format_args!("{name}: {}", Message(text)));
 }
 
-/// Prints a message of several lines, such as the verifier's log. Lines after the first are indented.
+/// Prints a message of several lines, such as the verifier's log. Lines after the first are
+/// indented.
 pub fn print_all(name: &str, text: &str) {
     let mut lines = text.lines();
     let mut all = lines.next().unwrap_or_default().to_owned();

@@ -1,9 +1,9 @@
 //! What a tool is: a command line, a plan for a run, and a session that turns a stream into rows.
 //!
-//! The three have different lives. A [`Tool`] is a constant. A [`Plan`] says, as plain data, what a run with certain options needs
-//! from the host: programs, maps, names. A [`Session`] gets what the host has answered and what the programs send, and writes
-//! rows. A session has no clock, no file and no map of its own, so it does not know whether the stream comes from the running
-//! kernel.
+//! The three have different lives. A [`Tool`] is a constant. A [`Plan`] says, as plain data, what a
+//! run with certain options needs from the host: programs, maps, names. A [`Session`] gets what the
+//! host has answered and what the programs send, and writes rows. A session has no clock, no file
+//! and no map of its own, so it does not know whether the stream comes from the running kernel.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,8 @@ pub struct Tool {
     pub name: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
-    /// Adds the tool's own options. The options that all tools share are added if the tool has not defined them itself.
+    /// Adds the tool's own options. The options that all tools share are added if the tool has not
+    /// defined them itself.
     pub args: fn(Command) -> Command,
     /// What these options ask for.
     pub plan: fn(&ArgMatches, &Settings) -> Result<Plan, Failure>,
@@ -97,13 +98,16 @@ impl Plan {
 
 /// A run of a tool with certain options: a stream in, rows out.
 ///
-/// A tool that prints a row per event needs [`headings`](Session::headings) and [`event`](Session::event); one that prints
-/// reports needs [`report`](Session::report) instead of `event`.
+/// A tool that prints a row per event needs [`headings`](Session::headings) and
+/// [`event`](Session::event); one that prints reports needs [`report`](Session::report) instead of
+/// `event`.
 pub trait Session {
-    /// The columns that CSV begins with, and the table too if it [begins with headings](Session::begins_with_headings).
+    /// The columns that CSV begins with, and the table too if it [begins with
+    /// headings](Session::begins_with_headings).
     fn headings(&self) -> &[Column];
 
-    /// Whether the table begins with the headings. A tool that reports writes headings with each report.
+    /// Whether the table begins with the headings. A tool that reports writes headings with each
+    /// report.
     fn begins_with_headings(&self) -> bool {
         true
     }
@@ -117,7 +121,8 @@ pub trait Session {
         Ok(())
     }
 
-    /// Takes the sockets that were open when the run began, if the kernel's own table of them could not be filled.
+    /// Takes the sockets that were open when the run began, if the kernel's own table of them could
+    /// not be filled.
     fn set_open_sockets(&mut self, _sockets: OpenSockets) {}
 
     /// What the rows lack on this kernel, apart from hooks. Asked once the programs are attached.
@@ -125,14 +130,14 @@ pub trait Session {
         Vec::new()
     }
 
-    /// Writes the row of a record that a program sent, or keeps it until [`Session::flush_pending`]. `None` if the bytes are
-    /// not a record of this tool.
+    /// Writes the row of a record that a program sent, or keeps it until
+    /// [`Session::flush_pending`]. `None` if the bytes are not a record of this tool.
     fn event(&mut self, _record: &[u8], _context: &mut Context<'_>, _rows: &mut dyn RowSink) -> Option<()> {
         None
     }
 
-    /// Writes what [`Session::event`] has kept. Called after each batch of records. Returns false if there is more to do, so
-    /// that the reader can empty the buffer first and then call again.
+    /// Writes what [`Session::event`] has kept. Called after each batch of records. Returns false
+    /// if there is more to do, so that the reader can empty the buffer first and then call again.
     fn flush_pending(&mut self, _context: &mut Context<'_>, _rows: &mut dyn RowSink) -> bool {
         true
     }
@@ -167,11 +172,13 @@ pub struct Report<'a> {
     pub wall: i128,
     /// Time since the report before, or since the start.
     pub elapsed: Duration,
-    /// Key and value of each entry of the [map](Plan::maps); of a per-CPU map the values of all CPUs, one after another.
+    /// Key and value of each entry of the [map](Plan::maps); of a per-CPU map the values of all
+    /// CPUs, one after another.
     pub entries: Vec<(&'a [u8], &'a [u8])>,
     /// The programs' counters.
     pub counters: Stats,
-    /// The line of `/proc/loadavg`, if the plan asked for [it](Plan::load_average) and it could be read.
+    /// The line of `/proc/loadavg`, if the plan asked for [it](Plan::load_average) and it could be
+    /// read.
     pub load_average: Option<String>,
     /// The zone that local times are shown in.
     pub zone: &'a Zone,
@@ -193,7 +200,8 @@ pub enum MapSource {
     None,
     /// All entries of this map. They stay in it.
     Read(&'static str),
-    /// Two maps that programs fill in turn: each report switches them and takes the entries of the one that programs have left.
+    /// Two maps that programs fill in turn: each report switches them and takes the entries of the
+    /// one that programs have left.
     Alternating {
         /// The array of maps whose only slot holds the map that programs fill.
         slot: &'static str,
@@ -224,7 +232,8 @@ pub enum Preexisting {
     TableOrList,
 }
 
-/// What the kernel's types say about the names that a plan asks for. A name that the kernel does not have is missing.
+/// What the kernel's types say about the names that a plan asks for. A name that the kernel does
+/// not have is missing.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct KernelTypes {
     /// Enumerators and their values, by enum.

@@ -1,6 +1,8 @@
-//! The command line without privileges: help, usage errors, exit statuses, and programs for a described kernel.
+//! The command line without privileges: help, usage errors, exit statuses, and programs for a
+//! described kernel.
 //!
-//! These tests are here because cargo passes the path of a binary only to the tests of its own package.
+//! These tests are here because cargo passes the path of a binary only to the tests of its own
+//! package.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,7 +19,8 @@ fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Runs it and returns its only line on stderr. The run has to end with this status and nothing on stdout.
+/// Runs it and returns its only line on stderr. The run has to end with this status and nothing on
+/// stdout.
 fn refused(args: &[&str], status: i32) -> String {
     let output = tcptools(args);
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
@@ -266,7 +269,8 @@ fn every_form_shows_the_same_bytes() {
         hex.lines().filter(|line| !line.starts_with("//")).flat_map(|line| line.split(' ')).collect();
     let code: String = objects.iter().map(|object| object["code"].as_str().expect("text")).collect();
     assert_eq!(bytes, code);
-    // In an ELF file, a relocation marks a wide load (0x18) of a map; in a loaded program, the source register does.
+    // In an ELF file, a relocation marks a wide load (0x18) of a map; in a loaded program, the
+    // source register does.
     let without_map_mark =
         bytes.replace("18110000000000000000000000000000", "18010000000000000000000000000000");
     assert_eq!(disassembled(&["tcpstates", "--ebpf=elf", "--target", "6.1-x86_64-typed"]), without_map_mark);

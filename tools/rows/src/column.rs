@@ -102,8 +102,8 @@ pub type ValueOf<R> = for<'r> fn(&'r R) -> Value<'r>;
 
 /// The columns of rows of type `R`.
 ///
-/// A column and its value are given together, so neither can exist without the other, and the order of the columns cannot
-/// differ from the order of the values.
+/// A column and its value are given together, so neither can exist without the other, and the order
+/// of the columns cannot differ from the order of the values.
 ///
 /// ```
 /// use rows::{Column, Columns, Value};
@@ -135,7 +135,8 @@ impl<R> Columns<R> {
         Self::default()
     }
 
-    /// Adds a column and the function that produces its value. A column that no format shows is left out.
+    /// Adds a column and the function that produces its value. A column that no format shows is
+    /// left out.
     #[must_use]
     pub fn column(mut self, column: Column, value: ValueOf<R>) -> Self {
         if column.heading.is_some() || column.key.is_some() {

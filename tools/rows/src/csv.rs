@@ -29,7 +29,8 @@ impl Csv {
     }
 }
 
-/// Appends the field with this index to its line, quoted if needed (RFC 4180 section 2, rules 6 and 7).
+/// Appends the field with this index to its line, quoted if needed (RFC 4180 section 2, rules 6 and
+/// 7).
 fn field(buffer: &mut Vec<u8>, at: usize, text: &[u8]) {
     if at > 0 {
         buffer.push(b',');

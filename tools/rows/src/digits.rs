@@ -1,56 +1,13 @@
-//! Writes numbers straight into a row. With the standard library's formatting they would be most of the cost of a row.
+//! Writes numbers straight into a row. With the standard library's formatting they would be most of
+//! the cost of a row.
 
 use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Digits of `u64::MAX`.
-const MAX_DIGITS: usize = 20;
-
-/// The digits of a number, which are written from the last to the first.
-struct Digits {
-    bytes: [u8; MAX_DIGITS],
-    first: usize,
-}
-
-impl Digits {
-    const fn new() -> Self {
-        Self { bytes: [b'0'; MAX_DIGITS], first: MAX_DIGITS }
-    }
-
-    fn put(&mut self, digit: u64) {
-        self.first = self.first.saturating_sub(1);
-        if let (Some(place), Ok(digit)) = (self.bytes.get_mut(self.first), u8::try_from(digit)) {
-            *place = b'0' + digit;
-        }
-    }
-
-    fn text(&self) -> &[u8] {
-        self.bytes.get(self.first..).unwrap_or_default()
-    }
-}
-
-/// The digits of a number, with zeroes in front up to `least` digits. Without them, 0 has no digits.
-fn padded(mut number: u64, least: usize) -> Digits {
-    let mut digits = Digits::new();
-    // Two digits at a time, because a division takes longest.
-    while number >= 10 {
-        let pair = number % 100;
-        number /= 100;
-        let tens = (pair * 103) >> 10;
-        digits.put(pair - tens * 10);
-        digits.put(tens);
-    }
-    if number > 0 {
-        digits.put(number);
-    }
-    digits.first = digits.first.min(MAX_DIGITS.saturating_sub(least));
-    digits
-}
-
 /// Writes a number.
 pub(crate) fn number(text: &mut Vec<u8>, number: u64) {
-    text.extend_from_slice(padded(number, 1).text());
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Writes a signed number.
@@ -75,7 +32,10 @@ pub(crate) fn fixed(text: &mut Vec<u8>, units: u64, scale: u32, digits: u32) {
     number(text, rounded / whole);
     if digits > 0 {
         text.push(b'.');
-        text.extend_from_slice(padded(rounded % whole, digits as usize).text());
+        let mut buffer = itoa::Buffer::new();
+        let part = buffer.format(rounded % whole).as_bytes();
+        text.resize(text.len() + (digits as usize).saturating_sub(part.len()), b'0');
+        text.extend_from_slice(part);
     }
 }
 
@@ -87,7 +47,8 @@ pub(crate) fn quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     fixed(text, u64::try_from(rounded).unwrap_or(u64::MAX), DIGITS, DIGITS);
 }
 
-/// Writes `of / by` exactly. If `by` is a power of two, there are at most as many digits after the point as `by` has bits.
+/// Writes `of / by` exactly. If `by` is a power of two, there are at most as many digits after the
+/// point as `by` has bits.
 pub(crate) fn exact_quotient(text: &mut Vec<u8>, of: u64, by: u64) {
     let (of, by) = (u128::from(of), u128::from(by.max(1)));
     number(text, u64::try_from(of / by).unwrap_or(u64::MAX));

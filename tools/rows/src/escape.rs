@@ -1,11 +1,11 @@
-//! Escapes text that others chose: names of tasks and symbols, paths, arguments. Escaped text cannot end a row or a line, move the
-//! cursor, or reverse the direction of text.
+//! Escapes text that others chose: names of tasks and symbols, paths, arguments. Escaped text
+//! cannot end a row or a line, move the cursor, or reverse the direction of text.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-/// A value of a row. Invisible characters and invalid UTF-8 are written as `\xNN`, byte by byte, and the backslash is doubled, so
-/// no two texts look alike.
+/// A value of a row. Invisible characters and invalid UTF-8 are written as `\xNN`, byte by byte,
+/// and the backslash is doubled, so no two texts look alike.
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl Escaped<'_> {
@@ -37,7 +37,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A message. Indented lines stay lines of their own, because the verifier's explanations are indented.
+/// A message. Indented lines stay lines of their own, because the verifier's explanations are
+/// indented.
 pub struct Message<'a>(pub &'a str);
 
 impl fmt::Display for Message<'_> {
@@ -60,7 +61,8 @@ fn write_escaped(char: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     char.encode_utf8(&mut buffer).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// Whether a character is invisible: a control character, a line end, a bidirectional mark, or one without a width.
+/// Whether a character is invisible: a control character, a line end, a bidirectional mark, or one
+/// without a width.
 fn is_invisible(char: char) -> bool {
     char.is_control()
         || matches!(char,

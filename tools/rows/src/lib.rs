@@ -1,8 +1,8 @@
 //! Rows in, text out.
 //!
-//! A tool lists its columns once, each with the function that produces its value ([`Columns`]), and then writes rows to a
-//! [`RowSink`]. Which columns a format shows, and how it writes a value, is decided here: the table rounds for people, CSV has
-//! the same numbers, JSON has raw units.
+//! A tool lists its columns once, each with the function that produces its value ([`Columns`]), and
+//! then writes rows to a [`RowSink`]. Which columns a format shows, and how it writes a value, is
+//! decided here: the table rounds for people, CSV has the same numbers, JSON has raw units.
 
 #![forbid(unsafe_code)]
 

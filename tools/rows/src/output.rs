@@ -175,7 +175,8 @@ mod tests {
         })
     }
 
-    /// A burst of rows is written in whole rows as it comes, and an error of the destination is reported by `flush`.
+    /// A burst of rows is written in whole rows as it comes, and an error of the destination is
+    /// reported by `flush`.
     #[test]
     fn large_output_is_written_early() {
         struct Limited(usize);

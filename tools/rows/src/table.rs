@@ -40,7 +40,8 @@ impl Table {
     }
 }
 
-/// A line that is being written. Padding is written only when a cell follows, so lines do not end in spaces.
+/// A line that is being written. Padding is written only when a cell follows, so lines do not end
+/// in spaces.
 struct Line<'a> {
     buffer: &'a mut Vec<u8>,
     padding: usize,
@@ -54,7 +55,8 @@ impl Line<'_> {
         let start = buffer.len();
         write(buffer);
         let length = cut(buffer, start, column.max_length);
-        // A value wider than its column widens the column for all rows to come, so that they line up again.
+        // A value wider than its column widens the column for all rows to come, so that they line
+        // up again.
         *width = column.width.max(length).max(*width);
         let missing = *width - length;
         *padding = match column.align {

@@ -1,4 +1,5 @@
-//! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC; people want wall-clock time.
+//! When an event happened. Programs stamp events with `bpf_ktime_get_ns`, which is CLOCK_MONOTONIC;
+//! people want wall-clock time.
 
 use std::fmt;
 
@@ -11,7 +12,8 @@ use nix::time::{ClockId, clock_gettime};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     offset: i128,
-    /// How long the reading took. Two clocks cannot be read at once, so the difference is only as exact as this.
+    /// How long the reading took. Two clocks cannot be read at once, so the difference is only as
+    /// exact as this.
     error: i128,
 }
 
@@ -40,8 +42,9 @@ impl Clock {
         nanoseconds(ClockId::CLOCK_REALTIME)
     }
 
-    /// Reads both clocks again, because the wall clock is set and slewed. A difference within the errors of the readings is
-    /// ignored, so that the times of two events do not shift against each other.
+    /// Reads both clocks again, because the wall clock is set and slewed. A difference within the
+    /// errors of the readings is ignored, so that the times of two events do not shift against each
+    /// other.
     pub fn renew(&mut self) -> nix::Result<()> {
         self.update(Self::now()?);
         Ok(())
@@ -74,7 +77,8 @@ const LOCAL: &str = "/etc/localtime";
 impl Zone {
     /// The host's time zone; UTC if the host has none.
     pub fn local() -> Self {
-        // The file alone is enough; finding the name of the zone takes a walk through the whole database.
+        // The file alone is enough; finding the name of the zone takes a walk through the whole
+        // database.
         let rules = if std::env::var_os("TZ").is_none() { std::fs::read(LOCAL).ok() } else { None };
         let zone = rules.and_then(|rules| TimeZone::tzif(LOCAL, &rules).ok());
         Self(Some(zone.unwrap_or_else(TimeZone::system)))
@@ -141,7 +145,8 @@ impl fmt::Display for LocalDate<'_> {
 pub struct SinceFirst(Option<u64>);
 
 impl SinceFirst {
-    /// Nanoseconds from the first `monotonic` that was given to this one. Negative if an older event comes later.
+    /// Nanoseconds from the first `monotonic` that was given to this one. Negative if an older
+    /// event comes later.
     pub fn nanoseconds(&mut self, monotonic: u64) -> i64 {
         let first = *self.0.get_or_insert(monotonic);
         monotonic.wrapping_sub(first).cast_signed()

@@ -1,4 +1,5 @@
-//! The options that all tools share, and helpers for those of a single tool. Parsing only: nothing here looks at the host.
+//! The options that all tools share, and helpers for those of a single tool. Parsing only: nothing
+//! here looks at the host.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -167,8 +168,9 @@ pub fn interval() -> clap::builder::RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..)
 }
 
-/// Reads a number such as `1`, `.5` or `2.5e3` of units of `10^scale` nanoseconds, and returns nanoseconds, rounded down. `None`
-/// if the text is not a number, is negative, or stands for more than some 500 years.
+/// Reads a number such as `1`, `.5` or `2.5e3` of units of `10^scale` nanoseconds, and returns
+/// nanoseconds, rounded down. `None` if the text is not a number, is negative, or stands for more
+/// than some 500 years.
 pub fn nanoseconds(text: &str, scale: u8) -> Option<u64> {
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse::<i16>().ok()?),

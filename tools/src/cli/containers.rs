@@ -1,4 +1,5 @@
-//! `--cgroupmap` and `--mntnsmap`: BPF hash maps pinned by another program, whose keys are the cgroups or mount namespaces to show.
+//! `--cgroupmap` and `--mntnsmap`: BPF hash maps pinned by another program, whose keys are the
+//! cgroups or mount namespaces to show.
 
 use std::path::PathBuf;
 
@@ -25,7 +26,8 @@ pub fn read(matches: &ArgMatches) -> Containers {
     }
 }
 
-/// Checks, before anything is attached, that the maps exist and have keys and values of the right size.
+/// Checks, before anything is attached, that the maps exist and have keys and values of the right
+/// size.
 ///
 /// # Errors
 ///

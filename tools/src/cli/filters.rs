@@ -1,4 +1,5 @@
-//! The filters that all tools share. They are compiled into the programs. Some tools have letters of their own for them.
+//! The filters that all tools share. They are compiled into the programs. Some tools have letters
+//! of their own for them.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -83,7 +84,8 @@ pub fn read(matches: &ArgMatches) -> Filter {
         },
         local_ports: ports("localport"),
         remote_ports: ports("remoteport"),
-        // The verifier refuses unreachable code, so a list that matches every address compiles to no check.
+        // The verifier refuses unreachable code, so a list that matches every address compiles to
+        // no check.
         subnets: if subnet::contain_everything(&subnets) { Vec::new() } else { subnets },
         netns: matches.get_one("netns").copied(),
         cgroup: matches.get_one("cgroup").copied(),
@@ -170,7 +172,8 @@ fn cgroup(text: &str) -> Result<u64, String> {
 /// The metadata of a file; `None` if it is not in a file system of this kind.
 fn of_kind(path: &Path, kind: FsType) -> Result<Option<Metadata>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    // Opened only as a path: opening a FIFO for reading would wait for a writer, and opening a watchdog would start it.
+    // Opened only as a path: opening a FIFO for reading would wait for a writer, and opening a
+    // watchdog would start it.
     let file = File::options()
         .read(true)
         .custom_flags(OFlag::O_PATH.bits())

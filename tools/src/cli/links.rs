@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::tools::TOOLS;
 
-/// Makes the links. A link that already points to this program stays; any other file of that name is an error.
+/// Makes the links. A link that already points to this program stays; any other file of that name
+/// is an error.
 pub fn make(directory: &Path) -> Result<(), Failure> {
     let failed =
         |what: &Path, error: &io::Error| Failure::failed(format!("links: {}: {error}", what.display()));

@@ -47,7 +47,8 @@ fn as_tool(tool: &Tool, args: Vec<OsString>) -> Result<(), Failure> {
 
 /// Called as `tcptools`. Also returns the name that messages begin with.
 fn as_tcptools(args: Vec<OsString>) -> (String, Result<(), Failure>) {
-    // Only the command of the named tool is built: the options of all tools take a third of a millisecond.
+    // Only the command of the named tool is built: the options of all tools take a third of a
+    // millisecond.
     if let Some(tool) = args.get(1).and_then(|name| name.to_str()).and_then(tools::find) {
         let command = command::of_tool(tool).bin_name(format!("{NAME} {}", tool.name));
         return match command.try_get_matches_from(args.into_iter().skip(1)) {

@@ -40,7 +40,8 @@ impl Settings {
         }
     }
 
-    /// Reads them for a run on this host: without `--max-sockets`, tables are sized by the number of open sockets.
+    /// Reads them for a run on this host: without `--max-sockets`, tables are sized by the number
+    /// of open sockets.
     pub fn for_this_host(matches: &ArgMatches) -> Self {
         let max_sockets = max_sockets(matches).unwrap_or_else(table_size::for_open_sockets);
         Self { max_sockets, ..Self::read(matches) }
@@ -136,7 +137,8 @@ impl EbpfOptions {
     }
 }
 
-/// The options that decide how a run works on this host, not what it shows, for another run of this program.
+/// The options that decide how a run works on this host, not what it shows, for another run of this
+/// program.
 pub fn host_args(settings: &Settings, load: &LoadOptions, run: &RunOptions) -> Vec<OsString> {
     let mut args: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: &dyn Display| args.push(format!("--{name}={value}").into());

@@ -25,7 +25,8 @@ pub(super) struct Host {
     /// `uname -m`
     pub(super) arch: String,
     pub(super) lockdown: Option<String>,
-    /// Those of the capabilities that tcptools uses which this process has; `None` if that is unknown.
+    /// Those of the capabilities that tcptools uses which this process has; `None` if that is
+    /// unknown.
     pub(super) capabilities: Option<Vec<String>>,
     pub(super) memlock: Memlock,
     /// `None` if the kernel does not have the setting, or does not show it.

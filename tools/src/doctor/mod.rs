@@ -1,5 +1,5 @@
-//! `tcptools doctor`: what this host offers, and which tools work on it. It loads and attaches every tool as a run would, and
-//! detaches it at once.
+//! `tcptools doctor`: what this host offers, and which tools work on it. It loads and attaches
+//! every tool as a run would, and detaches it at once.
 
 mod host;
 mod json;

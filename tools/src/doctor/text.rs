@@ -84,7 +84,8 @@ fn of_host(host: &Host, text: &mut String) {
     }
 }
 
-/// What is available and what is missing, each in a line, and what could not be found out, with the reason.
+/// What is available and what is missing, each in a line, and what could not be found out, with the
+/// reason.
 fn of_features(features: &[Report], text: &mut String) {
     for (head, wanted) in [("available", true), ("missing", false)] {
         let names: Vec<_> = features

@@ -3,7 +3,8 @@
 use bpfasm::KernelVersion;
 use loader::{AttachPoints, IteratorProbe};
 
-/// Every kernel with TCP has the tracepoint since 4.16, and no kernel inlines the function everywhere.
+/// Every kernel with TCP has the tracepoint since 4.16, and no kernel inlines the function
+/// everywhere.
 pub const ATTACH_POINTS: AttachPoints<'static> = AttachPoints {
     tracepoint: "inet_sock_set_state",
     function: "tcp_set_state",

@@ -1,4 +1,5 @@
-//! The systemd journal, by its native protocol: datagrams of `FIELD=value` lines (systemd's JOURNAL_NATIVE_PROTOCOL).
+//! The systemd journal, by its native protocol: datagrams of `FIELD=value` lines (systemd's
+//! JOURNAL_NATIVE_PROTOCOL).
 
 use std::os::unix::net::UnixDatagram;
 

@@ -1,10 +1,11 @@
 //! `/proc/kallsyms`: from an address in the kernel to the function it lies in.
 //!
-//! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write, and few of its names are ever
-//! needed. So it is not indexed: each search reads the file once, for any number of addresses. Whole functions are
-//! remembered, from their start to the start of the next one: packets are dropped at thousands of addresses in a few hundred
-//! functions, so after a short time no search is needed. A search can be interrupted, because events keep coming while it runs
-//! and their buffer has to be emptied.
+//! The file has some two hundred thousand lines and takes the kernel tens of milliseconds to write,
+//! and few of its names are ever needed. So it is not indexed: each search reads the file once, for
+//! any number of addresses. Whole functions are remembered, from their start to the start of the
+//! next one: packets are dropped at thousands of addresses in a few hundred functions, so after a
+//! short time no search is needed. A search can be interrupted, because events keep coming while it
+//! runs and their buffer has to be emptied.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -12,18 +13,19 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::time::{Duration, Instant};
 
-/// No function is longer. Without this limit, an address whose own symbol is missing, such as that of a BPF program loaded
-/// later, would be taken for a place in the function before it.
+/// No function is longer. Without this limit, an address whose own symbol is missing, such as that
+/// of a BPF program loaded later, would be taken for a place in the function before it.
 const MAX_FUNCTION: u64 = 1 << 18;
 
 /// At most this many functions, and this many addresses without a name, are remembered.
 const MAX_REMEMBERED: usize = 4096;
 
-/// How long an answer is used that may become wrong: a function of a module or BPF program, which can be unloaded, and the answer
-/// that an address has no name.
+/// How long an answer is used that may become wrong: a function of a module or BPF program, which
+/// can be unloaded, and the answer that an address has no name.
 const EXPIRES_AFTER: Duration = Duration::from_secs(10);
 
-/// Longer lines are skipped. `KSYM_NAME_LEN` (include/linux/kallsyms.h) is 512, and a module's name has at most 64 bytes.
+/// Longer lines are skipped. `KSYM_NAME_LEN` (include/linux/kallsyms.h) is 512, and a module's name
+/// has at most 64 bytes.
 const MAX_LINE: usize = 1024;
 
 /// A function of the kernel.
@@ -69,8 +71,8 @@ impl fmt::Display for Symbol<'_> {
 /// The functions found so far.
 #[derive(Debug, Default)]
 pub struct Kallsyms {
-    /// `None` during a search, and if the file could not be opened. The kernel decides when the file is opened whether it shows
-    /// addresses to this process.
+    /// `None` during a search, and if the file could not be opened. The kernel decides when the
+    /// file is opened whether it shows addresses to this process.
     file: Option<File>,
     /// By their starts, with the time at which the answer expires, if it does.
     functions: BTreeMap<u64, (Function, Option<Instant>)>,
@@ -122,14 +124,15 @@ pub fn check() -> Result<(), Unavailable> {
 }
 
 impl Kallsyms {
-    /// Opens the file. It stays open, because a run cannot open files once it has given up its privileges.
+    /// Opens the file. It stays open, because a run cannot open files once it has given up its
+    /// privileges.
     pub fn open() -> Result<Self, Unavailable> {
         let file = File::open(FILE).map_err(Unavailable::Unreadable)?;
         Ok(Self { file: Some(file), ..Self::default() })
     }
 
-    /// Begins a search for these addresses. Returns false if none is needed; otherwise [`Kallsyms::step`] has to be called until
-    /// it returns true.
+    /// Begins a search for these addresses. Returns false if none is needed; otherwise
+    /// [`Kallsyms::step`] has to be called until it returns true.
     pub fn ask(&mut self, addresses: impl Iterator<Item = u64> + Clone) -> Result<bool, Unavailable> {
         let now = Instant::now();
         let unknown = addresses.clone().filter(|address| !self.knows(*address, now));
@@ -226,8 +229,8 @@ struct Search<R> {
     lines: Lines<R>,
     /// In order.
     wanted: Vec<u64>,
-    /// For each of them. A symbol is entered only at the first address at or above it and at the last address below it;
-    /// [`Search::found`] carries it over to the others.
+    /// For each of them. A symbol is entered only at the first address at or above it and at the
+    /// last address below it; [`Search::found`] carries it over to the others.
     around: Vec<Around>,
     /// Whether any symbol had an address other than 0.
     any: bool,
@@ -303,7 +306,8 @@ fn function(start: u64, text: &[u8], next: u64) -> Function {
     Function { name: name.into(), module, start, end }
 }
 
-/// The start, and the name with the module, of a line for code: `ffffffff81000000 T name` or `… t name\t[module]`.
+/// The start, and the name with the module, of a line for code: `ffffffff81000000 T name` or
+/// `… t name\t[module]`.
 fn parse(line: &[u8]) -> Option<(u64, &[u8])> {
     let (digits, rest) = line.split_at_checked(16)?;
     let [b' ', kind, b' ', name @ ..] = rest else { return None };

@@ -1,4 +1,5 @@
-//! Names of kernel functions, as sessions ask for them: in batches, without waiting, and without seeing where they come from.
+//! Names of kernel functions, as sessions ask for them: in batches, without waiting, and without
+//! seeing where they come from.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ impl Symbols {
         self.kallsyms.is_asked()
     }
 
-    /// Begins a search for the functions at these addresses. Does nothing if all of them are known already.
+    /// Begins a search for the functions at these addresses. Does nothing if all of them are known
+    /// already.
     pub fn request(&mut self, addresses: impl Iterator<Item = u64> + Clone) {
         if !self.unavailable
             && let Err(why) = self.kallsyms.ask(addresses)

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// The smallest size: enough for most hosts. It takes one to two megabytes, and half a millisecond of the start.
+/// The smallest size: enough for most hosts. It takes one to two megabytes, and half a millisecond
+/// of the start.
 pub const MIN: u32 = 16384;
 /// The largest size: some thirty megabytes per table, which the kernel cannot swap out.
 const MAX: u32 = 1 << 18;
@@ -17,7 +18,8 @@ fn size_for(sockets: u32) -> u32 {
     sockets.saturating_mul(4).clamp(MIN, MAX)
 }
 
-/// The TCP sockets of the host, in all network namespaces, of both families: `TCP: inuse 5 orphan 0 tw 2 alloc 9 mem 1`.
+/// The TCP sockets of the host, in all network namespaces, of both families:
+/// `TCP: inuse 5 orphan 0 tw 2 alloc 9 mem 1`.
 fn allocated(sockstat: &str) -> Option<u32> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     line.split_once("alloc ")?.1.split(' ').next()?.parse().ok()

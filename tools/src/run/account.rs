@@ -26,11 +26,11 @@ pub struct ReaderCounts {
 #[derive(Debug)]
 pub struct Account {
     stats: Stats,
-    /// Runs that the kernel skipped because the program was already running on that CPU; `None` before 5.12, which does not
-    /// count them.
+    /// Runs that the kernel skipped because the program was already running on that CPU; `None`
+    /// before 5.12, which does not count them.
     missed: Option<u64>,
-    /// Events that were counted but had not arrived when the reader stopped: a program was about to send them, or they were in
-    /// the buffer behind one that a program was about to send.
+    /// Events that were counted but had not arrived when the reader stopped: a program was about to
+    /// send them, or they were in the buffer behind one that a program was about to send.
     unread: u64,
     reader: ReaderCounts,
 }
@@ -54,8 +54,9 @@ pub fn stats_of(bytes: &[u8]) -> Result<Stats, Failure> {
 impl Account {
     /// The account with these counters, the last that the reader has seen.
     ///
-    /// The kernel and the program both count a record that does not fit into a perf buffer. The kernel returns an error to the
-    /// program since 5.1, so `dropped` is what remains: records that the program believed to be sent.
+    /// The kernel and the program both count a record that does not fit into a perf buffer. The
+    /// kernel returns an error to the program since 5.1, so `dropped` is what remains: records that
+    /// the program believed to be sent.
     pub fn new(stats: Stats, missed: Option<u64>, reader: ReaderCounts) -> Self {
         let dropped = reader.dropped.saturating_sub(stats.lost_ring);
         let Stats { seen, filtered, aggregated, lost_ring, lost_map, .. } = stats;

@@ -26,7 +26,8 @@ impl MapReader {
             MapSource::Alternating { slot, maps } => {
                 let [filled, other] = [maps[self.filled], maps[1 - self.filled]];
                 if !last {
-                    // The kernel returns from the update once no program uses the map that was replaced.
+                    // The kernel returns from the update once no program uses the map that was
+                    // replaced.
                     map(slot)?.set_inner(0, map(other)?).map_err(Failure::failed)?;
                     self.filled = 1 - self.filled;
                 }

@@ -37,15 +37,17 @@ use crate::messages::Messages;
 use crate::selftest;
 use crate::tool::{Limitation, Plan, Report, RowShortfall, Tool};
 
-/// The longest time a record waits in the event buffer: short while records come, longer while none do.
+/// The longest time a record waits in the event buffer: short while records come, longer while none
+/// do.
 const POLL_BUSY: Duration = Duration::from_millis(20);
 const POLL_IDLE: Duration = Duration::from_millis(50);
 
 /// How often the counters are read during a run, for [`LossWarnings`].
 const CHECK_LOSSES: Duration = Duration::from_secs(1);
 
-/// How long to wait, once everything is detached, for programs that were still running on other CPUs: one may have counted an
-/// event that it has not sent yet, and its CPU may be a virtual one that is not scheduled.
+/// How long to wait, once everything is detached, for programs that were still running on other
+/// CPUs: one may have counted an event that it has not sent yet, and its CPU may be a virtual one
+/// that is not scheduled.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Runs a tool with the options of its command line.
@@ -56,7 +58,8 @@ pub fn tool(tool: &Tool, matches: &ArgMatches) -> Result<(), Failure> {
     if options.selftest {
         selftest::before_run(tool, &settings, &load, &options)?;
     }
-    // Before anything else: a signal during the start ends the run properly as soon as it has begun.
+    // Before anything else: a signal during the start ends the run properly as soon as it has
+    // begun.
     let signals = Signals::block()?;
     let messages = Messages { name: tool.name, verbose: settings.verbose };
     let mut run = Run::prepare(plan, messages)?;
@@ -75,8 +78,8 @@ pub fn tool(tool: &Tool, matches: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A plan, and the files that it needs. A run opens all of its files before it attaches anything, because it gives up the right
-/// to open files afterwards.
+/// A plan, and the files that it needs. A run opens all of its files before it attaches anything,
+/// because it gives up the right to open files afterwards.
 pub struct Run {
     /// The plan, with its session.
     pub plan: Plan,
@@ -113,14 +116,16 @@ impl Run {
         limitations
     }
 
-    /// Reads and reports until a signal, the time, a count or a closed pipe ends the run; then detaches, reads the rest and
-    /// accounts for everything.
+    /// Reads and reports until a signal, the time, a count or a closed pipe ends the run; then
+    /// detaches, reads the rest and accounts for everything.
     ///
-    /// The order at the end matters. Records that are already in the buffer are printed first, because detaching can take long
-    /// on some kernels and a user should not wait for rows that exist. Then the programs are detached: from here on nothing new
-    /// begins, but a program that was running on another CPU may still send. So the buffer is read until the counters show that
-    /// every counted event has arrived, for at most [`SETTLE`]. The last report comes after that, because nothing adds to the
-    /// maps any more, and the account after the report, because the report may print rows.
+    /// The order at the end matters. Records that are already in the buffer are printed first,
+    /// because detaching can take long on some kernels and a user should not wait for rows that
+    /// exist. Then the programs are detached: from here on nothing new begins, but a program that
+    /// was running on another CPU may still send. So the buffer is read until the counters show
+    /// that every counted event has arrived, for at most [`SETTLE`]. The last report comes after
+    /// that, because nothing adds to the maps any more, and the account after the report, because
+    /// the report may print rows.
     fn follow(
         &mut self,
         loaded: &mut Loaded,
@@ -205,7 +210,8 @@ impl Run {
         Ok(Account::new(stats, missed, reader.counts(self.plan.session.row_shortfall())))
     }
 
-    /// Prints what is in the event buffer. Also returns whether all of it is printed: a session may keep records.
+    /// Prints what is in the event buffer. Also returns whether all of it is printed: a session may
+    /// keep records.
     fn drain(&mut self, reader: &mut Reader, events: &mut Events) -> Result<(Drained, bool), Failure> {
         let drained =
             reader.drain(events, self.plan.session.as_mut(), &mut self.symbols, self.journal.as_mut())?;

@@ -65,7 +65,8 @@ impl Reader {
         ReaderCounts { records, dropped, unreadable, unshown: unshown + rows.unshown, unnamed }
     }
 
-    /// Prints what is in the event buffer. Also returns whether the session has printed all that it kept.
+    /// Prints what is in the event buffer. Also returns whether the session has printed all that it
+    /// kept.
     pub(super) fn drain(
         &mut self,
         events: &mut Events,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::tool::Schedule;
 
-/// The reports of a run. They keep to a grid that begins with the run, so a report that takes long does not delay the others.
+/// The reports of a run. They keep to a grid that begins with the run, so a report that takes long
+/// does not delay the others.
 pub(super) struct Reports {
     schedule: Option<Schedule>,
     last: Instant,

@@ -15,7 +15,8 @@ use crate::host::open_sockets::OpenSockets;
 use crate::messages::Messages;
 use crate::tool::{KernelTypes, MapContent, Plan, Preexisting};
 
-/// Loads and attaches the best programs that the kernel accepts, then looks for sockets that are open already.
+/// Loads and attaches the best programs that the kernel accepts, then looks for sockets that are
+/// open already.
 ///
 /// Nothing is probed beforehand. Loading the programs is the probe, and costs nothing if they load.
 pub fn start(
@@ -98,7 +99,8 @@ fn fill_maps(loaded: &Loaded, contents: &[MapContent]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks for sockets that were open before, once everything is attached: what is opened from now on is seen anyway.
+/// Looks for sockets that were open before, once everything is attached: what is opened from now on
+/// is seen anyway.
 fn find_preexisting(
     plan: &mut Plan,
     loaded: &Loaded,
@@ -119,8 +121,9 @@ fn find_preexisting(
     Ok(())
 }
 
-/// The kernels that programs may be built for on this host, best first: fields by typed loads before fields by probe reads, a
-/// ring buffer before perf buffers. The loader finds out what optional hooks need.
+/// The kernels that programs may be built for on this host, best first: fields by typed loads
+/// before fields by probe reads, a ring buffer before perf buffers. The loader finds out what
+/// optional hooks need.
 fn targets(options: &LoadOptions, refused: Refused) -> Result<Vec<Target>, Failure> {
     let version = loader::kernel::version().map_err(Failure::failed)?;
     let arch = loader::kernel::arch().map_err(Failure::failed)?;

@@ -41,7 +41,8 @@ fn processed(log: &str) -> Option<u32> {
     log.lines().find_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok())
 }
 
-/// `stack depth 96+32`, one number for each function; or, since 7.x, a line for each function, `subprog 0 (name) … stack 96`.
+/// `stack depth 96+32`, one number for each function; or, since 7.x, a line for each function,
+/// `subprog 0 (name) … stack 96`.
 fn stack(log: &str) -> Option<u32> {
     let functions: Vec<&str> = log.lines().filter(|line| line.starts_with("subprog ")).collect();
     if functions.is_empty() {

@@ -73,7 +73,8 @@ impl Side {
     }
 }
 
-/// A connection that carried bytes both ways and was closed by its client, and a connect that was refused.
+/// A connection that carried bytes both ways and was closed by its client, and a connect that was
+/// refused.
 pub struct Conversation {
     /// This process.
     pub client: Side,

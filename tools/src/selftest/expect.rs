@@ -125,8 +125,9 @@ impl fmt::Display for Row {
     }
 }
 
-/// Compares the lines that a tool has printed with the rows that it had to print, in any order. The error is the first
-/// difference. Every row has to have exactly these keys, and what `common` says about those of them that it knows.
+/// Compares the lines that a tool has printed with the rows that it had to print, in any order. The
+/// error is the first difference. Every row has to have exactly these keys, and what `common` says
+/// about those of them that it knows.
 pub(super) fn compare(expected: &[Row], common: &Row, keys: &[&str], printed: &str) -> Result<(), String> {
     let parse = |line: &str| match serde_json::from_str(line) {
         Ok(Value::Object(row)) => Ok(row),

@@ -1,5 +1,5 @@
-//! `tcptools selftest`: makes connections in a network namespace of its own, runs the tools on them as a user would, and compares
-//! every row with what its sockets know.
+//! `tcptools selftest`: makes connections in a network namespace of its own, runs the tools on them
+//! as a user would, and compares every row with what its sockets know.
 
 pub mod check;
 pub mod expect;
@@ -30,7 +30,8 @@ use crate::tools::TOOLS;
 /// The name of the subcommand.
 pub const NAME: &str = "selftest";
 
-/// A tool ends by itself after this many seconds, if this process is killed before it can end the tool.
+/// A tool ends by itself after this many seconds, if this process is killed before it can end the
+/// tool.
 const MAX_RUN_SECONDS: &str = "120";
 
 /// The longest time that a single wait may take. A healthy machine needs a tiny part of it.
@@ -81,7 +82,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     if failed.is_empty() { Ok(()) } else { Err(Failure::Failed(format!("failed for {}", failed.join(", ")))) }
 }
 
-/// `--selftest`: checks one tool in a process of its own, with the options that decide how a run works on this host.
+/// `--selftest`: checks one tool in a process of its own, with the options that decide how a run
+/// works on this host.
 ///
 /// # Errors
 /// What is wrong, in one line.

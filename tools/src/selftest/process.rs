@@ -1,4 +1,5 @@
-//! Child processes of this program, by `posix_spawn(3)`: `std::process` brings its fallback to `fork`, and half of the C library.
+//! Child processes of this program, by `posix_spawn(3)`: `std::process` brings its fallback to
+//! `fork`, and half of the C library.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -52,7 +53,8 @@ impl Process {
         Ok(kill(self.pid, Signal::SIGTERM)?)
     }
 
-    /// Reads both of its outputs to the end. They are short, so it cannot block on one while the other is read.
+    /// Reads both of its outputs to the end. They are short, so it cannot block on one while the
+    /// other is read.
     pub(super) fn finish(&mut self) -> io::Result<(String, String)> {
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout)?;

@@ -1,4 +1,5 @@
-//! Makes the connections that tools are checked on, in a network namespace of this process and its peer.
+//! Makes the connections that tools are checked on, in a network namespace of this process and its
+//! peer.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -152,7 +153,8 @@ impl TestNet {
         Side { local, remote, pid, comm: self.comm.clone(), sent, received }
     }
 
-    /// Connects from the client's address. Also returns the local endpoint, even if the connect failed.
+    /// Connects from the client's address. Also returns the local endpoint, even if the connect
+    /// failed.
     fn connect(&self, to: SocketAddrV4) -> Result<(SocketAddrV4, OwnedFd), (SocketAddrV4, Errno)> {
         let nowhere = SocketAddrV4::new(CLIENT, 0);
         let bound = || {
@@ -168,7 +170,8 @@ impl TestNet {
     }
 }
 
-/// The peer process: prints where it listens, and on each connection reads, writes, and closes after the client.
+/// The peer process: prints where it listens, and on each connection reads, writes, and closes
+/// after the client.
 pub(super) fn peer() -> io::Result<Infallible> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     fs::write("/proc/self/comm", PEER)?;
@@ -210,7 +213,8 @@ fn unused_address() -> Result<SocketAddrV4, Errno> {
     local(&fd)
 }
 
-/// Sets the loopback device of this namespace up: `RTM_NEWLINK` (linux/rtnetlink.h) with `struct ifinfomsg`, acknowledged.
+/// Sets the loopback device of this namespace up: `RTM_NEWLINK` (linux/rtnetlink.h) with
+/// `struct ifinfomsg`, acknowledged.
 fn loopback_up() -> Result<(), Errno> {
     const RTM_NEWLINK: u16 = 16;
     const NLM_F_REQUEST_ACK: u16 = 0x1 | 0x4;

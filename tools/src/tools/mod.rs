@@ -1,4 +1,5 @@
-//! The registry: every tool, in the order of `--help`. Subcommands, links, `--ebpf`, `doctor` and `selftest` go by it.
+//! The registry: every tool, in the order of `--help`. Subcommands, links, `--ebpf`, `doctor` and
+//! `selftest` go by it.
 //!
 //! A new tool is a module and a row here.
 

@@ -1,6 +1,8 @@
-//! The rows of every tool, in every format, from records whose fields are all different: a value in a wrong column shows.
+//! The rows of every tool, in every format, from records whose fields are all different: a value in
+//! a wrong column shows.
 //!
-//! `BLESS=1 cargo test -p tools rows_of_every_tool` writes `row_tests.txt` anew, for a reader of the difference.
+//! `BLESS=1 cargo test -p tools rows_of_every_tool` writes `row_tests.txt` anew, for a reader of
+//! the difference.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +20,8 @@ use crate::host::symbols::Symbols;
 use crate::tool::{Context, KernelTypes, Plan, Report};
 use crate::tools;
 
-/// Bytes of a struct. Each member has a value of its own, made from its index, unless `values` gives one.
+/// Bytes of a struct. Each member has a value of its own, made from its index, unless `values`
+/// gives one.
 fn record(layout: &Layout, values: &[(&str, u64)]) -> Vec<u8> {
     let mut bytes = vec![0; layout.size.into()];
     for (index, member) in (1_u8..).zip(layout.members) {

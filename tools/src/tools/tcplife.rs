@@ -113,7 +113,8 @@ fn columns(table: TableFlags, failed: bool, format: Format) -> Columns<Row> {
             Role::Unknown => Value::Unknown,
         })
         .column(Column::json_only("existing"), |Row { event, .. }| {
-            // Unknown if the beginning of the connection was not seen, and the connection was not listed at the start.
+            // Unknown if the beginning of the connection was not seen, and the connection was not
+            // listed at the start.
             let existing = event.existing != 0;
             Value::Flag(existing).if_known(existing || event.role() != Role::Unknown)
         })
@@ -129,7 +130,8 @@ struct Life {
 }
 
 impl Life {
-    /// Completes the event of a connection that was open before the run, if the kernel's table does not have it.
+    /// Completes the event of a connection that was open before the run, if the kernel's table does
+    /// not have it.
     fn complete(&self, event: &mut Event) {
         let known = event.role() != Role::Unknown || event.existing != 0;
         let Some(open) = self.open_sockets.as_ref().filter(|_| !known) else { return };

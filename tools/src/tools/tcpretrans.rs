@@ -29,7 +29,8 @@ fn args(command: Command) -> Command {
     command
         .arg(switch("sequence", "Show sequence numbers").short('s'))
         .arg(switch("lossprobe", "Show tail loss probes with L instead of R").short('l'))
-        // The original tool has `--count` for this, so the option that other tools call `--count` is `--rows` here.
+        // The original tool has `--count` for this, so the option that other tools call `--count`
+        // is `--rows` here.
         .arg(
             switch("flows", "Count by flow, and print the counts at the end")
                 .long("count")
@@ -164,8 +165,9 @@ struct Retransmissions {
 }
 
 impl Retransmissions {
-    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not have it. The owner of a
-    /// SYN-ACK would be the listener's, which has other endpoints than the event.
+    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not
+    /// have it. The owner of a SYN-ACK would be the listener's, which has other endpoints than the
+    /// event.
     fn complete(&self, event: &mut Event) {
         let (Some(open), 0) = (&self.open_sockets, event.tracked) else { return };
         let tuple = Tuple::of_event(event.family, (event.laddr, event.lport), (event.raddr, event.rport));

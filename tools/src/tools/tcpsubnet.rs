@@ -173,7 +173,8 @@ impl Unit {
     }
 }
 
-/// A subnet and the bytes sent to it. JSON has one row per report, [`Interval`]; the other formats have one per subnet.
+/// A subnet and the bytes sent to it. JSON has one row per report, [`Interval`]; the other formats
+/// have one per subnet.
 struct SubnetRow<'a> {
     wall: i128,
     subnet: &'a str,

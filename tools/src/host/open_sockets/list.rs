@@ -1,8 +1,9 @@
 //! Lists sockets by `sock_diag`, and finds their owners in `/proc`.
 //!
-//! The iterator `task_file` is better where it runs: it gives the very socket addresses that tracepoints report, and those of
-//! all network namespaces. This gives the sockets of one network namespace (the caller's) with their cookie and inode, and
-//! finds the inode among the open files of the processes in `/proc`.
+//! The iterator `task_file` is better where it runs: it gives the very socket addresses that
+//! tracepoints report, and those of all network namespaces. This gives the sockets of one network
+//! namespace (the caller's) with their cookie and inode, and finds the inode among the open files
+//! of the processes in `/proc`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -46,7 +47,8 @@ impl fmt::Display for ListError {
 
 impl std::error::Error for ListError {}
 
-/// The TCP sockets of this network namespace, except those in `TIME_WAIT`, which no process owns any more.
+/// The TCP sockets of this network namespace, except those in `TIME_WAIT`, which no process owns
+/// any more.
 #[doc(alias = "NETLINK_SOCK_DIAG")]
 pub fn tcp_sockets() -> Result<Vec<Socket>, ListError> {
     let failed = |call| move |error: nix::errno::Errno| ListError::System { call, errno: error.into() };
@@ -89,7 +91,8 @@ pub(super) fn dump(
     }
 }
 
-/// Finds the processes that have these sockets open, among the open files of every process in `/proc`.
+/// Finds the processes that have these sockets open, among the open files of every process in
+/// `/proc`.
 pub fn owners(inodes: &HashSet<u32>) -> Result<Owners, ListError> {
     proc::owners(Path::new("/proc"), inodes)
         .map_err(|error| ListError::System { call: "list /proc", errno: error.into() })

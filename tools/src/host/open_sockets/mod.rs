@@ -1,5 +1,6 @@
-//! The owners of sockets that were open when a run began, from sock_diag and /proc. They are the fallback if the kernel has no
-//! iterator over open files (`iter/task_file`), and cover this network namespace only.
+//! The owners of sockets that were open when a run began, from sock_diag and /proc. They are the
+//! fallback if the kernel has no iterator over open files (`iter/task_file`), and cover this
+//! network namespace only.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -19,7 +20,8 @@ use self::socket::Owner;
 use crate::address::ip_addr;
 use crate::failure::Failure;
 
-/// Both endpoints of a connection; of a listener, its own endpoint and zeroes. IPv4-mapped addresses are plain IPv4.
+/// Both endpoints of a connection; of a listener, its own endpoint and zeroes. IPv4-mapped
+/// addresses are plain IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tuple {
     /// The local endpoint.
@@ -106,7 +108,8 @@ mod tests {
             Some(Tuple::new((local.ip(), local.port()), (remote.ip(), remote.port())))
         };
         let Ok(mut open) = OpenSockets::now() else {
-            // The kernel may lack tcp_diag, and a container may forbid it. The kernel tests require it.
+            // The kernel may lack tcp_diag, and a container may forbid it. The kernel tests require
+            // it.
             return;
         };
         let (netns, tuple) = (open.netns, ends(&stream));

@@ -18,7 +18,8 @@ pub struct Socket {
     pub remote_port: u16,
     /// The interface it is bound to, or 0.
     pub interface: u32,
-    /// `sk_cookie`, the number that `bpf_get_socket_cookie` returns. The kernel assigns it when it is first asked for.
+    /// `sk_cookie`, the number that `bpf_get_socket_cookie` returns. The kernel assigns it when it
+    /// is first asked for.
     pub cookie: u64,
     /// The user of its owner.
     pub uid: u32,
@@ -38,8 +39,10 @@ pub struct Owner {
 /// The owners of sockets.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Owners {
-    /// By the socket's inode. If several processes share a socket, the one that `/proc` lists first.
+    /// By the socket's inode. If several processes share a socket, the one that `/proc` lists
+    /// first.
     pub by_inode: HashMap<u32, Owner>,
-    /// Number of processes whose open files this process may not read. Their sockets have no owner here.
+    /// Number of processes whose open files this process may not read. Their sockets have no owner
+    /// here.
     pub hidden: usize,
 }

@@ -1,4 +1,5 @@
-//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason and the kernel's stack.
+//! tcpdrop: a row for each TCP packet that the kernel drops, with the reason and the kernel's
+//! stack.
 
 mod reasons;
 mod row;
@@ -114,8 +115,8 @@ fn plan(matches: &ArgMatches, settings: &Settings) -> Result<Plan, Failure> {
     })
 }
 
-/// At most this many events wait for function names. Names are looked up for as many events as possible at once, because each
-/// search reads the whole of `/proc/kallsyms`.
+/// At most this many events wait for function names. Names are looked up for as many events as
+/// possible at once, because each search reads the whole of `/proc/kallsyms`.
 const MAX_PENDING: usize = 8192;
 
 struct Drops {
@@ -236,8 +237,9 @@ impl Drops {
         }
     }
 
-    /// Whether the packet was left in the queue of a socket that was closed. Programs do not even send a packet with the reason
-    /// QUEUE_PURGE. Kernels before 6.7 have no such reason, so the function that freed the packet has to tell.
+    /// Whether the packet was left in the queue of a socket that was closed. Programs do not even
+    /// send a packet with the reason QUEUE_PURGE. Kernels before 6.7 have no such reason, so the
+    /// function that freed the packet has to tell.
     fn is_purged(&self, event: &Event, stack: &Stack<'_>) -> bool {
         const PURGES: [&str; 4] =
             ["sk_stream_kill_queues", "inet_sock_destruct", "skb_queue_purge", "__skb_queue_purge"];
@@ -246,7 +248,8 @@ impl Drops {
             && stack.location().function().is_some_and(|function| PURGES.contains(&function))
     }
 
-    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not have it.
+    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not
+    /// have it.
     fn fill_owner(&self, event: &mut Event) {
         let Some(open) = &self.open_sockets else { return };
         if event.pid != 0 || event.state == 0 {

@@ -1,4 +1,5 @@
-//! Reasons for drops, by the names that the running kernel has for them. Their numbers change with nearly every version.
+//! Reasons for drops, by the names that the running kernel has for them. Their numbers change with
+//! nearly every version.
 
 use programs::tcpdrop::Reason;
 
@@ -7,7 +8,8 @@ use crate::tool::KernelTypes;
 /// The enum of the core's reasons, and the prefix of its enumerators.
 const CORE: (&str, &str) = ("skb_drop_reason", "SKB_DROP_REASON_");
 
-/// The enums of subsystems, whose numbers have an upper half other than 0, and the prefixes of their enumerators.
+/// The enums of subsystems, whose numbers have an upper half other than 0, and the prefixes of
+/// their enumerators.
 const SUBSYSTEMS: [(&str, &str); 3] = [
     ("qdisc_drop_reason", "QDISC_DROP_"),
     ("ovs_drop_reason", "OVS_DROP_"),
@@ -30,7 +32,8 @@ pub fn is_purge(reason: &Reason) -> bool {
 pub struct RequestedReasons(pub Vec<Reason>);
 
 impl RequestedReasons {
-    /// Reads names separated by commas, with or without the prefix of their enum, in upper or lower case.
+    /// Reads names separated by commas, with or without the prefix of their enum, in upper or lower
+    /// case.
     pub fn parse(text: &str) -> Result<Self, String> {
         text.split(',').map(|word| parse(word.trim())).collect::<Result<_, _>>().map(Self)
     }
@@ -61,7 +64,8 @@ fn short(name: &str) -> &str {
 pub struct Reasons {
     /// Number and name of each.
     names: Vec<(u32, Box<str>)>,
-    /// Whether a drop without a particular reason may be a purge, because the kernel has no reason for purges.
+    /// Whether a drop without a particular reason may be a purge, because the kernel has no reason
+    /// for purges.
     purges_unnamed: bool,
 }
 
@@ -123,7 +127,8 @@ impl Reasons {
     }
 }
 
-/// The distance of two names: the letters to change, insert or remove; 0 if one contains the other. `None`: not similar.
+/// The distance of two names: the letters to change, insert or remove; 0 if one contains the other.
+/// `None`: not similar.
 fn distance(a: &str, b: &str) -> Option<usize> {
     if b.contains(a) || a.contains(b) {
         return Some(0);

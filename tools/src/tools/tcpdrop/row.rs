@@ -84,7 +84,8 @@ impl Row {
     }
 }
 
-/// The columns. The table joins what CSV and JSON have in columns of their own, and has the stack below the row.
+/// The columns. The table joins what CSV and JSON have in columns of their own, and has the stack
+/// below the row.
 pub(super) fn columns(stack: bool, format: Format) -> Columns<Row> {
     let part = |heading, key| Column::new(heading, 0).key(key).in_table_if(false, format);
     Columns::new()

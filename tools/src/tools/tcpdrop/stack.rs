@@ -25,7 +25,8 @@ impl<'a> Stack<'a> {
     /// The stack at a drop. The kernel names `location` as the place of the drop.
     pub(super) fn new(frames: &'a [u64], location: u64, symbols: &'a Symbols) -> Self {
         let frames = below_tracing(frames, location, symbols);
-        // Some kernels (5.10 on arm64) name a place in the function that frees packets. The drop is in its caller then.
+        // Some kernels (5.10 on arm64) name a place in the function that frees packets. The drop is
+        // in its caller then.
         let caller = || frames.first().copied();
         let location = if is_tracing(location, symbols) { caller().unwrap_or(location) } else { location };
         Self { frames, location, symbols }

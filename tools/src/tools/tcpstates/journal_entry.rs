@@ -10,7 +10,8 @@ use rows::time::{Clock, Zone};
 use super::local_address;
 use crate::address;
 
-/// Writes the entry. `as_root` leaves `OBJECT_COMM` out: from root the journal does not accept it and looks itself.
+/// Writes the entry. `as_root` leaves `OBJECT_COMM` out: from root the journal does not accept it
+/// and looks itself.
 pub(super) fn write(text: &mut String, event: &Event, clock: Clock, as_root: bool) {
     let shown = |value: Value<'_>| value.text(&Zone::utc());
     let comm = if event.pid == 0 { Value::Unknown } else { Value::Comm(&event.comm) };

@@ -40,7 +40,8 @@ fn selftest() -> Check {
         let change = |row: expect::Row, from: &str, to: &str| row.is("oldstate", from).is("newstate", to);
         let (client, server, refused) = (&conversation.client, &conversation.server, &conversation.refused);
         let open = |row: expect::Row| row.lasts("span_ns", conversation.open.0, conversation.open.1);
-        // Before 6.18 the kernel sets the addresses of an accepted socket after its first change of state.
+        // Before 6.18 the kernel sets the addresses of an accepted socket after its first change of
+        // state.
         let without_addresses = server.row().all_maybe();
         vec![
             change(client.row(), "CLOSE", "SYN_SENT"),
@@ -75,8 +76,8 @@ fn plan(matches: &ArgMatches, settings: &Settings) -> Result<Plan, Failure> {
     })
 }
 
-/// The local address. A listener may be bound to any address. Before 6.18 an accepted socket has no addresses at its first
-/// change of state.
+/// The local address. A listener may be bound to any address. Before 6.18 an accepted socket has no
+/// addresses at its first change of state.
 fn local_address(event: &Event) -> Value<'static> {
     if event.newstate() == State::LISTEN || event.newstate() == State::CLOSE {
         address::ip(event.family, event.laddr)
@@ -131,7 +132,8 @@ struct States {
 }
 
 impl States {
-    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not have it.
+    /// Fills in the owner of a socket that was open before the run, if the kernel's table does not
+    /// have it.
     fn complete(&mut self, event: &mut Event) {
         let Some(open) = &mut self.open_sockets else { return };
         let tuple = Tuple::of_event(event.family, (event.laddr, event.lport), (event.raddr, event.rport));
