@@ -95,7 +95,7 @@ fn host() -> Outcome {
 
     assert_eq!(value["kernel"]["spares_init"], spares_init());
     let text = run(["doctor"]);
-    assert_eq!(text.stdout.contains("in process 1"), spares_init(), "{text}");
+    assert_eq!(text.stdout.contains("in PID 1"), spares_init(), "{text}");
 
     let lockdown = read("/sys/kernel/security/lockdown");
     match value["lockdown"].as_str() {

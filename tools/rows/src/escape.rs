@@ -91,7 +91,7 @@ mod tests {
     /// Text without anything to escape takes a shorter path.
     #[test]
     fn written_as_displayed() {
-        let texts = ["", "nginx", " ~", "a\\b", "a\nb", "\x7f", "\u{e9}", "tcp_v4_rcv+0x1b"];
+        let texts = ["", "\\", "nginx", " ~", "a\\b", "a\nb", "\x7f", "\u{e9}", "tcp_v4_rcv+0x1b"];
         for text in texts.map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"a\x1f"]) {
             let mut written = Vec::new();
             Escaped(text).write_to(&mut written);

@@ -113,7 +113,6 @@ impl<W: Write> Output<W> {
     pub fn flush(&mut self) -> io::Result<()> {
         let written = match self.failed.take() {
             Some(error) => Err(error),
-            None if self.buffer.is_empty() => Ok(()),
             None => self.sink.write_all(&self.buffer),
         };
         self.buffer.clear();

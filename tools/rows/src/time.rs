@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
 
 /// The difference between the wall clock and the monotonic clock.
@@ -63,8 +64,7 @@ impl Clock {
 }
 
 fn nanoseconds(clock: ClockId) -> nix::Result<i128> {
-    let time = clock_gettime(clock)?;
-    Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+    Ok(clock_gettime(clock)?.num_nanoseconds().into())
 }
 
 /// The time zone of local times. In the default zone every time is unknown.
