@@ -14,6 +14,7 @@ mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
 mod timed;
+mod values;
 
 use crate::tool::Tool;
 

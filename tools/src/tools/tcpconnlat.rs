@@ -6,6 +6,7 @@ use rows::time::SinceFirst;
 use rows::{Column, Columns, Format, RowSink, Value};
 
 use super::timed::Timed;
+use super::values;
 use crate::address;
 use crate::cli::args::{self, switch};
 use crate::cli::filters;
@@ -72,12 +73,8 @@ fn columns(timestamp: bool, lport: bool, outcome: bool) -> Columns<Row> {
     Columns::new()
         .column(Column::json_only("ts"), |row: &Row| row.wall())
         .column(Column::new("TIME(s)", 9).shown_if(timestamp), |row| row.seconds(3))
-        .column(Column::new("PID", 7).key("pid"), |Row { event, .. }| {
-            Value::Number(event.pid.into()).if_known(event.pid != 0)
-        })
-        .column(Column::new("COMM", 12).cut().key("comm"), |Row { event, .. }| {
-            Value::Comm(&event.comm).if_known(event.pid != 0)
-        })
+        .column(Column::new("PID", 7).key("pid"), |row| values::pid(row.event.pid))
+        .column(Column::new("COMM", 12).cut().key("comm"), |row| values::comm(row.event.pid, &row.event.comm))
         .column(Column::new("IP", 2).key("ip"), |row| address::version(row.event.family))
         .column(Column::new("SADDR", 16).key("laddr"), |Row { event, .. }| {
             address::ip_if_any(event.family, event.laddr)
@@ -95,9 +92,7 @@ fn columns(timestamp: bool, lport: bool, outcome: bool) -> Columns<Row> {
         .column(Column::new("OUTCOME", 0).key("outcome").shown_if(outcome), |row| {
             row.event.outcome().map_or(Value::Unknown, |outcome| Value::Word(outcome.name()))
         })
-        .column(Column::json_only("netns"), |Row { event, .. }| {
-            Value::Number(event.netns.into()).if_known(event.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.event.netns))
 }
 
 struct ConnLat {

@@ -6,6 +6,7 @@ use rows::time::SinceFirst;
 use rows::{Column, Columns, Format, RowSink, Value};
 
 use super::timed::Timed;
+use super::values;
 use crate::address;
 use crate::cli::args::{self, TableFlags, switch};
 use crate::cli::filters;
@@ -75,11 +76,9 @@ fn columns(table: TableFlags, failed: bool, format: Format) -> Columns<Row> {
     Columns::new()
         .column(Column::new("TIME", 8).key("ts").shown_if(time), |row: &Row| row.wall())
         .column(Column::new("TIME(s)", 9).shown_if(timestamp), |row| row.seconds(6))
-        .column(Column::new("PID", 5).key("pid"), |Row { event, .. }| {
-            Value::Number(event.pid.into()).if_known(event.pid != 0)
-        })
-        .column(Column::new("COMM", comm).cut().key("comm"), |Row { event, .. }| {
-            Value::Comm(&event.comm).if_known(event.pid != 0)
+        .column(Column::new("PID", 5).key("pid"), |row| values::pid(row.event.pid))
+        .column(Column::new("COMM", comm).cut().key("comm"), |row| {
+            values::comm(row.event.pid, &row.event.comm)
         })
         .column(Column::new("IP", 2).key("ip").in_table_if(wide, format), |row| {
             address::version(row.event.family)
@@ -118,9 +117,7 @@ fn columns(table: TableFlags, failed: bool, format: Format) -> Columns<Row> {
             let existing = event.existing != 0;
             Value::Flag(existing).if_known(existing || event.role() != Role::Unknown)
         })
-        .column(Column::json_only("netns"), |Row { event, .. }| {
-            Value::Number(event.netns.into()).if_known(event.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.event.netns))
 }
 
 struct Life {

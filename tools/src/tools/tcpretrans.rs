@@ -4,12 +4,13 @@ use std::fmt;
 
 use clap::{ArgMatches, Command};
 use nix::errno::Errno;
-use programs::tcp::{AF_INET6, State};
+use programs::tcp::AF_INET6;
 use programs::tcpretrans::{self, Event, FLOWS, Flow, Kind, Options, Tally};
 use rows::time::SinceFirst;
 use rows::{Column, Columns, Format, RowSink, Value};
 
 use super::timed::Timed;
+use super::values;
 use crate::address;
 use crate::cli::args::{self, switch};
 use crate::cli::filters;
@@ -112,19 +113,13 @@ impl Row {
     }
 }
 
-fn state(state: State) -> Value<'static> {
-    state.name().map_or(Value::Number(state.0.into()), Value::Word)
-}
-
 fn columns(owner: bool, sequence: bool, failed: bool, format: Format) -> Columns<Row> {
     let part = |heading, key| part(heading, key, format);
     Columns::new()
         .column(Column::new("TIME", 8).key("ts"), |row: &Row| row.timed.wall())
-        .column(Column::new("PID", 7).key("pid"), |Row { timed, .. }| {
-            Value::Number(timed.event.pid.into()).if_known(timed.event.pid != 0)
-        })
-        .column(Column::new("COMM", 10).cut().key("comm").shown_if(owner), |Row { timed, .. }| {
-            Value::Comm(&timed.event.comm).if_known(timed.event.pid != 0)
+        .column(Column::new("PID", 7).key("pid"), |row| values::pid(row.timed.event.pid))
+        .column(Column::new("COMM", 10).cut().key("comm").shown_if(owner), |row| {
+            values::comm(row.timed.event.pid, &row.timed.event.comm)
         })
         .column(Column::new("IP", 2).key("ip"), |row| address::version(row.timed.event.family))
         .column(part("LADDR", "laddr"), |Row { timed: Timed { event, .. }, .. }| {
@@ -144,7 +139,7 @@ fn columns(owner: bool, sequence: bool, failed: bool, format: Format) -> Columns
         .column(part("RPORT", "rport"), |row| address::port(row.timed.event.rport))
         .column(part("T", "type"), Row::letter)
         .column(Column::new("STATE", if sequence || failed { 12 } else { 0 }).key("state"), |row| {
-            state(row.timed.event.state())
+            values::state(row.timed.event.state())
         })
         .column(Column::new("SEQ", if failed { 10 } else { 0 }).key("seq").shown_if(sequence), |row| {
             row.timed.event.seq().map_or(Value::Unknown, |seq| Value::Number(seq.into()))
@@ -152,9 +147,7 @@ fn columns(owner: bool, sequence: bool, failed: bool, format: Format) -> Columns
         .column(Column::json_only("segments"), |row| Value::Number(row.timed.event.segments.into()))
         .column(Column::new("ERR", 0).shown_if(failed), |row| Value::Text(&row.result))
         .column(Column::json_only("err"), |row| Value::Signed(row.timed.event.err().into()))
-        .column(Column::json_only("netns"), |Row { timed, .. }| {
-            Value::Number(timed.event.netns.into()).if_known(timed.event.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.timed.event.netns))
 }
 
 struct Retransmissions {
@@ -256,9 +249,7 @@ fn flow_columns(format: Format) -> Columns<FlowRow> {
             Value::Number(row.tally.retransmits)
         })
         .column(Column::json_only("segments"), |row| Value::Number(row.tally.segments))
-        .column(Column::json_only("netns"), |row| {
-            Value::Number(row.flow.netns.into()).if_known(row.flow.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.flow.netns))
 }
 
 /// `-c`: counts by flow, printed at the end.

@@ -12,6 +12,7 @@ use programs::{subnet, trie};
 use rows::time::{LocalDate, LocalTime};
 use rows::{Column, Columns, Format, RowSink, Value};
 
+use super::values;
 use crate::cli::args::{self, switch};
 use crate::cli::filters;
 use crate::cli::settings::Settings;
@@ -190,7 +191,7 @@ fn table<'a>() -> Columns<SubnetRow<'a>> {
 
 fn csv<'a>() -> Columns<SubnetRow<'a>> {
     Columns::new()
-        .column(Column::new("TS", 0), |row: &SubnetRow<'a>| nanoseconds(row.wall.unsigned_abs()))
+        .column(Column::new("TS", 0), |row: &SubnetRow<'a>| values::nanoseconds(row.wall.unsigned_abs()))
         .column(Column::new("SUBNET", 0), |row| Value::Text(row.subnet))
         .column(Column::new("BYTES", 0), |row| Value::Number(row.bytes))
 }
@@ -210,11 +211,7 @@ fn json<'a>() -> Columns<Interval<'a>> {
         .column(Column::json_only("time"), |row| Value::Text(&row.time))
         .column(Column::json_only("entries"), |row| Value::Object(&row.entries))
         .column(Column::json_only("ts"), |row| Value::Wall(row.wall))
-        .column(Column::json_only("interval_ns"), |row| nanoseconds(row.elapsed.as_nanos()))
-}
-
-fn nanoseconds(ns: u128) -> Value<'static> {
-    Value::Number(u64::try_from(ns).unwrap_or(u64::MAX))
+        .column(Column::json_only("interval_ns"), |row| values::nanoseconds(row.elapsed.as_nanos()))
 }
 
 fn headings(format: Format) -> Vec<Column> {

@@ -10,6 +10,7 @@ use programs::tcptop::{self, FLOWS, Flow, Options, Traffic};
 use rows::time::LocalTime;
 use rows::{Column, Columns, Format, RowSink, Value};
 
+use super::values;
 use crate::address;
 use crate::cli::args::{self, switch};
 use crate::cli::settings::Settings;
@@ -124,23 +125,19 @@ impl Row {
     }
 
     fn pid(&self) -> Value<'_> {
-        Value::Number(self.flow.pid.into()).if_known(self.flow.pid != 0)
+        values::pid(self.flow.pid)
     }
 
     fn comm(&self) -> Value<'_> {
-        Value::Comm(&self.traffic.comm).if_known(self.flow.pid != 0)
+        values::comm(self.flow.pid, &self.traffic.comm)
     }
-}
-
-fn nanoseconds(ns: u128) -> Value<'static> {
-    Value::Number(u64::try_from(ns).unwrap_or(u64::MAX))
 }
 
 /// The columns of CSV and JSON. The table has those of [`table`].
 fn columns() -> Columns<Row> {
     Columns::new()
-        .column(Column::new("TS", 0).key("ts"), |row: &Row| nanoseconds(row.wall.unsigned_abs()))
-        .column(Column::json_only("interval_ns"), |row| nanoseconds(row.elapsed.as_nanos()))
+        .column(Column::new("TS", 0).key("ts"), |row: &Row| values::nanoseconds(row.wall.unsigned_abs()))
+        .column(Column::json_only("interval_ns"), |row| values::nanoseconds(row.elapsed.as_nanos()))
         .column(Column::new("PID", 0).key("pid"), Row::pid)
         .column(Column::new("COMM", 0).key("comm"), Row::comm)
         .column(Column::new("IP", 0).key("ip"), |row| address::version(row.family()))
@@ -150,9 +147,7 @@ fn columns() -> Columns<Row> {
         .column(Column::new("RPORT", 0).key("rport"), |row| address::port(row.flow.rport))
         .column(Column::new("RX_KB", 0).key("rx_bytes"), |row| Value::Bytes(row.traffic.received))
         .column(Column::new("TX_KB", 0).key("tx_bytes"), |row| Value::Bytes(row.traffic.sent))
-        .column(Column::json_only("netns"), |row| {
-            Value::Number(row.traffic.netns.into()).if_known(row.traffic.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.traffic.netns))
 }
 
 /// The table of one address family.

@@ -7,6 +7,7 @@ use rows::time::SinceFirst;
 use rows::{Column, Columns, RowSink, Value};
 
 use super::timed::Timed;
+use super::values;
 use crate::address;
 use crate::cli::args::switch;
 use crate::cli::settings::Settings;
@@ -117,11 +118,9 @@ fn columns(timestamp: bool, uid: bool, verbose: bool, netns: bool) -> Columns<Ro
     };
     columns
         .column(Column::json_only("type"), Row::word)
-        .column(Column::new("PID", 6).key("pid"), |Row { timed, .. }| {
-            Value::Number(timed.event.pid.into()).if_known(timed.event.pid != 0)
-        })
-        .column(Column::new("COMM", 16).key("comm"), |Row { timed, .. }| {
-            Value::Comm(&timed.event.comm).if_known(timed.event.pid != 0)
+        .column(Column::new("PID", 6).key("pid"), |row| values::pid(row.timed.event.pid))
+        .column(Column::new("COMM", 16).key("comm"), |row| {
+            values::comm(row.timed.event.pid, &row.timed.event.comm)
         })
         .column(Column::json_only("uid"), Row::uid)
         .column(Column::new("IP", 2).key("ip"), |row| address::version(row.timed.event.family))
@@ -141,8 +140,8 @@ fn columns(timestamp: bool, uid: bool, verbose: bool, netns: bool) -> Columns<Ro
             address::ip(event.family, event.raddr)
         })
         .column(Column::json_only("rport"), |row| address::port(row.timed.event.rport))
-        .column(Column::new("NETNS", 8).key("netns").shown_if(netns), |Row { timed, .. }| {
-            Value::Number(timed.event.netns.into()).if_known(timed.event.netns != 0)
+        .column(Column::new("NETNS", 8).key("netns").shown_if(netns), |row| {
+            values::netns(row.timed.event.netns)
         })
 }
 

@@ -7,6 +7,7 @@ use rows::{Column, Columns, Format, Value};
 
 use super::stack::{Frame, Stack};
 use crate::address;
+use crate::tools::values;
 
 /// A drop, with the texts that its columns show.
 pub(super) struct Row {
@@ -90,10 +91,8 @@ pub(super) fn columns(stack: bool, format: Format) -> Columns<Row> {
     let part = |heading, key| Column::new(heading, 0).key(key).in_table_if(false, format);
     Columns::new()
         .column(Column::new("TIME", 8).key("ts"), |row: &Row| Value::Wall(row.wall))
-        .column(Column::new("PID", 7).key("pid"), |Row { event, .. }| {
-            Value::Number(event.pid.into()).if_known(event.pid != 0)
-        })
-        .column(part("COMM", "comm"), |Row { event, .. }| Value::Comm(&event.comm).if_known(event.pid != 0))
+        .column(Column::new("PID", 7).key("pid"), |row| values::pid(row.event.pid))
+        .column(part("COMM", "comm"), |row| values::comm(row.event.pid, &row.event.comm))
         .column(Column::new("IP", 2).key("ip"), |row| address::version(row.event.family))
         .column(Column::new("SADDR:SPORT", 20).table_only(), |row| Value::Text(&row.source))
         .column(Column::new(">", 1).table_only(), |_| Value::Word(">"))
@@ -107,11 +106,7 @@ pub(super) fn columns(stack: bool, format: Format) -> Columns<Row> {
             Value::Number(u16::from_be(row.event.dport).into()).if_known(row.transport_is_known())
         })
         .column(Column::new("STATE (FLAGS)", 20).table_only(), |row| Value::Text(&row.state_and_flags))
-        .column(part("STATE", "state"), |row| {
-            row.event.state().map_or(Value::Unknown, |state| {
-                state.name().map_or(Value::Number(state.0.into()), Value::Word)
-            })
-        })
+        .column(part("STATE", "state"), |row| row.event.state().map_or(Value::Unknown, values::state))
         .column(part("FLAGS", "flags"), |row| Value::Text(&row.flags).if_known(row.transport_is_known()))
         .column(Column::new("REASON (CODE)", if stack { 0 } else { 24 }).table_only(), |row| {
             Value::Text(&row.reason_and_code).if_known(row.event.reason != 0)
@@ -125,9 +120,7 @@ pub(super) fn columns(stack: bool, format: Format) -> Columns<Row> {
             Value::Text(&row.location)
         })
         .column(part("STACK", "stack"), |row| row.stack.as_deref().map_or(Value::Unknown, Value::List))
-        .column(Column::json_only("netns"), |Row { event, .. }| {
-            Value::Number(event.netns.into()).if_known(event.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.event.netns))
 }
 
 /// `SYN|ACK`, in the order of the bits.

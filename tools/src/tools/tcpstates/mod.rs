@@ -9,6 +9,7 @@ use rows::time::SinceFirst;
 use rows::{Column, Columns, Format, RowSink, Value};
 
 use super::timed::Timed;
+use super::values;
 use crate::address;
 use crate::cli::args::{self, TableFlags, switch};
 use crate::cli::filters;
@@ -86,10 +87,6 @@ fn local_address(event: &Event) -> Value<'static> {
     }
 }
 
-fn state(state: State) -> Value<'static> {
-    state.name().map_or(Value::Number(state.0.into()), Value::Word)
-}
-
 type Row = Timed<Event>;
 
 fn columns(table: TableFlags, format: Format) -> Columns<Row> {
@@ -99,11 +96,9 @@ fn columns(table: TableFlags, format: Format) -> Columns<Row> {
         .column(Column::new("TIME", 8).key("ts").shown_if(time), |row: &Row| row.wall())
         .column(Column::new("TIME(s)", 9).shown_if(timestamp), |row| row.seconds(6))
         .column(Column::new("SKADDR", 16).key("skaddr"), |row| Value::Address(row.event.skaddr))
-        .column(Column::new("C-PID", 5).key("pid"), |Row { event, .. }| {
-            Value::Number(event.pid.into()).if_known(event.pid != 0)
-        })
-        .column(Column::new("C-COMM", comm).cut().key("comm"), |Row { event, .. }| {
-            Value::Comm(&event.comm).if_known(event.pid != 0)
+        .column(Column::new("C-PID", 5).key("pid"), |row| values::pid(row.event.pid))
+        .column(Column::new("C-COMM", comm).cut().key("comm"), |row| {
+            values::comm(row.event.pid, &row.event.comm)
         })
         .column(Column::new("IP", 2).key("ip").in_table_if(wide, format), |row| {
             address::version(row.event.family)
@@ -114,15 +109,13 @@ fn columns(table: TableFlags, format: Format) -> Columns<Row> {
             address::ip_if_any(event.family, event.raddr)
         })
         .column(Column::new("RPORT", 5).key("rport"), |row| address::port(row.event.rport))
-        .column(Column::new("OLDSTATE", 11).key("oldstate"), |row| state(row.event.oldstate()))
+        .column(Column::new("OLDSTATE", 11).key("oldstate"), |row| values::state(row.event.oldstate()))
         .column(Column::new("->", 2).table_only(), |_| Value::Word("->"))
-        .column(Column::new("NEWSTATE", 11).key("newstate"), |row| state(row.event.newstate()))
+        .column(Column::new("NEWSTATE", 11).key("newstate"), |row| values::state(row.event.newstate()))
         .column(Column::new("MS", 0).key("span_ns"), |row| {
             row.event.span_ns().map_or(Value::Unknown, |ns| Value::Millis { ns, digits: 3, at_least: false })
         })
-        .column(Column::json_only("netns"), |Row { event, .. }| {
-            Value::Number(event.netns.into()).if_known(event.netns != 0)
-        })
+        .column(Column::json_only("netns"), |row| values::netns(row.event.netns))
 }
 
 struct States {
