@@ -26,13 +26,13 @@ pub fn since(id: u32) -> Option<(u16, u16)> {
 /// The helper whose name is most similar to `name`, if one is similar.
 #[must_use]
 pub fn near(name: &str) -> Option<&'static str> {
-    const MOST: usize = 3;
+    const MAX_DISTANCE: usize = 3;
     HELPERS
         .iter()
-        .filter(|row| row.1.len().abs_diff(name.len()) <= MOST)
+        .filter(|row| row.1.len().abs_diff(name.len()) <= MAX_DISTANCE)
         .map(|row| (distance(row.1, name), row.1))
         .min()
-        .and_then(|(distance, known)| (distance <= MOST).then_some(known))
+        .and_then(|(distance, known)| (distance <= MAX_DISTANCE).then_some(known))
 }
 
 fn row(id: u32) -> Option<&'static (u32, &'static str, (u16, u16))> {

@@ -7,14 +7,14 @@ use super::proc;
 use super::sock_diag::{AF_INET, AF_INET6, Progress, parse};
 
 /// `sizeof(struct nlmsghdr) + sizeof(struct inet_diag_msg)`
-const LEAST: usize = 16 + 72;
+const MESSAGE_SIZE: usize = 16 + 72;
 
 /// An answer of `sock_diag`, whole and cut where a `recv` might have. As many sockets as there is
 /// room for.
 pub(crate) fn answer(data: &[u8]) {
     let mut sockets = Vec::new();
     let progress = parse(data, &mut sockets);
-    assert!(sockets.len() <= data.len().div_ceil(LEAST), "{} sockets", sockets.len());
+    assert!(sockets.len() <= data.len().div_ceil(MESSAGE_SIZE), "{} sockets", sockets.len());
     if let Ok(Progress::Refused(errno)) = progress {
         assert!(errno.number() > 0, "{errno}");
     }
