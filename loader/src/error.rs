@@ -335,13 +335,12 @@ impl LoadError {
         }
     }
 
-    /// Whether `{}` leaves out lines of a verifier log that `{:#}` shows.
+    /// Whether `{}` shows a part of a verifier log, which `{:#}` shows in full.
     #[must_use]
     pub fn omits_log(&self) -> bool {
         match self {
-            Self::Load { log, hint, .. } => {
-                log.omitted() > 0 || (!log.is_empty() && *hint == Some(Hint::Confidential))
-            }
+            // Under lockdown the hint says it all, and `{}` shows nothing of the log.
+            Self::Load { log, hint, .. } => log.omitted() > 0 && *hint != Some(Hint::Confidential),
             Self::NoAttachOption { refused, .. } => refused.iter().any(|(_, error)| error.omits_log()),
             _ => false,
         }

@@ -14,7 +14,7 @@ impl fmt::Display for Advised<'_> {
             LoadError::NoBtf { errno: Errno::NOENT, .. } => f.write_str(": give it with --btf FILE"),
             LoadError::OtherKernel { .. } => f.write_str(": leave out --btf"),
             error if error.omits_log() && !f.alternate() => {
-                f.write_str("\n  -v shows the verifier's whole log")
+                f.write_str(" (-v shows the verifier's whole log)")
             }
             _ => Ok(()),
         }
