@@ -1,6 +1,6 @@
 //! Addresses and ports as programs send them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use programs::tcp::{AF_INET, AF_INET6};
 use rows::Value;
@@ -37,8 +37,7 @@ pub fn ip_if_any(family: u16, bytes: [u8; 16]) -> Value<'static> {
 
 /// The value of an address of this family with a port in network order.
 pub fn endpoint(family: u16, bytes: [u8; 16], wire: u16) -> Value<'static> {
-    ip_addr(family, bytes)
-        .map_or(Value::Unknown, |ip| Value::Endpoint(SocketAddr::new(ip, u16::from_be(wire))))
+    ip_addr(family, bytes).map_or(Value::Unknown, |ip| Value::Endpoint(ip, u16::from_be(wire)))
 }
 
 /// 4 or 6, by the socket's family: an IPv6 socket that uses IPv4-mapped addresses is 6, as in the

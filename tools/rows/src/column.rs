@@ -185,7 +185,10 @@ impl<R> Cells for Row<'_, R> {
     }
 
     fn value(&self, index: usize) -> Value<'_> {
-        self.columns.values.get(index).map_or(Value::Unknown, |value| value(self.row))
+        match self.columns.values.get(index) {
+            Some(value) => value(self.row),
+            None => Value::Unknown,
+        }
     }
 }
 

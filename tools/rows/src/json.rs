@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::SocketAddr;
 
 use crate::column::Cells;
 use crate::escape::Escaped;
@@ -39,7 +40,7 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
         Value::Seconds { ns, digits } => return digits::signed_fixed(buffer, ns, 9, digits),
         Value::Signed(number) => return digits::signed(buffer, number),
         Value::Quotient { of, by } => return digits::exact_quotient(buffer, of, by),
-        Value::Wall(ns) => write!(buffer, "{ns}"),
+        Value::Wall(ns) => return digits::signed(buffer, ns),
         Value::Flag(flag) => write!(buffer, "{flag}"),
         Value::Word(word) => {
             string(word, buffer);
@@ -48,7 +49,9 @@ fn write_value(value: &Value<'_>, text: &mut String, buffer: &mut Vec<u8>) {
         Value::Text(shown) => write_string(format_args!("{}", Escaped(shown.as_bytes())), text, buffer),
         Value::Comm(name) => write_string(format_args!("{}", comm(name)), text, buffer),
         Value::Ip(ip) | Value::Bracketed(ip) => write_string(format_args!("{ip}"), text, buffer),
-        Value::Endpoint(endpoint) => write_string(format_args!("{endpoint}"), text, buffer),
+        Value::Endpoint(ip, port) => {
+            write_string(format_args!("{}", SocketAddr::new(ip, port)), text, buffer)
+        }
         Value::List(texts) => {
             buffer.push(b'[');
             for (at, shown) in texts.iter().enumerate() {

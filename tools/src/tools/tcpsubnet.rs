@@ -210,7 +210,7 @@ fn json<'a>() -> Columns<Interval<'a>> {
         .column(Column::json_only("date"), |row: &Interval<'a>| Value::Text(&row.date))
         .column(Column::json_only("time"), |row| Value::Text(&row.time))
         .column(Column::json_only("entries"), |row| Value::Object(&row.entries))
-        .column(Column::json_only("ts"), |row| Value::Wall(row.wall))
+        .column(Column::json_only("ts"), |row| Value::wall(row.wall))
         .column(Column::json_only("interval_ns"), |row| values::nanoseconds(row.elapsed.as_nanos()))
 }
 

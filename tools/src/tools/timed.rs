@@ -21,7 +21,7 @@ impl<E> Timed<E> {
 
     /// Wall-clock time.
     pub fn wall(&self) -> Value<'static> {
-        Value::Wall(self.wall)
+        Value::wall(self.wall)
     }
 
     /// Seconds since the first row, with this many digits after the point.

@@ -90,7 +90,7 @@ impl Row {
 pub(super) fn columns(stack: bool, format: Format) -> Columns<Row> {
     let part = |heading, key| Column::new(heading, 0).key(key).in_table_if(false, format);
     Columns::new()
-        .column(Column::new("TIME", 8).key("ts"), |row: &Row| Value::Wall(row.wall))
+        .column(Column::new("TIME", 8).key("ts"), |row: &Row| Value::wall(row.wall))
         .column(Column::new("PID", 7).key("pid"), |row| values::pid(row.event.pid))
         .column(part("COMM", "comm"), |row| values::comm(row.event.pid, &row.event.comm))
         .column(Column::new("IP", 2).key("ip"), |row| address::version(row.event.family))
