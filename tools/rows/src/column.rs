@@ -39,13 +39,18 @@ impl Column {
         }
     }
 
-    /// A column that only JSON has.
+    /// A column that only JSON has. The key is as for [`Column::key`].
     pub const fn json_only(key: &'static str) -> Self {
+        assert!(is_key(key));
         Self { heading: None, key: Some(key), csv: false, width: 0, max_length: 0, align: Align::Left }
     }
 
     /// Also in JSON, under this key.
+    ///
+    /// # Panics
+    /// If the key has other characters than small letters, digits and `_`.
     pub const fn key(mut self, key: &'static str) -> Self {
+        assert!(is_key(key));
         self.key = Some(key);
         self
     }
@@ -95,6 +100,18 @@ impl Column {
     pub const fn json_key(&self) -> Option<&'static str> {
         self.key
     }
+}
+
+/// Whether a key needs no escapes in JSON.
+const fn is_key(key: &str) -> bool {
+    let (key, mut at) = (key.as_bytes(), 0);
+    while at < key.len() {
+        if !matches!(key[at], b'a'..=b'z' | b'0'..=b'9' | b'_') {
+            return false;
+        }
+        at += 1;
+    }
+    at > 0
 }
 
 /// Produces the value of a column from a row.
@@ -205,6 +222,14 @@ mod tests {
             assert!(shown(false, format) && shown(true, format));
         }
         assert!(shown(true, Format::Table));
+    }
+
+    #[test]
+    fn keys_need_no_escapes() {
+        assert!(is_key("tx_bytes2"));
+        for wrong in ["", "a\"", "A", "a b", "é", "a\\"] {
+            assert!(!is_key(wrong), "{wrong}");
+        }
     }
 
     #[test]

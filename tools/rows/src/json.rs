@@ -21,8 +21,10 @@ impl Json {
             row.columns().iter().enumerate().filter_map(|(index, column)| Some((index, column.json_key()?)));
         for (at, (index, key)) in keys.enumerate() {
             separate(at, buffer);
-            string(key, buffer);
-            buffer.push(b':');
+            // A key needs no escapes, see `Column::key`.
+            buffer.push(b'"');
+            buffer.extend_from_slice(key.as_bytes());
+            buffer.extend_from_slice(b"\":");
             write_value(&row.value(index), &mut self.text, buffer);
         }
         buffer.extend_from_slice(b"}\n");

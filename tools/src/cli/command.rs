@@ -21,21 +21,25 @@ pub fn of_tool(tool: &Tool) -> Command {
     filters::add(command)
 }
 
-/// Help and version go to stdout. An error becomes one line that says what would be right.
+/// Help and version go to stdout. Anything else is a usage error.
 pub fn clap_answer(error: &clap::Error) -> Result<(), Failure> {
-    let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render().to_string();
             std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(Failure::Usage(format!("no tool named; {}", names())))
-        }
-        ErrorKind::InvalidSubcommand => {
-            Err(Failure::Usage(format!("{}; {}", first_paragraph(&text), names())))
-        }
-        _ => Err(Failure::Usage(format!("{} (--help shows the options)", first_paragraph(&text)))),
+        _ => Err(usage_error(error)),
     }
+}
+
+/// A usage error in one line, which says what would be right.
+pub fn usage_error(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    Failure::Usage(match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => format!("no tool named; {}", names()),
+        ErrorKind::InvalidSubcommand => format!("{}; {}", first_paragraph(&text), names()),
+        _ => format!("{} (--help shows the options)", first_paragraph(&text)),
+    })
 }
 
 /// The first paragraph of clap's text, which is the error without advice and usage, on one line.

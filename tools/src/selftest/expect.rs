@@ -129,22 +129,22 @@ impl fmt::Display for Row {
 /// error is the first difference. Every row has to have exactly these keys, and what `common` says
 /// about those of them that it knows.
 pub(super) fn compare(expected: &[Row], common: &Row, keys: &[&str], printed: &str) -> Result<(), String> {
-    let parse = |line: &str| match serde_json::from_str(line) {
-        Ok(Value::Object(row)) => Ok(row),
+    let parse = |line| match serde_json::from_str(line) {
+        Ok(Value::Object(row)) => Ok((line, row)),
         _ => Err(format!("a line that is not a JSON object: {line}")),
     };
-    let rows: Vec<Map<String, Value>> = printed.lines().map(parse).collect::<Result<_, _>>()?;
-    let mut rest: Vec<&Map<String, Value>> = rows.iter().collect();
+    let rows: Vec<(&str, Map<String, Value>)> = printed.lines().map(parse).collect::<Result<_, _>>()?;
+    let mut rest: Vec<&(&str, Map<String, Value>)> = rows.iter().collect();
     for row in expected {
         // If none matches, the nearest is the one that should have.
-        let nearest = rest.iter().enumerate().min_by_key(|(_, seen)| row.differences(seen).count());
+        let nearest = rest.iter().enumerate().min_by_key(|(_, (_, seen))| row.differences(seen).count());
         let Some((at, _)) = nearest else { return Err(format!("no row with {row}")) };
-        row.compare(rest.swap_remove(at))?;
+        row.compare(&rest.swap_remove(at).1)?;
     }
-    if let Some(row) = rest.first() {
-        return Err(format!("a row too many: {}", Value::from((*row).clone())));
+    if let Some((line, _)) = rest.first() {
+        return Err(format!("a row too many: {line}"));
     }
-    for row in &rows {
+    for (_, row) in &rows {
         if let Some(key) = keys.iter().find(|key| !row.contains_key(**key)) {
             return Err(format!("{key}: the key is missing"));
         }

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rows::Column;
@@ -21,7 +22,7 @@ use self::expect::{Row, compare};
 use self::process::Process;
 use self::scenario::TestNet;
 use crate::cli::args;
-use crate::cli::command::{clap_answer, of_tool};
+use crate::cli::command::{of_tool, usage_error};
 use crate::cli::settings::{LoadOptions, RunOptions, Settings, host_args};
 use crate::failure::Failure;
 use crate::tool::Tool;
@@ -140,9 +141,12 @@ fn check(tool: &Tool, options: &[OsString], test_net: &TestNet) -> io::Result<Re
 
 /// The keys that each of the tool's rows has to have.
 fn json_keys(tool: &Tool, words: &[OsString]) -> Result<Vec<&'static str>, Failure> {
-    let matches = of_tool(tool)
-        .try_get_matches_from(words)
-        .map_err(|error| clap_answer(&error).err().unwrap_or(Failure::ClosedPipe))?;
+    let matches = of_tool(tool).try_get_matches_from(words).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Failure::Usage("the options ask for help or the version".to_owned())
+        }
+        _ => usage_error(&error),
+    })?;
     let plan = (tool.plan)(&matches, &Settings::read(&matches))?;
     Ok(plan.session.headings().iter().filter_map(Column::json_key).collect())
 }
@@ -176,7 +180,8 @@ impl Running {
                 return Ok(Ok(()));
             }
             if length == 0 {
-                return Ok(Err(last_message(&said).unwrap_or_default()));
+                let why = last_message(&said);
+                return Ok(Err(why.unwrap_or_else(|| "it ended before it attached".to_owned())));
             }
         }
     }
