@@ -95,7 +95,7 @@ pub fn hooks(target: &Target, event: &dyn Fn(Sock) -> Fragment) -> Result<Vec<Ho
     hooks.push(
         Hook::new(RETURNS, Need::Optional, vec![option])
             .fallback_for(ACCEPTED)
-            .without("system calls at full speed: each takes 20 to 30 ns longer while the tool runs")
+            .without("full speed of system calls: each takes 20 to 30 ns longer while the tool runs")
             .detach(stop_flag::detach()),
     );
     let any_call = any_call_returned(target, &by_descriptor);

@@ -43,7 +43,7 @@ pub const EQUIVALENTS: &[Equivalent] = &[
         what: &["constant - 1"],
         why: "the lowest bits are among the first seven bytes too",
     },
-    // Values that are known twice.
+    // Values that the kernel offers in two places.
     Equivalent {
         place: &["bpf_func_id", "/owner.rs:", "if w0 == 0 goto)"],
         what: &["always", "never", "constant + 1"],

@@ -360,7 +360,7 @@ cases! {
         assert_eq!((entry(&mut tool, first), entry(&mut tool, second).is_some()), (None, true));
     }
 
-    /// A change that is none (MPTCP) is not even seen.
+    /// A change to the same state (MPTCP makes such changes) is not even seen.
     fn repeats(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpconnlat(&lab.latency());
         let sock = connecting(&mut tool, &lab.spec(), OWNER);

@@ -302,7 +302,7 @@ cases! {
         assert_eq!(events(&mut tool), [expected]);
     }
 
-    /// A change that is none (MPTCP) is not even seen.
+    /// A change to the same state (MPTCP makes such changes) is not even seen.
     fn repeats(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcpstates(&lab.states());
         let sock = tool.sock(&lab.spec());

@@ -17,24 +17,24 @@ use super::{assert_accounted, start};
 use crate::cli::needs_perf_buffers;
 
 pub const TESTS: &[Test] = &[
-    test("accounting::tool_stopped_tcpconnlat", || overflow(&SENDERS[0], Reader::Stopped)),
-    test("accounting::tool_stopped_tcpdrop", || overflow(&SENDERS[1], Reader::Stopped)),
-    test("accounting::tool_stopped_tcplife", || overflow(&SENDERS[2], Reader::Stopped)),
-    test("accounting::tool_stopped_tcpretrans", || overflow(&SENDERS[3], Reader::Stopped)),
-    test("accounting::tool_stopped_tcpstates", || overflow(&SENDERS[4], Reader::Stopped)),
-    test("accounting::tool_stopped_tcptracer", || overflow(&SENDERS[5], Reader::Stopped)),
-    test("accounting::output_blocked_tcpconnlat", || overflow(&SENDERS[0], Reader::Blocked)),
-    test("accounting::output_blocked_tcpdrop", || overflow(&SENDERS[1], Reader::Blocked)),
-    test("accounting::output_blocked_tcplife", || overflow(&SENDERS[2], Reader::Blocked)),
-    test("accounting::output_blocked_tcpretrans", || overflow(&SENDERS[3], Reader::Blocked)),
-    test("accounting::output_blocked_tcpstates", || overflow(&SENDERS[4], Reader::Blocked)),
-    test("accounting::output_blocked_tcptracer", || overflow(&SENDERS[5], Reader::Blocked)),
-    test("accounting::perf_buffers_tcpconnlat", || overflow(&SENDERS[0], Reader::PerfStopped)),
-    test("accounting::perf_buffers_tcpdrop", || overflow(&SENDERS[1], Reader::PerfStopped)),
-    test("accounting::perf_buffers_tcplife", || overflow(&SENDERS[2], Reader::PerfStopped)),
-    test("accounting::perf_buffers_tcpretrans", || overflow(&SENDERS[3], Reader::PerfStopped)),
-    test("accounting::perf_buffers_tcpstates", || overflow(&SENDERS[4], Reader::PerfStopped)),
-    test("accounting::perf_buffers_tcptracer", || overflow(&SENDERS[5], Reader::PerfStopped)),
+    test("accounting::tool_stopped_tcpconnlat", || overflow("tcpconnlat", Reader::Stopped)),
+    test("accounting::tool_stopped_tcpdrop", || overflow("tcpdrop", Reader::Stopped)),
+    test("accounting::tool_stopped_tcplife", || overflow("tcplife", Reader::Stopped)),
+    test("accounting::tool_stopped_tcpretrans", || overflow("tcpretrans", Reader::Stopped)),
+    test("accounting::tool_stopped_tcpstates", || overflow("tcpstates", Reader::Stopped)),
+    test("accounting::tool_stopped_tcptracer", || overflow("tcptracer", Reader::Stopped)),
+    test("accounting::output_blocked_tcpconnlat", || overflow("tcpconnlat", Reader::Blocked)),
+    test("accounting::output_blocked_tcpdrop", || overflow("tcpdrop", Reader::Blocked)),
+    test("accounting::output_blocked_tcplife", || overflow("tcplife", Reader::Blocked)),
+    test("accounting::output_blocked_tcpretrans", || overflow("tcpretrans", Reader::Blocked)),
+    test("accounting::output_blocked_tcpstates", || overflow("tcpstates", Reader::Blocked)),
+    test("accounting::output_blocked_tcptracer", || overflow("tcptracer", Reader::Blocked)),
+    test("accounting::perf_buffers_tcpconnlat", || overflow("tcpconnlat", Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpdrop", || overflow("tcpdrop", Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcplife", || overflow("tcplife", Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpretrans", || overflow("tcpretrans", Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcpstates", || overflow("tcpstates", Reader::PerfStopped)),
+    test("accounting::perf_buffers_tcptracer", || overflow("tcptracer", Reader::PerfStopped)),
     test("accounting::a_burst_of_drops_at_default_sizes", a_burst_of_drops_at_default_sizes)
         .alone(Alone::Time),
 ];
@@ -111,8 +111,10 @@ fn retransmissions(at_least: u64) -> u64 {
     Counters::now().since(before).segments
 }
 
-fn overflow(Sender { tool, load, times }: &Sender, reader: Reader) -> Outcome {
-    if *tool == "tcpdrop" {
+fn overflow(tool: &str, reader: Reader) -> Outcome {
+    let Sender { load, times, .. } =
+        SENDERS.iter().find(|sender| sender.tool == tool).expect("a tool of SENDERS");
+    if tool == "tcpdrop" {
         needs(Feature::ProbeReads)?;
     }
     if reader == Reader::PerfStopped {

@@ -42,14 +42,14 @@ pub fn shared(command: Command) -> Command {
                 .value_name("BYTES")
                 .default_value(DEFAULT_RING)
                 .value_parser(ring_size)
-                .help("Size of the event buffer: a power of two, with K or M"),
+                .help("Size of the event buffer, if the tool has one: a power of two, with K or M"),
         )
         .arg(
             Arg::new("max-sockets")
                 .long("max-sockets")
                 .value_name("N")
                 .value_parser(value_parser!(u32).range(1..=16_777_216))
-                .help("Entries of the socket table [default: four times the open sockets, at least 16384]"),
+                .help("Entries of the socket table [default: four times the open sockets, at least 16384 and at most 262144]"),
         )
         .args(ebpf_args())
         .arg(switch(

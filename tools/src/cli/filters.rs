@@ -47,7 +47,7 @@ pub fn pid() -> Arg {
         .long("pid")
         .value_name("PID")
         .value_parser(value_parser!(u32).range(1..=i64::from(i32::MAX)))
-        .help("Only sockets of this process")
+        .help("Only this process: its sockets, or in some tools what it does")
 }
 
 /// `--localport`.

@@ -58,7 +58,7 @@ fn args(command: Command) -> Command {
                 .help("Unit of the table and JSON: bits, Kbit, Mbit, bytes, KB or MB"),
         )
         .arg(switch("sort", "Sort by bytes, not in the order of SUBNETS"))
-        .arg(args::json().short('J'))
+        .arg(args::json().short('J').help("One JSON object per report, in the unit of -f"))
 }
 
 fn selftest() -> Check {

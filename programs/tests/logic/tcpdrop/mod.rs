@@ -363,7 +363,7 @@ cases! {
         }
     }
 
-    /// Sockets that are not TCP's have no state of TCP; what is none of the internet's is none.
+    /// A socket that is not TCP gives no state, and one that is not IPv4 or IPv6 gives nothing.
     fn other_sockets(lab) in [Narrow, Wide] {
         let mut tool = lab.tcpdrop(&unfiltered(lab));
         let strange = [(1, 6), (16, 6), (0x102, 6)];

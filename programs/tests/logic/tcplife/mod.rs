@@ -407,7 +407,7 @@ cases! {
         assert_eq!((entry(&mut tool, sock), events(&mut tool)), (None, vec![]));
     }
 
-    /// A change that is none (MPTCP) is not even seen.
+    /// A change to the same state (MPTCP makes such changes) is not even seen.
     fn repeats(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcplife(&lab.life());
         let sock = tool.sock(&lab.spec());

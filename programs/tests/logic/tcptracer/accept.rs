@@ -235,7 +235,7 @@ cases! {
         }
     }
 
-    /// Files that are no TCP sockets, and tasks without files.
+    /// Files that are not TCP sockets, and tasks without files.
     fn other_files(lab) in [Narrow, Filtered, Six] {
         for (at, run) in NUMBERED.into_iter().enumerate() {
             let mut tool = plain(lab);

@@ -135,8 +135,8 @@ impl Lab {
         tool
     }
 
-    /// Whether some task's doings may not be wanted, so that one whose doer is not known is not
-    /// either.
+    /// Whether the options exclude what some tasks do. Then an event whose task is unknown is
+    /// excluded too.
     fn asks_who(&self) -> bool {
         matches!(self.set, Set::Wide | Set::Filtered)
     }
@@ -548,7 +548,7 @@ cases! {
         assert_eq!(events(&mut tool), []);
     }
 
-    /// A change that is none (MPTCP) is not even seen.
+    /// A change to the same state (MPTCP makes such changes) is not even seen.
     fn repeats(lab) in [Narrow, Wide, Filtered, Six] {
         let mut tool = lab.tcptracer();
         let sock = socket(&mut tool, &lab.spec());
