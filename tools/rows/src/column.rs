@@ -163,14 +163,6 @@ impl<R> Columns<R> {
         self
     }
 
-    /// Adds the columns of another list.
-    #[must_use]
-    pub fn columns(mut self, other: Self) -> Self {
-        self.columns.extend(other.columns);
-        self.values.extend(other.values);
-        self
-    }
-
     /// The columns without their values, for a heading.
     pub fn headings(&self) -> &[Column] {
         &self.columns

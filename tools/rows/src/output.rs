@@ -283,13 +283,6 @@ PID   COMM   ADDR      -> TX_KB MS
     }
 
     #[test]
-    fn lists_of_columns_are_joined_in_order() {
-        let one = |heading, value| Columns::new().column(Column::new(heading, 1), value);
-        let joined: Columns<()> = one("A", |()| Value::Number(1)).columns(one("B", |()| Value::Number(2)));
-        assert_eq!(rendered(Format::Csv, &joined, &[()]), "A,B\n1,2\n");
-    }
-
-    #[test]
     fn lines_and_headings_are_for_people() {
         let subnets = Columns::new()
             .column(Column::new("SUBNET", 12).key("subnet"), |(): &()| Value::Text("192.0.2.0/24"))
